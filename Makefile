@@ -1,0 +1,80 @@
+# Every target sets up what it needs, on a bare Debian with Python 3.11 too. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+SOURCES := gateway retrieval embedding inference admin migrations tests benchmarks
+PYTEST := $(BIN)/python -m pytest
+
+# Stamps lie inside the environment: they vanish with it, and a second `make serve` has nothing to do.
+SERVE_READY := .venv/.ready-serve
+DEV_READY := .venv/.ready-dev
+LEAN_READY := .tools/lean/.ready
+
+.PHONY: help setup serve test check static format lint types layers fmt bench shape test-engines soak clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(DEV_READY) ## install everything a developer needs into .venv
+
+serve: $(SERVE_READY) ## start the server; ARGS="--port 5000" passes options on
+	@exec $(BIN)/penstock serve $(ARGS)
+
+test: $(DEV_READY) ## run the whole suite; ARGS="tests/gateway -k keys" narrows it
+	@deploy/setup.sh system nodejs npm
+	@$(PYTEST) $(ARGS)
+
+check: static test ## everything that a change must pass: format, lint, types, layers, tests
+
+static: format lint types layers
+
+format: $(DEV_READY)
+	@$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(DEV_READY)
+	@$(BIN)/ruff check $(SOURCES)
+
+types: $(DEV_READY)
+	@$(BIN)/mypy $(SOURCES)
+
+layers: $(DEV_READY)
+	@$(BIN)/lint-imports --no-cache --no-logo
+
+fmt: $(DEV_READY) ## format the code and mend what ruff can mend
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(DEV_READY) $(LEAN_READY) ## measure the gateway against nginx; ARGS="--write" renews benchmarks/RESULTS.md
+	@deploy/setup.sh system nginx-light:nginx wrk
+	@$(BIN)/python -m benchmarks.overhead --python .tools/lean/bin/python $(ARGS)
+
+shape: $(DEV_READY) ## print what the code looks like: longest file and function, import cycles, globals
+	@$(BIN)/python -m benchmarks.shape $(ARGS)
+
+test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (installs vLLM, minutes)
+	@$(PYTEST) -m engines $(ARGS)
+
+soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
+	@$(PYTEST) -m soak $(ARGS)
+
+clean: ## remove the environment and every cache, never the data folder
+	rm -rf .venv .tools dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis benchmarks/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(SERVE_READY): pyproject.toml uv.lock
+	@deploy/setup.sh serve
+	@touch $@
+
+# Tools of the developer's environment load into the server where they are found (structlog takes rich, and a third of a
+# second for it): what is measured runs without them, as it does for users.
+$(LEAN_READY): pyproject.toml uv.lock
+	@deploy/setup.sh lean
+	@touch $@
+
+$(DEV_READY): pyproject.toml uv.lock
+	@deploy/setup.sh dev
+	@touch $(SERVE_READY) $@

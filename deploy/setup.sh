@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Prepares a bare machine: uv (from PATH, or a private copy in .tools), the locked environment in .venv, and the few
+# Debian packages that tests and benchmarks start. Asks for nothing that is there already.
+#
+#   deploy/setup.sh serve                     what `penstock serve` needs
+#   deploy/setup.sh dev                       the same and the tools for tests, types and benchmarks
+#   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
+#   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly UV_RANGE='uv>=0.7,<1'
+
+say() { printf '\033[2m%s\033[0m\n' "$*" >&2; }
+die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
+
+main() {
+    case "${1:-}" in
+        serve) sync_environment --no-dev --compile-bytecode ;;
+        dev) sync_environment --group dev ;;
+        lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
+        system) shift; for package in "$@"; do need_package "$package"; done ;;
+        *) die "usage: deploy/setup.sh serve | dev | lean | system PACKAGE[:COMMAND]…" ;;
+    esac
+}
+
+# --inexact: `make serve` after `make test` must not throw the developer's tools away.
+sync_environment() {
+    local uv
+    uv=$(find_uv)
+    say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
+    "$uv" sync --frozen --inexact --quiet --extra embedded "$@"
+}
+
+find_uv() {
+    if uv --version >/dev/null 2>&1; then command -v uv; return; fi  # run it: a pyenv shim may stand for nothing
+    [ -x .tools/uv/bin/uv ] || install_uv
+    echo .tools/uv/bin/uv
+}
+
+install_uv() {
+    local python
+    python=$(find_python)
+    say "Installing uv into .tools …"
+    if "$python" -c 'import ensurepip, venv' 2>/dev/null || install_package python3-venv; then
+        "$python" -m venv .tools/uv >&2
+        .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check "$UV_RANGE" >&2
+    elif "$python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m pip install --quiet --disable-pip-version-check --target .tools/uv "$UV_RANGE" >&2
+    else
+        die "Neither uv nor the venv or pip module of $python is here. Install one: apt-get install python3-venv (or uv)."
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    install_package python3 && echo python3 && return
+    die "Python 3.11 or newer is needed. On Debian: apt-get install python3"
+}
+
+# PACKAGE[:COMMAND]: the command that shows that the package is there, where it has another name.
+need_package() {
+    local package=${1%%:*} command=${1##*:}
+    [ "$command" != nodejs ] || command=node
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null && return
+    install_package "$package" || die "$package is missing and could not be installed. On Debian: apt-get install $package"
+}
+
+install_package() {
+    local root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || return 1
+        root=(sudo -n)
+    fi
+    command -v apt-get >/dev/null || return 1
+    say "Installing the Debian package $1 …"
+    # RUNLEVEL=1: tests and benchmarks start their own servers; none is to run by itself from here on.
+    local quiet=("${root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o=Dpkg::Use-Pty=0)
+    "${quiet[@]}" install -y --no-install-recommends "$1" >/dev/null 2>&1 && return
+    "${quiet[@]}" update >/dev/null && "${quiet[@]}" install -y --no-install-recommends "$1" >&2
+}
+
+main "$@"

@@ -1,0 +1,14 @@
+"""Runs migrations inside the transaction that `admin.migrate` opened: all of them take effect, or none."""
+
+from alembic import context
+
+from admin.tables import metadata as admin_metadata
+from gateway.tables import metadata as gateway_metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=[gateway_metadata, admin_metadata],
+    transactional_ddl=True,  # SQLite's is, although Alembic assumes otherwise; our connections begin explicitly
+    render_as_batch=True,  # SQLite alters a table by copying it
+)
+context.run_migrations()

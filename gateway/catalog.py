@@ -1,0 +1,85 @@
+"""What can be called: models, the deployments behind them, and how a name finds its model.
+
+Values only, compiled once per configuration revision, so that a request reads a dict and pays for nothing else.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from gateway.pricing import Price, Terms
+
+Strategy = Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"]
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds. first_token: until the first byte of an answer's body on a stream; stall: between two pieces of it."""
+
+    connect_s: float = 5.0
+    first_token_s: float = 60.0
+    stall_s: float = 60.0
+    total_s: float = 600.0
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """One place that answers for a model. `target` is the model's name there; `*` stands for the wildcard's match.
+
+    Where `target` has a `*`, price and sizes depend on what it matches: `gateway.price_map.PriceMap.quote` tells them for a name.
+    """
+
+    id: str
+    provider: str
+    base_url: str
+    target: str
+    api_key: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    weight: float = 1.0
+    order: int = 1
+    price: Price | None = None
+    terms: Terms = Terms()
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    verify_tls: bool = True
+    ca_file: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the secret: a deployment ends up in logs and tracebacks."""
+        return f"Deployment(id={self.id!r}, provider={self.provider!r}, base_url={self.base_url!r}, target={self.target!r})"
+
+
+class Model(msgspec.Struct, frozen=True):
+    """What a client asks for by name. `created` is Unix seconds, as `/v1/models` shows it."""
+
+    name: str
+    deployments: tuple[Deployment, ...]
+    strategy: Strategy = "weighted"
+    fallbacks: tuple[str, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    created: int = 0
+    owned_by: str = "penstock"
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """Every model of one revision. Wildcards are sorted longest first, so that the most specific one wins."""
+
+    models: Mapping[str, Model]
+    wildcards: tuple[tuple[str, Model], ...] = ()
+
+    def find(self, name: str) -> tuple[Model, str] | None:
+        """The model for a client's name and what its `*` matched (empty for an exact name)."""
+        model = self.models.get(name)
+        if model is not None:
+            return model, ""
+        for prefix, wild in self.wildcards:
+            if name.startswith(prefix) and len(name) > len(prefix):
+                return wild, name[len(prefix) :]
+        return None
+
+
+def compile_catalog(models: Iterable[Model]) -> Catalog:
+    """Exact names and wildcards apart. A wildcard is a name that ends in `*`."""
+    every = tuple(models)
+    exact = {model.name: model for model in every if not model.name.endswith("*")}
+    wild = sorted(((model.name[:-1], model) for model in every if model.name.endswith("*")), key=lambda w: -len(w[0]))
+    return Catalog(exact, tuple(wild))

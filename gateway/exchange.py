@@ -1,0 +1,48 @@
+"""The small interface between the data plane and whatever carries it: one request, one answer.
+
+An HTTP connection is one adapter; a batch line or a test is another. A native core would be a third: it would have to offer
+this and nothing more.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Exchange(Protocol):
+    """One request that arrived whole, and the way to answer it. Header names are in lower case.
+
+    An answer is either `respond` once, or `begin`, any number of `send`, and `end`. `head` is a block of finished header lines,
+    each ended by CRLF, without the framing ones (content-length, transfer-encoding, connection), which belong to the carrier.
+    """
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def started_at(self) -> float:
+        """When the first byte was read, on the event loop's clock."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether any part of the final answer was sent."""
+
+    def respond(self, status: int, head: bytes, body: bytes) -> None: ...
+
+    def begin(self, status: int, head: bytes) -> None: ...
+
+    def begin_events(self, status: int, head: bytes) -> None:
+        """As `begin`, for a body of server-sent events."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client reads too slowly: then `drained` is to be awaited before more is sent."""
+
+    async def drained(self) -> None:
+        """Returns when the client has caught up; at once if it has."""

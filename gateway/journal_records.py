@@ -1,0 +1,115 @@
+"""What a serving process writes into its journal: one record per step of a call, as MessagePack arrays.
+
+A record is read by later releases: fields are only ever added at the end, with a default; anything else is a new `VERSION`.
+Amounts are nano-dollars for accounts of money and units (tokens, requests) for the others.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from gateway.usage import Source, Usage
+
+VERSION = 1
+
+Reason = Literal["done", "disconnect", "failure", "crash"]
+Amounts: TypeAlias = tuple[tuple[str, int], ...]  # account id → amount
+
+
+class Opened(msgspec.Struct, frozen=True, array_like=True, tag="o", gc=False):
+    """The first record of every journal. `at` is Unix seconds, as everywhere here."""
+
+    session: str
+    at: float
+    version: int = VERSION
+
+
+class Intent(msgspec.Struct, frozen=True, array_like=True, tag="i", gc=False):
+    """Written before an upstream may see the call. `holds` are set aside; `worst_nanousd` is what the call can cost at most."""
+
+    id: str
+    at: float
+    endpoint: str
+    holds: Amounts
+    worst_nanousd: int
+    key_id: str | None = None
+    team_id: str | None = None
+    org_id: str | None = None
+    user_id: str | None = None
+    customer: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    deployment: str | None = None
+    tags: tuple[str, ...] | None = None
+    stream: bool = False
+    worst: Usage | None = None
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
+    """The end of a call, with everything that its ledger entry and its request record say.
+
+    `source` None: nothing reached an upstream and nothing is owed (a call that was refused); it gets a request record and
+    no entry in the ledger. `at` is when the request arrived. `cost_nanousd` None counts as 0 in the ledger.
+    `charges` is what the call really cost each account; what was only lent (parallel calls) is not in it.
+    """
+
+    id: str
+    at: float
+    endpoint: str
+    status: int
+    source: Source | None
+    cost_nanousd: int | None = None
+    usage: Usage | None = None
+    charges: Amounts = ()
+    key_id: str | None = None
+    team_id: str | None = None
+    org_id: str | None = None
+    user_id: str | None = None
+    customer: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    deployment: str | None = None
+    tags: tuple[str, ...] | None = None
+    stream: bool = False
+    attempts: int = 0
+    latency_ms: float = 0.0
+    first_token_ms: float | None = None
+    overhead_ms: float | None = None
+    error_code: str | None = None
+    reason: Reason = "done"
+
+
+class Closed(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
+    """The last record of a journal whose calls are all settled."""
+
+    at: float
+
+
+Record: TypeAlias = Opened | Intent | Settled | Closed
+
+
+def settled_at_worst(intent: Intent) -> Settled:
+    """What a call is taken to have cost when nobody lived to see its end: everything that was held for it."""
+    return Settled(
+        id=intent.id,
+        at=intent.at,
+        endpoint=intent.endpoint,
+        status=0,
+        source="estimated",
+        cost_nanousd=intent.worst_nanousd,
+        usage=intent.worst,
+        charges=tuple((account, amount) for account, amount in intent.holds if not account.startswith("p:")),
+        key_id=intent.key_id,
+        team_id=intent.team_id,
+        org_id=intent.org_id,
+        user_id=intent.user_id,
+        customer=intent.customer,
+        model=intent.model,
+        provider=intent.provider,
+        deployment=intent.deployment,
+        tags=intent.tags,
+        stream=intent.stream,
+        attempts=1,
+        error_code="crashed",
+        reason="crash",
+    )

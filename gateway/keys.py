@@ -1,0 +1,55 @@
+"""Virtual keys: what a client shows, what we store of it, and who it turns out to be."""
+
+import hashlib
+import secrets
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+PREFIX = "sk-ps-"
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One active virtual key as the data plane sees it. The secret itself is nowhere: only its SHA-256 is kept."""
+
+    id: str
+    name: str
+    team_id: str | None = None
+    models: frozenset[str] | None = None  # None: every model
+    expires_at: float | None = None  # Unix seconds
+    metadata: Mapping[str, Any] = {}
+    org_id: str | None = None
+    user_id: str | None = None
+    routes: tuple[str, ...] | None = None  # paths such as `/v1/embeddings`, `/v1/audio/*`; None: every one
+    models_above: tuple[frozenset[str], ...] = ()  # the allow-lists of its user, team and organisation: all must admit
+    blocked: str | None = None  # who is blocked, for the client to read: `key key_…`, `team team_…`
+
+    def may_use(self, model: str) -> bool:
+        """Whether the allow-list admits a model by its public name; `gpt-*` admits every name with that start."""
+        if self.models is not None and not _admits(self.models, model):
+            return False
+        return all(_admits(allowed, model) for allowed in self.models_above)
+
+    def may_call(self, path: str) -> bool:
+        """Whether the allow-list admits a route by its path."""
+        return self.routes is None or _admits(self.routes, path)
+
+
+def new_secret() -> str:
+    """A fresh key as it is shown once: `sk-ps-` and 43 characters (256 bits), far beyond guessing."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(secret: bytes) -> bytes:
+    """What is stored and looked up. A plain hash is enough: the input has 256 random bits, no dictionary reaches it."""
+    return hashlib.sha256(secret).digest()
+
+
+def hint(secret: str) -> str:
+    """How a key is shown later on: `sk-ps-…a1b2`."""
+    return f"{PREFIX}…{secret[-4:]}"
+
+
+def _admits(allowed: Collection[str], name: str) -> bool:
+    return name in allowed or any(entry.endswith("*") and name.startswith(entry[:-1]) for entry in allowed)

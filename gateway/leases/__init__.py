@@ -1,0 +1,1 @@
+"""Leases: numbers that many processes share and none can overrun, lent out in slices."""

@@ -1,0 +1,60 @@
+"""`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape."""
+
+from collections.abc import Callable
+from typing import final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from gateway import errors
+from gateway.authentication import Authenticator
+from gateway.catalog import Model
+from gateway.http_exchange import JSON_HEAD, HttpExchange
+from gateway.snapshot import Current
+
+PREFIX = b"/v1/models/"
+
+
+@final
+class Listing:
+    """Wildcards are shown as their patterns: what they admit, only the upstream knows."""
+
+    def __init__(self, current: Current, authenticator: Authenticator) -> None:
+        self._current = current
+        self._authenticator = authenticator
+
+    async def every(self, exchange: HttpExchange) -> None:
+        """The list, sorted by name."""
+        try:
+            may_use = self._permission(exchange)
+        except errors.GatewayError as error:
+            exchange.fail(error)
+            return
+        catalog = self._current.snapshot.catalog
+        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        rows = [_row(model, model.name) for model in sorted(models, key=_name) if may_use(model.name)]
+        exchange.respond(200, JSON_HEAD, msgspec.json.encode({"object": "list", "data": rows}))
+
+    async def one(self, exchange: HttpExchange) -> None:
+        """One model by its name, which may contain slashes."""
+        try:
+            may_use = self._permission(exchange)
+            name = unquote_to_bytes(exchange.url.partition(b"?")[0][len(PREFIX) :]).decode("utf-8", "replace")
+            found = self._current.snapshot.catalog.find(name)
+            if found is None or not may_use(name):
+                raise errors.NotFound(f"The model '{name}' does not exist", param="model")
+        except errors.GatewayError as error:
+            exchange.fail(error)
+            return
+        exchange.respond(200, JSON_HEAD, msgspec.json.encode(_row(found[0], name)))
+
+    def _permission(self, exchange: HttpExchange) -> Callable[[str], bool]:
+        return self._authenticator.caller(self._current.snapshot, exchange.headers).may_use
+
+
+def _name(model: Model) -> str:
+    return model.name
+
+
+def _row(model: Model, name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": model.created, "owned_by": model.owned_by}

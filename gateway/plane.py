@@ -1,0 +1,79 @@
+"""The data plane of one process, put together: which hot path has which handler, on which pool, with which clocks."""
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, final
+
+from gateway.authentication import Authenticator
+from gateway.completion import CHAT, COMPLETIONS, EMBEDDINGS, Completions, Local
+from gateway.http_exchange import Route
+from gateway.listing import PREFIX, Listing
+from gateway.metering import Meter
+from gateway.pool import Pool, PoolLimits
+from gateway.recorder import Recorder
+from gateway.snapshot import Current, Snapshot
+from gateway.targets import Targets
+
+
+@final
+class Plane:
+    """Lives on one event loop. `routes` are exact paths, `prefixes` beginnings of paths."""
+
+    def __init__(
+        self,
+        *,
+        current: Current,
+        admin_digest: bytes,
+        meter: Meter,
+        recorder: Recorder,
+        local: Mapping[str, Local],
+        limits: PoolLimits,
+        user_agent: str,
+        ca_file: str | None = None,
+    ) -> None:
+        self.pool = Pool(limits, ca_file)
+        self._targets = Targets(self.pool, user_agent)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        authenticator = Authenticator(admin_digest, time.time)
+        completions = Completions(
+            current=current,
+            authenticator=authenticator,
+            targets=self._targets,
+            meter=meter,
+            local=local,
+            random=random.random,
+            unix=time.time,
+            now=time.monotonic,
+            spawn=self._spawn,
+            finished=recorder.finished,
+        )
+        listing = Listing(current, authenticator)
+        self.routes = {
+            b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
+            b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
+            b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
+            b"/v1/models": Route(b"GET", listing.every),
+        }
+        self.prefixes = {PREFIX: Route(b"GET", listing.one)}
+        current.on_change(self._forget)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.pool.close()
+
+    def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Code that was not written for a driven coroutine runs in a task of its own."""
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _forget(self, snapshot: Snapshot) -> None:
+        catalog = snapshot.catalog
+        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        alive = {deployment.id for model in models for deployment in model.deployments}
+        self._targets.forget(alive.__contains__)

@@ -1,0 +1,113 @@
+"""How many tokens a request can have at most, from its bytes alone: what is held before a call must never be too little.
+
+A token of a byte-level BPE vocabulary (OpenAI's, Llama 3's, Qwen's, DeepSeek's …) stands for at least one byte of text, and JSON only
+makes text longer: an escape has more bytes than the character that it stands for. A message's frame in JSON
+(`{"role":"user","content":""}`) is longer than its frame in a chat template. So the length of the body bounds the tokens of everything
+that it spells out; what it only refers to (images, files, a template's own words) is covered by declared constants.
+"""
+
+from itertools import chain
+
+import msgspec
+
+from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, present
+
+CALL_TOKENS = 512  # what templates and providers put around a prompt by themselves: a system prompt, how to call tools
+IMAGE_TOKENS = 5_000  # the dearest picture of today's large models; gpt-4o-mini alone bills more (48,169)
+FILE_TOKENS = 200_000  # a document, video or recording that is only referred to, where the model's context is not known
+
+_ASCII_ESCAPE = b"\\u00"  # hides a plain character, so that searching for a word proves nothing
+_MEDIA = (b'"image', b'"input_', b'"file', b'"video', b'"audio', b'"document')
+
+
+class _Link(msgspec.Struct, gc=False):
+    url: str | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str | None = None
+    image_url: _Link | str | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | list[_Part | str] | None = None
+    audio: msgspec.Raw = NULL
+
+
+class _Conversation(msgspec.Struct, gc=False):
+    messages: list[_Message] = []
+
+
+_conversation = msgspec.json.Decoder(_Conversation)
+
+
+def upper_bound(
+    body: bytes, request: Request, *, image_tokens: int = IMAGE_TOKENS, context_tokens: int | None = None
+) -> int:
+    """Tokens that the prompt cannot pass. `context_tokens`: what the model takes at most; longer prompts are refused there, unbilled."""
+    bound = len(body) + CALL_TOKENS
+    if isinstance(request, ChatRequest) and (b'"type"' in body or _ASCII_ESCAPE in body):
+        # Templates indent the JSON of tools: at most one more token for each byte.
+        bound += sum(len(bytes(tools)) for tools in (request.tools, request.functions) if present(tools))
+        bound += _beside_text(body, image_tokens, context_tokens or FILE_TOKENS)
+    return bound if context_tokens is None or bound < context_tokens else context_tokens
+
+
+def output_bound(request: Request, max_output_tokens: int) -> int:
+    """Tokens that all answers together cannot pass. `max_output_tokens`: the model's own limit, for a client that names none."""
+    if isinstance(request, EmbeddingRequest):
+        return 0
+    if isinstance(request, CompletionRequest):
+        limit = max_output_tokens if request.max_tokens is None else request.max_tokens
+        return limit * max(request.n or 1, request.best_of or 1) * _prompts(request)
+    named = max(request.max_tokens or 0, request.max_completion_tokens or 0)
+    predicted = len(bytes(request.prediction)) if present(request.prediction) else 0
+    return (named or max_output_tokens) * (request.n or 1) + predicted
+
+
+def text_only(body: bytes) -> bool:
+    """Whether no token of the call can be audio or image or be cached for an hour, so that the dearer rates for those need no hold."""
+    return (
+        b"audio" not in body
+        and b'"image' not in body
+        and b'"input_image' not in body
+        and b'"1h"' not in body
+        and _ASCII_ESCAPE not in body
+    )
+
+
+def _prompts(request: CompletionRequest) -> int:
+    """A list of texts, or of lists of token ids, is one prompt each; a flat list of ids is one."""
+    prompt = request.prompt
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return len(prompt)
+    return 1
+
+
+def _beside_text(body: bytes, image_tokens: int, file_tokens: int) -> int:
+    """What pictures and files add to the bytes of the body, less what inline pictures spell out in base64."""
+    if _ASCII_ESCAPE not in body and not any(word in body for word in _MEDIA):
+        return 0
+    try:
+        messages = _conversation.decode(body).messages
+    except (
+        msgspec.DecodeError,
+        RecursionError,
+        UnicodeDecodeError,
+    ):  # a shape that we do not know: take each word for the dearest
+        return file_tokens * max(1, sum(body.count(word) for word in _MEDIA))
+    extra = sum(file_tokens for message in messages if present(message.audio))
+    contents = (message.content for message in messages)
+    for part in chain.from_iterable(content for content in contents if isinstance(content, list)):
+        if isinstance(part, str) or part.type in {"text", "input_text", "output_text", "refusal"}:
+            continue
+        if part.type is not None and "image" in part.type:
+            extra += image_tokens - _inline(part.image_url)
+        elif part.type != "input_audio":  # its sound is inline, and a second of it has more bytes than tokens
+            extra += file_tokens
+    return extra
+
+
+def _inline(link: _Link | str | None) -> int:
+    url = link.url if isinstance(link, _Link) else link
+    return len(url) if url is not None and url.startswith("data:image/") else 0

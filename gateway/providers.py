@@ -1,0 +1,165 @@
+"""Who can stand behind a model: the providers that speak OpenAI's dialect, as data that discovery and checks read.
+
+A row never acts. Another compatible provider is one more row; what behaves differently belongs into an adapter.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """`wildcards` are public names that mean this provider alone; each also answers under `<name>/*`.
+
+    `base_url` of None: every deployment names its own. `example` is a chat model that a fresh key can usually reach.
+    """
+
+    name: str
+    owned_by: str
+    base_url: str | None = None
+    env: str | None = None
+    base_url_env: str | None = None
+    wildcards: tuple[str, ...] = ()
+    local_port: int | None = None
+    key_required: bool = True
+    auth: Literal["bearer", "api-key"] = "bearer"
+    example: str | None = None
+
+
+# Never sent anywhere: the engine runs in this process.
+EMBEDDED = "embedded"
+
+# An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.
+_EVERY = (
+    Provider(
+        "openai",
+        "openai",
+        "https://api.openai.com/v1",
+        env="OPENAI_API_KEY",
+        base_url_env="OPENAI_BASE_URL",
+        wildcards=("gpt-*", "chatgpt-*", "o1", "o1-*", "o3", "o3-*", "o4-*", "text-embedding-*"),
+        key_required=False,  # "any compatible URL": many of them ask for none
+        example="gpt-4o-mini",
+    ),
+    Provider(
+        "anthropic",
+        "anthropic",
+        "https://api.anthropic.com/v1",
+        env="ANTHROPIC_API_KEY",
+        wildcards=("claude-*",),
+        example="claude-haiku-4-5",
+    ),
+    Provider(
+        "gemini",
+        "google",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        env="GEMINI_API_KEY",
+        wildcards=("gemini-*",),
+        example="gemini-2.5-flash",
+    ),
+    Provider(
+        "azure",
+        "azure",
+        env="AZURE_OPENAI_API_KEY",
+        auth="api-key",
+    ),
+    Provider(
+        "groq",
+        "groq",
+        "https://api.groq.com/openai/v1",
+        env="GROQ_API_KEY",
+        example="groq/llama-3.1-8b-instant",
+    ),
+    Provider(
+        "mistral",
+        "mistralai",
+        "https://api.mistral.ai/v1",
+        env="MISTRAL_API_KEY",
+        wildcards=("mistral-*", "ministral-*", "magistral-*", "codestral-*", "devstral-*"),
+        example="mistral-small-latest",
+    ),
+    Provider(
+        "deepseek",
+        "deepseek",
+        "https://api.deepseek.com/v1",
+        env="DEEPSEEK_API_KEY",
+        wildcards=("deepseek-*",),
+        example="deepseek-chat",
+    ),
+    Provider(
+        "together",
+        "together",
+        "https://api.together.xyz/v1",
+        env="TOGETHER_API_KEY",
+        example="together/meta-llama/Llama-3.3-70B-Instruct-Turbo",
+    ),
+    Provider(
+        "fireworks",
+        "fireworks",
+        "https://api.fireworks.ai/inference/v1",
+        env="FIREWORKS_API_KEY",
+        example="fireworks/accounts/fireworks/models/llama-v3p3-70b-instruct",
+    ),
+    Provider(
+        "openrouter",
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        env="OPENROUTER_API_KEY",
+        example="openrouter/openai/gpt-4o-mini",
+    ),
+    Provider(
+        "xai",
+        "xai",
+        "https://api.x.ai/v1",
+        env="XAI_API_KEY",
+        wildcards=("grok-*",),
+        example="grok-4",
+    ),
+    Provider(
+        "cohere",
+        "cohere",
+        "https://api.cohere.ai/compatibility/v1",
+        env="COHERE_API_KEY",
+        wildcards=("command-*",),
+        example="command-r7b-12-2024",
+    ),
+    Provider(
+        "perplexity",
+        "perplexity",
+        "https://api.perplexity.ai",
+        env="PERPLEXITY_API_KEY",
+        wildcards=("sonar", "sonar-*"),
+        example="sonar",
+    ),
+    Provider(
+        "nvidia",
+        "nvidia",
+        "https://integrate.api.nvidia.com/v1",
+        env="NVIDIA_API_KEY",
+        example="nvidia/meta/llama-3.1-8b-instruct",
+    ),
+    Provider(
+        "cerebras",
+        "cerebras",
+        "https://api.cerebras.ai/v1",
+        env="CEREBRAS_API_KEY",
+        example="cerebras/llama3.1-8b",
+    ),
+    Provider("vllm", "vllm", "http://127.0.0.1:8000/v1", local_port=8000, key_required=False),
+    Provider(
+        "ollama",
+        "ollama",
+        "http://127.0.0.1:11434/v1",
+        base_url_env="OLLAMA_HOST",
+        local_port=11434,
+        key_required=False,
+    ),
+    Provider("llamacpp", "llamacpp", "http://127.0.0.1:8080/v1", local_port=8080, key_required=False),
+    Provider("lmstudio", "lmstudio", "http://127.0.0.1:1234/v1", local_port=1234, key_required=False),
+    Provider("sglang", "sglang", "http://127.0.0.1:30000/v1", local_port=30000, key_required=False),
+    Provider("tgi", "tgi", "http://127.0.0.1:3000/v1", local_port=3000, key_required=False),
+    Provider(EMBEDDED, "penstock", key_required=False),
+)
+
+PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _EVERY}

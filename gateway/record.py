@@ -1,0 +1,78 @@
+"""What is remembered of one request: facts, never content."""
+
+from typing import TYPE_CHECKING, Final, final
+
+from gateway.keys import Key
+from gateway.usage import Source, Usage
+
+if TYPE_CHECKING:  # a record carries its open hold and knows nothing of it
+    from gateway.metering import Ticket
+
+LEFT: Final = "client_disconnected"  # the error code of a call whose client did not wait for its end
+
+
+@final
+class Record:
+    """Filled while a request runs. Times are seconds on the event loop's clock, but `at`, which is Unix seconds."""
+
+    __slots__ = (
+        "at",
+        "attempts",
+        "cost_nanousd",
+        "deployment",
+        "endpoint",
+        "error_code",
+        "finished_at",
+        "first_token_at",
+        "id",
+        "key",
+        "metric_model",
+        "model",
+        "provider",
+        "received",
+        "refused",
+        "relief",
+        "sent",
+        "started_at",
+        "status",
+        "stream",
+        "tags",
+        "ticket",
+        "upstream_s",
+        "usage",
+        "usage_source",
+        "user",
+    )
+
+    def __init__(self, id_: str, endpoint: str, at: float, started_at: float) -> None:
+        self.id = id_
+        self.endpoint = endpoint
+        self.at = at
+        self.started_at = started_at
+        self.finished_at = started_at
+        self.first_token_at: float | None = None
+        self.upstream_s = 0.0
+        self.key: Key | None = None
+        self.model: str | None = None
+        self.metric_model = ""
+        self.deployment: str | None = None
+        self.provider: str | None = None
+        self.status = 0
+        self.stream = False
+        self.attempts = 0
+        self.usage: Usage | None = None
+        self.usage_source: Source | None = None
+        self.cost_nanousd: int | None = None
+        self.error_code: str | None = None
+        self.tags: list[str] | None = None
+        self.user: str | None = None
+        self.ticket: Ticket | None = None
+        self.relief = b""  # header lines that say how the call was made to fit its budget
+        self.sent = False  # an upstream may have seen the request
+        self.refused = False  # it answered, and did no work
+        self.received = 0  # pieces of an answer that came, about one token each
+
+    @property
+    def overhead_s(self) -> float:
+        """Time from the first byte read that was not spent waiting for an upstream."""
+        return max(0.0, self.finished_at - self.started_at - self.upstream_s)

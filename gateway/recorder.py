@@ -1,0 +1,29 @@
+"""Takes each finished request into the metrics."""
+
+from typing import final
+
+from gateway.metrics import Metrics
+from gateway.record import Record
+
+
+@final
+class Recorder:
+    """Called once per request, on the event loop."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def finished(self, record: Record) -> None:
+        series = self._metrics.series(record.endpoint, record.metric_model)
+        status = record.status
+        series.statuses[status] = series.statuses.get(status, 0) + 1
+        series.duration.observe(record.finished_at - record.started_at)
+        if status == 200:
+            series.overhead.observe(record.overhead_s)
+            if record.first_token_at is not None:
+                series.first_token.observe(record.first_token_at - record.started_at)
+        used = record.usage
+        if used is not None:
+            series.prompt_tokens += used.input
+            series.completion_tokens += used.output
+            series.cost_nanousd += record.cost_nanousd or 0

@@ -1,0 +1,61 @@
+"""What an upstream's refusal means for the client: its own fault is passed on, ours and the upstream's become 502 to 504."""
+
+from gateway import errors
+from gateway.targets import Target
+from gateway.upstream import UpstreamConnection
+from gateway.wire import read_fault
+
+PASSED_ON = frozenset((400, 404, 409, 413, 415, 422, 429))
+KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
+
+
+class UpstreamRefused(errors.GatewayError):
+    """A refusal of the upstream's that the client can do something about, passed on with its status."""
+
+    def __init__(self, status: int, message: str, type_: str, code: str | None, **rest: object) -> None:
+        super().__init__(message, code=code, **rest)  # type: ignore[arg-type]  # param and headers, checked by the parent
+        self.status = status
+        self.type = type_
+
+
+def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayError:
+    """The error for a complete answer that is not 2xx."""
+    status = connection.status
+    fault = read_fault(connection.collected())
+    message = fault.message or f"The upstream answered {status}"
+    headers = tuple(
+        (name.decode(), value.decode("latin-1"))
+        for name in KEPT_HEADERS
+        if (value := connection.header(name)) is not None
+    )
+    where = target.deployment.id
+    if status in PASSED_ON:
+        type_, code = _face(status, fault.code, message)
+        return UpstreamRefused(status, message, type_, code, param=fault.param, headers=headers)
+    if status in (401, 402, 403):
+        return errors.UpstreamError(
+            f"Deployment {where!r} was refused by its provider ({status}): its credentials need attention",
+            code="upstream_credentials",
+        )
+    if status in (503, 529):
+        return errors.Overloaded(
+            f"Deployment {where!r} is overloaded: {message}", code="upstream_overloaded", headers=headers
+        )
+    if status in (408, 504):
+        return errors.UpstreamTimeout(f"Deployment {where!r} timed out: {message}")
+    return errors.UpstreamError(f"Deployment {where!r} failed ({status}): {message}", headers=headers)
+
+
+def _face(status: int, code: str | int | None, message: str) -> tuple[str, str | None]:
+    """Type and code as the OpenAI API names them; numbers in `code` (vLLM repeats the status there) say nothing."""
+    named = code if isinstance(code, str) else None
+    if status == 429:
+        quota = named == "insufficient_quota"
+        return ("insufficient_quota" if quota else "rate_limit_error"), named or "rate_limit_exceeded"
+    if status == 404:
+        return "invalid_request_error", named or "model_not_found"
+    if status == 413:
+        return "invalid_request_error", named or "request_too_large"
+    if named is None and "maximum context length" in message:
+        named = "context_length_exceeded"
+    return "invalid_request_error", named

@@ -1,0 +1,185 @@
+"""The gateway's part of the configuration: the same objects in `penstock.yaml`, over REST and in the database.
+
+Pydantic lives here, at the edge; `compile()` turns a specification into the frozen values of `gateway.catalog`.
+"""
+
+from fractions import Fraction
+from typing import Annotated, Literal, Self
+
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
+
+from gateway import catalog, pricing
+
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+Rate = Annotated[float, Field(ge=0, le=1_000_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors everywhere: a typing error in a configuration must not pass for a setting."""
+
+    # An infinite weight or timeout is a typing error, too.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RatesSpec(Section):
+    """What a price can state. USD per million tokens, but where a unit is named: then USD per one of it."""
+
+    input: Rate | None = None
+    output: Rate | None = None
+    cached_input: Rate | None = None
+    cache_write: Rate | None = None
+    cache_write_1h: Rate | None = None
+    reasoning: Rate | None = None
+    audio_input: Rate | None = None
+    audio_output: Rate | None = None
+    image_input: Rate | None = None
+    image_output: Rate | None = None
+    per_image: Rate | None = None
+    per_request: Rate | None = None
+    per_second: Rate | None = None
+    per_character: Rate | None = None
+    per_search_unit: Rate | None = None
+
+    def tariff(self) -> pricing.Tariff:
+        def token(usd: float | None) -> int | None:
+            return None if usd is None else pricing.pico_per_token(usd)
+
+        def unit(usd: float | None) -> int | None:
+            return None if usd is None else pricing.pico_per_unit(usd)
+
+        return pricing.Tariff(
+            input=token(self.input),
+            output=token(self.output),
+            cached_read=token(self.cached_input),
+            cache_write=token(self.cache_write),
+            cache_write_1h=token(self.cache_write_1h),
+            reasoning=token(self.reasoning),
+            audio_input=token(self.audio_input),
+            audio_output=token(self.audio_output),
+            image_input=token(self.image_input),
+            image_output=token(self.image_output),
+            image=unit(self.per_image),
+            request=unit(self.per_request),
+            second=unit(self.per_second),
+            character=unit(self.per_character),
+            search_unit=unit(self.per_search_unit),
+        )
+
+
+class TierSpec(RatesSpec):
+    """What every token of a call costs whose input is longer than `above` tokens."""
+
+    above: int = Field(gt=0)
+
+
+class PriceSpec(RatesSpec):
+    """What is not stated here is in the bundled price map; `discount` and `markup` also act on the map's prices.
+
+    `service_tiers` are factors: `{batch: 0.5}`.
+    """
+
+    tiers: tuple[TierSpec, ...] = ()
+    service_tiers: dict[str, Annotated[float, Field(ge=0, le=100)]] = {}
+    discount: float = Field(default=0, ge=0, le=1)
+    markup: float = Field(default=0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _nothing_free_by_accident(self) -> Self:
+        if self.output is not None and self.input is None:
+            raise ValueError("a price with an output needs an input, too; write `input: 0` if it is free")
+        if (self.tiers or self.service_tiers) and self.tariff() == pricing.Tariff():
+            raise ValueError("tiers change a price that is stated here; name its input and output")
+        return self
+
+    def schedule(self) -> pricing.Schedule | None:
+        """None where only factors are stated."""
+        base = self.tariff()
+        if base == pricing.Tariff():
+            return None
+        plain = pricing.Schedule(base, tuple((tier.above, tier.tariff()) for tier in self.tiers))
+        services = {name: pricing.scaled(plain, Fraction(str(factor))) for name, factor in self.service_tiers.items()}
+        return pricing.Schedule(base, plain.tiers, services)
+
+    def factor(self) -> tuple[int, int]:
+        return pricing.factor_of(self.discount, self.markup)
+
+
+class PricingSection(Section):
+    """What happens to a call whose price nobody knows: `deny` it, `hold` and charge `hold_usd` for it, or `flag` its cost as unknown."""
+
+    unknown: pricing.UnknownPrice = "flag"
+    hold_usd: float | None = Field(default=None, gt=0, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _a_hold_has_an_amount(self) -> Self:
+        if (self.unknown == "hold") != (self.hold_usd is not None):
+            raise ValueError("`unknown: hold` and hold_usd belong together; set both or none")
+        return self
+
+    def terms(self, factor: tuple[int, int] = (1, 1)) -> pricing.Terms:
+        return pricing.Terms(factor, self.unknown, pricing.pico_per_unit(self.hold_usd or 0) // pricing.PICO_PER_NANO)
+
+
+class LimitsSpec(Section):
+    """Per deployment: requests and tokens per minute, calls at the same time."""
+
+    rpm: int | None = Field(default=None, gt=0)
+    tpm: int | None = Field(default=None, gt=0)
+    parallel: int | None = Field(default=None, gt=0)
+
+
+class DeploymentSpec(Section):
+    """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such."""
+
+    id: Name
+    provider: Name = "openai"
+    base_url: AnyHttpUrl | None = None
+    model: str = Field(default="*", min_length=1, max_length=200)
+    api_key: str | None = Field(default=None, max_length=8192, repr=False)
+    headers: dict[str, str] = Field(default={}, repr=False)
+    weight: float = Field(default=1.0, ge=0)
+    order: int = Field(default=1, ge=1)
+    price: PriceSpec | None = None
+    limits: LimitsSpec | None = None
+    max_input_tokens: int | None = Field(default=None, gt=0)
+    max_output_tokens: int | None = Field(default=None, gt=0)
+    verify_tls: bool = True
+    ca_file: str | None = None
+
+
+class RetriesSpec(Section):
+    attempts: int = Field(default=2, ge=0, le=10)
+    base_s: float = Field(default=0.25, ge=0, le=60)
+    max_s: float = Field(default=8, ge=0, le=300)
+
+
+class TimeoutsSpec(Section):
+    connect_s: PositiveSeconds = 5.0
+    first_token_s: PositiveSeconds = 60.0
+    stall_s: PositiveSeconds = 60.0
+    total_s: PositiveSeconds = 600.0
+
+    def compile(self) -> catalog.Timeouts:
+        return catalog.Timeouts(self.connect_s, self.first_token_s, self.stall_s, self.total_s)
+
+
+class ShadowSpec(Section):
+    model: Name
+    share: float = Field(gt=0, le=1)
+
+
+class ModelSpec(Section):
+    """What clients ask for. A name that ends in `*` answers for every name with that start."""
+
+    name: Name
+    strategy: Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"] = "weighted"
+    deployments: tuple[DeploymentSpec, ...] = ()
+    fallbacks: tuple[Name, ...] = ()
+    context_fallbacks: tuple[Name, ...] = ()
+    content_fallbacks: tuple[Name, ...] = ()
+    retries: RetriesSpec = RetriesSpec()
+    timeouts: TimeoutsSpec = TimeoutsSpec()
+    shadow: ShadowSpec | None = None
+    price: PriceSpec | None = None
+    pricing: PricingSection | None = None

@@ -1,0 +1,181 @@
+"""From the journal to the database: one thread per process ships what was appended, in groups, exactly once.
+
+A group is one transaction: entries, request records, sums, charges and how far the journal is shipped. Whoever repeats it, after a
+crash or a commit whose answer got lost, finds the position and leaves out what is there. A database that is slow or away costs
+nothing but room in the journal: what waits stays in its file.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway import ledger_store
+from gateway.database import appending
+from gateway.journal import Journal
+from gateway.journal_files import Numbered, Reader, segment_path, write_whole
+from gateway.journal_records import Intent
+from gateway.ledger_groups import Head, OpenCalls, group
+from gateway.spend_sums import compact_all
+
+GROUP: Final = 2_000  # one transaction; fewer commits are worth more than the milliseconds that Python takes over it
+INTERVAL_S: Final = 0.2
+COMPACT_EVERY_S: Final = 30.0  # the more it finds, the more of it is the same
+MAX_PAUSE_S: Final = 5.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What the deleted segments of a journal still mean: the calls that were open when record `number` was the next one."""
+
+    number: int = 0
+    open: tuple[Intent, ...] = ()
+
+
+def deliver(engine: Engine, session: str, records: Sequence[Numbered]) -> Head:
+    """One transaction. What the database has already is left out. Raises SQLAlchemyError."""
+    with appending(engine) as tx:
+        head = ledger_store.claimed(tx, session)
+        if records and records[0].number > head.position:
+            log.error("ledger.gap", session=session, expected=head.position, found=records[0].number)
+        made = group(head, records)
+        ledger_store.save(tx, made)
+    return made.head
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    try:
+        return msgspec.msgpack.decode(_checkpoint(directory).read_bytes(), type=Checkpoint)
+    except FileNotFoundError:
+        return Checkpoint()
+
+
+@final
+class Shipper:
+    """`start`, then `close`. The thread is the only one that reads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        *,
+        interval_s: float = INTERVAL_S,
+        compact_every_s: float = COMPACT_EVERY_S,
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._interval_s = interval_s
+        self._compact_every_s = compact_every_s
+        self._compacted_at = time.monotonic()
+        self._reader = Reader(journal.directory)
+        self._oldest_segment = self._reader.segment
+        self._open = OpenCalls()
+        self._waiting: Sequence[Numbered] = ()
+        self._caught_up_at = time.monotonic()
+        self._pause_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="penstock-shipping", daemon=True)
+        self.shipped = 0
+
+    @property
+    def lag_records(self) -> int:
+        return self._journal.appended - self.shipped
+
+    @property
+    def lag_s(self) -> float:
+        """For how long there has been something that is not in the database."""
+        return 0.0 if self.lag_records == 0 else time.monotonic() - self._caught_up_at
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, at: float, timeout_s: float = 10.0, *, keep: bool = False) -> bool:
+        """Ends the journal and ships the rest; True if all of it is in the database. Blocks for up to `timeout_s`.
+
+        A session that was shipped and has no open calls leaves no directory, unless `keep`; any other is recovered by the next start.
+        """
+        self._journal.close(at)
+        self._stop.set()
+        deadline = time.monotonic() + timeout_s
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if (
+            self._thread.is_alive()
+        ):  # a database that neither answers nor fails; whoever recovers finds what it committed
+            self._journal.release(remove=False)
+            return False
+        while not (done := self._turn() and not self._waiting and self.lag_records == 0):
+            if time.monotonic() + self._pause_s > deadline:
+                break
+            time.sleep(self._pause_s)
+        self._reader.close()
+        self._journal.release(remove=done and not keep and not len(self._open))
+        return done
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause_s):
+            self._turn()
+
+    def _turn(self) -> bool:
+        """Ships one group, or compacts; says whether that worked."""
+        try:
+            more = self._ship()
+            if not more and time.monotonic() - self._compacted_at > self._compact_every_s:
+                self._compact()
+        except Exception as error:  # a thread's border: whatever it is, the journal keeps what waits
+            if isinstance(error, SQLAlchemyError | OSError):
+                log.warning("ledger.shipping_failed", waiting=self.lag_records, reason=str(error).splitlines()[0])
+            else:
+                log.exception("ledger.shipping_failed", waiting=self.lag_records)
+            self._pause_s = min(MAX_PAUSE_S, max(self._interval_s, 2 * self._pause_s))
+            return False
+        self._pause_s = 0.0 if more else self._interval_s
+        return True
+
+    def _ship(self) -> bool:
+        """Whether there may be more at once."""
+        seen = time.monotonic()
+        if not self._waiting:
+            self._waiting = self._reader.read(GROUP)
+        if not self._waiting:
+            self._caught_up_at = seen
+            return False
+        records = self._waiting
+        deliver(self._engine, self._journal.session, records)
+        self._waiting = ()
+        self.shipped = records[-1].number + 1
+        self._open.take(records)
+        full = len(records) == GROUP
+        if not full:
+            self._caught_up_at = seen
+        if self._reader.segment > self._oldest_segment:
+            self._delete_shipped()
+        return full
+
+    def _delete_shipped(self) -> None:
+        """The checkpoint first: from then on the old segments mean nothing."""
+        directory = self._journal.directory
+        write_checkpoint(directory, Checkpoint(self.shipped, self._open.intents()))
+        for segment in range(self._oldest_segment, self._reader.segment):
+            segment_path(directory, segment).unlink(missing_ok=True)
+        self._oldest_segment = self._reader.segment
+        self._journal.segment_released()
+
+    def _compact(self) -> None:
+        self._compacted_at = time.monotonic()
+        compact_all(self._engine)
+
+
+def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    write_whole(_checkpoint(directory), msgspec.msgpack.encode(checkpoint))
+
+
+def _checkpoint(directory: Path) -> Path:
+    return directory / "open.msgpack"

@@ -1,0 +1,188 @@
+"""Reads one revision of keys, models, budgets and limits and compiles it into the snapshot that requests run on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+from sqlalchemy import Connection, Engine
+
+from gateway import budget_store, key_store, model_store
+from gateway.catalog import Catalog, Deployment, Model, compile_catalog
+from gateway.database import newest_revision, reading
+from gateway.model_store import DeploymentRecord, ModelRecord
+from gateway.price_map import Entry, price_under
+from gateway.pricing import Schedule, Tariff, Terms, combined
+from gateway.providers import EMBEDDED, PROVIDERS, Provider
+from gateway.scopes import changed_rules
+from gateway.secret_box import BoxError, SecretBox, is_sealed
+from gateway.settings import DeploymentSpec, ModelSpec, PricingSection
+from gateway.snapshot import EMPTY, Snapshot
+
+S = TypeVar("S", ModelSpec, DeploymentSpec)
+
+FREE = Schedule(Tariff(input=0, output=0))  # what runs in this process is billed by nobody
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """An object that is stored but cannot be used: `deployment`, `chat-a`, `environment variable X is not set…`."""
+
+    kind: str
+    id: str
+    reason: str
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    snapshot: Snapshot
+    skipped: tuple[Skipped, ...] = ()
+
+
+class SnapshotStore:
+    """`resolve` replaces `${VAR:-default}`; it raises ValueError or LookupError where there is none.
+
+    `price_of` knows a provider's models by their names there; `pricing` says what follows where it does not.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        box: SecretBox,
+        resolve: Callable[[str], str],
+        providers: Mapping[str, Provider] = PROVIDERS,
+        *,
+        price_of: Callable[[str, str], Entry | None] = lambda provider, target: None,  # noqa: ARG005
+        pricing: PricingSection = PricingSection(),  # noqa: B008 — frozen
+    ) -> None:
+        self._engine = engine
+        self._box = box
+        self._resolve = resolve
+        self._providers = providers
+        self._price_of = price_of
+        self._default_pricing = pricing
+
+    def revision(self) -> int:
+        """The newest one."""
+        with self._engine.connect() as connection:
+            return newest_revision(connection)
+
+    def load(self, known: Snapshot = EMPTY) -> Loaded:
+        """Everything as of one moment. Of keys, budgets and limits, only those that changed since `known` are read."""
+        with reading(self._engine) as tx:
+            revision = newest_revision(tx)
+            keys = dict(known.keys)
+            for digest, key in key_store.changed_since(tx, known.revision):
+                if key is None:
+                    keys.pop(digest, None)
+                else:
+                    keys[digest] = key
+            rules = changed_rules(
+                known.rules,
+                budget_store.changed_budgets(tx, known.revision),
+                budget_store.changed_limits(tx, known.revision),
+            )
+            catalog, skipped = self._catalog(tx)
+        if catalog == known.catalog:
+            catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
+        return Loaded(Snapshot(revision, keys, catalog, rules), skipped)
+
+    def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
+        models: list[Model] = []
+        skipped: list[Skipped] = []
+        for record, below in model_store.every_model(tx):
+            try:
+                spec = _valid(ModelSpec, record.spec)
+            except UnusableError as error:
+                skipped.append(Skipped("model", record.name, str(error)))
+                continue
+            ready: list[Deployment] = []
+            for deployment in below:
+                try:
+                    ready.append(self._deployment(deployment, spec))
+                except UnusableError as error:
+                    skipped.append(Skipped("deployment", deployment.id, str(error)))
+            models.append(_model(record, spec, tuple(ready)))
+        return compile_catalog(models), tuple(skipped)
+
+    def _deployment(self, record: DeploymentRecord, model: ModelSpec) -> Deployment:
+        stored = dict(record.spec)
+        api_key = stored.pop("api_key", None)
+        headers = {name: self._clear(value) for name, value in stored.pop("headers", {}).items()}
+        spec = _valid(DeploymentSpec, stored)
+        terms, schedule, entry = self._pricing(model, spec)
+        return Deployment(
+            id=spec.id,
+            provider=spec.provider,
+            base_url=self._base_url(spec),
+            target=spec.model,
+            api_key=self._api_key(spec, api_key),
+            headers=tuple(headers.items()),
+            weight=spec.weight,
+            order=spec.order,
+            price=price_under(schedule, terms) if schedule is not None or "*" not in spec.model else None,
+            terms=terms,
+            max_input_tokens=spec.max_input_tokens or (entry.max_input_tokens if entry is not None else None),
+            max_output_tokens=spec.max_output_tokens or (entry.max_output_tokens if entry is not None else None),
+            verify_tls=spec.verify_tls,
+            ca_file=spec.ca_file,
+        )
+
+    def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:
+        """The deployment's own price before the model's, that before the map's; the factors of all of them together."""
+        stated = [price for price in (spec.price, model.price) if price is not None]
+        terms = (model.pricing or self._default_pricing).terms(combined(price.factor() for price in stated))
+        entry = self._price_of(spec.provider, spec.model) if "*" not in spec.model else None
+        if spec.provider == EMBEDDED:
+            return terms, FREE, entry
+        own = next((schedule for price in stated if (schedule := price.schedule()) is not None), None)
+        return terms, own or (entry.schedule if entry is not None else None), entry
+
+    def _base_url(self, spec: DeploymentSpec) -> str:
+        if spec.base_url is not None:
+            return str(spec.base_url).rstrip("/")
+        if spec.provider == EMBEDDED:
+            return ""
+        provider = self._providers.get(spec.provider)
+        if provider is None or provider.base_url is None:
+            raise UnusableError(f"provider {spec.provider!r} has no base_url of its own: name one")
+        return provider.base_url
+
+    def _api_key(self, spec: DeploymentSpec, stored: str | None) -> str | None:
+        """The provider's own variable stands in for a missing key, but only at the provider's own address."""
+        if stored is not None:
+            return self._clear(stored)
+        provider = self._providers.get(spec.provider)
+        if spec.base_url is None and provider is not None and provider.env is not None:
+            return self._clear(f"${{{provider.env}}}")
+        return None
+
+    def _clear(self, value: str) -> str:
+        try:
+            return self._box.open(value) if is_sealed(value) else self._resolve(value)
+        except (LookupError, ValueError) as error:
+            raise UnusableError(str(error.args[0]) if error.args else "a reference cannot be resolved") from error
+        except (BoxError, OSError) as error:
+            raise UnusableError(f"its secret cannot be opened: {error}") from error
+
+
+class UnusableError(Exception):
+    """Why one object is left out. One bad row must not take the others down."""
+
+
+def _model(record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...]) -> Model:
+    return Model(
+        name=spec.name,
+        deployments=ready,
+        strategy=spec.strategy,
+        fallbacks=spec.fallbacks,
+        timeouts=spec.timeouts.compile(),
+        created=int(record.created_at),
+    )
+
+
+def _valid(kind: type[S], stored: Mapping[str, Any]) -> S:
+    """Rows may be older than the rules, and pydantic's own message would quote the input, which is a secret here."""
+    try:
+        return kind.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise UnusableError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None

@@ -1,0 +1,136 @@
+"""Sums of spend: each shipped group appends its own, and one process at a time adds them to the rollup by day and month.
+
+No row has two writers at once, so nothing waits and nothing deadlocks; a view reads the rollup and what was not added yet.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Final
+
+from sqlalchemy import Connection, Engine, text
+
+from gateway import bulk
+from gateway.database import appending
+from gateway.ledger_entries import Entry
+
+EPOCH: Final = date(1970, 1, 1)
+OWNER: Final = ("org_id", "team_id", "user_id", "key_id", "model", "provider")
+SUMS: Final = ("cost_nanousd", "requests", "input_tokens", "cached_tokens", "output_tokens")
+
+COMPACTED_AT_ONCE: Final = 50_000  # well below PostgreSQL's statement timeout; SQLite's other writers wait as long
+
+_COLUMNS: Final = ("facet", "label", "day", *OWNER, *SUMS, "month")
+_COMPACTION_LOCK: Final = 7_365_627_003  # of PostgreSQL's compactors: who does not get it has nothing to do
+
+_OWNER: Final = ", ".join(OWNER)
+# There is one compactor, so who is not there now will not be there when they are added.
+_NEW_OWNERS: Final = (
+    f"INSERT INTO spend_owners ({_OWNER}) SELECT DISTINCT {_OWNER} FROM spend_partials WHERE NOT EXISTS (SELECT 1 "  # noqa: S608
+    f"FROM spend_owners WHERE {' AND '.join(f'spend_owners.{name} = spend_partials.{name}' for name in OWNER)})"
+)
+
+Where = tuple[str, str, int, str, str, str, str, str, str]
+
+
+def partials(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
+    """The rows of `spend_partials` for a group: one per facet, label, day and owner."""
+    sums: dict[Where, list[int]] = {}
+    for one in entries:
+        owner = (
+            one.day,
+            one.org_id or "",
+            one.team_id or "",
+            one.user_id or "",
+            one.key_id or "",
+            one.model or "",
+            one.provider or "",
+        )
+        _count(sums, ("", "", *owner), one)
+        if one.customer is not None:
+            _count(sums, ("customer", one.customer, *owner), one)
+        if one.tags is not None:
+            for tag in one.tag_list():
+                _count(sums, ("tag", tag, *owner), one)
+    return [(*where, *counted, month_start(where[2])) for where, counted in sums.items()]
+
+
+def add_partials(tx: Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    bulk.append(tx, "spend_partials", _COLUMNS, rows)
+
+
+def compact(tx: Connection, limit: int = COMPACTED_AT_ONCE) -> int:
+    """Adds up to `limit` partial sums to the rollup and says how many there were; inside `gateway.database.appending`."""
+    if tx.dialect.name == "sqlite":
+        last = "SELECT max(rowid) FROM (SELECT rowid FROM spend_partials ORDER BY rowid LIMIT :limit)"
+        highest = tx.execute(text(last), {"limit": limit}).scalar_one()
+        if highest is None:
+            return 0
+        old = "spend_partials.rowid <= :highest"
+        owned = f"(SELECT * FROM spend_partials JOIN spend_owners USING ({_OWNER}) WHERE {old})"  # noqa: S608 — constants
+        tx.execute(text(_NEW_OWNERS))
+        tx.execute(text(_added(owned)), {"highest": highest})
+        return tx.execute(text(f"DELETE FROM spend_partials WHERE {old}"), {"highest": highest}).rowcount  # noqa: S608
+    if not tx.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _COMPACTION_LOCK}).scalar_one():
+        return 0
+    tx.execute(text(_NEW_OWNERS))
+    # One statement moves exactly the rows that it sees; those of an owner that is newer than the last one wait for the next time.
+    some = "ctid = ANY(ARRAY(SELECT ctid FROM spend_partials LIMIT :limit))"
+    same = " AND ".join(f"spend_owners.{name} = spend_partials.{name}" for name in OWNER)
+    moved = f"DELETE FROM spend_partials USING spend_owners WHERE spend_partials.{some} AND {same} RETURNING *"  # noqa: S608
+    moving = f"WITH moved AS ({moved}), added AS ({_added('moved')}) SELECT count(*) FROM moved"  # noqa: S608 — constants
+    return int(tx.execute(text(moving), {"limit": limit}).scalar_one())
+
+
+def compact_all(engine: Engine) -> int:
+    """In as many transactions as it takes."""
+    moved = 0
+    while True:
+        with appending(engine) as tx:
+            step = compact(tx)
+        moved += step
+        if step < COMPACTED_AT_ONCE:
+            return moved
+
+
+def _added(source: str) -> str:
+    """What is the same is added up first; then each sum counts in four: by day and by month, over all owners and for its own.
+
+    WHERE stands before ON CONFLICT, or SQLite takes ON for a part of the join (sqlite.org/lang_upsert.html).
+    """
+    sums = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
+    once = f"(SELECT facet, label, day, month, id, {sums} FROM {source} AS owned GROUP BY facet, label, day, month, id)"  # noqa: S608
+    grains = "(SELECT 'd' AS grain UNION ALL SELECT 'm' UNION ALL SELECT 'od' UNION ALL SELECT 'om') AS grains"
+    day = "CASE WHEN grain IN ('d', 'od') THEN day ELSE month END"
+    owner = "CASE WHEN grain IN ('od', 'om') THEN id ELSE 0 END"
+    added = ", ".join(f"{name} = spend_rollup.{name} + excluded.{name}" for name in SUMS)
+    return (
+        f"INSERT INTO spend_rollup (grain, facet, day, label, owner, {', '.join(SUMS)}) "  # noqa: S608 — constants
+        f"SELECT grain, facet, {day}, label, {owner}, {sums} "
+        f"FROM {once} AS once CROSS JOIN {grains} WHERE true GROUP BY grain, facet, {day}, label, {owner} "
+        f"ON CONFLICT (grain, facet, day, label, owner) DO UPDATE SET {added}"
+    )
+
+
+def month_start(day: int) -> int:
+    """The first day of the month, in days since 1970."""
+    return (date.fromordinal(EPOCH.toordinal() + day).replace(day=1) - EPOCH).days
+
+
+def next_month(day: int) -> int:
+    return month_start(month_start(day) + 31)
+
+
+def day_of(unix: float) -> int:
+    return (datetime.fromtimestamp(unix, UTC).date() - EPOCH).days
+
+
+def _count(sums: dict[Where, list[int]], where: Where, one: Entry) -> None:
+    counted = sums.get(where)
+    if counted is None:
+        sums[where] = [one.cost_nanousd, 1, one.input_tokens, one.cached_tokens, one.output_tokens]
+    else:
+        counted[0] += one.cost_nanousd
+        counted[1] += 1
+        counted[2] += one.input_tokens
+        counted[3] += one.cached_tokens
+        counted[4] += one.output_tokens

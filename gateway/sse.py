@@ -1,0 +1,170 @@
+"""Follows a stream of server-sent events (WHATWG HTML 9.2) from an OpenAI-style upstream: passes events on, remembers what matters.
+
+Pure: bytes in, bytes out, under any split of the bytes. Every event is read by a small typed decoder (about 1 µs), which tells content,
+finish, usage, errors and damage apart without guessing from substrings.
+"""
+
+from typing import final
+
+import msgspec
+
+from gateway import errors
+from gateway.wire import NULL, Usage, present, read_fault, without_usage
+
+DAMAGED = "The upstream sent an event that is not the JSON it should be"
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+
+
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+    error: msgspec.Raw = NULL
+
+
+class _OpeningChoice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+    delta: dict[str, msgspec.Raw] | None = None
+    text: str | None = None
+
+
+class _OpeningChunk(msgspec.Struct, gc=False):
+    choices: list[_OpeningChoice] = []
+    usage: Usage | None = None
+    error: msgspec.Raw = NULL
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+_opening = msgspec.json.Decoder(_OpeningChunk)
+_EMPTY_VALUES = frozenset((b"null", b'""', b"[]", b"{}"))
+
+
+@final
+class ChatStream:
+    """The state of one stream. `keep_usage`: the client asked for the usage chunk."""
+
+    __slots__ = ("_keep_usage", "_tail", "content", "done", "error", "events", "finished", "usage")
+
+    def __init__(self, *, keep_usage: bool) -> None:
+        self._keep_usage = keep_usage
+        self._tail = b""
+        self.content = False  # an event with content, a tool call or a finish was seen
+        self.finished = False  # a finish_reason was seen
+        self.done = False  # [DONE] was seen
+        self.events = 0  # events with choices: about one per token
+        self.usage: Usage | None = None
+        self.error: errors.GatewayError | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer ended as an answer should: either sign is enough, as some servers leave out the other."""
+        return (self.finished or (self.done and self.content)) and self.error is None
+
+    def feed(self, data: bytes) -> bytes:
+        """What to pass on of `data`: complete events, without `[DONE]` and without usage that nobody asked for.
+
+        After the first damaged or failed event, `error` is set and nothing more is passed on.
+        """
+        if self.error is not None:
+            return b""
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if b"\r" in data:
+            data = self._unify(data)
+        if not data.endswith(b"\n\n"):
+            cut = data.rfind(b"\n\n") + 2
+            if cut == 1:
+                self._keep(data)
+                return b""
+            self._keep(data[cut:])
+            data = data[:cut]
+        out = [passed + b"\n\n" for event in data.split(b"\n\n") if event and (passed := self._passed(event))]
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def close(self) -> bytes:
+        """The end of the body: an event that only lacks its empty line still counts."""
+        if not self._tail.strip():
+            return b""
+        return self.feed(b"\n\n")
+
+    def _keep(self, tail: bytes) -> None:
+        self._tail = tail + self._tail  # a CR that waits stands behind what came before it
+        if len(self._tail) > MAX_EVENT_BYTES:
+            self.error = errors.UpstreamError(f"The upstream sent an event of more than {MAX_EVENT_BYTES} bytes")
+
+    def _unify(self, data: bytes) -> bytes:
+        """CRLF and CR to LF. A CR at the end may be half of a CRLF and waits for what follows."""
+        if data.endswith(b"\r"):
+            self._tail = b"\r"
+            data = data[:-1]
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _passed(self, event: bytes) -> bytes:
+        """The event as the client gets it; empty if it does not."""
+        if self.error is not None or self.done:
+            return b""
+        payload = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _payload(event)
+        if not payload:  # comments and bare fields: a heartbeat counts only once there is something to wait for
+            return event if self.content else b""
+        if payload == b"[DONE]":
+            self.done = True
+            return b""
+        chunk = self._read(payload)
+        if chunk is None:
+            return b""
+        if chunk.usage is None or self._keep_usage:
+            return event
+        return self._stripped(payload) if chunk.choices else b""
+
+    def _stripped(self, payload: bytes) -> bytes:
+        try:
+            return b"data: " + without_usage(payload)
+        except UnicodeDecodeError:
+            self.error = errors.UpstreamError(DAMAGED)
+            return b""
+
+    def _read(self, payload: bytes) -> _Chunk | _OpeningChunk | None:
+        """One event's object, noted; None if it is damaged or an error, which is then in `error`."""
+        try:
+            chunk = _chunk.decode(payload) if self.content else _opening.decode(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            self.error = errors.UpstreamError(DAMAGED)
+            return None
+        if present(chunk.error):
+            fault = read_fault(payload)
+            self.error = errors.UpstreamError(fault.message or "The upstream reported an error inside its stream")
+            return None
+        self._note(chunk)
+        return chunk
+
+    def _note(self, chunk: _Chunk | _OpeningChunk) -> None:
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        choices = chunk.choices
+        if not choices:
+            return
+        self.events += 1
+        for choice in choices:
+            if choice.finish_reason is not None:
+                self.finished = True
+                self.content = True
+            elif not self.content and isinstance(choice, _OpeningChoice):
+                self.content = _says_something(choice)
+
+
+def _says_something(choice: _OpeningChoice) -> bool:
+    if choice.text:
+        return True
+    delta = choice.delta
+    return delta is not None and any(
+        name != "role" and bytes(value) not in _EMPTY_VALUES for name, value in delta.items()
+    )
+
+
+def _payload(event: bytes) -> bytes:
+    """The data of an event with several lines: `data` lines joined by LF, other fields and comments left out."""
+    return b"\n".join(line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))

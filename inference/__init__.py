@@ -1,0 +1,1 @@
+"""The serving plane for classic models and supervised engines."""

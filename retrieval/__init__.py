@@ -1,0 +1,1 @@
+"""The retrieval plane: documents in, cited answers out."""

@@ -1,0 +1,1 @@
+"""Assembly and control plane: wiring, settings, REST, command line."""

@@ -1,0 +1,93 @@
+"""The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.security import APIKeyHeader, HTTPBearer
+from sqlalchemy import Engine
+
+from admin.identity import Identities
+from admin.rest import (
+    audit,
+    budgets,
+    config,
+    deployments,
+    documentation,
+    errors,
+    keys,
+    limits,
+    models,
+    orgs,
+    requests,
+    spend,
+    teams,
+    tokens,
+    users,
+)
+from admin.rest.budgets import Uses
+from admin.rest.control import Control, permitted
+from admin.rest.gate import PREFIX, AdminGate, LastResort
+from gateway.refresh import Refresher
+from gateway.secret_box import SecretBox
+
+if TYPE_CHECKING:  # logins of people are loaded for those who have them
+    from admin.oidc import Oidc
+
+
+def create_app(
+    *,
+    engine: Engine,
+    box: SecretBox,
+    refresher: Refresher,
+    admin_key_digest: bytes,
+    version: str,
+    oidc: "Oidc | None" = None,
+    uses: Uses | None = None,
+    enforcing: bool = False,
+) -> FastAPI:
+    """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
+
+    `uses` tells what accounts hold; `enforcing`, whether the data plane holds budgets and limits: if not, none is accepted.
+    """
+    app = FastAPI(
+        title="Penstock",
+        version=version,
+        summary="One gate in front of every model a team uses.",
+        redirect_slashes=False,
+        strict_content_type=False,
+        docs_url=None,  # the framework's page loads scripts from a network that may not be there
+        redoc_url=None,
+    )
+    control = Control(engine, box, refresher, enforcing=enforcing)
+    # Only for the documentation: the gate has checked the key before a route is looked for.
+    schemes: list[HTTPBearer | APIKeyHeader] = [
+        HTTPBearer(auto_error=False),
+        *(_header(name) for name in ("x-api-key", "api-key")),
+    ]
+    admin = APIRouter(prefix=PREFIX, dependencies=[Depends(permitted), *(Depends(scheme) for scheme in schemes)])
+    for routes in (
+        orgs.router(control),
+        teams.router(control),
+        users.router(control),
+        keys.router(control),
+        budgets.router(control, uses),
+        limits.router(control),
+        tokens.router(control),
+        audit.router(control),
+        models.router(control),
+        deployments.router(control),
+        requests.router(control),
+        spend.router(control),
+        config.router(control, version),
+    ):
+        admin.include_router(routes)
+    app.include_router(admin)
+    documentation.install(app)
+    errors.install(app)
+    app.add_middleware(AdminGate, identities=Identities(engine, admin_key_digest, oidc))
+    app.add_middleware(LastResort)  # the outer one
+    return app
+
+
+def _header(name: str) -> APIKeyHeader:
+    return APIKeyHeader(name=name, scheme_name=name, auto_error=False)

@@ -1,0 +1,132 @@
+"""The `penstock` command: what it understands. Each command is a module of its own, imported when it is called.
+
+Only the standard library at the top: `penstock --help` must not pay for a server.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+COMMANDS: Mapping[str, str] = {
+    "serve": "admin.commands.serve",
+    "migrate": "admin.commands.migrate",
+    "keys": "admin.commands.keys",
+    "models": "admin.commands.models",
+    "doctor": "admin.commands.doctor",
+    "config": "admin.commands.config",
+    "ledger": "admin.commands.ledger",
+}
+
+
+class Command(Protocol):
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command: 0 it worked, 1 it did not (the reason is on stderr), 2 it was not understood."""
+    arguments = parser().parse_args(argv)
+    if arguments.version:
+        return _version()
+    if arguments.command is None:
+        parser().print_help()
+        return 2
+    command = cast("Command", importlib.import_module(COMMANDS[arguments.command]))
+    try:
+        status = command.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `penstock models | head`; the interpreter must not try to flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # the border of the process: what we know becomes a line, what we do not is a bug
+        explained = importlib.import_module("admin.commands.failures").explained(error)
+        if explained is None:
+            raise
+        print(explained, file=sys.stderr)
+        return 1
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar in one place."""
+    root = argparse.ArgumentParser(prog="penstock", description="One gate in front of every model a team uses.")
+    root.add_argument("--version", action="store_true", help="print the version")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
+
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--config", metavar="FILE", help="default: $PENSTOCK_CONFIG, then ./penstock.yaml if it exists")
+    where.add_argument("--data-dir", metavar="DIR", help="default: ./.penstock")
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--json", action="store_true", help="print JSON for machines")
+
+    serve = commands.add_parser("serve", parents=[where], help="start the server")
+    _listening(serve)
+    serve.add_argument("--worker-index", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--worker-parent", type=int, help=argparse.SUPPRESS)
+
+    commands.add_parser("migrate", parents=[where], help="bring the database to this version's schema")
+    _keys(commands.add_parser("keys", help="make, list and revoke virtual keys"), [where, output])
+    commands.add_parser("models", parents=[where, output], help="list models and their deployments")
+
+    doctor = commands.add_parser("doctor", parents=[where, output], help="look for what could go wrong here")
+    _listening(doctor)
+    doctor.add_argument("--probe", action="store_true", help="also connect to every deployment")
+
+    config = commands.add_parser("config", help="look at the configuration")
+    actions = config.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = actions.add_parser("check", parents=[where, output], help="every value in force, with its origin")
+    _listening(check)
+    imported = actions.add_parser(
+        "import-litellm", parents=[output], help="turn a LiteLLM config.yaml into a penstock.yaml"
+    )
+    imported.add_argument("file", metavar="FILE")
+    imported.add_argument(
+        "--output", metavar="FILE", help="write the result here; default: print it, the report on stderr"
+    )
+    _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
+    return root
+
+
+def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:
+    actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
+    verify = actions.add_parser("verify", parents=[where], help="is every entry there, unchanged and once?")
+    verify.add_argument("--json", action="store_true", help="print JSON for machines")
+    export = actions.add_parser("export", parents=[where], help="entries as a table, with exact amounts")
+    export.add_argument("--format", choices=("csv", "focus"), default="csv", help="focus: the columns of cloud bills")
+    export.add_argument("--since", metavar="TIME", help="2026-11-01 or 2026-11-01T08:00:00Z")
+    export.add_argument("--until", metavar="TIME", help="exclusive")
+    export.add_argument("--output", metavar="FILE", help="default: standard output")
+    prune = actions.add_parser("prune", parents=[where], help="forget entries of old months; the rest stays verifiable")
+    prune.add_argument("--before", metavar="YYYY-MM", required=True)
+
+
+def _listening(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", metavar="H", help="default: 127.0.0.1")
+    command.add_argument("--port", metavar="P", type=int, help="default: 4000; 0 lets the system choose")
+    command.add_argument("--workers", metavar="N", type=int, help="processes that share the port, default: 1")
+
+
+def _keys(keys: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    create = actions.add_parser("create", parents=parents, help="make a key and show it, once")
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--models", metavar="A,B", help="the only models it may use; gpt-* admits every such name")
+    create.add_argument("--team-id", metavar="ID")
+    create.add_argument("--expires-in-days", metavar="DAYS", type=float)
+    actions.add_parser("list", parents=parents, help="every key, without its secret")
+    revoke = actions.add_parser("revoke", parents=parents, help="end a key, for good")
+    revoke.add_argument("id", metavar="ID")
+
+
+def _version() -> int:
+    metadata = importlib.import_module("importlib.metadata")
+    print(f"penstock {metadata.version('penstock')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

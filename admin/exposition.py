@@ -1,0 +1,117 @@
+"""Prometheus' text from the numbers that the gateway keeps. Imported with the first scrape: the library is not needed before."""
+
+import gc
+import resource
+from collections.abc import Iterator, Mapping
+from typing import final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from gateway.books import Books
+from gateway.listener import Listener
+from gateway.metrics import Metrics
+from gateway.plane import Plane
+from gateway.refresh import Refresher
+
+LABELS = ("endpoint", "model")
+NANO = 1_000_000_000
+
+
+@final
+class Exposition:
+    """A collector in the sense of prometheus_client, with a registry of its own."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        plane: Plane,
+        refresher: Refresher,
+        listener: Listener,
+        books: Books,
+        alerts: Mapping[str, int],
+    ) -> None:
+        self._metrics = metrics
+        self._plane = plane
+        self._refresher = refresher
+        self._listener = listener
+        self._books = books
+        self._alerts = alerts
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._requests()
+        yield from self._money()
+        yield from self._process()
+
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("penstock_requests", "Requests answered.", labels=(*LABELS, "status"))
+        tokens = CounterMetricFamily("penstock_tokens", "Tokens by direction.", labels=(*LABELS, "direction"))
+        duration = HistogramMetricFamily(
+            "penstock_request_duration_seconds", "First byte read to last byte written.", labels=LABELS
+        )
+        cost = CounterMetricFamily("penstock_cost_usd", "What calls cost, as settled.", labels=LABELS)
+        first = HistogramMetricFamily(
+            "penstock_time_to_first_token_seconds", "First byte read to first content sent.", labels=LABELS
+        )
+        overhead = HistogramMetricFamily("penstock_overhead_seconds", "Time spent here, not upstream.", labels=LABELS)
+        for key, series in self._metrics.every():
+            for status, count in series.statuses.items():
+                requests.add_metric((*key, str(status)), count)
+            tokens.add_metric((*key, "input"), series.prompt_tokens)
+            tokens.add_metric((*key, "output"), series.completion_tokens)
+            cost.add_metric(key, series.cost_nanousd / NANO)
+            for family, histogram in (
+                (duration, series.duration),
+                (first, series.first_token),
+                (overhead, series.overhead),
+            ):
+                family.add_metric(key, histogram.cumulative(), histogram.total)
+        yield from (requests, tokens, cost, duration, first, overhead)
+
+    def _money(self) -> Iterator[Metric]:
+        books = self._books
+        yield GaugeMetricFamily(
+            "penstock_leases_healthy", "1 if the lease store answered last time.", float(books.till.healthy)
+        )
+        yield GaugeMetricFamily(
+            "penstock_ledger_lag_records", "In the journal, not yet in the database.", books.shipper.lag_records
+        )
+        yield GaugeMetricFamily(
+            "penstock_ledger_lag_seconds", "Since the database had everything.", books.shipper.lag_s
+        )
+        yield GaugeMetricFamily("penstock_open_holds", "Calls that are held and not settled.", books.meter.open_holds)
+        alerts = CounterMetricFamily(
+            "penstock_budget_alerts", "Thresholds passed, told by this process.", labels=("threshold",)
+        )
+        for threshold, count in self._alerts.items():
+            alerts.add_metric((threshold,), count)
+        yield alerts
+
+    def _process(self) -> Iterator[Metric]:
+        listener = self._listener
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        yield GaugeMetricFamily("penstock_client_connections", "Open client connections.", listener.open_connections)
+        upstream = GaugeMetricFamily(
+            "penstock_upstream_connections", "Open upstream connections.", labels=("upstream",)
+        )
+        for name, count in self._plane.pool.open_connections.items():
+            upstream.add_metric((name,), count)
+        yield upstream
+        yield GaugeMetricFamily(
+            "penstock_snapshot_age_seconds", "Since the database confirmed it.", self._refresher.age_s
+        )
+        yield CounterMetricFamily("process_cpu_seconds", "User and system.", usage.ru_utime + usage.ru_stime)
+        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident set.", _resident_bytes())
+        collections = sum(generation["collections"] for generation in gc.get_stats())
+        yield CounterMetricFamily("python_gc_collections", "All generations.", collections)
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 — two numbers from the kernel, not a file
+        return int(file.read().split()[1]) * resource.getpagesize()

@@ -1,0 +1,57 @@
+"""Where the gateway meets the embedding engine: a model in this process looks like any other deployment."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from embedding import bundled
+from embedding.errors import EmbeddingError
+from gateway import errors
+
+if TYPE_CHECKING:  # NumPy comes with the engine, and both with the first request
+    from embedding.cl100k import Cl100k
+    from embedding.engine import Engine
+
+
+class EngineRefusal(errors.GatewayError):
+    """An error of the engine's with the face that the engine gave it."""
+
+    def __init__(self, error: EmbeddingError) -> None:
+        wait_s = error.retry_after_s
+        headers = (("retry-after", str(max(1, round(wait_s)))),) if wait_s is not None else ()
+        super().__init__(error.message, param=error.param, code=error.code, headers=headers)
+        self.status = error.status
+        self.type = error.type
+
+
+@final
+class EmbeddedModels:
+    """`gateway.completion.Local` on the bundled embedding model. `cache` holds the graph that is built once."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._opened: tuple[Engine, Cl100k] | None = None
+
+    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes:
+        """Raises GatewayError."""
+        if endpoint != "embeddings":
+            raise errors.BadRequest(f"The model '{model}' makes embeddings; it cannot answer this", param="model")
+        from embedding import openai  # noqa: PLC0415 — imports NumPy, which an idle gateway does without
+
+        engine, tokens = self._open()
+        try:
+            answer = await openai.answer(engine, body, model, tokens)
+        except EmbeddingError as error:
+            raise EngineRefusal(error) from error
+        return answer.body
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened[0].close()
+
+    def _open(self) -> "tuple[Engine, Cl100k]":
+        if self._opened is None:
+            from embedding import cl100k  # noqa: PLC0415 — as above
+            from embedding.engine import Engine  # noqa: PLC0415 — as above
+
+            self._opened = Engine(bundled.MINILM, bundled.opener(self._cache)), cl100k.installed()
+        return self._opened

@@ -1,0 +1,239 @@
+"""Where everything meets: the one place that makes live things and hands them to each other."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+import structlog
+
+from admin import discovery, first_run, migrate
+from admin.alerts import Alerts
+from admin.first_run import Group
+from admin.leasing import lease_store, uses
+from admin.local_models import EmbeddedModels
+from admin.settings import Loaded, Settings
+from admin.vitals import Vitals
+from gateway import request_store
+from gateway.asgi import AsgiApp
+from gateway.books import Books
+from gateway.connection import HttpLimits
+from gateway.database import appending, changing, connect
+from gateway.keys import digest
+from gateway.listener import Listener
+from gateway.metrics import Metrics
+from gateway.plane import Plane
+from gateway.pool import PoolLimits
+from gateway.price_map import PriceMap
+from gateway.providers import EMBEDDED, PROVIDERS
+from gateway.recorder import Recorder
+from gateway.refresh import Refresher
+from gateway.secret_box import SecretBox, load_or_create_key
+from gateway.seeding import Seed, seed
+from gateway.snapshot import Current
+from gateway.snapshot_store import SnapshotStore
+
+if TYPE_CHECKING:  # logins of people are loaded for those who have them
+    from admin.oidc import Oidc
+
+log = structlog.stdlib.get_logger(__name__)
+
+MEBI = 1024 * 1024
+PRUNE_EVERY_S = 3600.0
+
+
+@final
+class House:
+    """One process: `prepare` (blocking) → `open` on the event loop → `close` → `dispose`."""
+
+    def __init__(self, loaded: Loaded, admin_key: str, version: str) -> None:
+        self._loaded = loaded
+        self._settings = settings = loaded.settings
+        self._admin_digest = digest(admin_key.encode())
+        self.version = version
+        self._engine = connect(settings.database)
+        self._box = SecretBox(lambda: _secret_key(settings))
+        self._current = Current()
+        self._prices = PriceMap()
+        self._store = SnapshotStore(
+            self._engine, self._box, loaded.resolve, price_of=self._prices.find, pricing=settings.pricing
+        )
+        self._refresher = Refresher(self._store, self._current)
+        self._local = EmbeddedModels(settings.data_dir / "models")
+        self._admin = LateApp(self._make_admin)
+
+    def prepare(self, *, seeding: bool) -> None:
+        """Schema, seeds, first snapshot. Raises SchemaError, SQLAlchemyError."""
+        migrate.prepare(self._engine)
+        if seeding:
+            self._seed("file", discovery.file_seeds(self._loaded))
+            bare = not self._settings.models
+            self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
+            self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
+            if not bare:
+                self._forget_discovered()
+        self._refresher.load()
+
+    def open(self) -> None:
+        """Makes what belongs to the running event loop."""
+        settings = self._settings
+        metrics = Metrics()
+        self._recorder = Recorder(metrics)
+        self._alerts = Alerts(self._engine, settings.alerts.compile(), time.time)
+        self._books = Books(
+            settings.data_dir,
+            self._engine,
+            lease_store(settings, self._engine),
+            self._prices,
+            self._alerts.seen,
+            settings.limits.local_part,
+        )
+        self._plane = Plane(
+            current=self._current,
+            admin_digest=self._admin_digest,
+            meter=self._books.meter,
+            recorder=self._recorder,
+            local={EMBEDDED: self._local},
+            limits=PoolLimits(connections=settings.upstream.max_connections, idle_s=settings.upstream.idle_s),
+            user_agent=settings.upstream.user_agent,
+            ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,
+        )
+        vitals = Vitals(
+            metrics=metrics,
+            plane=self._plane,
+            recorder=self._recorder,
+            refresher=self._refresher,
+            books=self._books,
+            alerts=self._alerts,
+            listener=lambda: self.listener,
+        )
+        self.listener = Listener(
+            {**self._plane.routes, **vitals.routes}, self._plane.prefixes, self._admin, _limits(settings)
+        )
+
+    def background(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What runs as long as the server does."""
+        return (self._refresher.run(), self._prune(), self._alerts.run(), *self._books.background())
+
+    async def discover(self, own_port: int) -> tuple[Group, ...]:
+        """Looks for servers on this machine, unless the configuration says what there is. The lines of the first-run screen."""
+        environ = self._loaded.environ
+        bare = not self._settings.models
+        servers = await discovery.probe(discovery.candidates(environ, own_port), environ) if bare else ()
+        for server in servers:
+            await asyncio.to_thread(self._seed, server.source, discovery.local_seeds(server))
+        if servers:
+            await self._refresher.refresh_now()
+        seeds = discovery.environment_seeds(environ) if bare else ()
+        seeds += tuple(seed for server in servers for seed in discovery.local_seeds(server))
+        found = {seed.spec.name for seed in seeds}.union(discovery.EMBEDDED_MODELS)
+        catalog = self._current.snapshot.catalog
+        names = sorted((*catalog.models, *(model.name for _, model in catalog.wildcards)))
+        return first_run.groups(
+            [name for name in names if name not in found],
+            discovery.keyed_providers(environ) if bare else (),
+            servers,
+            [name for name in discovery.EMBEDDED_MODELS if name in catalog.models],
+        )
+
+    def embedding_model(self) -> str | None:
+        """The name of a model in this process that makes embeddings, if it is there."""
+        models = self._current.snapshot.catalog.models
+        return next((name for name in discovery.EMBEDDED_MODELS if name in models), None)
+
+    async def close(self) -> None:
+        await self._plane.close()
+        await self._local.close()
+        await self._books.close()
+
+    def dispose(self) -> None:
+        self._engine.dispose()
+
+    def _make_admin(self) -> AsgiApp:
+        from admin.app import create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
+
+        return create_app(
+            engine=self._engine,
+            box=self._box,
+            refresher=self._refresher,
+            admin_key_digest=self._admin_digest,
+            version=self.version,
+            oidc=self._logins(),
+            uses=uses(self._books),
+            enforcing=True,
+        )
+
+    def _logins(self) -> "Oidc | None":
+        login = self._settings.auth.oidc
+        if login is None:
+            return None
+        from admin.oidc import Oidc, Provider  # noqa: PLC0415 — cryptography and an HTTP client, for those who have logins
+
+        return Oidc(Provider(**login.model_dump()))
+
+    def _forget_discovered(self) -> None:
+        """A configuration with models replaces what an earlier start without one had found on this machine."""
+        for provider in PROVIDERS:
+            self._seed(f"local:{provider}", ())
+
+    def _seed(self, source: str, seeds: Sequence[Seed]) -> None:
+        with changing(self._engine) as tx:
+            report = seed(tx, source, seeds, self._box)
+        for kept in report.kept:
+            log.warning(
+                "seed.kept", source=source, object=kept, reason="it was edited over REST, which has the last word"
+            )
+        changes = {
+            name: list(getattr(report, name)) for name in ("added", "updated", "removed") if getattr(report, name)
+        }
+        if changes:
+            log.info("seed.applied", source=source, **changes)
+
+    async def _prune(self) -> None:
+        """Forgets request records that are older than the configuration wants to keep."""
+        keep_s = self._settings.records.retention_days * 86_400
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            await asyncio.to_thread(self._forget_before, time.time() - keep_s)
+
+    def _forget_before(self, unix: float) -> None:
+        with appending(self._engine) as tx:
+            request_store.forget(tx, unix)
+
+
+@final
+class LateApp:
+    """An ASGI application that is made in a thread when somebody first asks for it: half a second and 16 MB that a gateway which
+    nobody administers does not need. Requests for models go on meanwhile."""
+
+    def __init__(self, make: Callable[[], AsgiApp]) -> None:
+        self._make = make
+        self._made: asyncio.Task[AsgiApp] | None = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if self._made is None or (self._made.done() and (self._made.cancelled() or self._made.exception() is not None)):
+            self._made = asyncio.get_running_loop().create_task(asyncio.to_thread(self._make))
+        app = await asyncio.shield(self._made)  # who leaves early must not stop it for the others
+        await app(scope, receive, send)
+
+
+def _limits(settings: Settings) -> HttpLimits:
+    limits = settings.server.limits
+    return HttpLimits(
+        header_bytes=limits.header_bytes,
+        header_count=limits.header_count,
+        body_bytes=int(limits.body_mb * MEBI),
+        upload_bytes=int(limits.upload_mb * MEBI),
+        buffered_bytes=int(limits.buffered_mb * MEBI),
+        header_timeout_s=limits.header_timeout_s,
+        body_timeout_s=limits.body_timeout_s,
+        idle_timeout_s=limits.idle_timeout_s,
+        write_timeout_s=limits.write_timeout_s,
+        connections=limits.max_connections,
+    )
+
+
+def _secret_key(settings: Settings) -> bytes:
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    return load_or_create_key(settings.data_dir / "secret-key")

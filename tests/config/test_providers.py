@@ -1,0 +1,37 @@
+"""The table of providers: data that must fit together."""
+
+from itertools import chain
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway.catalog import Deployment, Model, compile_catalog
+from gateway.providers import PROVIDERS, Provider
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
+def test_a_provider_is_consistent(provider: Provider) -> None:
+    """HTTPS for everything that is not this machine, a port that its URL has, a key variable wherever a key is needed."""
+    if provider.base_url is not None:
+        parts = urlsplit(provider.base_url)
+        assert parts.scheme == ("http" if provider.local_port else "https")
+        assert provider.local_port in {None, parts.port}
+        assert not provider.base_url.endswith("/")
+    if provider.key_required:
+        assert provider.env is not None
+
+
+def test_no_public_name_belongs_to_two_providers() -> None:
+    """`gpt-4o` must mean one provider, whatever keys are set."""
+    names = list(chain.from_iterable(provider.wildcards for provider in PROVIDERS.values()))
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o-mini", "o1", "o3-mini", "claude-haiku-4-5", "text-embedding-3-small", "sonar"]
+)
+def test_usual_names_are_matched(name: str) -> None:
+    """Bare names such as o1 as well, which no pattern with a dash would find."""
+    names = chain.from_iterable(provider.wildcards for provider in PROVIDERS.values())
+    catalog = compile_catalog(Model(each, (Deployment(each, "x", "", each),)) for each in names)
+    assert catalog.find(name) is not None

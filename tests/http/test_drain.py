@@ -1,0 +1,99 @@
+"""SIGTERM ends the process without ending anybody's answer."""
+
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.raw import Raw, chat, head, said, whole
+from tests.fixtures.server import Scripts, Server
+from tests.upstream.behaviour import Behaviour
+
+
+def test_what_runs_completes_and_nothing_new_begins(own_server: Server, scripts: Scripts) -> None:
+    """Streams and plain answers go on to their end, new connections are refused, then the process ends with 0."""
+    server = own_server
+    streaming = scripts(Behaviour(chunks=6, gap_s=0.3))
+    plain = scripts(Behaviour(headers_after_s=1.2))
+    with Raw(server) as first, Raw(server) as second, Raw(server) as idle:
+        assert idle.send(whole(server, chat(server))).reply().status == 200
+        first.send(whole(server, chat(server, streaming.model, stream=True)))
+        second.send(whole(server, chat(server, plain.model)))
+        first.until(b"hello")
+        plain.upstream.wait(bool)
+        server.terminate()
+        assert idle.closed(1.0), "an idle connection was kept"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=1)
+        first.until(b"[DONE]")
+        assert said(second.reply()) == "ann|hello"
+    assert server.wait(5) == 0
+    assert streaming.upstream.ended().outcome == "finished"
+
+
+def test_readiness_goes_while_liveness_stays(own_server: Server, scripts: Scripts) -> None:
+    """A balancer that still has a connection is told 503; who runs the process is told that it lives."""
+    server = own_server
+    slow = scripts(Behaviour(headers_after_s=1.0))
+    probe = head(server, method="GET", path="/health/ready")
+    alive = head(server, method="GET", path="/health/live")
+    with Raw(server) as working, Raw(server) as prober:
+        prober.send(probe[:-2])  # a request that has begun is still answered
+        working.send(whole(server, chat(server, slow.model)))
+        slow.upstream.wait(bool)
+        server.terminate()
+        time.sleep(0.2)
+        prober.send(b"\r\n")
+        reply = prober.reply()
+        assert reply.status == 503
+        assert said(working.reply()) == "ann|hello"
+    assert alive
+    assert server.wait(5) == 0
+
+
+def test_a_stream_longer_than_the_drain_is_cut_and_the_process_ends(own_server: Server, scripts: Scripts) -> None:
+    """`drain_s` is a promise to whoever waits for the process."""
+    server = own_server
+    endless = scripts(Behaviour(chunks=10_000, gap_s=0.05))
+    with Raw(server) as raw:
+        raw.send(whole(server, chat(server, endless.model, stream=True)))
+        raw.until(b"hello")
+        began = time.monotonic()
+        server.terminate()
+        assert server.wait(9) == 0
+        assert 4 < time.monotonic() - began < 7.5
+        received = rest(raw)
+        assert b"[DONE]" not in received
+        assert not received.endswith(b"0\r\n\r\n"), "a cut stream looked complete"
+    assert endless.upstream.ended().outcome == "client_left"
+
+
+def test_a_restart_finds_the_same_keys(own_server: Server) -> None:
+    """The data directory is what a process leaves behind."""
+    key = own_server.key
+    own_server.restart()
+    with Raw(own_server) as raw:
+        assert raw.send(head(own_server, method="GET", path="/v1/models", key=key)).reply().status == 200
+
+
+def test_the_process_is_ready_soon_and_small(tmp_path: Path) -> None:
+    """1.5 s and 80 MB are the promise on an idle machine; this one shares its cores with other tests, hence the slack in time."""
+    local = {"id": "local", "base_url": "http://127.0.0.1:9/v1", "model": "x"}
+    server = Server({"models": [{"name": "chat", "deployments": [local]}]}, tmp_path).start(with_key=False)
+    try:
+        time.sleep(1.5)  # until everything that loads in the background has loaded
+        assert server.rss_mb() < 80
+        assert server.started_in_s < 5
+    finally:
+        server.stop()
+
+
+def rest(raw: Raw) -> bytes:
+    """What is left to read; a reset is an end too."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while part := raw.more():
+            received += part
+    return received

@@ -1,0 +1,180 @@
+"""The data plane without a kernel: one request after another through real connections on transports that go nowhere.
+
+    python benchmarks/hot_path.py [--requests 100000] [--scopes 1] [--profile]
+
+Prints microseconds of CPU per plain chat request and per streamed chunk: what the Python costs, free of the noise of sockets. The
+whole cost, sockets included, is benchmarks/overhead.py's.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import gc
+import pstats
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+
+from admin import migrate
+from gateway.books import Books
+from gateway.catalog import Deployment, Model, compile_catalog
+from gateway.connection import Connection, HttpLimits
+from gateway.database import connect
+from gateway.keys import Key, digest
+from gateway.leases.memory import MemoryLeases
+from gateway.listener import Listener
+from gateway.metrics import Metrics
+from gateway.plane import Plane
+from gateway.pool import PoolLimits, origin_key
+from gateway.price_map import PriceMap
+from gateway.pricing import Schedule, Tariff, compile_price, pico_per_token
+from gateway.recorder import Recorder
+from gateway.scopes import Budget, Scope, bind, compile_rules
+from gateway.snapshot import Current, Snapshot
+from gateway.upstream import UpstreamConnection
+
+MESSAGE = (
+    b'"messages":[{"role":"system","content":"You are a careful assistant. Answer in plain English, in at most three sentences, and '
+    b'say so when you do not know. Do not give legal or medical advice, and never invent a source."},{"role":"user","content":"We are '
+    b"planning a family trip for next spring with two small children. Which city is the capital of France, where does it lie, and "
+    b'roughly how many people live there?"}],"temperature":0.7,"max_tokens":256,"user":"u-829113"'
+)
+ANSWER = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1761955200,"model":"m","choices":[{"index":0,"message":{"role":"assistant",'
+    b'"content":"Paris is the capital of France. It lies on the Seine, has been the seat of government for most of the past thousand '
+    b'years, and is home to about two million people within the city limits.","refusal":null},"logprobs":null,"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":92,"completion_tokens":41,"total_tokens":133,"prompt_tokens_details":{"cached_tokens":0}}}'
+)
+CHUNK = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1761955200,"model":"m","service_tier":"default",'
+    b'"system_fingerprint":"fp","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}\n\n'
+)
+LAST = CHUNK.replace(b'"finish_reason":null', b'"finish_reason":"stop"') + b"data: [DONE]\n\n"
+
+
+class Nowhere(asyncio.Transport):
+    """A transport that counts what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += len(data)
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def request(model: bytes, *, stream: bool) -> bytes:
+    body = b'{"model":"' + model + b'",' + MESSAGE + (b',"stream":true}' if stream else b"}")
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:4000\r\nContent-Type: application/json\r\nAccept: */*\r\n"
+        b"Authorization: Bearer sk-bench\r\nUser-Agent: bench\r\nContent-Length: %d\r\n\r\n" % len(body)
+    ) + body
+
+
+def chunked(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def main(requests: int, scopes: int, data_dir: Path, *, profile: bool) -> None:
+    price = compile_price(Schedule(Tariff(input=pico_per_token(0.15), output=pico_per_token(0.60))))
+    deployment = Deployment("a", "openai", "http://127.0.0.1:1/v1", "upstream-model", "sk-up", price=price)
+    catalog = compile_catalog([Model("m", (deployment,))])
+    rules = compile_rules([Budget(f"b{n}", Scope("key", "k"), 10**18, "total") for n in range(scopes)], [])
+    current = Current(Snapshot(1, {digest(b"sk-bench"): Key("k", "bench")}, catalog, rules))
+    engine = connect(f"sqlite:///{data_dir}/bench.db")
+    migrate.prepare(engine)
+    books = Books(data_dir, engine, MemoryLeases(), PriceMap(), lambda *_: None)
+    for budget in rules.budgets.values():  # as if borrowed: what is measured does not wait
+        books.shares.of(bind(budget, "k"), time.time()).free = 10**17
+    plane = Plane(
+        current=current,
+        admin_digest=b"",
+        meter=books.meter,
+        recorder=Recorder(Metrics()),
+        local={},
+        limits=PoolLimits(),
+        user_agent="penstock",
+    )
+    listener = Listener(plane.routes, plane.prefixes, _no_app, HttpLimits())
+    origin = plane.pool.origin(origin_key(deployment.base_url))
+    upstream = UpstreamConnection(origin)
+    upstream.connection_made(Nowhere())
+    upstream.busy = True
+    upstream.complete = True
+    origin.give_back(upstream, reusable=True)
+    client = Connection(listener)
+    client.connection_made(Nowhere())
+
+    plain, streaming = request(b"m", stream=False), request(b"m", stream=True)
+    head = b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: now\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
+    answer = head + b"Content-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER
+    opening = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(
+        CHUNK
+    )
+    one = chunked(CHUNK)
+    closing = chunked(LAST) + b"0\r\n\r\n"
+
+    def plain_requests(count: int) -> None:
+        for _ in range(count):
+            client.data_received(plain)
+            upstream.data_received(answer)
+
+    def streams(count: int) -> None:
+        for _ in range(count // 100):
+            client.data_received(streaming)
+            upstream.data_received(opening)
+            for _ in range(98):
+                upstream.data_received(one)
+            upstream.data_received(closing)
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)  # as the server does
+    report("plain request", plain_requests, requests, profile=profile)
+    report("streamed chunk", streams, requests, profile=profile)
+    assert client.idle, "the last request was not answered"
+    await books.close()
+    engine.dispose()
+
+
+def report(name: str, work: Callable[[int], None], count: int, *, profile: bool) -> None:
+    work(count // 10)
+    profiler = cProfile.Profile()
+    if profile:
+        profiler.runcall(work, count)
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(28)
+        return
+    rounds = []
+    for _ in range(5):
+        began, all_began = time.thread_time(), time.process_time()
+        work(count // 5)
+        scale = 1e6 / (count // 5)
+        rounds.append(((time.thread_time() - began) * scale, (time.process_time() - all_began) * scale))
+    own, every = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(f"{name:16} {own:6.2f} µs on the event loop, {every:6.2f} µs with the threads that ship the ledger")
+
+
+async def _no_app(*_: object) -> None:
+    raise AssertionError("every path of this benchmark is hot")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--scopes", type=int, default=1, help="budgets that bind the key")
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        uvloop.run(main(options.requests, options.scopes, Path(folder), profile=options.profile))

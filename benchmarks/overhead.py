@@ -1,0 +1,227 @@
+"""What a request costs in the gateway: CPU time, requests per second and latency, against nginx in the same minutes.
+
+    python -m benchmarks.overhead [--rounds 3] [--seconds 4] [--soak N] [--write]      (make bench ARGS=…)
+
+The gateway runs on core 0, the upstream and the load on core 1. Both systems stay up and take turns within each round,
+so that the machine's moods meet both; a ratio is taken within a round, and the median over the rounds is reported.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import dialogue, report, targets
+from benchmarks.dialogue import Load
+from benchmarks.process import cpu_ns, free_port
+from benchmarks.report import Measurement, Report, SoakPoint, StartUp
+from benchmarks.targets import Target, Upstreams
+
+_HERE = Path(__file__).parent
+_STARTS = 5
+_SOAK_CONNECTIONS = 32
+
+
+class WrongAnswer(RuntimeError):
+    """What answers wrongly is not timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One load at one concurrency."""
+
+    load: Load
+    connections: int
+    seconds: float
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # nginx's worker gives up root and still has to look in
+        with targets.upstreams(folder) as ports:
+            result = _run(folder, ports, options, command=_command(arguments))
+    print("\n" + report.render(result))
+    report.append_lines(_HERE / "out" / "overhead.jsonl", result)
+    if options.write:
+        report.write_section(_HERE / "RESULTS.md", report.render(result))
+        report.write_section(_HERE.parent / "README.md", report.claims(result))
+    return 1 if options.strict and report.missed(result) else 0
+
+
+def _run(folder: Path, ports: Upstreams, options: argparse.Namespace, *, command: str) -> Report:
+    start = _start_up(folder, ports, options.python)
+    with (
+        targets.nginx(folder, ports) as yardstick,
+        targets.penstock(folder, ports, options.python, records=not options.no_records) as gateway,
+    ):
+        pair = (yardstick, gateway)
+        for target in pair:
+            _check(target, ports)
+        time.sleep(1)
+        idle_mib: dict[str, float] = {target.name: target.server.rss_mib() for target in pair}
+        _warm_up(pair, options.cells)
+        measurements = tuple(_rounds(pair, options.cells, options.rounds))
+        soak = tuple(_soak(gateway, options.soak))
+    return Report(command, report.machine(), start, idle_mib, measurements, soak)
+
+
+def _start_up(folder: Path, ports: Upstreams, python: Path) -> StartUp:
+    """Process start to the first 200 on /health/ready, not pinned: into an empty data folder, and into one in use."""
+    return StartUp(
+        first_s=tuple(_time_start(folder / f"first-{number}", ports, python) for number in range(_STARTS)),
+        again_s=tuple(_time_start(folder / "first-0", ports, python) for _ in range(_STARTS)),
+    )
+
+
+def _time_start(folder: Path, ports: Upstreams, python: Path) -> float:
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    with targets.penstock_server(folder, ports, python, port, "benchmark-start-up") as server:
+        return server.wait_ready(port, "/health/ready")
+
+
+def _check(target: Target, ports: Upstreams) -> None:
+    """Before anything is timed: the right answer, a refusal of a wrong key, whole streams."""
+    status, body = target.ask("plain", target.key)
+    if status != 200 or json.loads(body) != json.loads(dialogue.answer()):
+        raise WrongAnswer(f"{target.name} does not pass the answer on: {status} {body!r}")
+    status, body = target.ask("plain", "sk-wrong")
+    if status != 401:
+        raise WrongAnswer(f"{target.name} lets a wrong key in: {status} {body!r}")
+    loads: tuple[Load, ...] = ("paced", "flood")
+    for load in loads:
+        status, body = target.ask(load, target.key)
+        if status != 200 or _events(body) != _events(b"".join(dialogue.events())):
+            raise WrongAnswer(f"{target.name} changes the stream: {status} {body[-300:]!r}")
+    print(
+        f"{target.name}: answer, refusal and streams are right (upstream ports {ports.plain_port}, {ports.stream_port})"
+    )
+
+
+def _events(stream: bytes) -> list[Any]:
+    """Each event's JSON, and the end mark as it is."""
+    payloads = [line.removeprefix(b"data: ") for line in stream.split(b"\n\n") if line]
+    return [payload if payload == b"[DONE]" else json.loads(payload) for payload in payloads]
+
+
+def _warm_up(pair: Sequence[Target], cells: Sequence[Cell]) -> None:
+    for load in dict.fromkeys(cell.load for cell in cells):
+        for target in pair:
+            _generate(target, Cell(load, 32, 1.0))
+
+
+def _rounds(pair: Sequence[Target], cells: Sequence[Cell], rounds: int) -> Iterator[Measurement]:
+    for number in range(1, rounds + 1):
+        for cell in cells:
+            for target in pair if number % 2 else reversed(pair):
+                measurement = _time(target, cell, number)
+                print(report.line(measurement), flush=True)
+                yield measurement
+
+
+def _time(target: Target, cell: Cell, number: int) -> Measurement:
+    before = target.server.family()
+    spent = cpu_ns(before)
+    figures = _generate(target, cell)
+    after = target.server.family()
+    if after != before:
+        raise RuntimeError(f"{target.name} changed its processes under load: {before} became {after}")
+    return Measurement(
+        round=number,
+        target=target.name,
+        load=cell.load,
+        connections=cell.connections,
+        count=int(figures["count"]),
+        errors=int(figures["errors"]),
+        cpu_us=(cpu_ns(after) - spent) / 1000 / max(1, figures["count"]),
+        per_second=figures["count"] / figures["seconds"],
+        p50_ms=figures["p50_ms"],
+        p99_ms=figures["p99_ms"],
+    )
+
+
+def _generate(target: Target, cell: Cell) -> dict[str, float]:
+    """Runs the load generator and reads the one line of JSON that it prints."""
+    connections, seconds = cell.connections, cell.seconds
+    path = target.path(cell.load)
+    command: list[str] = ["taskset", "-c", str(targets.LOAD_CORE)]
+    if cell.load == "plain":
+        url = f"http://127.0.0.1:{target.port}{path}"
+        body = dialogue.request_body(cell.load, stream=False).decode()
+        command += [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:.0f}s",
+            "--timeout",
+            "20s",
+            "-s",
+            str(_HERE / "chat.lua"),
+        ]
+        command += [url, "--", target.key, body]
+    else:
+        module = [sys.executable, "-m", "benchmarks.stream_load"]
+        command += [*module, str(target.port), path, target.key, cell.load, str(connections), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            figures: dict[str, float] = json.loads(line.removeprefix("RESULT "))
+            return figures
+    raise RuntimeError(f"the load generator failed: {done.stdout[-500:]} {done.stderr[-500:]}")
+
+
+def _soak(gateway: Target, requests: int) -> Iterator[SoakPoint]:
+    """Resident memory along `requests` plain requests; yields nothing for 0."""
+    done = 0
+    while done < requests:
+        if not done:
+            yield SoakPoint(0, gateway.server.rss_mib())
+        done += int(_generate(gateway, Cell("plain", _SOAK_CONNECTIONS, 2))["count"])
+        point = SoakPoint(done, gateway.server.rss_mib())
+        print(f"soak: {point.rss_mib:.1f} MiB after {point.requests:,} requests", flush=True)
+        yield point
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of the environment to measure")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (3)")
+    parser.add_argument("--seconds", type=float, default=4, help="per cell (4)")
+    parser.add_argument("--connections", type=_numbers, default=(1, 32, 256), help="of the plain rows (1,32,256)")
+    parser.add_argument(
+        "--streams", type=_numbers, default=(32,), help="connections of the streamed rows (32); empty: none"
+    )
+    parser.add_argument("--soak", type=int, default=0, metavar="N", help="then send N requests and follow the memory")
+    parser.add_argument("--no-records", action="store_true", help="switch the record of requests off, to see its cost")
+    parser.add_argument("--write", action="store_true", help="renew the figures in RESULTS.md and the README")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a bound is missed")
+    options = parser.parse_args(arguments)
+    if options.write and not (32 in options.connections and 32 in options.streams):
+        parser.error("--write wants the rows with 32 connections, plain and streamed")
+    seconds = options.seconds
+    options.cells = [Cell("plain", connections, seconds) for connections in options.connections]
+    options.cells += [Cell("paced", connections, seconds) for connections in options.streams]
+    options.cells += [Cell("flood", connections, seconds) for connections in options.streams]
+    return options
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",") if number)
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """How to repeat this run; `make bench` itself adds --python."""
+    own = arguments[2:] if arguments[:1] == ["--python"] else arguments
+    return f'make bench ARGS="{" ".join(own)}"' if own else "make bench"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""The port of a provider that does not speak OpenAI's API: values in, values out, no I/O. `gateway.completion` does the sending.
+
+A provider that does speak it has no dialect: its bytes go through unread.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from gateway import errors
+from gateway.usage import Usage
+from gateway.wire import UpstreamFault
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """One upstream request. `path` stands behind the base URL and may carry a query."""
+
+    path: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Stream(Protocol):
+    """One upstream stream as OpenAI's events: any split of the upstream's bytes in, whole events out. `gateway.sse.ChatStream` is the pattern."""
+
+    content: bool
+    """An event with content, a tool call or a finish was seen."""
+    done: bool
+    """The upstream said that it is through."""
+    events: int
+    """Events with content, about one per token."""
+    error: errors.GatewayError | None
+    """Set by the first damaged or failed event; nothing is passed on after it."""
+
+    @property
+    def reported(self) -> Usage | None:
+        """What the provider says it used, as far as it has said so."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer ended as an answer should."""
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def close(self) -> bytes:
+        """The end of the upstream's body: what it still means."""
+
+
+class Dialect(Protocol):
+    """Shared by all calls, without state. Raises only GatewayErrors: BadRequest, with `param`, for what the provider cannot do."""
+
+    endpoints: frozenset[str]
+    """Names of the endpoints that it can serve: `chat`, `embeddings`, `completions`."""
+
+    def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
+        """The header lines that carry the key, and the API's version."""
+
+    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
+        """An OpenAI request body for the upstream's `model`; whether it streams stands in the body."""
+
+    def answer(self, endpoint: str, body: bytes, model: str) -> tuple[bytes, Usage | None]:
+        """A complete 2xx answer as OpenAI's, and its usage. `model` is the name that the client used. UpstreamError if it is damaged."""
+
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream: ...
+
+    def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:
+        """An error answer in OpenAI's terms. Never raises."""

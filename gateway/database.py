@@ -5,6 +5,7 @@ are committed in the order of their numbers and a reader of the newest one has m
 which nobody edits.
 """
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,9 +75,9 @@ def _sqlite(url: str) -> Engine:
 
     def opened(connection: Any, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver must not open transactions behind our back: `began` does
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+        switch_to_wal(connection)
         for pragma in (
-            f"busy_timeout = {BUSY_TIMEOUT_S * 1000}",  # first: the switch to WAL may have to wait as well
-            "journal_mode = WAL",
             "synchronous = FULL",  # a key that was revoked stays revoked after a power cut
             "foreign_keys = ON",
         ):
@@ -89,6 +90,20 @@ def _sqlite(url: str) -> Engine:
     event.listen(engine, "connect", opened)
     event.listen(engine, "begin", began)
     return engine
+
+
+def switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Waits itself: of two connections that switch a fresh file at once, SQLite tells one `locked` without its busy timeout."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _postgresql(url: str) -> Engine:

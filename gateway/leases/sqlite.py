@@ -14,6 +14,7 @@ from typing import TypeVar, final
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from gateway.database import switch_to_wal
 from gateway.leases import book
 from gateway.leases.accounts import Account, Borrow, Grant, Report, Seen, State
 from gateway.leases.arithmetic import Pot, Share
@@ -89,7 +90,7 @@ class SqliteLeases:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=self._deadline_s, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            switch_to_wal(connection)
             # A power cut may take the last leases back, and with them every process that held one; their journals tell.
             connection.execute("PRAGMA synchronous = NORMAL")
             for statement in schema():

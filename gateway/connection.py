@@ -9,6 +9,7 @@ handed on at its header, body following, to the ASGI side.
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import httptools
@@ -17,7 +18,8 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Signal
-from gateway.http_exchange import HttpExchange
+from gateway.http_exchange import HttpExchange, Route
+from gateway.repeated_head import RepeatedHead, learn
 
 if TYPE_CHECKING:  # the listener makes connections; the name is needed for types alone
     from gateway.listener import Listener
@@ -27,6 +29,8 @@ log = structlog.stdlib.get_logger(__name__)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TCP_CLOSE = 7  # linux/tcp_states.h: the peer reset the connection
 READ_AHEAD = 8  # pipelined requests that wait before reading is paused
+LESSONS = 4  # a client whose heads all differ (a trace id in each) is left to the parser
+REPEATED_BODY_BYTES = 64 * 1024
 PROBE_DELAYS_S = (0.005, 0.02, 0.05)  # then once a second: a reset from this network arrives within a round trip
 
 
@@ -47,6 +51,16 @@ class HttpLimits(msgspec.Struct, frozen=True):
     connections: int = 20_000
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What the last parsed request of a client on a hot route was: the next one is usually the same but for its body."""
+
+    head: RepeatedHead
+    url: bytes
+    method: bytes
+    headers: Mapping[bytes, bytes]
+    route: Route
+
+
 @final
 class Connection(asyncio.Protocol):
     """The protocol of one accepted socket."""
@@ -56,6 +70,8 @@ class Connection(asyncio.Protocol):
         "_building",
         "_fed",
         "_headers",
+        "_known",
+        "_lessons",
         "_limits",
         "_linger_left",
         "_lingering",
@@ -92,6 +108,8 @@ class Connection(asyncio.Protocol):
         self._pending: deque[HttpExchange] = deque()
         self._headers: list[tuple[bytes, bytes]] = []
         self._fed = 0  # bytes since the last header ended
+        self._known: Known | None = None
+        self._lessons = LESSONS
         self._refused = False
         self._lingering = False
         self._linger_left = 0
@@ -140,6 +158,9 @@ class Connection(asyncio.Protocol):
             self._discard(data)
             return
         self.since = self._listener.now()
+        fresh = self._active is None and self._building is None and not self._pending
+        if fresh and self._known is not None and self._again(self._known, data):
+            return
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
@@ -154,6 +175,8 @@ class Connection(asyncio.Protocol):
         else:
             if self.reading_head and self._fed > self._limits.header_bytes:
                 self._refuse(self._headers_too_large())
+            elif fresh and self._lessons:
+                self._learn(data)
         if self._pending or self._building is not None:
             self._start_next()
 
@@ -302,6 +325,35 @@ class Connection(asyncio.Protocol):
 
     # Private
 
+    def _again(self, known: Known, data: bytes) -> bool:
+        """Starts a request that needs no parser; False if this is none."""
+        body = known.head.body(data)
+        if body is None or len(body) > REPEATED_BODY_BYTES or len(body) > self._limits.body_bytes or self.closing:
+            return False
+        exchange = HttpExchange(self, self.since)
+        exchange.url = known.url
+        exchange.method = known.method
+        exchange.headers = known.headers
+        exchange.route = known.route
+        exchange.complete = True
+        exchange.take(body)
+        self._active = exchange
+        exchange.start(known.route.handler)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Remembers the head of a request on a hot route that arrived whole and alone."""
+        if self._building is not None or len(self._pending) != 1:
+            return
+        exchange = self._pending[0]
+        route = exchange.route
+        if route is None or not exchange.complete or exchange.close_after or exchange.expects:
+            return
+        head = learn(data, exchange.size)
+        if head is not None:
+            self._lessons -= 1
+            self._known = Known(head, exchange.url, exchange.method, exchange.headers, route)
+
     def _headers_too_large(self) -> errors.GatewayError:
         limits = self._limits
         return errors.HeadersTooLarge(
@@ -313,6 +365,7 @@ class Connection(asyncio.Protocol):
         if self._refused or self.lost:
             return
         self._refused = True
+        self._known = None
         exchange = self._building or HttpExchange(self, self.since)
         self._building = None
         self.reading_head = False

@@ -22,7 +22,7 @@ class Outgoing(msgspec.Struct, frozen=True):
 
 
 class Stream(Protocol):
-    """One upstream stream as OpenAI's events: any split of the upstream's bytes in, whole events out. `gateway.sse.ChatStream` is the pattern."""
+    """One upstream stream as OpenAI's events: any split of its bytes in, whole events out. `gateway.sse.ChatStream` is the pattern."""
 
     content: bool
     """An event with content, a tool call or a finish was seen."""

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from gateway import errors
+from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
 
 log = structlog.stdlib.get_logger(__name__)
@@ -112,6 +113,7 @@ class Origin:
         self._opening: set[asyncio.Task[UpstreamConnection]] = set()
         self._connections: set[UpstreamConnection] = set()
         self._tls: ssl.SSLContext | None = None
+        self.known: RepeatedHead | None = None  # of its last plain answer
         self.now = time.monotonic  # what the loop's own clock counts too, but not in whole milliseconds
 
     @property

@@ -13,6 +13,7 @@ import httptools
 
 from gateway import errors
 from gateway.drive import Signal
+from gateway.repeated_head import RepeatedHead
 
 if TYPE_CHECKING:  # the pool makes connections; the name is needed for types alone
     from gateway.pool import Origin
@@ -211,8 +212,22 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _at_once(self, data: bytes) -> bool:
         """The common case without the parser: one segment that is exactly one 200 with a length. Anything else is left to it."""
+        known = self.origin.known
+        body = known.body(data) if known is not None else None
+        if body is None:
+            body = self._plain_body(data)
+            if body is None:
+                return False
+        self._received = len(data)
+        self.status = 200
+        self.headed = self.complete = True
+        self._pieces = [body]
+        self._arrived.fire()
+        return True
+
+    def _plain_body(self, data: bytes) -> bytes | None:
         if not data.startswith(b"HTTP/1.1 200 "):
-            return False
+            return None
         end = data.find(b"\r\n\r\n")
         head = data[: end + 2].lower()
         length = LENGTH.search(head)
@@ -222,15 +237,11 @@ class UpstreamConnection(asyncio.Protocol):
             or len(data) - end - 4 != int(length[1])
             or NOT_PLAIN.search(head, length.end() - 2)
         ):
-            return False
+            return None
         if NOT_PLAIN.search(head, 0, length.start() + 2):
-            return False
-        self._received = len(data)
-        self.status = 200
-        self.headed = self.complete = True
-        self._pieces = [data[end + 4 :]]
-        self._arrived.fire()
-        return True
+            return None
+        self.origin.known = RepeatedHead(data[: length.start(1)], data[length.end(1) : end + 4])
+        return data[end + 4 :]
 
     def eof_received(self) -> bool:
         return False

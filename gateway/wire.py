@@ -167,11 +167,17 @@ def parse(decoder: msgspec.json.Decoder[AnyRequest], body: bytes) -> AnyRequest:
 
 
 def is_plain(body: bytes) -> bool:
-    """Whether the one `"model"` in the body is sure to be the one that was read: no second one, none spelled with escapes.
+    """Whether an upstream is sure to read what was read here: no second `model`, no second limit, none spelled with escapes.
 
-    Otherwise an upstream that prefers the first of two equal keys would answer for a model that was not checked.
+    Otherwise an upstream that prefers the first of two equal keys would answer for a model, or at a length, that was not checked.
     """
-    return body.count(b'"model"') == 1 and b"\\u" not in body
+    return (
+        body.count(b'"model"') == 1
+        and body.count(b'"max_') < 2
+        and body.count(b'"n"') < 2
+        and body.count(b'"stream"') < 2
+        and b"\\u" not in body
+    )
 
 
 def wants_usage(request: Request) -> bool:

@@ -4,13 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
 
 BODY = b'{"usage":{"prompt_tokens":1,"completion_tokens":1}}'
 
 
 class NoOrigin:
-    """A connection needs one only to be given back."""
+    """A connection needs one only to be given back, and to remember the head of a plain answer."""
+
+    known: RepeatedHead | None = None
 
 
 def connection() -> UpstreamConnection:

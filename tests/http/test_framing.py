@@ -150,3 +150,20 @@ def test_a_stream_is_passed_on_as_it_comes(server: Server, scripts: Scripts) -> 
             moments.append(time.monotonic())
     gaps = [later - earlier for earlier, later in pairwise(moments)]
     assert all(0.2 < gap < 0.4 for gap in gaps), gaps
+
+
+def test_what_differs_in_a_repeated_head_counts(server: Server) -> None:
+    """The connection knows the head by now; another key, path, framing or end of the connection is read anew each time."""
+    one = whole(server, chat(server, text="one"))
+    with Raw(server) as raw:
+        for text in ("one", "two", "and a longer three"):
+            assert said(raw.send(whole(server, chat(server, text=text))).reply()) == f"ann|{text}"
+        assert raw.send(one.replace(server.key.encode(), b"sk-ps-nobody")).reply().code == "invalid_api_key"
+        assert raw.send(one.replace(b"/chat/completions", b"/chat/completionz")).reply().status == 404
+        assert raw.send(whole(server, b"{")).reply().code == "invalid_json"
+        assert said(raw.send(one[:-5], one[-5:]).reply()) == "ann|one"
+        assert [said(raw.send(one + one).reply()), said(raw.reply())] == ["ann|one", "ann|one"]
+        assert said(raw.send(one).reply()) == "ann|one"
+        last = raw.send(one.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")).reply()
+        assert (said(last), last.headers["connection"]) == ("ann|one", "close")
+        assert raw.closed()

@@ -1,0 +1,51 @@
+"""A message head that the parser accepted and that comes again, but for its length: keep-alive peers send little else.
+
+Such a message needs no parser. It is one segment whose head is byte for byte the known one around the digits of its `content-length`,
+so it means what the known one meant; anything else goes to the parser.
+"""
+
+from typing import Final, final
+
+NAME: Final = b"\r\ncontent-length:"
+MAX_DIGITS: Final = 15
+
+
+@final
+class RepeatedHead:
+    """What stands before and after the digits, up to the body."""
+
+    __slots__ = ("_after", "_before", "_digits_at")
+
+    def __init__(self, before: bytes, after: bytes) -> None:
+        self._before = before
+        self._after = after
+        self._digits_at = len(before)
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body of a segment that is one whole message with this head; None if it is anything else."""
+        if not data.startswith(self._before):
+            return None
+        at = self._digits_at
+        end = data.find(b"\r", at, at + MAX_DIGITS)
+        if end < 0 or not data.startswith(self._after, end):
+            return None
+        digits = data[at:end]
+        start = end + len(self._after)
+        if not digits.isdigit() or int(digits) != len(data) - start:
+            return None
+        return data[start:]
+
+
+def learn(data: bytes, body_size: int) -> RepeatedHead | None:
+    """From a segment that the parser took for one message with one `content-length`. None if it holds more than that."""
+    end = data.find(b"\r\n\r\n") + 4
+    if len(data) - end != body_size:
+        return None
+    named = data[:end].lower().find(NAME)
+    if named < 0:
+        return None
+    at = named + len(NAME)
+    while data[at : at + 1] == b" ":
+        at += 1
+    digits = data.find(b"\r", at)
+    return RepeatedHead(data[:at], data[digits:end])

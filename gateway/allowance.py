@@ -1,14 +1,19 @@
 """The headers that tell a client what it has left: OpenAI's `x-ratelimit-*`, and the budget that is nearest to its end."""
 
-from gateway.scopes import Limit
+from gateway.scopes import Budget, Limit
 from gateway.shares import Hold, Share
 
 # OpenAI counts requests and tokens; of the token limits the one over both directions is the one that clients plan with.
 NAMES = {"rpm": "requests", "tpm": "tokens"}
 
 
+NANO = 1_000_000_000
+
+
 def headers(hold: Hold) -> bytes:
     """Header lines for the accounts that bound a call: of each kind, the one with the least left."""
+    if len(hold) == 1 and isinstance(hold[0][0].bound.rule, Budget):  # the usual key: one budget and nothing else
+        return b"x-penstock-budget-remaining-usd: %d.%09d\r\n" % divmod(hold[0][0].left, NANO)
     tightest: dict[str, Share] = {}
     budget: Share | None = None
     for share, _ in hold:
@@ -21,7 +26,7 @@ def headers(hold: Hold) -> bytes:
             budget = share
     lines = [_limit(name, share) for name, share in tightest.items()]
     if budget is not None:
-        usd, rest = divmod(budget.left, 1_000_000_000)
+        usd, rest = divmod(budget.left, NANO)
         lines.append(f"x-penstock-budget-remaining-usd: {usd}.{rest:09d}\r\n")
     return "".join(lines).encode()
 

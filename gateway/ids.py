@@ -26,18 +26,18 @@ def uuid7_hex() -> str:
 class RequestIds:
     """Ids for requests at a fraction of the cost: milliseconds, 40 random bits of this process, a counter (12 + 10 + 10 hex digits)."""
 
-    __slots__ = ("_count", "_millis", "_prefix", "_process")
+    __slots__ = ("_from", "_next", "_prefix", "_process", "_until")
 
     def __init__(self) -> None:
-        self._count = itertools.count()
+        self._next = itertools.count().__next__
         self._process = os.urandom(5).hex()
-        self._millis = -1
+        self._from = self._until = 0.0  # for which times the prefix holds
         self._prefix = ""
 
     def at(self, unix: float) -> str:
         """The next id, for a request that arrived at `unix`."""
-        millis = int(unix * 1000)
-        if millis != self._millis:
-            self._millis = millis
+        if not self._from <= unix < self._until:
+            millis = int(unix * 1000)
+            self._from, self._until = millis / 1000, (millis + 1) / 1000
             self._prefix = f"req_{millis:012x}{self._process}"
-        return f"{self._prefix}{next(self._count) & 0xFF_FFFF_FFFF:010x}"
+        return "%s%010x" % (self._prefix, self._next())  # noqa: UP031 half the time of an f-string with a format

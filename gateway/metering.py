@@ -22,7 +22,7 @@ from gateway.relief import Short, longest
 from gateway.scopes import Rules, Static, binding, static_binding
 from gateway.shares import Hold, Need, Shares
 from gateway.till import Till, blocked
-from gateway.usage import Source, Usage, usage
+from gateway.usage import Source, Usage, of_tokens
 from gateway.wire import Request
 
 log = structlog.stdlib.get_logger(__name__)
@@ -211,11 +211,11 @@ def _used(record: Record, ticket: Ticket, body: bytes) -> tuple[Usage, Source]:
     if record.usage is not None:
         return record.usage, record.usage_source or "estimated"
     if record.refused:
-        return usage(0, 0), "provider"
+        return of_tokens(0, 0), "provider"
     if record.received:
-        return usage(-(-len(body) // BYTES_PER_TOKEN), record.received), "estimated"
+        return of_tokens(-(-len(body) // BYTES_PER_TOKEN), record.received), "estimated"
     need = ticket.offer.need
-    return usage(need.prompt_tokens, need.output_tokens), "estimated"
+    return of_tokens(need.prompt_tokens, need.output_tokens), "estimated"
 
 
 def _intent(record: Record, ticket: Ticket) -> Intent:
@@ -238,7 +238,7 @@ def _intent(record: Record, ticket: Ticket) -> Intent:
         record.deployment,
         None if record.tags is None else tuple(record.tags),
         record.stream,
-        usage(need.prompt_tokens, need.output_tokens),
+        of_tokens(need.prompt_tokens, need.output_tokens),
     )
 
 

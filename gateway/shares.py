@@ -65,7 +65,8 @@ class Share:
     @property
     def left(self) -> int:
         """What one more call could have at most, as far as is known here."""
-        return max(0, self.remaining) + self.free
+        remaining = self.remaining
+        return remaining + self.free if remaining > 0 else self.free
 
 
 class Need(msgspec.Struct, frozen=True, gc=False):

@@ -72,8 +72,6 @@ def usage(
     """A usage that keeps the invariants, from numbers that may not."""
     parts = (cached_read, cache_write, cache_write_1h, reasoning, audio_input, audio_output, image_input, image_output)
     others = (images, requests, characters, search_units)
-    if not any(parts) and 0 <= input_ <= MOST and 0 <= output <= MOST and others == (0, 1, 0, 0) and not seconds:
-        return Usage(input_, output)  # nearly every call
     asked = (input_, output, *parts, *others)
     bounded = [min(max(value, 0), MOST) for value in asked]
     whole_in, whole_out, read, write, hour, thought, audio_in, audio_out, image_in, image_out, *rest = bounded
@@ -107,6 +105,13 @@ def usage(
     )
 
 
+def of_tokens(input_: int, output: int) -> Usage:
+    """What nearly every call uses: nothing but tokens of text."""
+    if 0 <= input_ <= MOST and 0 <= output <= MOST:
+        return Usage(input_, output)
+    return usage(input_, output)
+
+
 def from_openai(report: OpenAIUsage) -> Usage:
     """Chat, completions and embeddings in OpenAI's dialect, with what compatible servers add to it or leave out of it.
 
@@ -121,7 +126,7 @@ def from_openai(report: OpenAIUsage) -> Usage:
     cached = report.cache_read_input_tokens or report.prompt_cache_hit_tokens or 0
     written = report.cache_creation_input_tokens or 0
     if before is None and after is None and not (cached or written):
-        return usage(prompt, completion + hidden)
+        return of_tokens(prompt, completion + hidden)
     audio_in = audio_out = reasoning = image_in = 0
     if before is not None:
         cached = before.cached_tokens or cached
@@ -129,6 +134,8 @@ def from_openai(report: OpenAIUsage) -> Usage:
         audio_in, image_in = before.audio_tokens or 0, before.image_tokens or 0
     if after is not None:
         reasoning, audio_out = after.reasoning_tokens or 0, after.audio_tokens or 0
+    if not (cached or written or audio_in or image_in or reasoning or audio_out):
+        return of_tokens(prompt, completion + hidden)
     return usage(
         prompt,
         completion + hidden,

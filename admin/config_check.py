@@ -20,10 +20,6 @@ Finding = tuple[KeyPath, str]
 NOT_IN_FORCE: tuple[tuple[str, frozenset[str] | None], ...] = (
     ("cache", None),
     ("models[].strategy", frozenset({"least_busy", "latency", "cost", "usage", "prefix"})),
-    ("models[].fallbacks", None),
-    ("models[].context_fallbacks", None),
-    ("models[].content_fallbacks", None),
-    ("models[].retries", None),
     ("models[].shadow", None),
     ("models[].deployments[].limits", None),
 )

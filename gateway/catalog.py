@@ -9,17 +9,23 @@ from typing import Literal
 import msgspec
 
 from gateway.pricing import Price, Terms
+from gateway.resilience.backoff import Retries
+from gateway.resilience.breaker import Thresholds
 
 Strategy = Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"]
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds. first_token: until the first byte of an answer's body on a stream; stall: between two pieces of it."""
+    """Seconds. first_token: until the first content of a stream; stall: between two pieces of it; total: of the request with all its tries.
+
+    attempt: for one try of an answer that does not stream; None lets it have what is left of total.
+    """
 
     connect_s: float = 5.0
     first_token_s: float = 60.0
     stall_s: float = 60.0
     total_s: float = 600.0
+    attempt_s: float | None = None
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -55,6 +61,10 @@ class Model(msgspec.Struct, frozen=True):
     deployments: tuple[Deployment, ...]
     strategy: Strategy = "weighted"
     fallbacks: tuple[str, ...] = ()
+    context_fallbacks: tuple[str, ...] = ()
+    content_fallbacks: tuple[str, ...] = ()
+    retries: Retries = Retries()
+    breaker: Thresholds = Thresholds()
     timeouts: Timeouts = Timeouts()
     created: int = 0
     owned_by: str = "penstock"

@@ -15,10 +15,13 @@
     ├── RateLimited           429 rate_limit_error / rate_limit_exceeded, with retry-after
     ├── Internal              500 internal_error
     ├── UpstreamError         502 upstream_error            the upstream answered nonsense or broke off
-    │   └── UpstreamUnreachable   502 upstream_error / upstream_unreachable
+    │   ├── UpstreamUnreachable   502 upstream_error / upstream_unreachable
+    │   ├── UpstreamFailed        502 upstream_error        it says so itself: a 5xx, or an error inside a 200
+    │   └── UpstreamCut           502 upstream_error        its connection broke
     ├── Overloaded            503 overloaded / no_healthy_deployment, overloaded
     │   └── LimitsUnavailable     503 overloaded / limits_unavailable
-    └── UpstreamTimeout       504 timeout_error / upstream_timeout
+    ├── UpstreamTimeout       504 timeout_error / upstream_timeout
+    └── UpstreamRefused       400 … 429, the upstream's own, passed on
 
 Every one renders as `{"error": {"message", "type", "param", "code"}}`, the shape of the OpenAI API.
 """
@@ -118,6 +121,14 @@ class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
 
 
+class UpstreamFailed(UpstreamError):
+    """The upstream reports that it failed."""
+
+
+class UpstreamCut(UpstreamError):
+    """The connection broke before the answer was complete."""
+
+
 class Overloaded(GatewayError):
     status, type, code = 503, "overloaded", "no_healthy_deployment"
 
@@ -128,6 +139,24 @@ class LimitsUnavailable(Overloaded):
 
 class UpstreamTimeout(GatewayError):
     status, type, code = 504, "timeout_error", "upstream_timeout"
+
+
+class UpstreamRefused(GatewayError):
+    """A refusal of the upstream's that the client can do something about, passed on with its status."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        type_: str,
+        code: str | None,
+        *,
+        param: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(message, param=param, code=code, headers=headers)
+        self.status = status
+        self.type = type_
 
 
 def error_body(message: str, type_: str, param: str | None, code: str | None) -> bytes:

@@ -45,6 +45,17 @@ class Intent(msgspec.Struct, frozen=True, array_like=True, tag="i", gc=False):
     worst: Usage | None = None
 
 
+class Try(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt of a call that had several, or failed. `failure` None: it answered. `id`: of its own settlement, if it has one."""
+
+    model: str
+    deployment: str
+    failure: str | None
+    ms: float
+    id: str | None = None
+    cost_nanousd: int | None = None
+
+
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     """The end of a call, with everything that its ledger entry and its request record say.
 
@@ -77,6 +88,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     overhead_ms: float | None = None
     error_code: str | None = None
     reason: Reason = "done"
+    trail: tuple[Try, ...] | None = None
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):

@@ -269,6 +269,7 @@ def _settled(record: Record, charges: tuple[tuple[str, int], ...]) -> Settled:
         record.overhead_s * 1000,
         record.error_code,
         _reason(record),
+        None if record.trail is None else tuple(record.trail),
     )
 
 

@@ -64,6 +64,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str], Series] = {}
+        self.failures: dict[tuple[str, str], int] = {}  # attempts that failed, by (deployment, class)
 
     def series(self, endpoint: str, model: str) -> Series:
         key = (endpoint, model)
@@ -71,6 +72,10 @@ class Metrics:
         if found is None:
             found = self._series[key] = Series()
         return found
+
+    def failed(self, deployment: str, failure: str) -> None:
+        place = deployment, failure
+        self.failures[place] = self.failures.get(place, 0) + 1
 
     def every(self) -> tuple[tuple[tuple[str, str], Series], ...]:
         """All series by (endpoint, model)."""

@@ -6,13 +6,18 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, final
 
+from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
-from gateway.completion import CHAT, COMPLETIONS, EMBEDDINGS, Completions, Local
+from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.completion import Completions
+from gateway.dispatch import Dispatch
 from gateway.http_exchange import Route
 from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
 from gateway.pool import Pool, PoolLimits
 from gateway.recorder import Recorder
+from gateway.relay import Local, Relay
+from gateway.resilience.health import Health
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Targets
 
@@ -37,16 +42,31 @@ class Plane:
         self._targets = Targets(self.pool, user_agent)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
+        self.health = Health(time.monotonic, random.random)
+        relay = Relay(
+            targets=self._targets,
+            meter=meter,
+            health=self.health,
+            local=local,
+            now=time.monotonic,
+            spawn=self._spawn,
+        )
+        attempts = Attempts(
+            relay=relay,
+            meter=meter,
+            health=self.health,
+            random=random.random,
+            now=time.monotonic,
+            failed=recorder.failed,
+            attempted=recorder.attempted,
+        )
         completions = Completions(
             current=current,
             authenticator=authenticator,
-            targets=self._targets,
+            dispatch=Dispatch(attempts, self.health, random.random, time.monotonic),
             meter=meter,
-            local=local,
-            random=random.random,
             unix=time.time,
             now=time.monotonic,
-            spawn=self._spawn,
             finished=recorder.finished,
         )
         listing = Listing(current, authenticator)
@@ -75,5 +95,6 @@ class Plane:
     def _forget(self, snapshot: Snapshot) -> None:
         catalog = snapshot.catalog
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
-        alive = {deployment.id for model in models for deployment in model.deployments}
+        alive = {deployment.id: deployment for model in models for deployment in model.deployments}
         self._targets.forget(alive.__contains__)
+        self.health.keep(alive)

@@ -1,7 +1,9 @@
 """What is remembered of one request: facts, never content."""
 
+from copy import copy
 from typing import TYPE_CHECKING, Final, final
 
+from gateway.journal_records import Try
 from gateway.keys import Key
 from gateway.usage import Source, Usage
 
@@ -20,6 +22,7 @@ class Record:
         "attempts",
         "cost_nanousd",
         "deployment",
+        "earlier_nanousd",
         "endpoint",
         "error_code",
         "finished_at",
@@ -38,6 +41,7 @@ class Record:
         "stream",
         "tags",
         "ticket",
+        "trail",
         "upstream_s",
         "usage",
         "usage_source",
@@ -71,6 +75,18 @@ class Record:
         self.sent = False  # an upstream may have seen the request
         self.refused = False  # it answered, and did no work
         self.received = 0  # pieces of an answer that came, about one token each
+        self.earlier_nanousd = 0  # what attempts before this one cost, settled under ids of their own
+        self.trail: list[Try] | None = None  # every attempt in order, once one has failed
+
+    def split_off(self) -> "Record":
+        """The attempt that just failed, as a record of its own; this one stands as before it."""
+        attempt = copy(self)
+        attempt.id = f"{self.id}-{self.attempts}"
+        attempt.trail = None
+        self.ticket = self.usage = self.usage_source = self.cost_nanousd = None
+        self.sent = self.refused = False
+        self.received = 0
+        return attempt
 
     @property
     def overhead_s(self) -> float:

@@ -2,8 +2,9 @@
 
 from typing import final
 
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Series
 from gateway.record import Record
+from gateway.resilience.failures import Failure
 
 
 @final
@@ -22,8 +23,20 @@ class Recorder:
             series.overhead.observe(record.overhead_s)
             if record.first_token_at is not None:
                 series.first_token.observe(record.first_token_at - record.started_at)
-        used = record.usage
-        if used is not None:
-            series.prompt_tokens += used.input
-            series.completion_tokens += used.output
-            series.cost_nanousd += record.cost_nanousd or 0
+        _add_use(series, record)
+
+    def failed(self, deployment: str, failure: Failure) -> None:
+        """One attempt, whatever becomes of its request."""
+        self._metrics.failed(deployment, failure)
+
+    def attempted(self, record: Record) -> None:
+        """One attempt that an upstream may have seen, as a record of its own, while its request goes on."""
+        _add_use(self._metrics.series(record.endpoint, record.metric_model), record)
+
+
+def _add_use(series: Series, record: Record) -> None:
+    used = record.usage
+    if used is not None:
+        series.prompt_tokens += used.input
+        series.completion_tokens += used.output
+        series.cost_nanousd += record.cost_nanousd or 0

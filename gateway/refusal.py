@@ -9,15 +9,6 @@ PASSED_ON = frozenset((400, 404, 409, 413, 415, 422, 429))
 KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
 
 
-class UpstreamRefused(errors.GatewayError):
-    """A refusal of the upstream's that the client can do something about, passed on with its status."""
-
-    def __init__(self, status: int, message: str, type_: str, code: str | None, **rest: object) -> None:
-        super().__init__(message, code=code, **rest)  # type: ignore[arg-type]  # param and headers, checked by the parent
-        self.status = status
-        self.type = type_
-
-
 def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayError:
     """The error for a complete answer that is not 2xx."""
     status = connection.status
@@ -31,7 +22,7 @@ def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayErr
     where = target.deployment.id
     if status in PASSED_ON:
         type_, code = _face(status, fault.code, message)
-        return UpstreamRefused(status, message, type_, code, param=fault.param, headers=headers)
+        return errors.UpstreamRefused(status, message, type_, code, param=fault.param, headers=headers)
     if status in (401, 402, 403):
         return errors.UpstreamError(
             f"Deployment {where!r} was refused by its provider ({status}): its credentials need attention",
@@ -43,7 +34,7 @@ def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayErr
         )
     if status in (408, 504):
         return errors.UpstreamTimeout(f"Deployment {where!r} timed out: {message}")
-    return errors.UpstreamError(f"Deployment {where!r} failed ({status}): {message}", headers=headers)
+    return errors.UpstreamFailed(f"Deployment {where!r} failed ({status}): {message}", headers=headers)
 
 
 def _face(status: int, code: str | int | None, message: str) -> tuple[str, str | None]:

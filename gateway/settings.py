@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
+from gateway.resilience.backoff import Retries
+from gateway.resilience.breaker import Thresholds
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
@@ -153,15 +155,36 @@ class RetriesSpec(Section):
     base_s: float = Field(default=0.25, ge=0, le=60)
     max_s: float = Field(default=8, ge=0, le=300)
 
+    def compile(self) -> Retries:
+        return Retries(self.attempts, self.base_s, self.max_s)
+
+
+class BreakerSpec(Section):
+    """When a deployment is left alone: after `failures` in a row, or `share` of at least `calls` within `window_s`."""
+
+    failures: int = Field(default=5, ge=1, le=1000)
+    share: float = Field(default=0.5, gt=0, le=1)
+    calls: int = Field(default=20, ge=1, le=100_000)
+    window_s: PositiveSeconds = 30.0
+    open_s: PositiveSeconds = 5.0
+    max_open_s: PositiveSeconds = 300.0
+    cool_s: PositiveSeconds = 5.0
+
+    def compile(self) -> Thresholds:
+        return Thresholds(
+            self.failures, self.share, self.calls, self.window_s, self.open_s, self.max_open_s, self.cool_s
+        )
+
 
 class TimeoutsSpec(Section):
     connect_s: PositiveSeconds = 5.0
     first_token_s: PositiveSeconds = 60.0
     stall_s: PositiveSeconds = 60.0
     total_s: PositiveSeconds = 600.0
+    attempt_s: PositiveSeconds | None = None
 
     def compile(self) -> catalog.Timeouts:
-        return catalog.Timeouts(self.connect_s, self.first_token_s, self.stall_s, self.total_s)
+        return catalog.Timeouts(self.connect_s, self.first_token_s, self.stall_s, self.total_s, self.attempt_s)
 
 
 class ShadowSpec(Section):
@@ -179,6 +202,7 @@ class ModelSpec(Section):
     context_fallbacks: tuple[Name, ...] = ()
     content_fallbacks: tuple[Name, ...] = ()
     retries: RetriesSpec = RetriesSpec()
+    breaker: BreakerSpec = BreakerSpec()
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None
     price: PriceSpec | None = None

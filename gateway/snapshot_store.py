@@ -174,6 +174,10 @@ def _model(record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...]) 
         deployments=ready,
         strategy=spec.strategy,
         fallbacks=spec.fallbacks,
+        context_fallbacks=spec.context_fallbacks,
+        content_fallbacks=spec.content_fallbacks,
+        retries=spec.retries.compile(),
+        breaker=spec.breaker.compile(),
         timeouts=spec.timeouts.compile(),
         created=int(record.created_at),
     )

@@ -136,7 +136,7 @@ class ChatStream:
             return None
         if present(chunk.error):
             fault = read_fault(payload)
-            self.error = errors.UpstreamError(fault.message or "The upstream reported an error inside its stream")
+            self.error = errors.UpstreamFailed(fault.message or "The upstream reported an error inside its stream")
             return None
         self._note(chunk)
         return chunk

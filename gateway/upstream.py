@@ -186,7 +186,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.complete = True  # the end of the connection is the end of the body (RFC 9112 6.3, rule 8)
                 self._arrived.fire()
             else:
-                self._fail(errors.UpstreamError("The upstream closed the connection before its answer was complete"))
+                self._fail(errors.UpstreamCut("The upstream closed the connection before its answer was complete"))
         self.origin.lost(self)
 
     def data_received(self, data: bytes) -> None:

@@ -155,7 +155,7 @@ _MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
 Request = ChatRequest | CompletionRequest | EmbeddingRequest
-AnyRequest = TypeVar("AnyRequest", ChatRequest, CompletionRequest, EmbeddingRequest)
+AnyRequest = TypeVar("AnyRequest", bound=msgspec.Struct)
 
 
 def parse(decoder: msgspec.json.Decoder[AnyRequest], body: bytes) -> AnyRequest:
@@ -231,7 +231,7 @@ def read_answer(body: bytes) -> Answer:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise errors.UpstreamError(f"The upstream's answer is not the JSON it should be: {error}") from None
     if present(answer.error):
-        raise errors.UpstreamError(read_fault(body).message or "The upstream reported an error")
+        raise errors.UpstreamFailed(read_fault(body).message or "The upstream reported an error")
     return answer
 
 

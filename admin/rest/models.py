@@ -13,7 +13,17 @@ from admin.rest.errors import documented
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute, at
 from gateway import model_store
 from gateway.model_store import DeploymentRecord, ModelRecord
-from gateway.settings import ModelSpec, Name, PriceSpec, PricingSection, RetriesSpec, Section, ShadowSpec, TimeoutsSpec
+from gateway.settings import (
+    BreakerSpec,
+    ModelSpec,
+    Name,
+    PriceSpec,
+    PricingSection,
+    RetriesSpec,
+    Section,
+    ShadowSpec,
+    TimeoutsSpec,
+)
 
 
 class ModelChangeBody(Section):
@@ -24,6 +34,7 @@ class ModelChangeBody(Section):
     context_fallbacks: tuple[Name, ...] | None = None
     content_fallbacks: tuple[Name, ...] | None = None
     retries: RetriesSpec | None = None
+    breaker: BreakerSpec | None = None
     timeouts: TimeoutsSpec | None = None
     shadow: ShadowSpec | None = None
     price: PriceSpec | None = None

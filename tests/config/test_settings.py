@@ -84,7 +84,7 @@ def test_the_sample_of_the_design_loads_as_it_is(loaded: Load) -> None:
     assert model.timeouts.stall_s == 15
     assert "penstock.yaml:17: accepted, not in force in this version: models[0].shadow" in result.warnings
     assert "penstock.yaml:3: accepted, not in force in this version: models[0].strategy (latency)" in result.warnings
-    assert sum("not in force" in warning for warning in result.warnings) == 6
+    assert sum("not in force" in warning for warning in result.warnings) == 4
 
 
 def test_the_example_loads() -> None:
@@ -265,9 +265,9 @@ def test_what_is_not_in_force_is_named_wherever_it_was_set(loaded: Load) -> None
         f"  - {{name: m{n}, retries: {{}}, shadow: null, deployments: [{{id: d{n}}}]}}\n" for n in range(3)
     )
     assert loaded(text).warnings == ()  # empty is not used
-    text = text.replace("retries: {}", "retries: {attempts: 1}")
+    text = text.replace("deployments: [{", "deployments: [{limits: {rpm: 1}, ")
     assert loaded(text, PENSTOCK_REDIS_URL="redis://h").warnings == (
-        "penstock.yaml:2: accepted, not in force in this version: models[0].retries and 2 more",
+        "penstock.yaml:2: accepted, not in force in this version: models[0].deployments[0].limits and 2 more",
     )
 
 
@@ -277,7 +277,7 @@ def test_a_fallback_may_be_found_by_a_wildcard(loaded: Load) -> None:
         "models:\n  - {name: a, fallbacks: [gpt-4o], deployments: [{id: x}]}\n"
         "  - {name: 'gpt-*', deployments: [{id: y}]}\n"
     )
-    assert len(result.warnings) == 1  # fallbacks are not in force
+    assert result.warnings == ()
 
 
 def test_settings_do_not_show_secrets_when_printed(loaded: Load) -> None:

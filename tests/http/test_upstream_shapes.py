@@ -151,7 +151,7 @@ def test_a_connection_that_the_upstream_closed_while_it_was_idle_costs_no_reques
             time.sleep(0.1)
 
 
-def test_what_was_sent_is_never_sent_again(server: Server, scripts: Scripts) -> None:
+def test_without_retries_what_was_sent_is_not_sent_again(server: Server, scripts: Scripts) -> None:
     """A kept connection that breaks under a request may have been billed for it: the client is told, the upstream asked once."""
     scripted = scripts(Behaviour(), Behaviour(fault="fin"), Behaviour())
     assert said(ask(server, scripted.model)) == "ann|hello"

@@ -1,0 +1,141 @@
+"""One attempt with all that belongs to it: its hold, its deployment's health, its settlement and its line in the record."""
+
+from collections.abc import Callable
+from typing import final
+
+import msgspec
+
+from gateway import errors
+from gateway.call import Call
+from gateway.catalog import Deployment
+from gateway.journal_records import Try
+from gateway.metering import Meter
+from gateway.record import Record
+from gateway.relay import Relay
+from gateway.relief import relief
+from gateway.resilience.failures import Failure, failure_of, wait_asked_s
+from gateway.resilience.health import Health
+from gateway.routing import plan
+from gateway.till import BudgetShort
+
+CUTS = 2  # tries to fit an answer into what is left, while others spend it too
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """How an attempt ended. `asked_s`: what the upstream asked to wait."""
+
+    deployment: Deployment
+    failure: Failure
+    error: errors.GatewayError
+    asked_s: float | None = None
+
+
+@final
+class Attempts:
+    """`failed` is told of each attempt that did, `attempted` given those that were settled by themselves, as records of their own."""
+
+    def __init__(
+        self,
+        *,
+        relay: Relay,
+        meter: Meter,
+        health: Health,
+        random: Callable[[], float],
+        now: Callable[[], float],
+        failed: Callable[[str, Failure], None],
+        attempted: Callable[[Record], None],
+    ) -> None:
+        self._relay = relay
+        self._meter = meter
+        self._health = health
+        self._random = random
+        self._now = now
+        self._tell_failed = failed
+        self._tell_attempted = attempted
+
+    def order(self, call: Call) -> tuple[Deployment, ...]:
+        """The deployments that may be tried now, best first."""
+        order = plan(call.model, self._random)
+        pinned = call.overrides.deployment
+        if pinned is not None:
+            return tuple(deployment for deployment in order if deployment.id == pinned)
+        return self._health.usable(order) if self._health.troubled else order
+
+    async def run(self, call: Call, deployment: Deployment) -> Failed | None:
+        """None if it answered. Raises what stands before any attempt: that it cannot be paid for, or has no price."""
+        record = call.record
+        record.deployment, record.provider = deployment.id, deployment.provider
+        wild = call.match or call.request.model
+        offer = self._meter.offer(deployment, wild, call.request, call.body)
+        try:
+            await self._meter.open(call.snapshot.rules, record, offer)
+        except BudgetShort as short:
+            if record.attempts or not await self._cut(call, deployment, wild, short):
+                raise
+        record.attempts += 1
+        began, waited_s = self._now(), record.upstream_s
+        if self._health.troubled:
+            self._health.begin(deployment)
+        try:
+            await self._relay.run(call, deployment, deployment.target.replace("*", wild))
+        except errors.GatewayError as error:
+            return self._failed(call, deployment, error, began, waited_s)
+        except BaseException:
+            self._health.let_go(deployment)
+            raise
+        if record.trail is not None:
+            record.trail.append(_tried(record, None, self._now() - began))
+        return None
+
+    def split_off(self, call: Call, failed: Failed) -> None:
+        """Settles the attempt that failed, if it is not settled yet, as the call goes on. Nothing is owed where nothing was sent."""
+        record = call.record
+        if not record.sent:
+            self._meter.release(record)
+            return
+        attempt = record.split_off()
+        attempt.status, attempt.finished_at = failed.error.status, self._now()
+        attempt.error_code = failed.error.code or failed.error.type
+        self._meter.close(attempt, call.exchange.body)
+        record.earlier_nanousd += attempt.cost_nanousd or 0
+        assert record.trail is not None
+        record.trail[-1] = msgspec.structs.replace(record.trail[-1], id=attempt.id, cost_nanousd=attempt.cost_nanousd)
+        self._tell_attempted(attempt)
+
+    def _failed(
+        self, call: Call, deployment: Deployment, error: errors.GatewayError, began: float, waited_s: float
+    ) -> Failed:
+        record, now = call.record, self._now()
+        failure = failure_of(error, sent=record.sent)
+        asked_s = wait_asked_s(error)
+        self._health.failed(call.model, deployment, failure, error.message, asked_s, began)
+        self._tell_failed(deployment.id, failure)
+        record.upstream_s = waited_s + (now - began)
+        if record.trail is None:
+            record.trail = []
+        record.trail.append(_tried(record, failure, now - began))
+        return Failed(deployment, failure, error, asked_s)
+
+    async def _cut(self, call: Call, deployment: Deployment, wild: str, short: BudgetShort) -> bool:
+        """Opens the call with fewer tokens for its answer, where its budgets want that; says whether that helped."""
+        for _ in range(CUTS):
+            if call.record.relief or relief(short.short) != "cut":
+                return False
+            smaller = self._meter.affordable(deployment, wild, call.request, call.body, short.short)
+            if smaller is None:
+                return False
+            tokens, request, body = smaller
+            offer = self._meter.offer(deployment, wild, request, body)
+            try:
+                await self._meter.open(call.snapshot.rules, call.record, offer)
+            except BudgetShort as taken:  # by somebody else in the meantime
+                short = taken
+            else:
+                call.request, call.body = request, body
+                call.record.relief = b"x-penstock-max-tokens: %d\r\n" % tokens
+                return True
+        return False
+
+
+def _tried(record: Record, failure: Failure | None, seconds: float) -> Try:
+    return Try(record.model or "", record.deployment or "", failure, round(seconds * 1000, 3))

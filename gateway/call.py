@@ -1,0 +1,75 @@
+"""One request that was understood, on its way to an answer, and the paths that it may have come by."""
+
+from collections.abc import Callable
+from typing import final
+
+import msgspec
+
+from gateway import wire
+from gateway.catalog import Model
+from gateway.exchange import Exchange
+from gateway.record import Record
+from gateway.resilience.overrides import NONE, Overrides
+from gateway.snapshot import Snapshot
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One of the OpenAI API's paths. `path` is its part behind a base URL."""
+
+    name: str
+    path: str
+    parse: Callable[[bytes], wire.Request]
+
+
+CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))
+COMPLETIONS = Endpoint("completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body))
+EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body))
+
+
+@final
+class Call:
+    """`match` is what the model's wildcard stood for. `body` is the client's, or what a budget or a fallback made of it.
+
+    `deadline` is one for all tries, on the event loop's clock.
+    """
+
+    __slots__ = (
+        "body",
+        "deadline",
+        "endpoint",
+        "exchange",
+        "match",
+        "model",
+        "overrides",
+        "record",
+        "request",
+        "snapshot",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        exchange: Exchange,
+        request: wire.Request,
+        model: Model,
+        match: str,
+        snapshot: Snapshot,
+        record: Record,
+    ) -> None:
+        self.body = exchange.body
+        self.endpoint = endpoint
+        self.exchange = exchange
+        self.request = request
+        self.model = model
+        self.match = match
+        self.snapshot = snapshot
+        self.record = record
+        self.deadline = record.started_at + model.timeouts.total_s
+        self.overrides: Overrides = NONE
+
+    def becomes(self, name: str, model: Model, match: str) -> None:
+        """From here on it is a call of another model, under a name of that one's. Raises BadRequest if the body cannot be rewritten."""
+        self.model, self.match = model, match
+        self.request.model = name
+        self.body = wire.rewrite(self.body, name, ask_usage=False)
+        self.record.model, self.record.metric_model = name, model.name

@@ -1,0 +1,269 @@
+"""One attempt of a call at one deployment: the request out, the answer back to the client, truthfully. It decides nothing.
+
+A stream is held back until its first content, then passed on event by event; what fails before it can be tried elsewhere.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, final
+
+import structlog
+
+from gateway import allowance, errors, usage, wire
+from gateway.call import Call
+from gateway.catalog import Deployment
+from gateway.exchange import Exchange
+from gateway.metering import BYTES_PER_TOKEN, Meter
+from gateway.record import Record
+from gateway.refusal import refusal
+from gateway.resilience.health import Health
+from gateway.sse import ChatStream
+from gateway.targets import Target, Targets, where
+from gateway.upstream import UpstreamConnection
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_FAULT_BYTES = 1024 * 1024
+MAX_HELD_BYTES = 256 * 1024  # of a stream's opening that has no content yet
+AFTER_DONE_S = 1.0  # how long an upstream may take to end its body after [DONE] before its connection is given up
+DONE = b"data: [DONE]\n\n"
+
+
+class Local(Protocol):
+    """A model that runs in this process: an OpenAI request body in, an OpenAI answer out. Raises GatewayError."""
+
+    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes: ...
+
+
+@final
+class Relay:
+    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine."""
+
+    def __init__(
+        self,
+        *,
+        targets: Targets,
+        meter: Meter,
+        health: Health,
+        local: Mapping[str, Local],
+        now: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, bytes]], Awaitable[bytes]],
+    ) -> None:
+        self._targets = targets
+        self._meter = meter
+        self._health = health
+        self._local = local
+        self._now = now
+        self._spawn = spawn
+
+    async def run(self, call: Call, deployment: Deployment, name: str) -> None:
+        """The call's hold is open; `name` is the model's at the deployment. Raises GatewayError for whatever is not a whole answer."""
+        if deployment.provider in self._local:
+            await self._run_local(call, deployment)
+            return
+        target = self._targets.of(deployment, call.endpoint.path, call.model.name)
+        body = _body(call, name)
+        connection = target.origin.idle() or await target.origin.acquire(self._connect_s(call))
+        record = call.record
+        try:
+            sent_at = self._now()
+            record.sent = True
+            connection.send(target.head + _own_head(call.exchange, record), body)
+            if record.stream:
+                connection.expect(*_sooner(sent_at + call.model.timeouts.first_token_s, "first-token", call.deadline))
+                await connection.head()
+                if not 200 <= connection.status < 300:
+                    await connection.whole(MAX_FAULT_BYTES)
+            else:
+                attempt_s = call.model.timeouts.attempt_s
+                if attempt_s is None:
+                    connection.expect(call.deadline, "total")
+                else:
+                    connection.expect(*_sooner(sent_at + attempt_s, "attempt", call.deadline))
+                await connection.whole(MAX_ANSWER_BYTES)
+            record.upstream_s += self._now() - sent_at
+            if not 200 <= connection.status < 300:
+                record.refused = True
+                raise refusal(connection, target)
+            if self._health.troubled and not record.stream:
+                self._health.succeeded(deployment, sent_at)
+            if record.stream:
+                await self._relay(call, target, connection, sent_at)
+            else:
+                self._pass_on(call, target, connection)
+        finally:
+            connection.release()
+
+    def _connect_s(self, call: Call) -> float:
+        return max(0.001, min(call.model.timeouts.connect_s, call.deadline - self._now()))
+
+    def _pass_on(self, call: Call, target: Target, connection: UpstreamConnection) -> None:
+        """A complete answer: its usage is read, its bytes go on unchanged."""
+        record = call.record
+        body = connection.collected()
+        try:
+            reported = wire.read_answer(body).usage
+        except errors.UpstreamFailed:
+            record.refused = True
+            raise
+        except errors.UpstreamError:
+            record.received = max(1, len(body) // BYTES_PER_TOKEN)  # it was made, whatever it is
+            raise
+        if reported is not None:
+            record.usage, record.usage_source = usage.from_openai(reported), "provider"
+        else:
+            record.received = max(1, len(body) // BYTES_PER_TOKEN)
+        record.status = connection.status
+        record.finished_at = self._now()
+        head = _answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
+        call.exchange.respond(connection.status, head, body)
+
+    async def _relay(self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
+        """A stream: held back until its first content, then passed on event by event, ended truthfully."""
+        record = call.record
+        content_type = connection.header(b"content-type") or b""
+        if not content_type.startswith(b"text/event-stream"):
+            await self._refuse(record, connection, content_type)
+        stream = ChatStream(keep_usage=wire.wants_usage(call.request))
+        try:
+            await self._follow(call, stream, target, connection, sent_at)
+        except errors.UpstreamError as error:
+            if not stream.content:
+                record.refused = isinstance(error, errors.UpstreamFailed)  # an error for an answer: no work was done
+                record.received = 1 if connection.complete else 0
+            raise
+        finally:
+            record.received = stream.events or record.received
+            if stream.usage is not None:
+                record.usage, record.usage_source = usage.from_openai(stream.usage), "provider"
+        if stream.done and not connection.complete:  # the upstream only has to end its body, and nobody waits for that
+            connection.expect(self._now() + AFTER_DONE_S, "end")
+            try:
+                await connection.piece()
+            except errors.GatewayError:
+                log.debug("upstream.unended", upstream=connection.origin.key.host)
+
+    async def _refuse(self, record: Record, connection: UpstreamConnection, content_type: bytes) -> None:
+        """A 200 that is no stream: an error object, or something else altogether."""
+        body = await connection.whole(MAX_FAULT_BYTES)
+        record.received = max(1, len(body) // BYTES_PER_TOKEN)
+        try:
+            wire.read_answer(body)
+        except errors.UpstreamFailed:
+            record.refused = True
+            raise
+        except errors.UpstreamError:
+            pass  # what it is not, is said below
+        kind = content_type.decode("latin-1") or "no content type"
+        raise errors.UpstreamError(f"The upstream answered a stream with {kind}")
+
+    async def _follow(
+        self, call: Call, stream: ChatStream, target: Target, connection: UpstreamConnection, sent_at: float
+    ) -> None:
+        exchange, record = call.exchange, call.record
+        held = b""
+        begun = False
+        stall_s, total = call.model.timeouts.stall_s, call.deadline
+        while not stream.done:
+            asked = self._now()
+            piece = await connection.piece()
+            now = self._now()
+            record.upstream_s += now - asked
+            out = stream.feed(piece) if piece else stream.close()
+            if begun:
+                if out:
+                    exchange.send(out)
+                    if exchange.write_paused:
+                        connection.expect(total, "total")  # the client is slow, not the upstream
+                        await exchange.drained()
+                        now = self._now()
+            elif stream.content:
+                begun = True
+                if self._health.troubled:
+                    self._health.succeeded(target.deployment, sent_at)
+                self._begin(call, target, connection, held + out)
+            else:
+                held += out
+                if len(held) > MAX_HELD_BYTES:
+                    raise errors.UpstreamError("The upstream sent a lot of stream without any content")
+            if stream.error is not None:
+                raise stream.error
+            if not piece:
+                break
+            if begun:
+                connection.expect(*_sooner(now + stall_s, "stall", total))
+        if not stream.whole:
+            raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
+        exchange.send(DONE)
+        exchange.end()
+
+    def _begin(self, call: Call, target: Target, connection: UpstreamConnection, opening: bytes) -> None:
+        """The first content has come: from here on no fallback is possible, so only here the client sees a 200."""
+        record = call.record
+        record.status = connection.status
+        record.first_token_at = record.finished_at = self._now()
+        head = _answer_head(record, target, b"text/event-stream; charset=utf-8")
+        call.exchange.begin_events(connection.status, head)
+        call.exchange.send(opening)
+
+    async def _run_local(self, call: Call, deployment: Deployment) -> None:
+        """One attempt on a model in this process."""
+        record = call.record
+        record.sent = True
+        began = self._now()
+        local = self._local[deployment.provider]
+        body = await self._spawn(local.answer(record.endpoint, call.body, call.request.model))
+        record.upstream_s += self._now() - began
+        reported = wire.read_answer(body).usage
+        if reported is not None:
+            record.usage, record.usage_source = usage.from_openai(reported), "provider"
+        record.status = 200
+        record.finished_at = self._now()
+        call.exchange.respond(200, _answer_head(record, None, b"application/json"), body)
+
+
+def _body(call: Call, name: str) -> bytes:
+    """The body for an upstream; the client's own bytes if nothing has to change."""
+    body = call.body
+    if not call.record.stream and name == call.request.model and wire.is_plain(body):
+        return body
+    return wire.rewrite(body, name, ask_usage=call.record.stream)
+
+
+def _cost_head(nanousd: int | None, record: Record) -> bytes:
+    """Of all attempts together."""
+    if nanousd is None:
+        return b""
+    return b"x-penstock-cost-usd: %d.%09d\r\n" % divmod(nanousd + record.earlier_nanousd, 1_000_000_000)
+
+
+def _sooner(deadline: float, name: str, total: float) -> tuple[float, str]:
+    """The deadline that comes first, and which limit that is."""
+    return (deadline, name) if deadline < total else (total, "total")
+
+
+def _own_head(exchange: Exchange, record: Record) -> bytes:
+    """The header lines of this request alone: its id, and the trace that it belongs to (W3C Trace Context)."""
+    headers = exchange.headers
+    trace = headers.get(b"traceparent")
+    if trace is None:
+        return b"x-request-id: %b\r\n" % record.id.encode()
+    state = headers.get(b"tracestate")
+    more = b"" if state is None else b"tracestate: %b\r\n" % state
+    return b"x-request-id: %b\r\ntraceparent: %b\r\n%b" % (record.id.encode(), trace, more)
+
+
+def _answer_head(record: Record, target: Target | None, content_type: bytes) -> bytes:
+    if target is not None and record.attempts == 1 and record.model == record.metric_model:
+        place = target.where
+    else:
+        place = where(record.model or "", record.deployment or "", record.attempts)
+    ticket = record.ticket
+    return b"content-type: %b\r\nx-request-id: %b\r\n%b%b%bx-penstock-overhead-ms: %.3f\r\n" % (
+        content_type,
+        record.id.encode(),
+        place,
+        record.relief,
+        allowance.headers(ticket.hold) if ticket is not None and ticket.hold else b"",
+        record.overhead_s * 1000,
+    )

@@ -171,6 +171,7 @@ def from_anthropic(report: AnthropicUsage) -> Usage:
     if kept is not None:
         write = max(write, hour + (kept.ephemeral_5m_input_tokens or 0))
     searches = report.server_tool_use.web_search_requests or 0 if report.server_tool_use is not None else 0
+    after = report.output_tokens_details
     broken = min(report.input_tokens or 0, read, write, hour) < 0
     made = usage(
         max(report.input_tokens or 0, 0) + max(read, 0) + max(write, 0),
@@ -178,6 +179,7 @@ def from_anthropic(report: AnthropicUsage) -> Usage:
         cached_read=read,
         cache_write=write,
         cache_write_1h=hour,
+        reasoning=(after.thinking_tokens or 0) if after is not None else 0,
         search_units=searches,
     )
     return msgspec.structs.replace(made, adjusted=True) if broken else made

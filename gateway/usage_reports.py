@@ -40,6 +40,10 @@ class ServerTools(msgspec.Struct, gc=False):
     web_search_requests: int | None = None
 
 
+class OutputDetails(msgspec.Struct, gc=False):
+    thinking_tokens: int | None = None
+
+
 class AnthropicUsage(msgspec.Struct, gc=False):
     """`/v1/messages`. On a stream, `message_start` has the input and the last `message_delta` the output."""
 
@@ -49,6 +53,8 @@ class AnthropicUsage(msgspec.Struct, gc=False):
     cache_creation_input_tokens: int | None = None
     cache_creation: CacheCreation | None = None
     server_tool_use: ServerTools | None = None
+    output_tokens_details: OutputDetails | None = None
+    service_tier: str | None = None
 
 
 class Modality(msgspec.Struct, gc=False, rename="camel"):

@@ -1,0 +1,42 @@
+"""Anthropic's Messages API behind `gateway.dialect`: https://docs.claude.com/en/api/messages."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, final
+
+from gateway import errors
+from gateway.dialect import Outgoing, Stream
+from gateway.dialects.anthropic_answer import completion
+from gateway.dialects.anthropic_faults import fault
+from gateway.dialects.anthropic_request import messages_request
+from gateway.dialects.anthropic_stream import MessageStream
+from gateway.usage import Usage
+from gateway.wire import UpstreamFault
+
+VERSION: Final = "2023-06-01"  # of the API: https://docs.claude.com/en/api/versioning
+
+
+@final
+class Anthropic:
+    """`unix` is the clock: answers carry no time of their own, and OpenAI's do."""
+
+    endpoints: frozenset[str] = frozenset({"chat"})
+
+    def __init__(self, unix: Callable[[], float]) -> None:
+        self._unix = unix
+
+    def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
+        return (("x-api-key", api_key), ("anthropic-version", VERSION))
+
+    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
+        if endpoint not in self.endpoints:
+            raise errors.BadRequest(f"Anthropic has no {endpoint}", param="model", code="unsupported_endpoint")
+        return messages_request(body, model)
+
+    def answer(self, endpoint: str, body: bytes, model: str) -> tuple[bytes, Usage | None]:  # noqa: ARG002  # there is one endpoint
+        return completion(body, model, int(self._unix()))
+
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream:  # noqa: ARG002  # there is one endpoint
+        return MessageStream(model, int(self._unix()), keep_usage=keep_usage)
+
+    def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:  # noqa: ARG002  # the body says it all
+        return fault(body)

@@ -1,0 +1,11 @@
+"""Which provider has an API of its own. All others speak OpenAI's, and their bytes go through unread."""
+
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from gateway.dialect import Dialect
+from gateway.dialects.anthropic import Anthropic
+
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"anthropic": Anthropic(time.time)})

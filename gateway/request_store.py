@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.journal_records import Settled
+from gateway.journal_records import Settled, Try
 from gateway.ledger_entries import label
 from gateway.paging import Page, page
 from gateway.tables import request_blocks, request_keys
@@ -47,6 +47,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] | None = None
     user: str | None = None
     usage_source: str | None = None
+    trail: tuple[Try, ...] | None = None  # every attempt, where one has failed
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -162,6 +163,7 @@ def _record(settled: Settled) -> RequestRecord:
         tags=None if settled.tags is None else tuple(label(tag) or "" for tag in settled.tags),
         user=label(settled.customer),
         usage_source=settled.source,
+        trail=settled.trail,
     )
 
 

@@ -6,6 +6,7 @@ pytest_plugins: list[str] = [
     "tests.fixtures.postgres",
     "tests.fixtures.upstream",
     "tests.fixtures.server",
+    "tests.fixtures.deployments",
     "tests.fixtures.redis",
     "tests.fixtures.leases",
 ]

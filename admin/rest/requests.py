@@ -14,8 +14,19 @@ from gateway import request_store
 from gateway.request_store import RequestFilter, RequestRecord
 
 
+class TryView(BaseModel):
+    """One attempt. `failure` is its class, null for the one that answered; `id` that of its own record, if it was settled by itself."""
+
+    model: str
+    deployment: str
+    failure: str | None
+    ms: float
+    id: str | None
+    cost_nanousd: int | None
+
+
 class RequestView(BaseModel):
-    """What is not known is null. `usage_source` says who counted the tokens."""
+    """What is not known is null. `usage_source` says who counted the tokens; `trail` has every attempt, where one has failed."""
 
     id: str
     at: datetime
@@ -41,6 +52,7 @@ class RequestView(BaseModel):
     tags: list[str] | None
     user: str | None
     usage_source: str | None
+    trail: list[TryView] | None
 
 
 def router(control: Control) -> APIRouter:
@@ -78,5 +90,6 @@ def _view(record: RequestRecord) -> RequestView:
         "at": at(record.at),
         "tags": None if record.tags is None else list(record.tags),
         "cost_usd": None if cost is None else cost / 1_000_000_000,
+        "trail": None if record.trail is None else [TryView(**msgspec.structs.asdict(one)) for one in record.trail],
     }
     return RequestView(**values)

@@ -1,0 +1,201 @@
+"""What fails before the client has seen content is tried elsewhere: another deployment, the same one again, another model."""
+
+import pytest
+
+from tests.fixtures.deployments import Routes, said, whole
+from tests.fixtures.server import refused_port
+from tests.upstream.behaviour import Behaviour
+
+GOOD = Behaviour(text="all is well")
+BEFORE_CONTENT = {
+    "429": (Behaviour(status=429), "rate_limited"),
+    "500": (Behaviour(status=500), "server"),
+    "503": (Behaviour(status=503), "overloaded"),
+    "401": (Behaviour(status=401), "credentials"),
+    "a reset": (Behaviour(fault="rst"), "cut"),
+    "an empty 200": (Behaviour(body=""), "malformed"),
+    "JSON cut off": (Behaviour(body='{"id": "x", "choices": ['), "malformed"),
+    "a page": (Behaviour(content_type="text/html", body="<html></html>"), "malformed"),
+    "an error inside a 200": (Behaviour(body='{"error": {"message": "overheated"}}'), "server"),
+    "half an answer": (Behaviour(framing="length", length_excess=100), "cut"),
+}
+STREAMS = {
+    "an error event at once": (Behaviour(fault="error_event", fault_after=0), "server"),
+    "a cut before the first token": (Behaviour(fault="fin", fault_after=1), "cut"),
+    "silence after the head": (Behaviour(fault="silence", fault_after=0), "timeout"),
+    "no answer": (Behaviour(fault="silence"), "timeout"),
+}
+NOT_OF_STREAMS = ("half an answer", "an error inside a 200")  # a stream says [DONE] in time; an object is no event
+CASES = [
+    *((fault, False) for fault in (*BEFORE_CONTENT, "no answer")),
+    *((fault, True) for fault in (*BEFORE_CONTENT, *STREAMS) if fault not in NOT_OF_STREAMS),
+]
+TIMEOUTS = {"first_token_s": 0.3, "stall_s": 0.3, "total_s": 15, "attempt_s": 0.3}
+
+
+@pytest.mark.parametrize(("fault", "stream"), CASES)
+def test_the_next_deployment_answers(routes: Routes, fault: str, stream: bool) -> None:
+    """The client sees one whole answer, and in the headers that it took two tries."""
+    bad, failure = (BEFORE_CONTENT | STREAMS)[fault]
+    route = routes(bad, GOOD, timeouts=TIMEOUTS)
+    answer = routes.ask(route, stream=stream)
+    assert answer.status_code == 200, answer.text
+    assert said(answer) == "all is well"
+    assert whole(answer) is stream
+    assert answer.headers["x-penstock-attempts"] == "2"
+    assert answer.headers["x-penstock-deployment"] == route.places[1].id
+    assert route.asked == [1, 1]
+    trail = routes.record(answer)["trail"]
+    assert [(one["deployment"], one["failure"]) for one in trail] == [
+        (route.places[0].id, failure),
+        (route.places[1].id, None),
+    ]
+
+
+def test_an_address_that_refuses_costs_no_retry(routes: Routes) -> None:
+    """Nothing was sent, so every other deployment is tried even where retries are off."""
+    with refused_port() as port:
+        nowhere = f"http://127.0.0.1:{port}/v1"
+        route = routes(nowhere, nowhere, GOOD, retries={"attempts": 0})
+        answer = routes.ask(route)
+    assert said(answer) == "all is well"
+    assert answer.headers["x-penstock-attempts"] == "3"
+    assert len(routes.records(answer)) == 1  # nothing was sent there, so nothing is settled for it
+
+
+def test_a_single_deployment_is_tried_again(routes: Routes) -> None:
+    """Twice more by default."""
+    route = routes((Behaviour(status=500), Behaviour(status=502), GOOD))
+    answer = routes.ask(route)
+    assert said(answer) == "all is well"
+    assert answer.headers["x-penstock-attempts"] == "3"
+
+
+def test_the_first_error_is_the_one_that_is_told(routes: Routes) -> None:
+    """Of two deployments and a model that stands in, all of them down."""
+    second = routes(Behaviour(status=503, error_message="third"), retries={"attempts": 0})
+    route = routes(
+        Behaviour(status=500, error_message="first"),
+        Behaviour(status=503, error_message="second"),
+        retries={"attempts": 1},
+        fallbacks=[second.name],
+    )
+    answer = routes.ask(route)
+    assert answer.status_code == 502
+    assert "first" in answer.json()["error"]["message"]
+    assert answer.headers["x-penstock-model"] == route.name
+    assert answer.headers["x-penstock-deployment"] == route.places[0].id
+    assert answer.headers["x-penstock-attempts"] == "3"
+    assert "x-penstock-fallback" not in answer.headers
+    assert (route.asked, second.asked) == ([1, 1], [1])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_model_stands_in(routes: Routes, stream: bool) -> None:
+    """A key that may use the model need not be allowed to use those that the admin put behind it."""
+    second = routes(GOOD)
+    route = routes(
+        Behaviour(status=500), retries={"attempts": 1, "base_s": 0}, fallbacks=["no-such-model", second.name]
+    )
+    key = routes.server.new_key(models=[route.name])
+    assert routes.ask(second, key=key).status_code == 403
+    answer = routes.ask(route, key=key, stream=stream)
+    assert said(answer) == "all is well"
+    assert answer.headers["x-penstock-model"] == second.name
+    assert answer.headers["x-penstock-fallback"] == "server"
+    assert answer.headers["x-penstock-attempts"] == "3"
+    record = routes.record(answer)
+    assert (record["model"], record["deployment"]) == (second.name, second.places[0].id)
+
+
+def test_fallbacks_of_fallbacks_end(routes: Routes) -> None:
+    """Two models that name each other are tried once each."""
+    first = routes(Behaviour(status=500), retries={"attempts": 0})
+    second = routes(Behaviour(status=503), retries={"attempts": 0}, fallbacks=[first.name])
+    routes.server.admin.patch(f"/models/{first.name}", json={"fallbacks": [second.name, first.name]})
+    answer = routes.ask(first)
+    assert answer.status_code == 502
+    assert (first.asked, second.asked) == ([1], [1])
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "invalid_value"), (404, None), (413, None), (422, None)])
+def test_a_wrong_request_is_not_tried_again(routes: Routes, status: int, code: str | None) -> None:
+    """It would be wrong everywhere."""
+    second = routes(GOOD)
+    route = routes(Behaviour(status=status, error_code=code), GOOD, fallbacks=[second.name])
+    answer = routes.ask(route)
+    assert answer.status_code == status
+    assert (route.asked, second.asked) == ([1, 0], [0])
+
+
+def test_a_prompt_that_is_too_long_goes_to_a_model_that_takes_it(routes: Routes) -> None:
+    """Only there: the general fallbacks have nothing to do with it."""
+    wide, other = routes(GOOD), routes(GOOD)
+    route = routes(
+        Behaviour(status=400, error_code="context_length_exceeded"),
+        context_fallbacks=[wide.name],
+        fallbacks=[other.name],
+    )
+    answer = routes.ask(route)
+    assert answer.headers["x-penstock-model"] == wide.name
+    assert answer.headers["x-penstock-fallback"] == "context"
+    assert (wide.asked, other.asked) == ([1], [0])
+
+
+def test_refused_content_goes_to_a_model_that_takes_it(routes: Routes) -> None:
+    """`content_fallbacks`, and without them the refusal is the client's."""
+    free = routes(GOOD)
+    refusing = Behaviour(status=400, error_code="content_policy_violation")
+    answer = routes.ask(routes(refusing, content_fallbacks=[free.name]))
+    assert answer.headers["x-penstock-model"] == free.name
+    assert answer.headers["x-penstock-fallback"] == "content"
+    assert routes.ask(routes(refusing, fallbacks=[free.name])).status_code == 400
+
+
+def test_when_no_key_is_left_the_error_says_so(routes: Routes) -> None:
+    """Credentials are the operator's business, never a 401 to the client; no wait, no repetition."""
+    route = routes(Behaviour(status=401), Behaviour(status=403), retries={"attempts": 0})
+    answer = routes.ask(route)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_credentials_exhausted"
+    assert route.asked == [1, 1]
+
+
+def test_deployments_with_the_same_refused_key_are_out_together(routes: Routes) -> None:
+    """The third deployment has a key of its own; the second would only be refused again."""
+    route = routes(Behaviour(status=401), GOOD, GOOD)
+    first, second, third = (place.id for place in route.places)
+    url = route.places[0].handle.base_url
+    routes.server.admin.patch(f"/deployments/{second}", json={"base_url": url, "api_key": f"sk-{first}"})
+    answer = routes.ask(route)
+    assert answer.headers["x-penstock-deployment"] == third
+    assert route.places[0].asked == 1
+
+
+def test_retry_after_is_honoured(routes: Routes) -> None:
+    """The same deployment is left alone for as long as it asks, by its own clock."""
+    route = routes((Behaviour(status=429, headers=(("retry-after-ms", "150"),)), GOOD))
+    assert said(routes.ask(route)) == "all is well"
+    first, second = route.places[0].handle.entries()
+    assert second.arrived_at - first.arrived_at >= 0.15
+
+
+def test_a_longer_wait_than_the_model_allows_is_the_clients_decision(routes: Routes) -> None:
+    """The upstream's own 429 is passed on, with its retry-after."""
+    route = routes((Behaviour(status=429, headers=(("retry-after", "30"),)), GOOD))
+    answer = routes.ask(route)
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "30"
+    assert route.asked == [1]
+
+
+def test_all_tries_share_one_deadline(routes: Routes) -> None:
+    """Ten retries of a silent upstream end when the request's time is over."""
+    route = routes(
+        Behaviour(fault="silence"),
+        retries={"attempts": 10, "base_s": 0.01},
+        timeouts={"attempt_s": 0.2, "total_s": 0.7},
+    )
+    answer = routes.ask(route)
+    assert answer.status_code == 504
+    assert 2 <= route.asked[0] <= 5

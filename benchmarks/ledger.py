@@ -14,16 +14,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+
+import msgspec
 
 from admin.migrate import upgrade
 from gateway import ledger, ledger_export
 from gateway.database import connect, reading
 from gateway.journal import Journal
-from gateway.journal_files import Numbered, Reader
-from gateway.journal_records import Settled
-from gateway.shipping import deliver
+from gateway.journal_batch import OpenCalls, batch
+from gateway.journal_files import Reader, Run
+from gateway.journal_records import Intent, Settled
+from gateway.shipping import GROUP, deliver
 from gateway.spend import EVER, GroupBy, Range, spend
 from gateway.spend_sums import compact_all, day_of
 from gateway.usage import Usage
@@ -32,8 +35,7 @@ BEGAN = 1_790_000_000.0
 DAYS = 90
 COMPACT_EVERY = 50  # groups: half a minute of 3,000 calls a second
 SESSION_ENTRIES = 1_000_000
-
-GROUP = 2_000
+CALLS = GROUP // 2  # an intent and a settlement each
 
 Report = Callable[[str], None]
 
@@ -89,17 +91,49 @@ def append_cost(report: Report) -> None:
         for call in made:
             encode(call)
         encoding = (time.thread_time_ns() - began) / len(made) / 1000
-        reader = Reader(journal.directory)
-        began = time.thread_time_ns()
-        read = 0
-        while found := reader.read(GROUP):
-            read += len(found)
-        reading_us = (time.thread_time_ns() - began) / read / 1000
+        journal.close(BEGAN)
+        journal.release(remove=True)
+    report(f"append: {statistics.median(costs):.2f} µs, of which encoding {encoding:.2f} µs")
+
+
+def shipping_cost(url: str, report: Report, count: int = 50_000) -> None:
+    """What shipping costs one process per call: a journal of a few busy keys, read and delivered as the shipper does it."""
+    engine = connect(url)
+    chance = random.Random(3)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal.create(Path(folder), "ses_busy", at=BEGAN, max_bytes=1 << 30)
+        for n, call in enumerate(calls(count)):
+            key = f"key_{chance.randrange(8):032x}"
+            end = msgspec.structs.replace(call, id=f"req_{n:012x}{chance.getrandbits(80):020x}", key_id=key, at=BEGAN)
+            end = msgspec.structs.replace(
+                end, team_id="team_a", user_id=None, customer="u-829113", tags=None, model="m"
+            )
+            journal.append(Intent(end.id, end.at, "chat", end.charges, 10**6, key, "team_a", worst=end.usage))
+            journal.append(end)
+        reader, open_ = Reader(journal.directory), OpenCalls()
+        steps = dict.fromkeys(("reading", "decoding", "delivering", "open calls"), 0)
+        began = time.process_time_ns()
+        while True:
+            times = [time.thread_time_ns()]
+            run = reader.read(GROUP)
+            times.append(time.thread_time_ns())
+            if not run.payloads:
+                break
+            read = batch(run)
+            times.append(time.thread_time_ns())
+            deliver(engine, journal.session, read)
+            times.append(time.thread_time_ns())
+            open_.take(read)
+            times.append(time.thread_time_ns())
+            for step, (before, after) in zip(steps, pairwise(times), strict=True):
+                steps[step] += after - before
+        whole = (time.process_time_ns() - began) / count / 1000
         reader.close()
         journal.close(BEGAN)
         journal.release(remove=True)
-    append = statistics.median(costs)
-    report(f"append: {append:.2f} µs, of which encoding {encoding:.2f} µs; reading back {reading_us:.2f} µs")
+    parts = ", ".join(f"{step} {spent / count / 1000:.2f}" for step, spent in steps.items())
+    report(f"shipping {count:,} calls of 8 keys from a journal: {whole:.2f} µs CPU per call ({parts})")
+    engine.dispose()
 
 
 def ship(url: str, count: int, report: Report) -> None:
@@ -108,11 +142,11 @@ def ship(url: str, count: int, report: Report) -> None:
     cpu = compaction = 0
     wall = time.perf_counter()
     shipped = groups = 0
-    while chunk := list(islice(records, GROUP)):
+    while chunk := list(islice(records, CALLS)):
         session, first = divmod(shipped, SESSION_ENTRIES)
-        group = [Numbered(first + index, call) for index, call in enumerate(chunk)]
+        run = Run(first, [msgspec.msgpack.encode(call) for call in chunk])
         began = time.thread_time_ns()
-        deliver(engine, f"ses_{session:04d}", group)
+        deliver(engine, f"ses_{session:04d}", batch(run))
         cpu += time.thread_time_ns() - began
         shipped += len(chunk)
         groups += 1
@@ -122,7 +156,7 @@ def ship(url: str, count: int, report: Report) -> None:
             compaction += time.thread_time_ns() - began
     wall = time.perf_counter() - wall
     report(
-        f"shipped {shipped:,} entries in groups of {GROUP:,}: {cpu / shipped / 1000:.1f} µs CPU per entry here, "
+        f"shipped {shipped:,} entries of 500 keys in groups of {CALLS:,}: {cpu / shipped / 1000:.1f} µs CPU per entry here, "
         f"compaction {compaction / shipped / 1000:.2f} µs, {wall:.0f} s in all with the making of the calls"
     )
     engine.dispose()
@@ -172,8 +206,11 @@ def audit(url: str, report: Report) -> None:
     assert not verdict.broken, verdict.broken
     report(f"verify: {verdict.entries:,} entries in {took:.1f} s, {took / verdict.entries * 1e6:.1f} µs each")
     with reading(engine) as tx:
-        (total,) = spend(tx, "org")
-        assert (total.cost_nanousd, total.requests) == (verdict.cost_nanousd, verdict.entries)
+        found = spend(tx, "org")
+        assert (sum(one.cost_nanousd for one in found), sum(one.requests for one in found)) == (
+            verdict.cost_nanousd,
+            verdict.entries,
+        )
         began = time.perf_counter()
         lines = sum(1 for _ in islice(ledger_export.as_focus(tx), 200_000))
         report(f"export to FOCUS: {(time.perf_counter() - began) / lines * 1e6:.1f} µs a line")
@@ -202,6 +239,7 @@ def main() -> None:
     with database(postgres=arguments.postgres) as url:
         upgrade(url)
         append_cost(print)
+        shipping_cost(url, print)
         ship(url, arguments.entries, print)
         views(url, print)
         audit(url, print)

@@ -27,7 +27,7 @@ from gateway.journal_files import FRAME, HEADER, Session, segment_head, segment_
 from gateway.journal_records import Closed, Intent, Opened, Record
 
 MEBI: Final = 1024 * 1024
-SEGMENT_BYTES: Final = 16 * MEBI
+SEGMENT_BYTES: Final = 4 * MEBI  # mapped pages count as memory until the segment is full
 MAX_BYTES: Final = 1024 * MEBI
 RETRY_S: Final = 0.5
 

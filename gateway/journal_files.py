@@ -1,18 +1,17 @@
 """A session's directory on disk: who owns it, which segments it has, and how they are read."""
 
 import fcntl
-import mmap
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, final
 from zlib import crc32
 
 import msgspec
 
-from gateway.journal_records import Closed, Intent, Opened, Record, Settled
+from gateway.journal_records import Record
 
 MAGIC: Final = b"PSJRNL01"
 HEADER: Final = struct.Struct("<8sQI")
@@ -20,8 +19,9 @@ FRAME: Final = struct.Struct("<II")
 
 _HEAD: Final = struct.Struct("<8sQ")
 _LOCK: Final = "lock"
-_LONG_ARRAY: Final = 0xDC  # MessagePack's "array 16": more than 15 fields; two bytes of length, then the tag
-_INTENT: Final = b"\xa1i"
+
+READ_BYTES: Final = 256 * 1024  # of one piece: read, not mapped, so that what was shipped does not stay in memory
+RUN_BYTES: Final = 4 * 1024 * 1024
 
 
 @final
@@ -90,25 +90,23 @@ def segment_path(directory: Path, index: int) -> Path:
     return directory / f"{index:08d}.seg"
 
 
-class Announced(msgspec.Struct, frozen=True, gc=False):
-    """An Intent as it was written. Nearly every one is settled soon after, and then nobody needs to have read it: 2 µs of each call."""
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """Consecutive records as they were written. `full`: it ended for its size, and there may be more at once."""
 
-    payload: bytes
+    first: int
+    payloads: Sequence[bytes]
+    full: bool = False
 
-    def id(self) -> str:
-        return msgspec.msgpack.decode(self.payload, type=_IntentId).id
+    @property
+    def end(self) -> int:
+        """The number of the record that is due next."""
+        return self.first + len(self.payloads)
 
-    def intent(self) -> Intent:
-        return msgspec.msgpack.decode(self.payload, type=Intent)
-
-
-class _IntentId(msgspec.Struct, array_like=True, tag="i", gc=False):
-    id: str
-
-
-class Numbered(msgspec.Struct, frozen=True, gc=False):
-    number: int
-    record: Opened | Announced | Settled | Closed
+    def since(self, number: int) -> "Run":
+        """Without the records before `number`."""
+        if number <= self.first:
+            return self
+        return Run(min(number, self.end), self.payloads[number - self.first :], self.full)
 
 
 @final
@@ -118,10 +116,7 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         """At the oldest record that is still there."""
         self._directory = directory
-        self._decode: Callable[[bytes], Opened | Settled | Closed] = msgspec.msgpack.Decoder(
-            Opened | Settled | Closed
-        ).decode
-        self._view: mmap.mmap | None = None
+        self._file: int | None = None
         indexes = [int(path.stem) for path in segments(directory)]
         self._segment = min(indexes, default=1)
         self._offset = HEADER.size
@@ -138,42 +133,62 @@ class Reader:
         """That the next record is in, or will be, unless it is the first of a new one."""
         return self._segment
 
-    def read(self, limit: int) -> Sequence[Numbered]:
-        """Up to `limit` records; fewer only at the end, which is before the first frame that is not whole."""
-        found: list[Numbered] = []
+    def read(self, limit: int) -> Run:
+        """Up to `limit` records or about RUN_BYTES; fewer only at the end, which is before the first frame that is not whole."""
+        first, found, room = self._number, list[bytes](), RUN_BYTES
         while True:
-            self._read_segment(found, limit)
-            if len(found) == limit or not self._turn():
-                return found
+            room -= self._read_segment(found, limit, room)
+            if len(found) == limit or room <= 0:
+                return Run(first, found, full=True)
+            if not self._turn():
+                return Run(first, found)
 
     def close(self) -> None:
-        if self._view is not None:
-            self._view.close()
-            self._view = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
-    def _read_segment(self, found: list[Numbered], limit: int) -> None:
-        """To its last whole frame. Every record of every request passes here: no calls but the needed ones."""
-        view, offset, number = self._view, self._offset, self._number
-        if view is None:
-            return
-        unpack, decode, end = FRAME.unpack_from, self._decode, len(view) - FRAME.size
-        while len(found) < limit and offset <= end:
-            size, checksum = unpack(view, offset)
-            start = offset + 8
-            payload = view[start : start + size]
-            if not size or len(payload) != size or crc32(payload, number & 0xFFFF_FFFF) != checksum:
+    def _read_segment(self, found: list[bytes], limit: int, room: int) -> int:
+        """To its last whole frame, or until there is enough; says how many bytes that were."""
+        if self._file is None:
+            return 0
+        began = self._offset
+        while len(found) < limit and self._offset - began < room:
+            piece = os.pread(self._file, READ_BYTES, self._offset)
+            taken = self._take(piece, found, limit)
+            if not taken and len(piece) == READ_BYTES:  # a record as long as that, or what a frame is not
+                size, _ = FRAME.unpack_from(piece)
+                most = os.fstat(self._file).st_size - self._offset
+                taken = self._take(os.pread(self._file, min(FRAME.size + size, most), self._offset), found, limit)
+            if not taken:
                 break
-            intent = payload[0] == _LONG_ARRAY and payload[3:5] == _INTENT
-            found.append(Numbered(number, Announced(payload) if intent else decode(payload)))
+            self._offset += taken
+        return self._offset - began
+
+    def _take(self, piece: bytes, found: list[bytes], limit: int) -> int:
+        """Every record of every request passes here: no calls but the needed ones."""
+        unpack, number, offset = FRAME.unpack_from, self._number, 0
+        whole, last = len(piece), len(piece) - FRAME.size
+        room = limit - len(found)
+        while room and offset <= last:
+            size, checksum = unpack(piece, offset)
+            start = offset + 8
+            end = start + size
+            if not size or end > whole:
+                break
+            payload = piece[start:end]
+            if crc32(payload, number & 0xFFFF_FFFF) != checksum:
+                break
+            found.append(payload)
             number += 1
-            offset = start + size
-        self._offset, self._number = offset, number
+            room -= 1
+            offset = end
+        self._number = number
+        return offset
 
     def _turn(self) -> bool:
         """To the next segment, if it begins with the record that is due: else this one may still grow."""
-        if self._view is None:
-            return self._open(self._segment) is not None
-        return self._open(self._segment + 1) is not None
+        return self._open(self._segment if self._file is None else self._segment + 1) is not None
 
     def _open(self, segment: int) -> int | None:
         """The number of its first record. None, and nothing changed, if it is not in use yet or does not continue this one."""
@@ -181,16 +196,12 @@ class Reader:
             file = os.open(segment_path(self._directory, segment), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        try:
-            head = os.pread(file, HEADER.size, 0)
-            first = _first(head)
-            if first is None or (self._view is not None and first != self._number):
-                return None
-            view = mmap.mmap(file, 0, prot=mmap.PROT_READ)
-        finally:
+        first = _first(os.pread(file, HEADER.size, 0))
+        if first is None or (self._file is not None and first != self._number):
             os.close(file)
+            return None
         self.close()
-        self._view, self._segment, self._offset = view, segment, HEADER.size
+        self._file, self._segment, self._offset = file, segment, HEADER.size
         return first
 
 

@@ -6,8 +6,8 @@ somewhere else, and a later check shows whether history is still the same.
 
 from collections.abc import Container, Iterator
 from hashlib import sha256
-from itertools import islice
-from typing import Final, Literal
+from itertools import islice, takewhile
+from typing import Final, Literal, final
 
 import msgspec
 from msgspec.structs import replace
@@ -16,37 +16,41 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway import ledger_store
 from gateway.database import appending, reading
-from gateway.ledger_entries import canonical, chained, genesis
+from gateway.ledger_blocks import chained, genesis
+from gateway.ledger_entries import DAY_S
 from gateway.ledger_groups import Head
 
 REMEMBERED: Final = 100_000  # ids that a repeated one is looked for among; a group shipped twice repeats within one
-PRUNED_AT_ONCE: Final = 20_000
+PRUNED_AT_ONCE: Final = 50  # blocks
 
 Fault = Literal[
     "changed", "missing", "inserted", "duplicate", "head", "session_missing", "session_unknown", "unreadable"
 ]
 
 _MEANINGS: Final[dict[Fault, str]] = {
-    "changed": "the entry is not what was written: its hash does not follow from it and the entry before",
-    "missing": "an entry is not there",
-    "inserted": "an entry is there that was never written",
+    "changed": "not what was written: the hash does not follow from the block and the one before",
+    "missing": "not there",
+    "inserted": "there, and was never written",
     "duplicate": "the call has two entries",
     "head": "the session's head does not say what its entries say",
     "session_missing": "a session is not there that another was registered after",
-    "session_unknown": "there are entries of a session that was never registered",
+    "session_unknown": "there are blocks of a session that was never registered",
     "unreadable": "a row holds what was never written there",
 }
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """The first thing that is wrong in a session. `seq` None: with the session as a whole."""
+    """The first thing that is wrong in a session: with entry `seq`, or in the block that ends with `last`. None: with it as a whole."""
 
     fault: Fault
     session: str
     seq: int | None = None
+    last: int | None = None
 
     def __str__(self) -> str:
         where = self.session if self.seq is None else f"{self.session}, entry {self.seq:,}"
+        if self.last is not None and self.last != self.seq:
+            where = f"{self.session}, entries {self.seq:,} to {self.last:,}"
         return f"{where}: {_MEANINGS[self.fault]}"
 
 
@@ -83,8 +87,8 @@ def verify(engine: Engine) -> Verdict:
 def prune(engine: Engine, before_day: int) -> int:
     """Deletes entries of days before `before_day` and says how many. Sums of spend stay.
 
-    Each session keeps the hash and the sum of what it lost, so that the rest can still be verified. Only a session's oldest entries
-    go: one that is due waits for an older one that is not, which is a matter of the minutes that calls last.
+    Each session keeps the hash and the sum of what it lost, so that the rest can still be verified. Only a session's oldest blocks
+    go, and only whole: an entry that is due waits for those that are not, which is a matter of the minutes that calls last.
     """
     forgotten = 0
     with reading(engine) as tx:
@@ -101,7 +105,7 @@ def _checked(tx: Connection, name: str, known: Container[str]) -> tuple[Head | N
         if head is None:
             return None, Broken("session_unknown", name)
         fault = next(_faults(tx, head), None)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, msgspec.MsgspecError):
         return None, Broken("unreadable", name)
     except DBAPIError:
         if tx.dialect.name != "sqlite":  # whose columns hold anything, also what is no text
@@ -119,27 +123,45 @@ def _faults(tx: Connection, head: Head) -> Iterator[Broken]:
         yield Broken("head", name)
     previous = genesis(name, head.after) if head.pruned_hash is None else head.pruned_hash
     seq, cost = head.pruned_entries, head.pruned_cost_nanousd
-    recent: set[str] = set()
-    older: set[str] = set()
-    for entry, digest in ledger_store.entries(tx, name):
-        if not head.pruned_entries < entry.seq <= head.entries:
-            yield Broken("inserted", name, entry.seq)
-        if entry.seq != seq + 1:
+    ids = _Ids()
+    for block, digest in ledger_store.blocks(tx, name):
+        first, last = block.first_seq, block.last_seq
+        if first <= seq or last > head.entries:
+            yield Broken("inserted", name, first, last)
+        if first != seq + 1:
             yield Broken("missing", name, seq + 1)
-        if entry.id in recent or entry.id in older:
-            yield Broken("duplicate", name, entry.seq)
-        seq = entry.seq
-        previous = chained(previous, canonical(entry))
+        previous = chained(previous, block)
         if previous != digest:
-            yield Broken("changed", name, seq)
-        cost += entry.cost_nanousd
-        recent.add(entry.id)
-        if len(recent) > REMEMBERED:
-            recent, older = set(), recent
+            yield Broken("changed", name, first, last)
+        calls = block.settled()
+        if not block.agrees(calls):
+            yield Broken("changed", name, first, last)
+        for entry, call in enumerate(calls, first):
+            if ids.seen(call.id):
+                yield Broken("duplicate", name, entry)
+        seq, cost = last, cost + block.cost_nanousd
     if seq != head.entries:
         yield Broken("missing", name, seq + 1)
     if previous != head.last_hash or cost != head.cost_nanousd:
         yield Broken("head", name)
+
+
+@final
+class _Ids:
+    """The last REMEMBERED ones, at least."""
+
+    def __init__(self) -> None:
+        self._recent: set[str] = set()
+        self._older: set[str] = set()
+
+    def seen(self, id_: str) -> bool:
+        """Whether it came before."""
+        if id_ in self._recent or id_ in self._older:
+            return True
+        self._recent.add(id_)
+        if len(self._recent) > REMEMBERED:
+            self._recent, self._older = set(), self._recent
+        return False
 
 
 def _prune_some(engine: Engine, session: str, before_day: int) -> int:
@@ -154,13 +176,19 @@ def _prune_some(engine: Engine, session: str, before_day: int) -> int:
             return 0
     with appending(engine) as tx:
         head = ledger_store.claimed(tx, session)
-        through, digest, cost = head.pruned_entries, head.pruned_hash, head.pruned_cost_nanousd
-        for entry, entry_hash in islice(ledger_store.entries(tx, session), PRUNED_AT_ONCE):
-            if entry.day >= before_day:
-                break
-            through, digest, cost = entry.seq, entry_hash, cost + entry.cost_nanousd
-        if through == head.pruned_entries:
+        due = takewhile(lambda one: one[0].last_at < before_day * DAY_S, ledger_store.blocks(tx, session))
+        gone = list(islice(due, PRUNED_AT_ONCE))
+        if not gone:
             return 0
-        ledger_store.forget_entries(tx, session, through)
-        ledger_store.put_head(tx, replace(head, pruned_entries=through, pruned_hash=digest, pruned_cost_nanousd=cost))
-    return through - head.pruned_entries
+        ledger_store.forget_blocks(tx, [block for block, _ in gone])
+        (last, digest), cost = gone[-1], sum(block.cost_nanousd for block, _ in gone)
+        ledger_store.put_head(
+            tx,
+            replace(
+                head,
+                pruned_entries=last.last_seq,
+                pruned_hash=digest,
+                pruned_cost_nanousd=head.pruned_cost_nanousd + cost,
+            ),
+        )
+    return last.last_seq - head.pruned_entries

@@ -1,11 +1,5 @@
-"""Ledger entries: what one call cost whom, and the hash that ties each entry to the one before.
+"""Ledger entries: what one call cost whom, as auditors and other programs see it. `gateway.ledger_blocks` says how they are kept."""
 
-The chain of a session starts at its `genesis`, which names the session registered before it: a session that vanishes as a
-whole leaves a hole. Anyone can recompute the hashes from the rows: SHA-256 over the previous hash and the MessagePack array
-of the entry's fields, in the order of the class.
-"""
-
-from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -22,12 +16,9 @@ _COLUMNS: Final = frozenset({"input", "output", "cached_read", "cache_write", "r
 RARE: Final = tuple(name for name in COUNTS if name not in _COLUMNS)
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One row of the ledger. `seq` counts a session's entries from 1, without a gap.
-
-    `at` is Unix seconds, `day` days since 1970. `tags` and `usage_more`, the kinds of usage that few calls have, are JSON as text,
-    so that the hash is over the very bytes that are stored.
-    """
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """`seq` counts a session's entries from 1, without a gap. `at` is Unix seconds, `day` days since 1970. `tags` and `usage_more`,
+    the kinds of usage that few calls have, are JSON as text."""
 
     session: str
     seq: int
@@ -93,26 +84,17 @@ def entry(settled: Settled, session: str, seq: int) -> Entry:
         usage.reasoning,
         usage.requests,
         _more(usage),
-        min(max(settled.cost_nanousd or 0, 0), MAX_AMOUNT),
+        charged(settled),
         settled.source,
         settled.status,
         settled.reason,
     )
 
 
-def canonical(one: Entry) -> bytes:
-    """The bytes that are hashed: a MessagePack array of the fields."""
-    return msgspec.msgpack.encode(one)
-
-
-def chained(previous: bytes, payload: bytes) -> bytes:
-    """The hash of the entry whose canonical bytes are `payload`."""
-    return sha256(previous + payload).digest()
-
-
-def genesis(session: str, after: str | None) -> bytes:
-    """What the first entry of a session is chained to. `after` is the session registered before, if any."""
-    return sha256(msgspec.msgpack.encode(("penstock ledger 1", session, after))).digest()
+def charged(settled: Settled) -> int:
+    """What a call counts for in the ledger, in nano-dollars."""
+    cost = settled.cost_nanousd or 0
+    return cost if 0 <= cost <= MAX_AMOUNT else min(max(cost, 0), MAX_AMOUNT)
 
 
 def label(value: str | None) -> str | None:
@@ -122,8 +104,13 @@ def label(value: str | None) -> str | None:
     return value[:MAX_TEXT].replace("\x00", "\ufffd")
 
 
+def labels(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Each once."""
+    return tuple(dict.fromkeys(label(tag) or "" for tag in tags[:MAX_TAGS]))
+
+
 def _tags(tags: tuple[str, ...]) -> str:
-    return msgspec.json.encode(tuple(dict.fromkeys(label(tag) for tag in tags[:MAX_TAGS]))).decode()
+    return msgspec.json.encode(labels(tags)).decode()
 
 
 def _more(usage: Usage) -> str | None:

@@ -52,7 +52,7 @@ FOCUS_COLUMNS: Final = (
 
 
 def as_csv(tx: Connection, since: float | None = None, until: float | None = None) -> Iterator[str]:
-    """Lines with every column of the ledger, `at` in RFC 3339, and `cost_usd` as an exact decimal."""
+    """Lines with all that the ledger says, `at` in RFC 3339, `cost_usd` as an exact decimal, and the hash of the entry's block."""
     yield _line((*COLUMNS, "cost_usd", "hash"))
     for entry, digest in selected(tx, since, until):
         values = msgspec.structs.asdict(entry) | {"at": _moment(entry.at), "customer": _harmless(entry.customer)}
@@ -68,16 +68,17 @@ def as_focus(tx: Connection, since: float | None = None, until: float | None = N
 
 
 def selected(tx: Connection, since: float | None, until: float | None) -> Iterator[tuple[Entry, bytes]]:
-    """Entries of a range in Unix seconds, `until` exclusive, session by session."""
+    """Entries of a range in Unix seconds, `until` exclusive, session by session, each with the hash of its block."""
     first = -1 if since is None else int(since // 86_400)
     last = 1 << 40 if until is None else int(until // 86_400)
     for session in ledger_store.sessions(tx):
         head = ledger_store.head(tx, session)
         if head is not None and _outside(head, first, last):
             continue
-        for entry, digest in ledger_store.entries(tx, session):
-            if (since is None or entry.at >= since) and (until is None or entry.at < until):
-                yield entry, digest
+        for block, digest in ledger_store.blocks(tx, session, since, until):
+            for entry in block.entries():
+                if (since is None or entry.at >= since) and (until is None or entry.at < until):
+                    yield entry, digest
 
 
 def _outside(head: Head, first: int, last: int) -> bool:

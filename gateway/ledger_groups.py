@@ -1,12 +1,13 @@
-"""From journal records to what the database gets of them: one group, one transaction. Pure: the same records give the same rows."""
+"""From a batch of journal records to what the database gets of them: one group, one transaction. Pure: the same records, the same rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from gateway.journal_files import Announced, Numbered
-from gateway.journal_records import Closed, Intent, Settled
-from gateway.ledger_entries import Entry, canonical, chained, entry, genesis
+from gateway.journal_batch import Batch, array, batch
+from gateway.journal_records import Settled
+from gateway.ledger_blocks import Block, block, chained, genesis
+from gateway.ledger_entries import DAY_S
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -31,74 +32,55 @@ def first_head(session: str, after: str | None) -> Head:
     return Head(session, after, 0, 0, genesis(session, after), 0)
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """Calls that owe nothing: they have a request record and no entry. `records` as in Block."""
+
+    calls: Sequence[Settled]
+    records: bytes
+
+
 class Group(msgspec.Struct, frozen=True):
-    """`charges` are the sums per account of money. `head` is the one after it; `hashes` are the entries'."""
+    """`head` is the one after it. `calls` are those of the block. `charges` are the sums per account of money."""
 
     head: Head
-    entries: Sequence[Entry]
-    hashes: Sequence[bytes]
-    requests: Sequence[Settled]
+    block: Block | None
+    calls: Sequence[Settled]
+    refused: Refused | None
     charges: Mapping[str, int]
 
 
-def group(head: Head, records: Sequence[Numbered]) -> Group:
+def group(head: Head, read: Batch) -> Group:
     """The records that follow `head`; what it has already is left out, so that nothing counts twice."""
-    session, seq, previous = head.session, head.entries, head.last_hash
-    cost = head.cost_nanousd
-    closed_at = head.closed_at
-    entries: list[Entry] = []
-    hashes: list[bytes] = []
-    requests: list[Settled] = []
-    charges: dict[str, int] = {}
-    for numbered in records:
-        record = numbered.record
-        if numbered.number < head.position:
-            continue
-        if isinstance(record, Settled):
-            requests.append(record)
-            if record.source is not None:
-                seq += 1
-                made = entry(record, session, seq)
-                previous = chained(previous, canonical(made))
-                entries.append(made)
-                hashes.append(previous)
-                cost += made.cost_nanousd
-            for account, amount in record.charges:
-                if account.startswith("b:"):
-                    charges[account] = charges.get(account, 0) + amount
-        elif isinstance(record, Closed):
-            closed_at = record.at
-    days = [made.day for made in entries]
-    first, last = head.first_day, head.last_day
-    after = msgspec.structs.replace(
+    if read.run.first < head.position:
+        read = batch(read.run.since(head.position))
+    calls, payloads = read.settled, read.payloads
+    refused = None
+    if None in [call.source for call in calls]:
+        pairs = [pair for pair in zip(calls, payloads, strict=True) if pair[0].source is None]
+        refused = Refused([call for call, _ in pairs], array([payload for _, payload in pairs]))
+        pairs = [pair for pair in zip(calls, payloads, strict=True) if pair[0].source is not None]
+        calls, payloads = [call for call, _ in pairs], [payload for _, payload in pairs]
+    made = block(head.session, head.entries, array(payloads), calls) if calls else None
+    position = max(head.position, read.run.end) if read.run.payloads else head.position
+    after = msgspec.structs.replace(head, position=position, closed_at=read.closed_at or head.closed_at)
+    return Group(after if made is None else _extended(after, made), made, calls, refused, _charges(read.settled))
+
+
+def _extended(head: Head, made: Block) -> Head:
+    first, last = int(made.first_at // DAY_S), int(made.last_at // DAY_S)
+    return msgspec.structs.replace(
         head,
-        position=max(head.position, records[-1].number + 1) if records else head.position,
-        entries=seq,
-        last_hash=previous,
-        cost_nanousd=cost,
-        first_day=min((*days, first) if first is not None else days, default=None),
-        last_day=max((*days, last) if last is not None else days, default=None),
-        closed_at=closed_at,
+        entries=made.last_seq,
+        last_hash=chained(head.last_hash, made),
+        cost_nanousd=head.cost_nanousd + made.cost_nanousd,
+        first_day=first if head.first_day is None else min(first, head.first_day),
+        last_day=last if head.last_day is None else max(last, head.last_day),
     )
-    return Group(after, entries, hashes, requests, charges)
 
 
-class OpenCalls:
-    """The calls that a journal has announced and not settled, as of the records that were taken."""
-
-    def __init__(self, open_: Sequence[Intent] = ()) -> None:
-        self._open: dict[str, Intent | Announced] = {intent.id: intent for intent in open_}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def take(self, records: Sequence[Numbered]) -> None:
-        for numbered in records:
-            record = numbered.record
-            if isinstance(record, Announced):
-                self._open[record.id()] = record
-            elif isinstance(record, Settled):
-                self._open.pop(record.id, None)
-
-    def intents(self) -> tuple[Intent, ...]:
-        return tuple(one.intent() if isinstance(one, Announced) else one for one in self._open.values())
+def _charges(calls: Iterable[Settled]) -> Mapping[str, int]:
+    charges: dict[str, int] = {}
+    for call in calls:
+        for account, amount in call.charges:
+            charges[account] = charges.get(account, 0) + amount
+    return {account: amount for account, amount in charges.items() if account.startswith("b:")}

@@ -1,19 +1,19 @@
-"""The ledger's tables: heads, entries, charges. Rows go straight to the driver, as SQLAlchemy's own way costs ten times as much."""
+"""The ledger's tables: heads, blocks, charges."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway import bulk, request_store
-from gateway.ledger_entries import COLUMNS, Entry
+from gateway import request_store
+from gateway.ledger_blocks import Block
 from gateway.ledger_groups import Group, Head, first_head
 from gateway.spend_sums import add_partials, partials
-from gateway.tables import account_charges, ledger, ledger_sessions
+from gateway.tables import account_charges, ledger_blocks, ledger_sessions
 
-PAGE = 5_000
+PAGE = 8  # blocks of up to 4 MiB
 
 
 def claimed(tx: Connection, session: str) -> Head:
@@ -30,11 +30,14 @@ def claimed(tx: Connection, session: str) -> Head:
 
 def save(tx: Connection, group: Group) -> None:
     """All that a group brings, after `claimed` in the same transaction."""
-    rows = ((*msgspec.structs.astuple(one), digest) for one, digest in zip(group.entries, group.hashes, strict=True))
-    bulk.append(tx, "ledger", (*COLUMNS, "hash"), rows)
-    request_store.add(tx, group.head.session, group.requests)
-    add_partials(tx, partials(group.entries))
-    _charge(tx, group.head.session, group.charges, max((one.at for one in group.entries), default=0.0))
+    session, block = group.head.session, group.block
+    if block is not None:
+        tx.execute(insert(ledger_blocks).values(msgspec.structs.asdict(block) | {"hash": group.head.last_hash}))
+        request_store.add_keys(tx, session, block.last_id, group.calls)
+        add_partials(tx, partials(group.calls))
+    _charge(tx, session, group.charges, 0.0 if block is None else block.last_at)
+    if group.refused is not None:
+        request_store.add(tx, session, group.refused.calls, group.refused.records)
     put_head(tx, group.head)
 
 
@@ -48,12 +51,12 @@ def head(tx: Connection, session: str) -> Head | None:
 
 
 def sessions(tx: Connection) -> Iterator[str]:
-    """Every session that has a head or entries, in order: also those that somebody made up."""
+    """Every session that has a head or blocks, in order: also those that somebody made up."""
     last = ""
     while True:
         names = [
             tx.execute(select(func.min(table.c.session)).where(table.c.session > last)).scalar_one()
-            for table in (ledger_sessions, ledger)
+            for table in (ledger_sessions, ledger_blocks)
         ]
         known = [name for name in names if name is not None]
         if not known:
@@ -62,23 +65,32 @@ def sessions(tx: Connection) -> Iterator[str]:
         yield last
 
 
-def entries(tx: Connection, session: str) -> Iterator[tuple[Entry, bytes]]:
-    """A session's entries with their hashes, in order, a page in memory at a time."""
-    columns = [ledger.c[name] for name in (*COLUMNS, "hash")]
+def blocks(
+    tx: Connection, session: str, since: float | None = None, until: float | None = None
+) -> Iterator[tuple[Block, bytes]]:
+    """A session's blocks with their hashes, in order, a page in memory at a time; those with entries of a range in Unix seconds."""
+    columns = ledger_blocks.c
+    query = select(ledger_blocks).where(columns.session == session).order_by(columns.first_seq).limit(PAGE)
+    if since is not None:
+        query = query.where(columns.last_at >= since)
+    if until is not None:
+        query = query.where(columns.first_at < until)
     seq: int | None = None
     while True:
-        query = select(*columns).where(ledger.c.session == session).order_by(ledger.c.seq).limit(PAGE)
-        rows = tx.execute(query if seq is None else query.where(ledger.c.seq > seq)).all()
+        rows = tx.execute(query if seq is None else query.where(columns.first_seq > seq)).all()
         for row in rows:
-            yield _entry(row)
+            yield _block(row)
         if len(rows) < PAGE:
             return
-        seq = rows[-1].seq
+        seq = rows[-1].first_seq
 
 
-def forget_entries(tx: Connection, session: str, through: int) -> None:
-    """Deletes the entries up to `through`, which the head must say."""
-    tx.execute(delete(ledger).where(ledger.c.session == session, ledger.c.seq <= through))
+def forget_blocks(tx: Connection, gone: Sequence[Block]) -> None:
+    """Deletes the oldest blocks of a session, which the head must say."""
+    for block in gone:
+        request_store.forget_keys(tx, block.session, block.last_id, block.settled())
+        mine = (ledger_blocks.c.session == block.session) & (ledger_blocks.c.first_seq == block.first_seq)
+        tx.execute(delete(ledger_blocks).where(mine))
 
 
 def charges_of(tx: Connection, session: str) -> Mapping[str, int]:
@@ -123,7 +135,8 @@ def _charge(tx: Connection, session: str, charges: Mapping[str, int], at: float)
         tx.exec_driver_sql(f"{names} {each} {added}", (session, at, given))
 
 
-def _entry(row: Row[Any]) -> tuple[Entry, bytes]:
+def _block(row: Row[Any]) -> tuple[Block, bytes]:
     """As it is stored, whatever that is: what does not fit the types shows in the hash."""
-    values: tuple[Any, ...] = tuple(row)
-    return Entry(*values[:-1]), bytes(values[-1])
+    values = row._asdict()
+    digest = bytes(values.pop("hash"))
+    return Block(**{**values, "records": bytes(values["records"])}), digest

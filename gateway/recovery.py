@@ -7,7 +7,7 @@ Killed in the middle, recovery starts again and ends the same.
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, final
+from typing import final
 
 import msgspec
 import structlog
@@ -15,12 +15,10 @@ from sqlalchemy import Engine
 
 from gateway import ledger_store
 from gateway.database import reading
+from gateway.journal_batch import OpenCalls, batch
 from gateway.journal_files import Reader, Session, abandoned, add_segment
 from gateway.journal_records import Closed, settled_at_worst
-from gateway.ledger_groups import OpenCalls
-from gateway.shipping import deliver, read_checkpoint
-
-GROUP: Final = 2_000
+from gateway.shipping import GROUP, deliver, read_checkpoint
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,8 +67,8 @@ def recover(data_dir: Path, engine: Engine) -> list[Recovered]:
 def _recover(held: Session, engine: Engine) -> Recovered:
     open_intents = _end(held)
     reader = Reader(held.directory)
-    while records := reader.read(GROUP):
-        deliver(engine, held.id, records)
+    while (run := reader.read(GROUP)).payloads:
+        deliver(engine, held.id, batch(run))
     reader.close()
     with reading(engine) as tx:
         charges = ledger_store.charges_of(tx, held.id)
@@ -84,9 +82,9 @@ def _end(held: Session) -> int:
     open_ = OpenCalls(checkpoint.open)
     reader = Reader(held.directory)
     closed = False
-    while records := reader.read(GROUP):
-        closed = isinstance(records[-1].record, Closed)
-        open_.take([numbered for numbered in records if numbered.number >= checkpoint.number])
+    while (run := reader.read(GROUP)).payloads:
+        closed = batch(run).closed_at is not None
+        open_.take(batch(run.since(checkpoint.number)))
     reader.close()
     if len(open_) or not closed:
         ends = [settled_at_worst(intent) for intent in open_.intents()]

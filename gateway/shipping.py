@@ -1,13 +1,12 @@
 """From the journal to the database: one thread per process ships what was appended, in groups, exactly once.
 
-A group is one transaction: entries, request records, sums, charges and how far the journal is shipped. Whoever repeats it, after a
-crash or a commit whose answer got lost, finds the position and leaves out what is there. A database that is slow or away costs
-nothing but room in the journal: what waits stays in its file.
+A group is one transaction: a block of entries, request records, sums, charges and how far the journal is shipped. Whoever repeats
+it, after a crash or a commit whose answer got lost, finds the position and leaves out what is there. A database that is slow or away
+costs nothing but room in the journal: what waits stays in its file.
 """
 
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -19,12 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway import ledger_store
 from gateway.database import appending
 from gateway.journal import Journal
-from gateway.journal_files import Numbered, Reader, segment_path, write_whole
+from gateway.journal_batch import Batch, OpenCalls, batch
+from gateway.journal_files import Reader, segment_path, write_whole
 from gateway.journal_records import Intent
-from gateway.ledger_groups import Head, OpenCalls, group
+from gateway.ledger_groups import Head, group
 from gateway.spend_sums import compact_all
 
-GROUP: Final = 2_000  # one transaction; fewer commits are worth more than the milliseconds that Python takes over it
+GROUP: Final = 4_000  # records of one transaction, two of each call; fewer commits are worth more than the milliseconds that one takes
 INTERVAL_S: Final = 0.2
 COMPACT_EVERY_S: Final = 30.0  # the more it finds, the more of it is the same
 MAX_PAUSE_S: Final = 5.0
@@ -39,13 +39,13 @@ class Checkpoint(msgspec.Struct, frozen=True):
     open: tuple[Intent, ...] = ()
 
 
-def deliver(engine: Engine, session: str, records: Sequence[Numbered]) -> Head:
+def deliver(engine: Engine, session: str, read: Batch) -> Head:
     """One transaction. What the database has already is left out. Raises SQLAlchemyError."""
     with appending(engine) as tx:
         head = ledger_store.claimed(tx, session)
-        if records and records[0].number > head.position:
-            log.error("ledger.gap", session=session, expected=head.position, found=records[0].number)
-        made = group(head, records)
+        if read.run.payloads and read.run.first > head.position:
+            log.error("ledger.gap", session=session, expected=head.position, found=read.run.first)
+        made = group(head, read)
         ledger_store.save(tx, made)
     return made.head
 
@@ -77,7 +77,7 @@ class Shipper:
         self._reader = Reader(journal.directory)
         self._oldest_segment = self._reader.segment
         self._open = OpenCalls()
-        self._waiting: Sequence[Numbered] = ()
+        self._waiting: Batch | None = None
         self._caught_up_at = time.monotonic()
         self._pause_s = 0.0
         self._stop = threading.Event()
@@ -111,7 +111,7 @@ class Shipper:
         ):  # a database that neither answers nor fails; whoever recovers finds what it committed
             self._journal.release(remove=False)
             return False
-        while not (done := self._turn() and not self._waiting and self.lag_records == 0):
+        while not (done := self._turn() and self._waiting is None and self.lag_records == 0):
             if time.monotonic() + self._pause_s > deadline:
                 break
             time.sleep(self._pause_s)
@@ -142,22 +142,22 @@ class Shipper:
     def _ship(self) -> bool:
         """Whether there may be more at once."""
         seen = time.monotonic()
-        if not self._waiting:
-            self._waiting = self._reader.read(GROUP)
-        if not self._waiting:
-            self._caught_up_at = seen
-            return False
-        records = self._waiting
-        deliver(self._engine, self._journal.session, records)
-        self._waiting = ()
-        self.shipped = records[-1].number + 1
-        self._open.take(records)
-        full = len(records) == GROUP
-        if not full:
+        if self._waiting is None:
+            run = self._reader.read(GROUP)
+            if not run.payloads:
+                self._caught_up_at = seen
+                return False
+            self._waiting = batch(run)
+        read = self._waiting
+        deliver(self._engine, self._journal.session, read)
+        self._waiting = None
+        self.shipped = read.run.end
+        self._open.take(read)
+        if not read.run.full:
             self._caught_up_at = seen
         if self._reader.segment > self._oldest_segment:
             self._delete_shipped()
-        return full
+        return read.run.full
 
     def _delete_shipped(self) -> None:
         """The checkpoint first: from then on the old segments mean nothing."""

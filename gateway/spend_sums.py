@@ -3,7 +3,7 @@
 No row has two writers at once, so nothing waits and nothing deadlocks; a view reads the rollup and what was not added yet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Engine, text
 
 from gateway import bulk
 from gateway.database import appending
-from gateway.ledger_entries import Entry
+from gateway.journal_records import Settled
+from gateway.ledger_entries import DAY_S, charged, label, labels
+from gateway.usage import NOTHING, Usage
 
 EPOCH: Final = date(1970, 1, 1)
 OWNER: Final = ("org_id", "team_id", "user_id", "key_id", "model", "provider")
@@ -29,29 +31,31 @@ _NEW_OWNERS: Final = (
     f"FROM spend_owners WHERE {' AND '.join(f'spend_owners.{name} = spend_partials.{name}' for name in OWNER)})"
 )
 
-Where = tuple[str, str, int, str, str, str, str, str, str]
+Owner = tuple[float, str | None, str | None, str | None, str | None, str | None, str | None]
+Facets = dict[tuple[str, str], list[int]]
 
 
-def partials(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
+def partials(calls: Sequence[Settled]) -> list[tuple[object, ...]]:
     """The rows of `spend_partials` for a group: one per facet, label, day and owner."""
-    sums: dict[Where, list[int]] = {}
-    for one in entries:
-        owner = (
-            one.day,
-            one.org_id or "",
-            one.team_id or "",
-            one.user_id or "",
-            one.key_id or "",
-            one.model or "",
-            one.provider or "",
-        )
-        _count(sums, ("", "", *owner), one)
+    owners: dict[Owner, tuple[list[int], Facets]] = {}
+    for one in calls:  # every call passes here: names are put right below, once per owner
+        owner = (one.at // DAY_S, one.org_id, one.team_id, one.user_id, one.key_id, one.model, one.provider)
+        found = owners.get(owner)
+        if found is None:
+            found = owners[owner] = [0] * len(SUMS), {}
+        used, cost = one.usage or NOTHING, charged(one)
+        sums, facets = found
+        sums[0] += cost
+        sums[1] += 1
+        sums[2] += used.input
+        sums[3] += used.cached_read
+        sums[4] += used.output
         if one.customer is not None:
-            _count(sums, ("customer", one.customer, *owner), one)
-        if one.tags is not None:
-            for tag in one.tag_list():
-                _count(sums, ("tag", tag, *owner), one)
-    return [(*where, *counted, month_start(where[2])) for where, counted in sums.items()]
+            _count(facets, "customer", one.customer, cost, used)
+        if one.tags:
+            for tag in labels(one.tags):
+                _count(facets, "tag", tag, cost, used)
+    return [row for owner, (sums, facets) in owners.items() for row in _rows(owner, {("", ""): sums, **facets})]
 
 
 def add_partials(tx: Connection, rows: Sequence[tuple[object, ...]]) -> None:
@@ -124,13 +128,22 @@ def day_of(unix: float) -> int:
     return (datetime.fromtimestamp(unix, UTC).date() - EPOCH).days
 
 
-def _count(sums: dict[Where, list[int]], where: Where, one: Entry) -> None:
-    counted = sums.get(where)
-    if counted is None:
-        sums[where] = [one.cost_nanousd, 1, one.input_tokens, one.cached_tokens, one.output_tokens]
+def _count(facets: Facets, facet: str, name: str, cost: int, used: Usage) -> None:
+    sums = facets.get((facet, name))
+    if sums is None:
+        facets[facet, name] = [cost, 1, used.input, used.cached_read, used.output]
     else:
-        counted[0] += one.cost_nanousd
-        counted[1] += 1
-        counted[2] += one.input_tokens
-        counted[3] += one.cached_tokens
-        counted[4] += one.output_tokens
+        sums[0] += cost
+        sums[1] += 1
+        sums[2] += used.input
+        sums[3] += used.cached_read
+        sums[4] += used.output
+
+
+def _rows(owner: Owner, facets: Facets) -> Iterator[tuple[object, ...]]:
+    """What is unknown is an empty text; the names of models and customers come from clients."""
+    first, org, team, user, key, model, provider = owner
+    day = int(first)
+    names = (org or "", team or "", user or "", key or "", label(model) or "", provider or "")
+    for (facet, name), sums in facets.items():
+        yield (facet, label(name), day, *names, *sums, month_start(day))

@@ -197,8 +197,9 @@ deployments = Table(
     Column("updated_at", Double, nullable=False),
 )
 
-# Requests in blocks (gateway.request_store). Ids sort by time, so pages, ranges of time and retention need no other index.
-# No foreign keys: a record outlives what it names.
+# Requests that owe nothing, in blocks; the others are in `ledger_blocks` (gateway.request_store). Ids sort by time, so pages, ranges
+# of time and retention need no other index. `request_keys` says which keys occur in a block of either. No foreign keys: a record
+# outlives what it names.
 request_blocks = Table(
     "request_blocks",
     metadata,
@@ -259,40 +260,22 @@ lease_sessions = Table(
     Column("state", Text, nullable=False, index=True),
 )
 
-# What every call cost. Rows are only ever appended, by the one shipper of their session, and pruned by the month from the
-# oldest on. `gateway.ledger_entries.Entry` says what the columns are; `hash` ties a row to the one before. No index but the key:
-# each would cost every request a microsecond.
-ledger = Table(
-    "ledger",
+# What every call cost, in blocks (gateway.ledger_blocks). Rows are only ever appended, by the one shipper of their session, and pruned
+# by the month from the oldest on; `hash` ties a row to the one before. They are also the records of these calls, found by their last id.
+ledger_blocks = Table(
+    "ledger_blocks",
     metadata,
     Column("session", Text, primary_key=True),
-    Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("id", Text, nullable=False),
-    Column("at", Double, nullable=False),
-    Column("day", Integer, nullable=False),
-    Column("org_id", Text),
-    Column("team_id", Text),
-    Column("user_id", Text),
-    Column("key_id", Text),
-    Column("customer", Text),
-    Column("model", Text),
-    Column("provider", Text),
-    Column("deployment", Text),
-    Column("endpoint", Text, nullable=False),
-    Column("tags", Text),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("usage_more", Text),
+    Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("first_id", Text, nullable=False),
+    Column("last_id", Text, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
     Column("cost_nanousd", BigInteger, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
     Column("hash", LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
+    Column("records", LargeBinary, nullable=False),
+    Index(None, "last_id", "session"),
 )
 
 # The head of each session's chain: how far its journal is shipped (`position`, in records), its entries, their last hash and

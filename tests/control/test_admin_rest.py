@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 from fastapi import FastAPI
+from msgspec import msgpack
 from sqlalchemy import Engine, func, select
 
 from admin.tables import audit, idempotency
@@ -260,10 +261,9 @@ async def test_requests_are_listed_newest_first_and_filtered(admin: httpx.AsyncC
         for number, id_ in enumerate(sorted(ids))
     ]
     with appending(engine) as tx:  # the blocks of two sessions overlap
-        request_store.add(tx, "ses_a", records[0:4:3])
-        request_store.add(tx, "ses_b", records[1:3])
-        request_store.add(tx, "ses_a", records[4:])
-        request_store.add(tx, "ses_a", records[4:])
+        for session, some in (("ses_a", records[0:4:3]), ("ses_b", records[1:3]), ("ses_a", records[4:])):
+            request_store.add(tx, session, some, msgpack.encode(some))
+        request_store.add(tx, "ses_a", records[4:], msgpack.encode(records[4:]))
 
     async def found(**params: str) -> list[str]:
         return [each["id"] for each in (await admin.get("/admin/v1/requests", params=params)).json()["data"]]

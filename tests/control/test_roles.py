@@ -11,10 +11,10 @@ from sqlalchemy import Engine
 from admin.rbac import PERMISSIONS, Principal
 from admin.roles import ROLES, Role
 from gateway.errors import AccessDenied
-from gateway.journal_files import Numbered
 from gateway.journal_records import Settled
 from gateway.shipping import deliver
 from tests.fixtures.control import ADMIN_KEY
+from tests.fixtures.ledger import numbered
 
 A = "/admin/v1"
 PLATFORM, WATCHER, ORG, TEAM, VIEWER = "platform_admin", "platform_viewer", "org_admin", "team_admin", "viewer"
@@ -405,7 +405,7 @@ async def test_requests_and_spend_are_ones_own(tenant: Tenant, other: Tenant, en
         Settled(f"req_{n:032x}", 1_795_000_000.0, "chat", 200, "provider", 10**n, org_id=org, team_id=team)
         for n, (org, team) in enumerate(owners)
     ]
-    deliver(engine, "ses_a", [Numbered(n, call) for n, call in enumerate(calls)])
+    deliver(engine, "ses_a", numbered(*calls))
     seen = calls[:1] if role == TEAM else calls[:2]
     found = (await tenant.ask("GET", "/requests", role)).json()["data"]
     assert {each["id"] for each in found} == {call.id for call in seen}

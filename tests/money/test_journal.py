@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import msgpack
 
 from gateway.journal import Journal, JournalFull
-from gateway.journal_files import Announced, Reader, Session, abandoned, add_segment, segments
-from gateway.journal_records import Closed, Opened, Record, Settled
+from gateway.journal_files import Reader, Run, Session, abandoned, add_segment, segments
+from gateway.journal_records import Closed, Intent, Opened, Record, Settled
 from tests.fixtures.ledger import BEGAN, SMALL, intent, settled, small_journal
 
 KILLS = 200
@@ -22,11 +23,15 @@ KILLS = 200
 def everything(directory: Path, at_once: int = 50) -> list[Record]:
     reader = Reader(directory)
     found: list[Record] = []
-    while records := reader.read(at_once):
-        assert [one.number for one in records] == list(range(len(found), len(found) + len(records)))
-        found += [one.record.intent() if isinstance(one.record, Announced) else one.record for one in records]
+    while (run := reader.read(at_once)).payloads:
+        assert (run.first, run.end) == (len(found), len(found) + len(run.payloads))
+        found += records(run)
     reader.close()
     return found
+
+
+def records(run: Run) -> list[Record]:
+    return [msgpack.decode(payload, type=Opened | Intent | Settled | Closed) for payload in run.payloads]
 
 
 def end(journal: Journal) -> None:
@@ -81,13 +86,13 @@ def test_a_reader_follows_the_writer(tmp_path: Path) -> None:
     """The shipper reads while requests append: it sees each record as soon as it is there, and none early."""
     journal = small_journal(tmp_path)
     reader = Reader(journal.directory)
-    seen = [one.record for one in reader.read(10)]
+    seen = records(reader.read(10))
     for n in range(700):
         journal.append(settled(n))
         if n % 7 == 0:
-            seen += [one.record for one in reader.read(100)]
+            seen += records(reader.read(100))
             assert seen[-1] == settled(n)
-    seen += [one.record for one in reader.read(100)]
+    seen += records(reader.read(100))
     assert seen[1:] == [settled(n) for n in range(700)]
     reader.close()
     end(journal)
@@ -171,11 +176,11 @@ def test_a_page_that_power_took_hides_what_came_after_it(tmp_path: Path) -> None
     content[8192:12288] = bytes(4096)
     first.write_bytes(content)
     reader = Reader(journal.directory)
-    found = reader.read(10_000)
+    found = records(reader.read(10_000))
     assert 0 < len(found) < journal.appended
     add_segment(journal.directory, reader.segment, reader.number, [Closed(BEGAN)])
     reader.close()
-    assert everything(journal.directory) == [*(one.record for one in found), Closed(BEGAN)]
+    assert everything(journal.directory) == [*found, Closed(BEGAN)]
 
 
 def test_a_full_journal_refuses_new_calls_and_still_settles_old_ones(tmp_path: Path) -> None:

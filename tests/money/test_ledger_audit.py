@@ -1,34 +1,38 @@
-"""Verify finds every way to tamper with a row; export is exact; what was pruned leaves the rest verifiable."""
+"""Verify finds every way to tamper with a block; export is exact; what was pruned leaves the rest verifiable."""
 
 import csv
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import pytest
-from msgspec.structs import replace
-from sqlalchemy import Connection, Engine, insert, text
+from msgspec.msgpack import decode, encode
+from msgspec.structs import asdict, replace
+from sqlalchemy import Connection, Engine, insert, select, text, update
 
 from admin.cli import main
-from gateway import ledger, ledger_export
+from gateway import ledger, ledger_export, ledger_store
 from gateway.database import appending, reading
+from gateway.journal_records import Settled
 from gateway.ledger import Broken
+from gateway.ledger_blocks import Block, block, chained, genesis
 from gateway.ledger_entries import COLUMNS
 from gateway.ledger_export import FOCUS_COLUMNS, usd
 from gateway.shipping import deliver
 from gateway.spend import spend
 from gateway.spend_sums import compact, day_of, month_start, next_month
-from gateway.tables import ledger as ledger_table
+from gateway.tables import ledger_blocks
 from tests.fixtures.ledger import BEGAN, DAY_S, numbered, settled
 
 
 @pytest.fixture
 def shipped(engine: Engine) -> Engine:
-    """Three sessions of thirty entries."""
+    """Three sessions of three blocks with ten entries each."""
     for seed, session in enumerate(("ses_a", "ses_b", "ses_c")):
-        deliver(engine, session, numbered(*(settled(n, seed=seed) for n in range(30))))
+        for first in (0, 10, 20):
+            deliver(engine, session, numbered(*(settled(first + n, seed=seed) for n in range(10)), first=first))
     return engine
 
 
@@ -39,6 +43,16 @@ def tamper(engine: Engine, statement: str) -> tuple[Broken, ...]:
     return ledger.verify(engine).broken
 
 
+def rewrite(engine: Engine, session: str, first_seq: int, change: Callable[[bytes], bytes]) -> tuple[Broken, ...]:
+    """The same of somebody who edits the records of a block."""
+    mine = (ledger_blocks.c.session == session) & (ledger_blocks.c.first_seq == first_seq)
+    with appending(engine) as tx:
+        records = bytes(tx.execute(select(ledger_blocks.c.records).where(mine)).scalar_one())
+        assert change(records) != records
+        tx.execute(update(ledger_blocks).where(mine).values(records=change(records)))
+    return ledger.verify(engine).broken
+
+
 def test_an_untouched_ledger_is_whole(shipped: Engine) -> None:
     """And says how much is in it."""
     verdict = ledger.verify(shipped)
@@ -46,51 +60,96 @@ def test_an_untouched_ledger_is_whole(shipped: Engine) -> None:
     assert verdict.cost_nanousd == sum(settled(n, seed=s).cost_nanousd or 0 for s in range(3) for n in range(30))
 
 
-@pytest.mark.parametrize("column", [name for name in (*COLUMNS, "hash") if name not in {"session", "seq"}])
+@pytest.mark.parametrize("column", ["first_id", "last_id", "first_at", "last_at", "cost_nanousd", "hash"])
 def test_an_edited_column_is_found(shipped: Engine, column: str) -> None:
     """Every column counts, to the last digit."""
-    kind = ledger_table.c[column].type.python_type
-    match kind.__name__:
-        case "str":
-            value = f"CASE WHEN {column} IS NULL THEN 'x' ELSE NULL END" if ledger_table.c[column].nullable else "'x'"
-        case "bytes":
-            other = "SELECT hash FROM ledger WHERE session = 'ses_a' AND seq = 3"
-            value = f"({other})"
-        case "float":
-            value = f"{column} + 0.001"
-        case _:
-            value = f"{column} + 1"
-    broken = tamper(shipped, f"UPDATE ledger SET {column} = {value} WHERE session = 'ses_b' AND seq = 17")
-    assert broken == (Broken("changed", "ses_b", 17),)
+    other = f"(SELECT {column} FROM ledger_blocks WHERE session = 'ses_a' AND first_seq = 1)"
+    value = {"first_at": "first_at + 0.001", "last_at": "last_at + 0.001", "cost_nanousd": "cost_nanousd + 1"}
+    edited = (
+        f"UPDATE ledger_blocks SET {column} = {value.get(column, other)} WHERE session = 'ses_b' AND first_seq = 11"
+    )
+    assert tamper(shipped, edited) == (Broken("changed", "ses_b", 11, 20),)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda records: records[:-1], id="cut"),
+        pytest.param(lambda records: records[:0], id="emptied"),
+        pytest.param(lambda records: records + b"\x00", id="longer"),
+        pytest.param(lambda records: records.replace(b"req_", b"reg_", 1), id="a-byte"),
+        pytest.param(lambda records: records.replace(b"key_1", b"key_2"), id="an-owner"),
+        pytest.param(lambda records: encode(decode(records)[::-1]), id="another-order"),
+        pytest.param(lambda records: encode(decode(records)[:-1]), id="an-entry-less"),
+        pytest.param(lambda records: encode([*decode(records)[:-1], settled(5)]), id="an-entry-from-elsewhere"),
+    ],
+)
+def test_edited_records_are_found(shipped: Engine, change: Callable[[bytes], bytes]) -> None:
+    """Whatever is done to the entries of a block: that block is named."""
+    assert rewrite(shipped, "ses_b", 11, change) == (Broken("changed", "ses_b", 11, 20),)
+
+
+def test_every_byte_of_the_records_counts(shipped: Engine) -> None:
+    """A bit in any place of a small block."""
+    deliver(shipped, "ses_d", numbered(settled(1)))
+    with reading(shipped) as tx:
+        ((block, digest),) = ledger_store.blocks(tx, "ses_d")
+        head = ledger_store.head(tx, "ses_d")
+    assert head is not None
+    start = genesis("ses_d", "ses_c")
+    assert chained(start, block) == digest == head.last_hash
+    for place in range(len(block.records)):
+        records = bytearray(block.records)
+        records[place] ^= 1
+        assert chained(start, replace(block, records=bytes(records))) != digest
+
+
+def swapped(column: str) -> str:
+    """Two blocks of a session, one with what belongs to the other."""
+    other = f"SELECT other.{column} FROM ledger_blocks AS other WHERE other.session = 'ses_a' AND other.first_seq = 32 - mine.first_seq"
+    return f"UPDATE ledger_blocks AS mine SET {column} = ({other}) WHERE session = 'ses_a' AND first_seq IN (11, 21)"
 
 
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        ("DELETE FROM ledger WHERE session = 'ses_a' AND seq = 1", Broken("missing", "ses_a", 1)),
-        ("DELETE FROM ledger WHERE session = 'ses_a' AND seq BETWEEN 10 AND 12", Broken("missing", "ses_a", 10)),
-        ("DELETE FROM ledger WHERE session = 'ses_a' AND seq = 30", Broken("missing", "ses_a", 30)),
-        ("DELETE FROM ledger WHERE session = 'ses_c'", Broken("missing", "ses_c", 1)),
-        ("UPDATE ledger SET seq = 31 WHERE session = 'ses_a' AND seq = 30", Broken("inserted", "ses_a", 31)),
-        ("UPDATE ledger SET seq = 0 WHERE session = 'ses_a' AND seq = 1", Broken("inserted", "ses_a", 0)),
-        ("UPDATE ledger SET session = 'ses_z' WHERE session = 'ses_a' AND seq = 30", Broken("missing", "ses_a", 30)),
-        ("UPDATE ledger_sessions SET entries = 29 WHERE session = 'ses_a'", Broken("inserted", "ses_a", 30)),
+        ("DELETE FROM ledger_blocks WHERE session = 'ses_a' AND first_seq = 1", Broken("missing", "ses_a", 1)),
+        ("DELETE FROM ledger_blocks WHERE session = 'ses_a' AND first_seq = 11", Broken("missing", "ses_a", 11)),
+        ("DELETE FROM ledger_blocks WHERE session = 'ses_a' AND first_seq = 21", Broken("missing", "ses_a", 21)),
+        ("DELETE FROM ledger_blocks WHERE session = 'ses_c'", Broken("missing", "ses_c", 1)),
+        (swapped("records"), Broken("changed", "ses_a", 11, 20)),
+        (swapped("hash"), Broken("changed", "ses_a", 11, 20)),
+        ("UPDATE ledger_blocks SET last_seq = 31 WHERE first_seq = 21", Broken("inserted", "ses_a", 21, 31)),
+        ("UPDATE ledger_blocks SET last_seq = 19 WHERE first_seq = 11", Broken("changed", "ses_a", 11, 19)),
+        ("UPDATE ledger_blocks SET first_seq = 0 WHERE first_seq = 1", Broken("inserted", "ses_a", 0, 10)),
+        ("UPDATE ledger_blocks SET first_seq = 12 WHERE first_seq = 11", Broken("missing", "ses_a", 11)),
+        (
+            "UPDATE ledger_blocks SET session = 'ses_z' WHERE session = 'ses_a' AND first_seq = 21",
+            Broken("missing", "ses_a", 21),
+        ),
+        (
+            "UPDATE ledger_sessions SET entries = 29 WHERE session = 'ses_a'",
+            Broken("inserted", "ses_a", 21, 30),
+        ),
         ("UPDATE ledger_sessions SET entries = 31 WHERE session = 'ses_a'", Broken("missing", "ses_a", 31)),
         ("UPDATE ledger_sessions SET cost_nanousd = 1 WHERE session = 'ses_a'", Broken("head", "ses_a")),
-        ("UPDATE ledger_sessions SET last_hash = hash FROM ledger", Broken("head", "ses_a")),
+        (
+            "UPDATE ledger_sessions SET last_hash = other.last_hash FROM ledger_sessions AS other WHERE other.session = 'ses_b'",
+            Broken("head", "ses_a"),
+        ),
         ("UPDATE ledger_sessions SET pruned_entries = 3 WHERE session = 'ses_a'", Broken("head", "ses_a")),
-        ("UPDATE ledger_sessions SET after = NULL WHERE session = 'ses_b'", Broken("changed", "ses_b", 1)),
+        ("UPDATE ledger_sessions SET after = NULL WHERE session = 'ses_b'", Broken("changed", "ses_b", 1, 10)),
         ("DELETE FROM ledger_sessions WHERE session = 'ses_c'", Broken("session_unknown", "ses_c")),
     ],
 )
 def test_what_is_not_as_it_was_written_is_found(shipped: Engine, statement: str, expected: Broken) -> None:
-    """Deleted, moved, put in another session, heads bent to match: the first place is named."""
+    """Deleted, moved, swapped, put in another session, heads bent to match: the first place is named."""
     assert tamper(shipped, statement)[0] == expected
 
 
 def test_a_session_that_vanished_as_a_whole_is_missed(shipped: Engine) -> None:
     """The one that was registered after it knows its name."""
-    tamper(shipped, "DELETE FROM ledger WHERE session = 'ses_b'")
+    tamper(shipped, "DELETE FROM ledger_blocks WHERE session = 'ses_b'")
     assert tamper(shipped, "DELETE FROM ledger_sessions WHERE session = 'ses_b'") == (
         Broken("session_missing", "ses_b"),
     )
@@ -99,23 +158,53 @@ def test_a_session_that_vanished_as_a_whole_is_missed(shipped: Engine) -> None:
 def test_a_row_that_was_made_up_is_found(shipped: Engine) -> None:
     """Wherever it is put: behind the last, or under a session that nobody knows."""
 
-    def copied(tx: Connection, session: str, seq: int) -> None:
-        row = tx.execute(text("SELECT * FROM ledger WHERE session = 'ses_a' AND seq = 5")).mappings().one()
-        tx.execute(insert(ledger_table).values({**row, "session": session, "seq": seq}))
+    def copied(tx: Connection, session: str, first_seq: int) -> None:
+        row = (
+            tx.execute(text("SELECT * FROM ledger_blocks WHERE session = 'ses_a' AND first_seq = 11")).mappings().one()
+        )
+        values = {**row, "session": session, "first_seq": first_seq, "last_seq": first_seq + 9}
+        tx.execute(insert(ledger_blocks).values(values))
 
     with appending(shipped) as tx:
         copied(tx, "ses_a", 31)
+        copied(tx, "ses_b", 12)
         copied(tx, "ses_unheard_of", 1)
     assert ledger.verify(shipped).broken == (
-        Broken("inserted", "ses_a", 31),
+        Broken("inserted", "ses_a", 31, 40),
+        Broken("inserted", "ses_b", 12, 21),
         Broken("session_unknown", "ses_unheard_of"),
     )
+
+
+def test_a_block_that_does_not_say_what_its_records_do_is_found(engine: Engine) -> None:
+    """Well chained, but by somebody who does not add up: its sum, its count, or a call in it that owes nothing."""
+    good = (settled(1), settled(2))
+    costly = replace(ledger_blocks_of(good), cost_nanousd=1)
+    short = replace(ledger_blocks_of(good), last_seq=1)
+    free = ledger_blocks_of((settled(1), replace(settled(2), source=None)))
+    for number, made in enumerate((costly, short, free)):
+        session = f"ses_{number}"
+        deliver(engine, session, numbered())
+        with appending(engine) as tx:
+            head = ledger_store.claimed(tx, session)
+            mine = replace(made, session=session)
+            digest = chained(head.last_hash, mine)
+            tx.execute(insert(ledger_blocks).values({**asdict(mine), "hash": digest}))
+            cost = mine.cost_nanousd
+            ledger_store.put_head(tx, replace(head, entries=mine.last_seq, last_hash=digest, cost_nanousd=cost))
+    assert [broken.fault for broken in ledger.verify(engine).broken] == ["changed"] * 3
+
+
+def ledger_blocks_of(calls: Sequence[Settled]) -> Block:
+    return block("ses_a", 0, encode(calls), calls)
 
 
 def test_a_call_that_was_settled_twice_is_found(engine: Engine) -> None:
     """Two entries for one call in a session, both well chained, are still one too many."""
     deliver(engine, "ses_a", numbered(settled(1), settled(2), settled(1)))
-    assert ledger.verify(engine).broken == (Broken("duplicate", "ses_a", 3),)
+    deliver(engine, "ses_b", numbered(settled(1), settled(2)))
+    deliver(engine, "ses_b", numbered(settled(3), settled(2), first=2))
+    assert ledger.verify(engine).broken == (Broken("duplicate", "ses_a", 3), Broken("duplicate", "ses_b", 4))
 
 
 def test_a_new_history_has_another_seal(new_history: Callable[[], str]) -> None:
@@ -128,8 +217,8 @@ def test_a_new_history_has_another_seal(new_history: Callable[[], str]) -> None:
 def new_history(engine: Engine) -> Callable[[], str]:
     def write() -> str:
         with appending(engine) as tx:
-            kept = tx.execute(text("SELECT count(*) FROM ledger")).scalar_one()
-            for table in ("ledger", "ledger_sessions"):
+            kept = tx.execute(text("SELECT count(*) FROM ledger_blocks")).scalar_one()
+            for table in ("ledger_blocks", "ledger_sessions"):
                 tx.execute(text(f"DELETE FROM {table}"))
         deliver(engine, "ses_a", numbered(*(settled(n, seed=kept) for n in range(10))))
         verdict = ledger.verify(engine)
@@ -140,11 +229,17 @@ def new_history(engine: Engine) -> Callable[[], str]:
 
 
 def test_pruned_months_leave_the_rest_verifiable_and_spend_as_it_was(engine: Engine) -> None:
-    """Half a year of entries, the older ones forgotten: what is left is whole, tampering with it is found, sums stay."""
+    """Half a year of entries, the older ones forgotten: what is left is whole, tampering with it is found, sums stay.
+
+    The block that the month begins in waits.
+    """
     calls = sorted((settled(n, days=180) for n in range(400)), key=lambda call: call.at)
-    deliver(engine, "ses_a", numbered(*calls))
+    for first in range(0, 400, 8):
+        deliver(engine, "ses_a", numbered(*calls[first : first + 8], first=first))
     cut = next_month(next_month(day_of(BEGAN)))
-    old = [call for call in calls if call.at < cut * DAY_S]
+    due = [call for call in calls if call.at < cut * DAY_S]
+    assert len(due) % 8, "the cut goes through a block"
+    old = due[: len(due) // 8 * 8]
     with reading(engine) as tx:
         before = spend(tx, "month"), spend(tx, "key")
     assert ledger.prune(engine, cut) == len(old)
@@ -158,7 +253,7 @@ def test_pruned_months_leave_the_rest_verifiable_and_spend_as_it_was(engine: Eng
     assert [entry.id for entry in left] == [call.id for call in calls[len(old) :]]
     deliver(engine, "ses_a", numbered(settled(1000), first=400))
     assert ledger.verify(engine).broken == ()
-    assert tamper(engine, "DELETE FROM ledger WHERE seq = (SELECT min(seq) FROM ledger)") == (
+    assert tamper(engine, "DELETE FROM ledger_blocks WHERE first_seq = (SELECT min(first_seq) FROM ledger_blocks)") == (
         Broken("missing", "ses_a", len(old) + 1),
     )
 
@@ -175,12 +270,12 @@ def test_a_session_that_was_pruned_as_a_whole_stays_known(shipped: Engine) -> No
     assert tamper(shipped, bent) == (Broken("head", "ses_a"),)
 
 
-@pytest.mark.parametrize("table", ["ledger", "ledger_sessions"])
+@pytest.mark.parametrize("table", ["ledger_blocks", "ledger_sessions"])
 def test_what_is_not_even_a_value_is_found(shipped: Engine, table: str) -> None:
     """SQLite stores anything in any column; a check says so and does not break off."""
     if shipped.dialect.name != "sqlite":
         pytest.skip("PostgreSQL does not take it")
-    column = "hash" if table == "ledger" else "last_hash"
+    column = "hash" if table == "ledger_blocks" else "last_hash"
     broken = tamper(shipped, f"UPDATE {table} SET {column} = CAST(x'ff00fe' AS TEXT) WHERE session = 'ses_b'")
     assert broken == (Broken("unreadable", "ses_b"),)
 
@@ -264,11 +359,11 @@ def test_the_commands_verify_export_and_prune(
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert main(["ledger", "export", *where, "--since", "yesterday"]) == 1
     assert "is not a date" in capsys.readouterr().err
-    tamper(engine, "UPDATE ledger SET cost_nanousd = 0 WHERE seq = 3")
+    tamper(engine, "UPDATE ledger_blocks SET cost_nanousd = 0 WHERE first_seq = 1")
     assert main(["ledger", "verify", *where]) == 1
-    assert "ses_a, entry 3" in capsys.readouterr().out
+    assert "ses_a, entries 1 to 5: not what was written" in capsys.readouterr().out
     assert main(["ledger", "verify", *where, "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["broken"][0]["seq"] == 3
+    assert json.loads(capsys.readouterr().out)["broken"][0]["seq"] == 1
     assert main(["ledger", "prune", *where, "--before", "2027-01"]) == 0
     assert "5 entries" in capsys.readouterr().out
     engine.dispose()

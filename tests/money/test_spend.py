@@ -13,18 +13,19 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from admin.migrate import prepare
 from gateway.database import appending, connect, reading
 from gateway.errors import BadRequest
+from gateway.journal_records import Settled
 from gateway.ledger_entries import Entry
 from gateway.ledger_export import selected
-from gateway.ledger_groups import first_head, group
 from gateway.shipping import deliver
 from gateway.spend import EVER, GroupBy, Range, Spend, spend
 from gateway.spend_sums import add_partials, compact, day_of, month_start, partials
-from tests.fixtures.ledger import BEGAN, numbered, settled
+from tests.fixtures.ledger import BEGAN, DAY_S, numbered, settled
 
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
 TODAY = day_of(BEGAN)
@@ -233,10 +234,10 @@ async def test_a_view_that_cannot_be_is_refused(admin: httpx.AsyncClient, query:
 def test_a_view_of_many_sums_is_quick(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """What remains of two million entries (90 days, 200 keys, 3 models each): any view of all of it in 300 ms of this machine."""
     engine = connect(_fresh(kind, tmp_path, request))
-    entries = _many(days=90, keys=200, models=3)
+    calls = _many(days=90, keys=200, models=3)
     with appending(engine) as tx:
-        for begin in range(0, len(entries), 20_000):
-            add_partials(tx, partials(entries[begin : begin + 20_000]))
+        for begin in range(0, len(calls), 20_000):
+            add_partials(tx, partials(calls[begin : begin + 20_000]))
     for _ in range(10):
         with appending(engine) as tx:
             if not compact(tx):
@@ -261,22 +262,18 @@ def _fresh(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     return str(engine.url)
 
 
-def _many(*, days: int, keys: int, models: int) -> list[Entry]:
-    """One entry for each key, model and day."""
-    one, *_ = _entries()
-    fields = [getattr(one, name) for name in Entry.__struct_fields__]
-    places = {name: index for index, name in enumerate(Entry.__struct_fields__)}
-    made = []
-    for day in range(days):
-        for key in range(keys):
-            for model in range(models):
-                fields[places["day"]] = TODAY + day
-                fields[places["key_id"]] = f"key_{key}"
-                fields[places["team_id"]] = f"team_{key // 10}"
-                fields[places["model"]] = f"model_{(key + model) % 20}"
-                made.append(Entry(*fields))
-    return made
-
-
-def _entries() -> Sequence[Entry]:
-    return group(first_head("ses_a", None), numbered(settled(1))).entries
+def _many(*, days: int, keys: int, models: int) -> list[Settled]:
+    """One call for each key, model and day."""
+    one = settled(1)
+    return [
+        replace(
+            one,
+            at=BEGAN + day * DAY_S,
+            key_id=f"key_{key}",
+            team_id=f"team_{key // 10}",
+            model=f"model_{(key + model) % 20}",
+        )
+        for day in range(days)
+        for key in range(keys)
+        for model in range(models)
+    ]

@@ -38,6 +38,9 @@ class Exchange(Protocol):
 
     def send(self, data: bytes) -> None: ...
 
+    def send_chunk(self, data: bytes, chunk: bytes) -> None:
+        """As `send(data)`; `chunk` is the same in chunked framing, for a carrier that has use for it."""
+
     def end(self) -> None: ...
 
     @property

@@ -185,6 +185,13 @@ class HttpExchange:
         else:
             self._connection.write(data)
 
+    def send_chunk(self, data: bytes, chunk: bytes) -> None:
+        """As `send`, where `chunk` is `data` framed as a chunk already."""
+        if self.chunked and not self.ended:
+            self._connection.write(chunk)
+        else:
+            self.send(data)
+
     def end(self) -> None:
         if self.ended:
             return

@@ -162,40 +162,55 @@ class Relay:
     ) -> None:
         exchange, record = call.exchange, call.record
         held = b""
-        begun = False
-        stall_s, total = call.model.timeouts.stall_s, call.deadline
-        while not stream.done:
+        ended = False
+        while not (stream.content or ended):
             asked = self._now()
             piece = await connection.piece()
-            now = self._now()
-            record.upstream_s += now - asked
-            out = stream.feed(piece) if piece else stream.close()
-            if begun:
-                if out:
-                    exchange.send(out)
-                    if exchange.write_paused:
-                        connection.expect(total, "total")  # the client is slow, not the upstream
-                        await exchange.drained()
-                        now = self._now()
-            elif stream.content:
-                begun = True
-                if self._health.troubled:
-                    self._health.succeeded(target.deployment, sent_at)
-                self._begin(call, target, connection, held + out)
-            else:
-                held += out
+            record.upstream_s += self._now() - asked
+            held += stream.feed(piece) if piece else stream.close()
+            ended = not piece
+            if not stream.content:
+                if stream.error is not None:
+                    raise stream.error
                 if len(held) > MAX_HELD_BYTES:
                     raise errors.UpstreamError("The upstream sent a lot of stream without any content")
-            if stream.error is not None:
-                raise stream.error
-            if not piece:
-                break
-            if begun:
-                connection.expect(*_sooner(now + stall_s, "stall", total))
+        if stream.content:
+            if self._health.troubled:
+                self._health.succeeded(target.deployment, sent_at)
+            self._begin(call, target, connection, held)
+            if not ended:
+                await self._pass_events_on(call, stream, connection)
+        if stream.error is not None:
+            raise stream.error
         if not stream.whole:
             raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
         exchange.send(DONE)
         exchange.end()
+
+    async def _pass_events_on(self, call: Call, stream: ChatStream, connection: UpstreamConnection) -> None:
+        """What follows the first content, as it comes, until the stream is through."""
+        exchange, record = call.exchange, call.record
+
+        def passed_on(piece: bytes, chunk: bytes) -> bool:
+            out = stream.feed(piece)
+            if chunk and out is piece:
+                exchange.send_chunk(out, chunk)
+            elif out:
+                exchange.send(out)
+            return not (stream.done or stream.error is not None or exchange.write_paused)
+
+        while not (stream.done or stream.error is not None):
+            began = self._now()
+            try:
+                await connection.pour(passed_on, call.model.timeouts.stall_s, call.deadline)
+            finally:
+                record.upstream_s += self._now() - began
+            if exchange.write_paused:
+                connection.expect(call.deadline, "total")  # the client is slow, not the upstream
+                await exchange.drained()
+            elif connection.ended:
+                exchange.send(stream.close())
+                return
 
     def _begin(self, call: Call, target: Target, connection: UpstreamConnection, opening: bytes) -> None:
         """The first content has come: from here on no fallback is possible, so only here the client sees a 200."""

@@ -75,6 +75,8 @@ class ChatStream:
             self._tail = b""
         if b"\r" in data:
             data = self._unify(data)
+        if self.content and data.startswith(b"data: {") and data.find(b"\n") == len(data) - 2 and self._plain(data):
+            return data
         if not data.endswith(b"\n\n"):
             cut = data.rfind(b"\n\n") + 2
             if cut == 1:
@@ -102,6 +104,23 @@ class ChatStream:
             self._tail = b"\r"
             data = data[:-1]
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _plain(self, data: bytes) -> bool:
+        """Whether this is one event of one line that goes on as it is, which is then noted: what nearly every piece of a stream is."""
+        if self.done or not data.endswith(b"\n"):
+            return False
+        try:
+            chunk = _chunk.decode(data[6:-2])
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return False
+        if chunk.usage is not None or chunk.error is not NULL:
+            return False
+        if chunk.choices:
+            self.events += 1
+            for choice in chunk.choices:
+                if choice.finish_reason is not None:
+                    self.finished = True
+        return True
 
     def _passed(self, event: bytes) -> bytes:
         """The event as the client gets it; empty if it does not."""

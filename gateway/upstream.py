@@ -1,12 +1,13 @@
 """One keep-alive connection to an upstream: a request out, an answer in, under deadlines. It never retries.
 
-The caller is a driven coroutine: `whole()` for an answer that is wanted in one piece, `head()` and `piece()` for a stream. Between pieces
-the socket is paused once `HIGH_WATER` bytes wait, so a slow client slows its upstream instead of filling memory.
+The caller is a driven coroutine: `whole()` for an answer that is wanted in one piece; `head()`, then `piece()` or `pour()` for a stream.
+Between pieces the socket is paused once `HIGH_WATER` bytes wait, so a slow client slows its upstream instead of filling memory.
 """
 
 import asyncio
 import re
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 import httptools
@@ -27,12 +28,18 @@ NOT_PLAIN = re.compile(
 NEVER = float("inf")
 
 
+# Takes a piece of a body and says whether it wants more. The second value, if not empty, is the very chunk (RFC 9112 7.1) that the
+# piece came in, which can go on as it is.
+Sink = Callable[[bytes, bytes], bool]
+
+
 @final
 class UpstreamConnection(asyncio.Protocol):
     """The protocol of one socket to an upstream. One exchange at a time."""
 
     __slots__ = (
         "_arrived",
+        "_between_chunks",
         "_buffered",
         "_closing",
         "_decoder",
@@ -44,6 +51,9 @@ class UpstreamConnection(asyncio.Protocol):
         "_queue_limit",
         "_reading",
         "_received",
+        "_sink",
+        "_stall_s",
+        "_total",
         "_transport",
         "_whole",
         "busy",
@@ -65,6 +75,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.deadline_is = ""
         self.idle_since = 0.0
+        self._stall_s = self._total = 0.0
         self.lost = False
         self.busy = False
         self._transport: asyncio.Transport | None = None
@@ -86,6 +97,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._whole = False
         self._paused = False
         self._decoder: zlib._Decompress | None = None
+        self._sink: Sink | None = None
+        self._between_chunks = False  # the parser stands at the start of a chunk
 
     # For the caller
 
@@ -138,6 +151,41 @@ class UpstreamConnection(asyncio.Protocol):
             if self.complete:
                 return b""
             await self._arrived
+        return self._take()
+
+    async def pour(self, sink: "Sink", stall_s: float, total: float) -> None:
+        """Hands the body's pieces to `sink` as they arrive, from the event loop's own callback: a wake-up for each would cost more than
+        its work. Returns when the sink wants no more for now or the body has ended; may be called again.
+
+        Fails with UpstreamTimeout `stall_s` after the last piece, and at `total`.
+        """
+        self.deadline_is = "stall"
+        self._stall_s, self._total = stall_s, total
+        self._touch()
+        self._sink = sink
+        try:
+            while True:
+                if self._pieces and not sink(self._take(), b""):
+                    return
+                if self._error is not None:
+                    raise self._error
+                if self._sink is None or self.complete:
+                    return
+                await self._arrived
+        finally:
+            self._sink = None
+
+    @property
+    def ended(self) -> bool:
+        """The body has ended, and all of it was taken."""
+        return self.complete and not self._pieces
+
+    def _touch(self) -> None:
+        deadline = self.origin.now() + self._stall_s
+        self.deadline = min(self._total, deadline)
+
+    def _take(self) -> bytes:
+        """What waits, and room for more."""
         data = self.collected()
         self._pieces = []
         self._buffered = 0
@@ -171,6 +219,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def time_out(self) -> None:
         """The watchdog saw the deadline pass."""
+        if self.deadline_is == "stall" and self.deadline == self._total:
+            self.deadline_is = "total"
         self.deadline = NEVER
         self._fail(errors.UpstreamTimeout(f"The upstream sent nothing within its {self.deadline_is} limit"))
 
@@ -196,6 +246,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._whole and not self._received and self._at_once(data):
             return
+        if self._sink is not None and self._between_chunks and self._one_chunk(self._sink, data):
+            return
         self._received += len(data)
         try:
             self.parser.feed_data(data)
@@ -207,8 +259,25 @@ class UpstreamConnection(asyncio.Protocol):
             if self._received > MAX_HEADER_BYTES:
                 self._fail(errors.UpstreamError("The upstream's header is too large"))
             return
-        if self.complete or not self._whole or self._buffered > HIGH_WATER:
+        if self._sink is not None and not self.complete:
+            self._touch()
+            if self._pieces and not self._sink(self._take(), b""):
+                self._sink = None
+                self._arrived.fire()
+        elif self.complete or not self._whole or self._buffered > HIGH_WATER:
             self._arrived.fire()
+
+    def _one_chunk(self, sink: "Sink", data: bytes) -> bool:
+        """The common case of a stream without the parser: one segment that is exactly one chunk. Anything else is left to it."""
+        end = data.find(b"\r\n", 1, 8)
+        size = len(data) - end - 4
+        if size <= 0 or data[:end] != b"%x" % size or not data.endswith(b"\r\n"):
+            return False
+        self._touch()
+        if not sink(data[end + 2 : -2], data):
+            self._sink = None
+            self._arrived.fire()
+        return True
 
     def _at_once(self, data: bytes) -> bool:
         """The common case without the parser: one segment that is exactly one 200 with a length. Anything else is left to it."""
@@ -272,6 +341,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._framed = b"content-length" in fields or b"transfer-encoding" in fields or status in (204, 304)
         if fields.get(b"content-encoding", b"").lower() in (b"gzip", b"deflate", b"x-gzip"):
             self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects gzip and zlib headers
+
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = self._decoder is None
 
     def on_body(self, part: bytes) -> None:
         if self._decoder is not None:

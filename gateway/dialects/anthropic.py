@@ -25,7 +25,9 @@ class Anthropic:
         self._unix = unix
 
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
-        return (("x-api-key", api_key), ("anthropic-version", VERSION))
+        """Without a key the version alone: a proxy with a key of its own wants that, too."""
+        version = (("anthropic-version", VERSION),)
+        return (("x-api-key", api_key), *version) if api_key else version
 
     def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
         if endpoint not in self.endpoints:

@@ -59,6 +59,7 @@ def test_a_plain_request_has_what_the_api_demands() -> None:
     outgoing = DIALECT.request("chat", json.dumps({"model": "chat", "messages": [HELLO]}).encode(), NEW)
     assert (outgoing.path, outgoing.headers) == ("/messages", ())
     assert DIALECT.authorization("sk-ant") == (("x-api-key", "sk-ant"), ("anthropic-version", "2023-06-01"))
+    assert DIALECT.authorization("") == (("anthropic-version", "2023-06-01"),)
 
 
 def test_instructions_stand_apart_in_their_order() -> None:

@@ -17,6 +17,10 @@ def ask(text: str, **fields: object) -> dict[str, object]:
     return {"model": "m", "user": "ann", "messages": [{"role": "user", "content": text}], **fields}
 
 
+def ask_claude(text: str, **fields: object) -> dict[str, object]:
+    return {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": text}], **fields}
+
+
 def events(text: str) -> list[str]:
     return [line[6:] for line in text.split("\n") if line.startswith("data: ")]
 
@@ -77,14 +81,45 @@ def test_tool_calls_stream_in_fragments(upstream: Upstream) -> None:
 def test_anthropic_messages_have_their_own_shape(upstream: Upstream) -> None:
     """Typed events with names, usage at both ends, errors as `{"type": "error"}`."""
     script = upstream.script(Behaviour(), Behaviour(status=529))
-    text = httpx.post(f"{script.base_url}/messages", json=ask("hi you", stream=True)).text
+    text = httpx.post(f"{script.base_url}/messages", json=ask_claude("hi you", stream=True)).text
     kinds = [json.loads(event)["type"] for event in events(text)]
     assert kinds[0] == "message_start"
     assert kinds[-1] == "message_stop"
     assert kinds.count("content_block_delta") == 2
-    refused = httpx.post(f"{script.base_url}/messages", json=ask("hi"))
+    refused = httpx.post(f"{script.base_url}/messages", json=ask_claude("hi"))
     assert refused.status_code == 529
     assert refused.json()["error"]["type"] == "overloaded_error"
+
+
+def test_anthropic_thinks_and_reports_its_cache(upstream: Upstream) -> None:
+    """Thinking is a signed block before the others; what was written to the cache and read from it stands beside the input."""
+    told = Behaviour(thinking="hm hm", text="yes", cached_tokens=7, cache_write_tokens=5, reasoning_tokens=2)
+    script = upstream.script(told)
+    whole = httpx.post(f"{script.base_url}/messages", json=ask_claude("hi")).json()
+    assert [block["type"] for block in whole["content"]] == ["thinking", "text"]
+    assert (whole["usage"]["cache_read_input_tokens"], whole["usage"]["cache_creation_input_tokens"]) == (7, 5)
+    text = httpx.post(f"{script.base_url}/messages", json=ask_claude("hi", stream=True)).text
+    every = [json.loads(event) for event in events(text)]
+    deltas = [event["delta"]["type"] for event in every if event["type"] == "content_block_delta"]
+    assert deltas == ["thinking_delta", "thinking_delta", "signature_delta", "text_delta"]
+    assert every[-2]["usage"]["output_tokens_details"] == {"thinking_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"n": 1}, "n: Extra inputs"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "first message"),
+        ({"messages": [{"role": "user", "content": "x"}] * 2}, "roles must alternate"),
+    ],
+)
+def test_anthropic_refuses_what_the_api_would_refuse(upstream: Upstream, change: dict[str, object], said: str) -> None:
+    """A double that takes everything proves nothing about what is sent."""
+    answer = httpx.post(f"{upstream.base_url}/messages", json=ask_claude("hi", **change))
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("fault", ["fin", "rst"])

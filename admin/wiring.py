@@ -19,6 +19,7 @@ from gateway.asgi import AsgiApp
 from gateway.books import Books
 from gateway.connection import HttpLimits
 from gateway.database import appending, changing, connect
+from gateway.dialects.registry import DIALECTS
 from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics
@@ -94,6 +95,7 @@ class House:
             meter=self._books.meter,
             recorder=self._recorder,
             local={EMBEDDED: self._local},
+            dialects=DIALECTS,
             limits=PoolLimits(connections=settings.upstream.max_connections, idle_s=settings.upstream.idle_s),
             user_agent=settings.upstream.user_agent,
             ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,

@@ -104,6 +104,7 @@ async def main(requests: int, scopes: int, data_dir: Path, *, profile: bool) -> 
         meter=books.meter,
         recorder=Recorder(Metrics()),
         local={},
+        dialects={},
         limits=PoolLimits(),
         user_agent="penstock",
     )

@@ -10,6 +10,7 @@ from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
 from gateway.completion import Completions
+from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.http_exchange import Route
 from gateway.listing import PREFIX, Listing
@@ -34,12 +35,13 @@ class Plane:
         meter: Meter,
         recorder: Recorder,
         local: Mapping[str, Local],
+        dialects: Mapping[str, Dialect],
         limits: PoolLimits,
         user_agent: str,
         ca_file: str | None = None,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent)
+        self._targets = Targets(self.pool, user_agent, dialects)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)

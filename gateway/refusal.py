@@ -12,7 +12,8 @@ KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
 def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayError:
     """The error for a complete answer that is not 2xx."""
     status = connection.status
-    fault = read_fault(connection.collected())
+    body, dialect = connection.collected(), target.dialect
+    fault = read_fault(body) if dialect is None else dialect.fault(status, body, connection.fields)
     message = fault.message or f"The upstream answered {status}"
     headers = tuple(
         (name.decode(), value.decode("latin-1"))

@@ -11,6 +11,7 @@ import structlog
 from gateway import allowance, errors, usage, wire
 from gateway.call import Call
 from gateway.catalog import Deployment
+from gateway.dialect import Dialect, Stream
 from gateway.exchange import Exchange
 from gateway.metering import BYTES_PER_TOKEN, Meter
 from gateway.record import Record
@@ -62,57 +63,63 @@ class Relay:
             await self._run_local(call, deployment)
             return
         target = self._targets.of(deployment, call.endpoint.path, call.model.name)
-        body = _body(call, name)
+        if target.dialect is None:
+            head, body = target.head, _body(call, name)
+        else:
+            head, body = _translated(call, target, target.dialect, name)
         connection = target.origin.idle() or await target.origin.acquire(self._connect_s(call))
         record = call.record
         try:
             sent_at = self._now()
             record.sent = True
-            connection.send(target.head + _own_head(call.exchange, record), body)
-            if record.stream:
-                connection.expect(*_sooner(sent_at + call.model.timeouts.first_token_s, "first-token", call.deadline))
-                await connection.head()
-                if not 200 <= connection.status < 300:
-                    await connection.whole(MAX_FAULT_BYTES)
+            connection.send(head + _own_head(call.exchange, record), body)
+            timeouts = call.model.timeouts
+            limit_s = timeouts.first_token_s if record.stream else timeouts.attempt_s
+            if limit_s is None:
+                connection.expect(call.deadline, "total")
             else:
-                attempt_s = call.model.timeouts.attempt_s
-                if attempt_s is None:
-                    connection.expect(call.deadline, "total")
-                else:
-                    connection.expect(*_sooner(sent_at + attempt_s, "attempt", call.deadline))
+                connection.expect(
+                    *_sooner(sent_at + limit_s, "first-token" if record.stream else "attempt", call.deadline)
+                )
+            if not record.stream:
                 await connection.whole(MAX_ANSWER_BYTES)
+            elif not 200 <= await connection.head() < 300:
+                await connection.whole(MAX_FAULT_BYTES)
             record.upstream_s += self._now() - sent_at
             if not 200 <= connection.status < 300:
                 record.refused = True
                 raise refusal(connection, target)
-            if self._health.troubled and not record.stream:
-                self._health.succeeded(deployment, sent_at)
             if record.stream:
                 await self._relay(call, target, connection, sent_at)
             else:
-                self._pass_on(call, target, connection)
+                self._pass_on(call, target, connection, sent_at)
         finally:
             connection.release()
 
     def _connect_s(self, call: Call) -> float:
         return max(0.001, min(call.model.timeouts.connect_s, call.deadline - self._now()))
 
-    def _pass_on(self, call: Call, target: Target, connection: UpstreamConnection) -> None:
+    def _pass_on(self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
         """A complete answer: its usage is read, its bytes go on unchanged."""
         record = call.record
-        body = connection.collected()
+        body, dialect = connection.collected(), target.dialect
+        made = max(1, len(body) // BYTES_PER_TOKEN)
         try:
-            reported = wire.read_answer(body).usage
-        except errors.UpstreamFailed:
-            record.refused = True
+            if dialect is None:
+                reported = wire.read_answer(body).usage
+                used = None if reported is None else usage.from_openai(reported)
+            else:
+                body, used = dialect.answer(call.endpoint.name, body, call.request.model)
+        except errors.GatewayError as error:
+            record.refused = _reported(error)
+            record.received = made  # whatever it is
             raise
-        except errors.UpstreamError:
-            record.received = max(1, len(body) // BYTES_PER_TOKEN)  # it was made, whatever it is
-            raise
-        if reported is not None:
-            record.usage, record.usage_source = usage.from_openai(reported), "provider"
+        if used is not None:
+            record.usage, record.usage_source = used, "provider"
         else:
-            record.received = max(1, len(body) // BYTES_PER_TOKEN)
+            record.received = made
+        if self._health.troubled:
+            self._health.succeeded(target.deployment, sent_at)
         record.status = connection.status
         record.finished_at = self._now()
         head = _answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
@@ -124,18 +131,24 @@ class Relay:
         content_type = connection.header(b"content-type") or b""
         if not content_type.startswith(b"text/event-stream"):
             await self._refuse(record, connection, content_type)
-        stream = ChatStream(keep_usage=wire.wants_usage(call.request))
+        stream: Stream
+        keep_usage = wire.wants_usage(call.request)
+        if target.dialect is None:
+            stream = ChatStream(keep_usage=keep_usage)
+        else:
+            stream = target.dialect.stream(call.endpoint.name, call.request.model, keep_usage=keep_usage)
         try:
             await self._follow(call, stream, target, connection, sent_at)
-        except errors.UpstreamError as error:
+        except errors.GatewayError as error:
             if not stream.content:
-                record.refused = isinstance(error, errors.UpstreamFailed)  # an error for an answer: no work was done
+                record.refused = error is stream.error and _reported(error)
                 record.received = 1 if connection.complete else 0
             raise
         finally:
             record.received = stream.events or record.received
-            if stream.usage is not None:
-                record.usage, record.usage_source = usage.from_openai(stream.usage), "provider"
+            used = stream.reported
+            if used is not None:
+                record.usage, record.usage_source = used, "provider"
         if stream.done and not connection.complete:  # the upstream only has to end its body, and nobody waits for that
             connection.expect(self._now() + AFTER_DONE_S, "end")
             try:
@@ -158,7 +171,7 @@ class Relay:
         raise errors.UpstreamError(f"The upstream answered a stream with {kind}")
 
     async def _follow(
-        self, call: Call, stream: ChatStream, target: Target, connection: UpstreamConnection, sent_at: float
+        self, call: Call, stream: Stream, target: Target, connection: UpstreamConnection, sent_at: float
     ) -> None:
         exchange, record = call.exchange, call.record
         held = b""
@@ -187,7 +200,7 @@ class Relay:
         exchange.send(DONE)
         exchange.end()
 
-    async def _pass_events_on(self, call: Call, stream: ChatStream, connection: UpstreamConnection) -> None:
+    async def _pass_events_on(self, call: Call, stream: Stream, connection: UpstreamConnection) -> None:
         """What follows the first content, as it comes, until the stream is through."""
         exchange, record = call.exchange, call.record
 
@@ -235,6 +248,20 @@ class Relay:
         record.status = 200
         record.finished_at = self._now()
         call.exchange.respond(200, _answer_head(record, None, b"application/json"), body)
+
+
+def _reported(error: errors.GatewayError) -> bool:
+    """Whether the upstream says itself, instead of an answer, that it did no work."""
+    return (
+        isinstance(error, errors.UpstreamFailed | errors.UpstreamRefused | errors.Overloaded | errors.UpstreamTimeout)
+        or error.code == "upstream_credentials"
+    )
+
+
+def _translated(call: Call, target: Target, dialect: Dialect, name: str) -> tuple[bytes, bytes]:
+    """Head and body for a provider with an API of its own. Raises BadRequest for what it cannot do."""
+    outgoing = dialect.request(call.endpoint.name, call.body, name)
+    return target.opening(outgoing.path, outgoing.headers), outgoing.body
 
 
 def _body(call: Call, name: str) -> bytes:

@@ -9,6 +9,8 @@ from typing import final
 import msgspec
 
 from gateway import errors
+from gateway.usage import Usage as CanonicalUsage
+from gateway.usage import from_openai
 from gateway.wire import NULL, Usage, present, read_fault, without_usage
 
 DAMAGED = "The upstream sent an event that is not the JSON it should be"
@@ -57,6 +59,11 @@ class ChatStream:
         self.events = 0  # events with choices: about one per token
         self.usage: Usage | None = None
         self.error: errors.GatewayError | None = None
+
+    @property
+    def reported(self) -> CanonicalUsage | None:
+        """What the upstream says it used."""
+        return None if self.usage is None else from_openai(self.usage)
 
     @property
     def whole(self) -> bool:

@@ -1,33 +1,49 @@
 """What a deployment looks like on the wire, prepared once so that a request only adds its own bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from gateway.catalog import Deployment
+from gateway.dialect import Dialect
+from gateway.errors import BadRequest
 from gateway.pool import Origin, Pool, origin_key
 from gateway.providers import PROVIDERS
 
+IN_PATHS = "/:@!$&()*+,;=~%"
 VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
 class Target(msgspec.Struct, frozen=True):
-    """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt."""
+    """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt.
+
+    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it.
+    """
 
     deployment: Deployment
     origin: Origin
     head: bytes
     where: bytes
+    dialect: Dialect | None = None
+    base: str = ""
+
+    def opening(self, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+        """The head of a request in a dialect. Raises BadRequest: a client's model name may end up in here."""
+        lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers)
+        if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+            raise BadRequest("The request needs a header that cannot be sent")
+        return f"POST {self.base}{quote(path, safe=IN_PATHS + '?')} HTTP/1.1\r\n{lines}".encode() + self.head
 
 
 @final
 class Targets:
     """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes."""
 
-    def __init__(self, pool: Pool, user_agent: str) -> None:
+    def __init__(self, pool: Pool, user_agent: str, dialects: Mapping[str, Dialect]) -> None:
         self._pool = pool
+        self._dialects = dialects
         self._user_agent = user_agent
         self._made: dict[tuple[str, str], Target] = {}
 
@@ -47,22 +63,31 @@ class Targets:
         key = origin_key(deployment.base_url, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
         host = f"[{key.host}]" if ":" in key.host else key.host
         default_port = 443 if key.scheme == "https" else 80
+        base = quote(urlsplit(deployment.base_url).path.rstrip("/"), safe=IN_PATHS)
+        dialect = self._dialects.get(deployment.provider)
         lines = [
-            f"POST {quote(urlsplit(deployment.base_url).path.rstrip('/'), safe='/:@!$&()*+,;=~%')}{path} HTTP/1.1",
+            *(() if dialect is not None else (f"POST {base}{path} HTTP/1.1",)),
             f"host: {host}" if key.port == default_port else f"host: {host}:{key.port}",
             "content-type: application/json",
             f"user-agent: {self._user_agent}",
         ]
         if deployment.api_key:
-            provider = PROVIDERS.get(deployment.provider)
-            plain = provider is not None and provider.auth == "api-key"
-            lines.append(f"api-key: {deployment.api_key}" if plain else f"authorization: Bearer {deployment.api_key}")
+            lines.extend(f"{name.lower()}: {value}" for name, value in self._authorization(deployment, dialect))
         lines.extend(f"{name.lower()}: {value}" for name, value in deployment.headers)
         for line in lines:
             if "\r" in line or "\n" in line:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
         head = "".join(line + "\r\n" for line in lines).encode("latin-1")
-        return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1))
+        return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base)
+
+    def _authorization(self, deployment: Deployment, dialect: Dialect | None) -> tuple[tuple[str, str], ...]:
+        secret = deployment.api_key or ""
+        if dialect is not None:
+            return dialect.authorization(secret)
+        provider = PROVIDERS.get(deployment.provider)
+        if provider is not None and provider.auth == "api-key":
+            return (("api-key", secret),)
+        return (("authorization", f"Bearer {secret}"),)
 
 
 def where(model: str, deployment: str, attempts: int) -> bytes:

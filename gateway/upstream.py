@@ -7,7 +7,7 @@ Between pieces the socket is paused once `HIGH_WATER` bytes wait, so a slow clie
 import asyncio
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, final
 
 import httptools
@@ -197,6 +197,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def header(self, name: bytes) -> bytes | None:
         return self._fields.get(name)
+
+    @property
+    def fields(self) -> Mapping[bytes, bytes]:
+        """The answer's header, names in lower case."""
+        return self._fields
 
     def release(self) -> None:
         """Gives the connection back; it is closed unless the answer ended cleanly and the upstream keeps it open."""

@@ -1,10 +1,11 @@
 """Every attempt that an upstream may have seen is settled once, by itself; the client's sum is the sum of them."""
 
 from tests.fixtures.deployments import Routes, price, said
+from tests.fixtures.server import Json
 from tests.upstream.behaviour import Behaviour
 
 GOOD = Behaviour(text="fine", prompt_tokens=7, completion_tokens=3)
-SENT = {"max_tokens": 50}
+SENT: Json = {"max_tokens": 50}
 
 
 def test_a_refusal_costs_nothing_and_has_its_own_entry(routes: Routes) -> None:

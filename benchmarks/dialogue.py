@@ -3,7 +3,16 @@
 import json
 from typing import Literal
 
-Load = Literal["plain", "paced", "flood"]  # an answer in one piece; a chunk every 10 ms; chunks as fast as they go
+# An answer in one piece, for a key with a budget and two limits; the same for keys with no account, one and eight of them;
+# a stream with a chunk every 10 ms; one with chunks as fast as they go.
+Load = Literal["plain", "free", "one", "eight", "paced", "flood"]
+Route = Literal["plain", "paced", "flood"]
+
+
+def route(load: Load) -> Route:
+    """The model and the upstream behind a load."""
+    return load if load == "paced" or load == "flood" else "plain"  # noqa: PLR1714 the type is narrowed by this form alone
+
 
 TARGET_MODEL = "gpt-4o-mini"
 CHUNKS = 50

@@ -90,9 +90,11 @@ def _time_start(folder: Path, ports: Upstreams, python: Path) -> float:
 
 def _check(target: Target, ports: Upstreams) -> None:
     """Before anything is timed: the right answer, a refusal of a wrong key, whole streams."""
-    status, body = target.ask("plain", target.key)
-    if status != 200 or json.loads(body) != json.loads(dialogue.answer()):
-        raise WrongAnswer(f"{target.name} does not pass the answer on: {status} {body!r}")
+    plain: tuple[Load, ...] = ("plain", *target.keys)
+    for load in plain:
+        status, body = target.ask(load, target.key_for(load))
+        if status != 200 or json.loads(body) != json.loads(dialogue.answer()):
+            raise WrongAnswer(f"{target.name} does not pass the answer on: {status} {body!r}")
     status, body = target.ask("plain", "sk-wrong")
     if status != 401:
         raise WrongAnswer(f"{target.name} lets a wrong key in: {status} {body!r}")
@@ -153,9 +155,10 @@ def _generate(target: Target, cell: Cell) -> dict[str, float]:
     connections, seconds = cell.connections, cell.seconds
     path = target.path(cell.load)
     command: list[str] = ["taskset", "-c", str(targets.LOAD_CORE)]
-    if cell.load == "plain":
+    route, key = dialogue.route(cell.load), target.key_for(cell.load)
+    if route == "plain":
         url = f"http://127.0.0.1:{target.port}{path}"
-        body = dialogue.request_body(cell.load, stream=False).decode()
+        body = dialogue.request_body(route, stream=False).decode()
         command += [
             "wrk",
             "-t1",
@@ -166,10 +169,10 @@ def _generate(target: Target, cell: Cell) -> dict[str, float]:
             "-s",
             str(_HERE / "chat.lua"),
         ]
-        command += [url, "--", target.key, body]
+        command += [url, "--", key, body]
     else:
         module = [sys.executable, "-m", "benchmarks.stream_load"]
-        command += [*module, str(target.port), path, target.key, cell.load, str(connections), str(seconds)]
+        command += [*module, str(target.port), path, key, route, str(connections), str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
@@ -208,6 +211,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--write wants the rows with 32 connections, plain and streamed")
     seconds = options.seconds
     options.cells = [Cell("plain", connections, seconds) for connections in options.connections]
+    accounts: tuple[Load, ...] = ("free", "one", "eight")
+    options.cells += [Cell(load, 32, seconds) for load in accounts if 32 in options.connections]
     options.cells += [Cell("paced", connections, seconds) for connections in options.streams]
     options.cells += [Cell("flood", connections, seconds) for connections in options.streams]
     return options

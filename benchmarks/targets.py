@@ -4,21 +4,22 @@ import json
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Literal
 
 from benchmarks import dialogue
-from benchmarks.dialogue import Load
+from benchmarks.dialogue import Load, Route
 from benchmarks.process import Server, call, free_port
 
 GATEWAY_CORE = 0
 LOAD_CORE = 1
 
 _CONFIGURATIONS = Path(__file__).parent / "nginx"
+_BUDGET: Mapping[str, object] = {"limit_usd": 10**6, "period": "month"}
 _UPSTREAM_KEY = "sk-upstream"
 
 
@@ -32,25 +33,35 @@ class Upstreams:
     stream_port: int
 
     def port(self, load: Load) -> int:
-        return self.plain_port if load == "plain" else self.stream_port
+        return self.plain_port if dialogue.route(load) == "plain" else self.stream_port
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running system. `key` is one that it accepts."""
+    """A running system. `key` is one that it accepts; `keys` are others, for the loads that are about them."""
 
     name: Literal["nginx", "penstock"]
     server: Server
     port: int
     key: str
+    keys: Mapping[Load, str] = field(default_factory=dict)
+
+    def key_for(self, load: Load) -> str:
+        return self.keys.get(load, self.key)
 
     def path(self, load: Load) -> str:
         """nginx finds the upstream by the path, Penstock by the model."""
-        return f"/{load}/v1/chat/completions" if self.name == "nginx" else "/v1/chat/completions"
+        return f"/{dialogue.route(load)}/v1/chat/completions" if self.name == "nginx" else "/v1/chat/completions"
 
     def ask(self, load: Load, key: str) -> tuple[int, bytes]:
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        return call(self.port, "POST", self.path(load), dialogue.request_body(load, stream=load != "plain"), headers)
+        return call(
+            self.port,
+            "POST",
+            self.path(load),
+            dialogue.request_body(dialogue.route(load), stream=load in ("paced", "flood")),
+            headers,
+        )
 
 
 @contextmanager
@@ -86,15 +97,53 @@ def nginx(folder: Path, ports: Upstreams) -> Iterator[Target]:
 
 @contextmanager
 def penstock(folder: Path, ports: Upstreams, python: Path, *, records: bool = True) -> Iterator[Target]:
-    """With a virtual key made over the admin API, so that the measured key check is the real one."""
     port, admin_key = free_port(), secrets.token_urlsafe(32)
     with penstock_server(folder, ports, python, port, admin_key, core=GATEWAY_CORE, records=records) as server:
         server.wait_ready(port, "/health/ready")
-        headers = {"authorization": f"Bearer {admin_key}", "content-type": "application/json"}
-        status, body = call(port, "POST", "/admin/v1/keys", b'{"name": "benchmark"}', headers)
+        keys = _Keys(port, admin_key)
+        yield Target(
+            "penstock", server, port, keys.usual(), {"free": keys.free(), "one": keys.one(), "eight": keys.eight()}
+        )
+
+
+class _Keys:
+    """Virtual keys made over the admin API, so that what is measured binds as it does for users. No amount runs out here."""
+
+    def __init__(self, port: int, admin_key: str) -> None:
+        self._port = port
+        self._headers = {"authorization": f"Bearer {admin_key}", "content-type": "application/json"}
+
+    def usual(self) -> str:
+        """A budget, requests and tokens per minute."""
+        return self._key(budget=_BUDGET, limits={"rpm": 10**9, "tpm": 10**12})
+
+    def free(self) -> str:
+        return self._key()
+
+    def one(self) -> str:
+        return self._key(budget=_BUDGET)
+
+    def eight(self) -> str:
+        """A budget on each of eight scopes that a request has."""
+        org = self._made("orgs", name="org")["id"]
+        team = self._made("teams", name="team", org_id=org)["id"]
+        user = self._made("users", email="someone@example.com", org_id=org, team_id=team)["id"]
+        scopes = [("org", org, ""), ("team", team, ""), ("user", user, ""), ("customer", "*", org)]
+        scopes += [("model", "plain", org), ("provider", "openai", org)]
+        for kind, scoped, within in scopes:
+            self._made("budgets", scope={"kind": kind, "id": scoped, "within": within}, **_BUDGET)
+        self._made("budgets", scope={"kind": "team", "id": team}, limit_usd=10**6, period="day")
+        return self._key(team_id=team, user_id=user, budget=_BUDGET)
+
+    def _key(self, **fields: object) -> str:
+        return str(self._made("keys", name="benchmark", **fields)["key"])
+
+    def _made(self, what: str, **fields: object) -> dict[str, str]:
+        status, body = call(self._port, "POST", f"/admin/v1/{what}", json.dumps(fields).encode(), self._headers)
         if status != 201:
-            raise RuntimeError(f"no key: {status} {body!r}")
-        yield Target("penstock", server, port, json.loads(body)["key"])
+            raise RuntimeError(f"no {what}: {status} {body!r}")
+        made: dict[str, str] = json.loads(body)
+        return made
 
 
 def penstock_server(
@@ -108,9 +157,9 @@ def penstock_server(
     records: bool = True,
 ) -> Server:
     """Just started, not yet ready. JSON is YAML too."""
-    loads: tuple[Load, ...] = ("plain", "paced", "flood")
+    routes: tuple[Route, ...] = ("plain", "paced", "flood")
     configuration = folder / "penstock.yaml"
-    models = [_model(load, ports) for load in loads]
+    models = [_model(route, ports) for route in routes]
     configuration.write_text(json.dumps({"models": models, "records": {"enabled": records}}))
     data = folder / "data"
     return Server(
@@ -121,16 +170,16 @@ def penstock_server(
     )
 
 
-def _model(load: Load, ports: Upstreams) -> dict[str, object]:
+def _model(route: Route, ports: Upstreams) -> dict[str, object]:
     deployment = {
-        "id": load,
+        "id": route,
         "provider": "openai",
-        "base_url": f"http://127.0.0.1:{ports.port(load)}/{load}/v1",
+        "base_url": f"http://127.0.0.1:{ports.port(route)}/{route}/v1",
         "model": dialogue.TARGET_MODEL,
         "api_key": _UPSTREAM_KEY,
         "price": {"input": 0.15, "output": 0.6},
     }
-    return {"name": load, "deployments": [deployment]}
+    return {"name": route, "deployments": [deployment]}
 
 
 def _nginx(folder: Path, name: str, **values: object) -> list[str | Path]:

@@ -26,6 +26,7 @@ from admin.rest import (
 )
 from admin.rest.budgets import Uses
 from admin.rest.control import Control, permitted
+from admin.rest.deployments import Conditions
 from admin.rest.gate import PREFIX, AdminGate, LastResort
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
@@ -44,10 +45,12 @@ def create_app(
     oidc: "Oidc | None" = None,
     uses: Uses | None = None,
     enforcing: bool = False,
+    conditions: Conditions = lambda _: None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
-    `uses` tells what accounts hold; `enforcing`, whether the data plane holds budgets and limits: if not, none is accepted.
+    `uses` tells what accounts hold; `conditions`, how deployments are.
+    `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = FastAPI(
         title="Penstock",
@@ -75,7 +78,7 @@ def create_app(
         tokens.router(control),
         audit.router(control),
         models.router(control),
-        deployments.router(control),
+        deployments.router(control, conditions),
         requests.router(control),
         spend.router(control),
         config.router(control, version),

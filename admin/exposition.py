@@ -46,6 +46,7 @@ class Exposition:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._requests()
+        yield from self._deployments()
         yield from self._money()
         yield from self._process()
 
@@ -73,6 +74,25 @@ class Exposition:
             ):
                 family.add_metric(key, histogram.cumulative(), histogram.total)
         yield from (requests, tokens, cost, duration, first, overhead)
+
+    def _deployments(self) -> Iterator[Metric]:
+        """Of those that failed of late; the others are well."""
+        state = GaugeMetricFamily(
+            "penstock_breaker_state",
+            "1 for the state that a deployment with recent failures is in, in this process.",
+            labels=("deployment", "state"),
+        )
+        health = self._plane.health
+        for deployment in tuple(health.troubled):
+            condition = health.condition(deployment)
+            if condition is not None:
+                state.add_metric((deployment, condition.state), 1)
+        failures = CounterMetricFamily(
+            "penstock_attempt_failures", "Attempts that failed, by class.", labels=("deployment", "failure")
+        )
+        for place, count in self._metrics.failures.items():
+            failures.add_metric(place, count)
+        yield from (state, failures)
 
     def _money(self) -> Iterator[Metric]:
         books = self._books

@@ -163,6 +163,7 @@ class House:
             oidc=self._logins(),
             uses=uses(self._books),
             enforcing=True,
+            conditions=self._plane.health.condition,
         )
 
     def _logins(self) -> "Oidc | None":

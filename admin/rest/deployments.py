@@ -1,7 +1,9 @@
 """`/admin/v1/deployments`: the places that answer for a model. Secrets go in and are never shown again."""
 
+import time
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AnyHttpUrl, BaseModel, Field
@@ -14,8 +16,11 @@ from gateway import model_store
 from gateway.errors import BadRequest
 from gateway.model_store import DeploymentRecord
 from gateway.providers import EMBEDDED, PROVIDERS
+from gateway.resilience.health import Condition
 from gateway.secret_box import shown
 from gateway.settings import DeploymentSpec, LimitsSpec, Name, PriceSpec, Section
+
+Conditions: TypeAlias = Callable[[str], Condition | None]  # by deployment id
 
 
 class DeploymentBody(DeploymentSpec):
@@ -42,14 +47,28 @@ class DeploymentChangeBody(Section):
     ca_file: str | None = None
 
 
+class HealthView(BaseModel):
+    """What the process that answers has seen of a deployment that failed of late."""
+
+    state: Annotated[str, Field(description="closed, open, half_open, cooling or credentials_refused.")]
+    until: Annotated[datetime | None, Field(description="When it is tried again; null if it may be used now.")]
+    reason: Annotated[str, Field(description="The class of its last failure.")]
+    last_error: str
+    failed_at: datetime
+
+
 class DeploymentView(DeploymentSpec):
-    """`api_key` and the values of headers read `set`, or `${NAME}` where they come from the environment."""
+    """`api_key` and the values of headers read `set`, or `${NAME}` where they come from the environment.
+
+    `health` is null for a deployment that has not failed of late.
+    """
 
     model_name: str
     origin: str
     edited: bool
     created_at: datetime
     updated_at: datetime
+    health: HealthView | None = None
 
 
 class DeploymentDeleted(BaseModel):
@@ -57,7 +76,7 @@ class DeploymentDeleted(BaseModel):
     deleted: Annotated[bool, Field(description="Always true.")] = True
 
 
-def router(control: Control) -> APIRouter:
+def router(control: Control, conditions: Conditions) -> APIRouter:
     routes = APIRouter(prefix="/deployments", tags=["deployments"], route_class=StrictRoute)
 
     @routes.post(
@@ -80,12 +99,12 @@ def router(control: Control) -> APIRouter:
     @routes.get("", summary="List deployments by id", responses=documented())
     async def listed(limit: Limit = 100, after: After = None, model_name: Filter = None) -> ListPage[DeploymentView]:
         found = await control.read(lambda tx: model_store.list_deployments(tx, limit, after, model_name))
-        views = [deployment_view(record) for record in found.data]
+        views = [_with_health(deployment_view(record), conditions) for record in found.data]
         return ListPage[DeploymentView](data=views, has_more=found.next is not None, next=found.next)
 
     @routes.get("/{id:path}", summary="Show a deployment", responses=documented(404))
     async def show(id: Identifier) -> DeploymentView:  # noqa: A002 — the contract's name
-        return await control.read(lambda tx: _show(tx, id))
+        return _with_health(await control.read(lambda tx: _show(tx, id)), conditions)
 
     @routes.patch("/{id:path}", summary="Change a deployment", responses=documented(404))
     async def change(id: Identifier, asker: Asker, body: DeploymentChangeBody) -> DeploymentView:  # noqa: A002 — the contract's name
@@ -132,6 +151,21 @@ def deployment_view(record: DeploymentRecord) -> DeploymentView:
             "updated_at": at(record.updated_at),
         }
     )
+
+
+def _with_health(view: DeploymentView, conditions: Conditions) -> DeploymentView:
+    condition = conditions(view.id)
+    if condition is None:
+        return view
+    now = time.time()
+    health = HealthView(
+        state=condition.state,
+        until=at(now + condition.for_s) if condition.for_s > 0 else None,
+        reason=condition.reason,
+        last_error=condition.last_error,
+        failed_at=at(now - condition.ago_s),
+    )
+    return view.model_copy(update={"health": health})
 
 
 def _show(tx: Connection, id_: str) -> DeploymentView:

@@ -95,7 +95,7 @@ class Breaker:
     def succeeded(self, now: float, began: float) -> None:
         """A call that began at `began` was answered. One that began before the last opening says nothing about now."""
         self._count(now)
-        if self.open_until is not None and began < self._opened_at:
+        if self.open_until is not None and began <= self._opened_at:
             return
         self._row = 0
         self._probing = False

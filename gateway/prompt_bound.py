@@ -10,7 +10,7 @@ from itertools import chain
 
 import msgspec
 
-from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, present
+from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, capped, present
 
 CALL_TOKENS = 512  # what templates and providers put around a prompt by themselves: a system prompt, how to call tools
 IMAGE_TOKENS = 5_000  # the dearest picture of today's large models; gpt-4o-mini alone bills more (48,169)
@@ -63,6 +63,17 @@ def output_bound(request: Request, max_output_tokens: int) -> int:
     named = max(request.max_tokens or 0, request.max_completion_tokens or 0)
     predicted = len(bytes(request.prediction)) if present(request.prediction) else 0
     return (named or max_output_tokens) * (request.n or 1) + predicted
+
+
+def limited(body: bytes, request: Request, held_tokens: int) -> bytes:
+    """The body of a chat that names a limit for its answer: what `output_bound` came to where the client named none.
+
+    A provider that would choose for itself could go beyond what was held. Raises BadRequest.
+    """
+    if not isinstance(request, ChatRequest) or request.max_tokens or request.max_completion_tokens:
+        return body
+    predicted = len(bytes(request.prediction)) if present(request.prediction) else 0
+    return capped(body, request, max(1, (held_tokens - predicted) // (request.n or 1)))
 
 
 def text_only(body: bytes) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, final
 
 import structlog
 
-from gateway import allowance, errors, usage, wire
+from gateway import allowance, errors, prompt_bound, usage, wire
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.dialect import Dialect, Stream
@@ -260,7 +260,11 @@ def _reported(error: errors.GatewayError) -> bool:
 
 def _translated(call: Call, target: Target, dialect: Dialect, name: str) -> tuple[bytes, bytes]:
     """Head and body for a provider with an API of its own. Raises BadRequest for what it cannot do."""
-    outgoing = dialect.request(call.endpoint.name, call.body, name)
+    ticket = call.record.ticket
+    body = call.body
+    if ticket is not None:
+        body = prompt_bound.limited(body, call.request, ticket.offer.need.output_tokens)
+    outgoing = dialect.request(call.endpoint.name, body, name)
     return target.opening(outgoing.path, outgoing.headers), outgoing.body
 
 

@@ -54,7 +54,7 @@ class Dialect(Protocol):
     """Names of the endpoints that it can serve: `chat`, `embeddings`, `completions`."""
 
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
-        """The header lines that carry the key, and the API's version."""
+        """The header lines that carry the key, and the API's version. Without a key, `""`, what is left of them."""
 
     def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
         """An OpenAI request body for the upstream's `model`; whether it streams stands in the body."""

@@ -1,6 +1,7 @@
-"""Who can stand behind a model: the providers that speak OpenAI's dialect, as data that discovery and checks read.
+"""Who can stand behind a model, as data that discovery and checks read.
 
-A row never acts. Another compatible provider is one more row; what behaves differently belongs into an adapter.
+A row never acts. Another provider that speaks OpenAI's API is one more row; those that have one of their own stand in
+`gateway.dialects.registry` as well.
 """
 
 from collections.abc import Mapping

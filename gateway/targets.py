@@ -71,7 +71,7 @@ class Targets:
             "content-type: application/json",
             f"user-agent: {self._user_agent}",
         ]
-        if deployment.api_key:
+        if deployment.api_key or dialect is not None:
             lines.extend(f"{name.lower()}: {value}" for name, value in self._authorization(deployment, dialect))
         lines.extend(f"{name.lower()}: {value}" for name, value in deployment.headers)
         for line in lines:

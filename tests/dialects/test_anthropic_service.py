@@ -67,6 +67,14 @@ def test_a_chat_is_a_message(routes: Routes, client: openai.OpenAI) -> None:
     assert body["system"] == [{"type": "text", "text": "Be brief."}]
 
 
+def test_a_proxy_with_a_key_of_its_own_gets_the_version_alone(routes: Routes) -> None:
+    """It would not be taken for Anthropic's API otherwise."""
+    route = claude(routes, Behaviour(), deployment={"api_key": None})
+    assert routes.ask(route).status_code == 200
+    entry = route.places[0].handle.entries()[-1]
+    assert (entry.header("x-api-key"), entry.header("anthropic-version")) == (None, "2023-06-01")
+
+
 def test_a_stream_is_one_of_chunks(routes: Routes, client: openai.OpenAI) -> None:
     """In any segments; usage only if it was asked for, and in the record all the same."""
     route = claude(routes, Behaviour(text="one two three", segment_bytes=7, crlf=True, heartbeats=2))

@@ -24,12 +24,21 @@ PATH: Final = "/messages"
 DEFAULT_MAX_TOKENS: Final = 4096  # the API wants a limit; the gateway names the one that it holds money for
 LEAST_TOP_P: Final = 0.95  # the least that goes with thinking
 
-TRANSLATED: Final = frozenset(Chat.__struct_fields__)
+TRANSLATED: Final = frozenset(
+    {
+        "betas", "cache_control", "max_completion_tokens", "max_tokens", "messages", "model", "output_config", "parallel_tool_calls",
+        "reasoning_effort", "response_format", "safety_identifier", "service_tier", "stop", "stream", "temperature", "thinking",
+        "tool_choice", "tools", "top_k", "top_p", "user",
+    }
+)  # fmt: skip
 
 # Without effect on the answer: hints to caches, what is kept where, a draft to be faster by, and a seed that promises nothing.
 LEFT_OUT: Final = frozenset(
-    {"metadata", "prediction", "prompt_cache_key", "prompt_cache_retention", "seed", "store", "stream_options"}
-)
+    {
+        "metadata", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "seed", "store",
+        "stream_options",
+    }
+)  # fmt: skip
 
 # What Claude does not have, with the values that ask for nothing. Null never does.
 REFUSED: Final[Mapping[str, tuple[object, ...]]] = {
@@ -40,6 +49,7 @@ REFUSED: Final[Mapping[str, tuple[object, ...]]] = {
     "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"], []),
+    "moderation": (),
     "n": (1,),
     "presence_penalty": (0,),
     "top_logprobs": (0,),

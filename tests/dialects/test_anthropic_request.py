@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from gateway import errors
 from gateway.dialects.anthropic_request import LEFT_OUT, REFUSED, TRANSLATED
@@ -367,6 +368,7 @@ def test_what_claude_cannot_do_is_refused_by_name() -> None:
         "frequency_penalty": -1,
         "audio": {"voice": "x", "format": "wav"},
         "modalities": ["text", "audio"],
+        "moderation": {"model": "omni-moderation-latest"},
         "web_search_options": {},
         "functions": [{"name": "f"}],
         "function_call": "auto",
@@ -395,6 +397,12 @@ def test_the_shape_is_checked_with_its_place() -> None:
     assert (error.code, error.param) == ("missing_required_parameter", "messages[0].content[0].type")
     with pytest.raises(errors.BadRequest):
         DIALECT.request("embeddings", b'{"model": "x", "input": "y"}', NEW)
+
+
+def test_every_field_of_openais_sdk_has_an_answer() -> None:
+    """What it can send is translated, left out or refused by name."""
+    sendable = CompletionCreateParamsBase.__annotations__.keys() | {"stream", "stream_options"}
+    assert sendable - TRANSLATED - LEFT_OUT - REFUSED.keys() == set()
 
 
 def test_the_documentation_has_every_field() -> None:

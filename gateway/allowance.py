@@ -4,7 +4,8 @@ from gateway.scopes import Budget, Limit
 from gateway.shares import Hold, Share
 
 # OpenAI counts requests and tokens; of the token limits the one over both directions is the one that clients plan with.
-NAMES = {"rpm": "requests", "tpm": "tokens"}
+REQUESTS = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
+TOKENS = REQUESTS.replace(b"requests", b"tokens")
 
 
 NANO = 1_000_000_000
@@ -14,34 +15,35 @@ def headers(hold: Hold) -> bytes:
     """Header lines for the accounts that bound a call: of each kind, the one with the least left."""
     if len(hold) == 1 and isinstance(hold[0][0].bound.rule, Budget):  # the usual key: one budget and nothing else
         return b"x-penstock-budget-remaining-usd: %d.%09d\r\n" % divmod(hold[0][0].left, NANO)
-    tightest: dict[str, Share] = {}
+    requests: Share | None = None
+    tokens: Share | None = None
     budget: Share | None = None
     for share, _ in hold:
         rule = share.bound.rule
-        if isinstance(rule, Limit):
-            name = NAMES.get(rule.measure)
-            if name is not None and (name not in tightest or share.left < tightest[name].left):
-                tightest[name] = share
-        elif budget is None or share.left < budget.left:
-            budget = share
-    lines = [_limit(name, share) for name, share in tightest.items()]
+        if isinstance(rule, Budget):
+            if budget is None or share.left < budget.left:
+                budget = share
+        elif rule.measure == "rpm":
+            if requests is None or share.left < requests.left:
+                requests = share
+        elif rule.measure == "tpm" and (tokens is None or share.left < tokens.left):
+            tokens = share
+    lines = b""
+    if requests is not None:
+        lines = REQUESTS % _limit(requests)
+    if tokens is not None:
+        lines += TOKENS % _limit(tokens)
     if budget is not None:
-        usd, rest = divmod(budget.left, NANO)
-        lines.append(f"x-penstock-budget-remaining-usd: {usd}.{rest:09d}\r\n")
-    return "".join(lines).encode()
+        lines += b"x-penstock-budget-remaining-usd: %d.%09d\r\n" % divmod(budget.left, NANO)
+    return lines
 
 
-def _limit(name: str, share: Share) -> str:
-    rate = share.account.rate_per_s
-    missing = max(0, share.account.limit - share.left)
-    reset = duration(missing / rate) if rate > 0 else "0s"
-    rule = share.bound.rule
-    limit = rule.limit if isinstance(rule, Limit) else share.account.limit
-    return (
-        f"x-ratelimit-limit-{name}: {limit}\r\n"
-        f"x-ratelimit-remaining-{name}: {share.left}\r\n"
-        f"x-ratelimit-reset-{name}: {reset}\r\n"
-    )
+def _limit(share: Share) -> tuple[int, int, bytes]:
+    """Limit, what remains of it, and when it is full again."""
+    left, account, rule = share.left, share.account, share.bound.rule
+    missing = account.limit - left
+    reset = duration(missing / account.rate_per_s).encode() if missing > 0 and account.rate_per_s > 0 else b"0s"
+    return (rule.limit if isinstance(rule, Limit) else account.limit), left, reset
 
 
 def duration(seconds: float) -> str:

@@ -98,12 +98,11 @@ class Meter:
         Waits only if this process has not borrowed enough. Raises BudgetExceeded (BudgetShort if a smaller call might fit),
         RateLimited, LimitsUnavailable, Overloaded.
         """
-        needs = self._needs(rules, record, offer.need)
-        if needs:
-            if self._shares.missing(needs):
-                await self._till.fetch(needs)
-            else:
-                self._shares.hold(needs)
+        needs, enough = self._needs(rules, record, offer.need)
+        if enough:
+            self._shares.hold(needs)
+        else:
+            await self._till.fetch(needs)
         ticket = record.ticket = Ticket(needs, offer)
         self.open_holds += 1
         try:
@@ -168,25 +167,30 @@ class Meter:
             record.cost_nanousd = _price(record.ticket, record.usage)
         return record.cost_nanousd
 
-    def _needs(self, rules: Rules, record: Record, need: Need) -> Hold:
+    def _needs(self, rules: Rules, record: Record, need: Need) -> tuple[Hold, bool]:
+        """What every account that binds the call has to set aside, and whether this process has borrowed that much."""
         key = record.key
         if key is None or not rules.families:
-            return ()
+            return (), True
         bound = binding(self._static(rules, key, record), record.user, record.tags)
         if not bound:
-            return ()
+            return (), True
         unix = self._unix()
         needs = []
+        enough = True
+        amounts = need.amounts()
         for one in bound:
             share = self._shares.of(one, unix)
             if share.blocked:
                 raise blocked(share)
-            amount = need.of(one.rule)
-            if one.rule.kind == "bucket" and amount > share.account.limit:
+            amount = amounts[share.counts]
+            if amount > share.account.limit and one.rule.kind == "bucket":
                 amount = share.account.limit  # one call that is larger than a full bucket takes all of it
             if amount:
                 needs.append((share, amount))
-        return tuple(needs)
+                if share.free < amount:
+                    enough = False
+        return tuple(needs), enough
 
     def _static(self, rules: Rules, key: Key, record: Record) -> Static:
         if rules is not self._bindings_of or len(self._bindings) > MAX_BINDINGS:

@@ -7,14 +7,14 @@
 `free + held` is what the lease store knows as lent. Nothing here awaits; `gateway.till` borrows and reports.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import final
 
 import msgspec
 
 from gateway.leases.accounts import Account
-from gateway.scopes import Bound, Budget, Limit, Window, window
+from gateway.scopes import Bound, Budget, Limit, Measure, Window, window
 
 
 @final
@@ -25,6 +25,7 @@ class Share:
         "account",
         "blocked",
         "bound",
+        "counts",
         "free",
         "held",
         "latest",
@@ -37,6 +38,7 @@ class Share:
         "resets_at",
         "settled",
         "sharers",
+        "slots",
         "stale_at",
     )
 
@@ -44,6 +46,8 @@ class Share:
         self.bound = bound
         self.account = account
         self.resets_at = resets_at
+        self.counts = _counts(bound.rule)  # which of a need's amounts
+        self.slots = account.kind == "slots"
         self.free = 0
         self.held = 0
         self.settled = 0
@@ -77,17 +81,15 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int
 
     def of(self, rule: Budget | Limit) -> int:
-        if isinstance(rule, Budget):
-            return self.nanousd
-        match rule.measure:
-            case "rpm" | "rpd" | "parallel":
-                return 1
-            case "tpm":
-                return self.prompt_tokens + self.output_tokens
-            case "input_tpm":
-                return self.prompt_tokens
-            case "output_tpm":
-                return self.output_tokens
+        return self.amounts()[_counts(rule)]
+
+    def amounts(self) -> tuple[int, int, int, int, int]:
+        """By `Share.counts`: money, the call itself, all tokens, those of the prompt, those of the answer."""
+        prompt, output = self.prompt_tokens, self.output_tokens
+        return (self.nanousd, 1, prompt + output, prompt, output)
+
+
+_COUNTS: Mapping[Measure, int] = {"rpm": 1, "rpd": 1, "parallel": 1, "tpm": 2, "input_tpm": 3, "output_tpm": 4}
 
 
 Hold = tuple[tuple[Share, int], ...]
@@ -125,17 +127,22 @@ class Shares:
 
         More may have been used than was held, if an upstream billed more than its worst case: that is charged too.
         """
+        if used is None:
+            for share, held in hold:
+                share.held -= held
+                share.free += held
+            return ()
         charges = []
+        amounts = used.amounts()
         for share, held in hold:
             share.held -= held
-            account = share.account.id
-            if account.startswith("p:") or used is None:
+            if share.slots:
                 share.free += held
                 continue
-            actual = used.of(share.bound.rule)
+            actual = amounts[share.counts]
             share.settled += actual
             share.free += held - actual
-            charges.append((account, actual))
+            charges.append((share.account.id, actual))
         return tuple(charges)
 
     def forget(self, unix: float) -> list[Share]:
@@ -183,6 +190,10 @@ def _amend(share: Share, bound: Bound, unix: float) -> None:
     share.stale_at = inf if share.resets_at is None else share.resets_at
     if isinstance(rule, Budget) and rule.raised is not None and unix < rule.raised.until:
         share.stale_at = min(share.stale_at, rule.raised.until)
+
+
+def _counts(rule: Budget | Limit) -> int:
+    return 0 if isinstance(rule, Budget) else _COUNTS[rule.measure]
 
 
 def _rate(bound: Bound) -> float:

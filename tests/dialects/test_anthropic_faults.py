@@ -1,7 +1,7 @@
 """Anthropic's error answers in OpenAI's terms."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dialects.anthropic_payloads import DIALECT, failure
@@ -64,6 +64,7 @@ def test_each_error_has_its_face(status: int, kind: str, said: str, face: tuple[
     assert found.message == said
 
 
+@settings(deadline=None)
 @given(body=st.one_of(st.binary(max_size=50), st.sampled_from([b"[]", b'{"error":"x"}', b'{"error":{"type":5}}'])))
 def test_an_error_in_another_shape_never_fails(body: bytes) -> None:
     """Proxies answer in their own words."""

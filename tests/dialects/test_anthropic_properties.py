@@ -5,7 +5,7 @@ import re
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import errors
@@ -30,6 +30,7 @@ MESSAGES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=8))
 def test_any_conversation_becomes_turns_that_the_api_takes(messages: list[dict[str, Any]]) -> None:
     """Roles alternate, no block is blank, results stand first and answer to ids that the API takes; nothing said is lost."""
@@ -58,6 +59,7 @@ def test_any_conversation_becomes_turns_that_the_api_takes(messages: list[dict[s
     assert roles[-1] != "assistant" or last["type"] != "text" or last["text"] == last["text"].rstrip()
 
 
+@settings(deadline=None)
 @given(
     noise=st.binary(max_size=60),
     at=st.integers(0, 3000),

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import errors
@@ -54,6 +54,7 @@ def failed_with(data: bytes) -> tuple[errors.GatewayError, bytes]:
 
 
 @pytest.mark.parametrize("name", STREAMS)
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 4000), max_size=40), line_end=st.sampled_from([b"\n", b"\r\n", b"\r"]))
 def test_the_split_of_a_stream_changes_nothing(name: str, cuts: list[int], line_end: bytes) -> None:
     """Not the text, not the events' borders, not the count; for each of the line ends that the format allows."""

@@ -19,9 +19,7 @@ Finding = tuple[KeyPath, str]
 # Contracts of later versions: accepted, so that one file serves both, and named at start. A feature deletes its row.
 NOT_IN_FORCE: tuple[tuple[str, frozenset[str] | None], ...] = (
     ("cache", None),
-    ("models[].strategy", frozenset({"least_busy", "latency", "cost", "usage", "prefix"})),
     ("models[].shadow", None),
-    ("models[].deployments[].limits", None),
 )
 PROVIDERS_OF_LATER_VERSIONS = ("bedrock", "litellm")
 

@@ -99,6 +99,7 @@ class House:
             limits=PoolLimits(connections=settings.upstream.max_connections, idle_s=settings.upstream.idle_s),
             user_agent=settings.upstream.user_agent,
             ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,
+            workers=settings.server.workers,
         )
         vitals = Vitals(
             metrics=metrics,

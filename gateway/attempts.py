@@ -1,7 +1,7 @@
 """One attempt with all that belongs to it: its hold, its deployment's health, its settlement and its line in the record."""
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Coroutine
+from typing import Any, final
 
 import msgspec
 
@@ -10,12 +10,12 @@ from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.journal_records import Try
 from gateway.metering import Meter
+from gateway.planner import Planner
 from gateway.record import Record
 from gateway.relay import Relay
 from gateway.relief import relief
 from gateway.resilience.failures import Failure, failure_of, wait_asked_s
 from gateway.resilience.health import Health
-from gateway.routing import plan
 from gateway.till import BudgetShort
 
 CUTS = 2  # tries to fit an answer into what is left, while others spend it too
@@ -40,7 +40,7 @@ class Attempts:
         relay: Relay,
         meter: Meter,
         health: Health,
-        random: Callable[[], float],
+        planner: Planner,
         now: Callable[[], float],
         failed: Callable[[str, Failure], None],
         attempted: Callable[[Record], None],
@@ -48,21 +48,42 @@ class Attempts:
         self._relay = relay
         self._meter = meter
         self._health = health
-        self._random = random
+        self._planner = planner
         self._now = now
         self._tell_failed = failed
         self._tell_attempted = attempted
 
     def order(self, call: Call) -> tuple[Deployment, ...]:
         """The deployments that may be tried now, best first."""
-        order = plan(call.model, self._random)
-        pinned = call.overrides.deployment
-        if pinned is not None:
-            return tuple(deployment for deployment in order if deployment.id == pinned)
-        return self._health.usable(order) if self._health.troubled else order
+        return self._planner.order(call)
 
-    async def run(self, call: Call, deployment: Deployment) -> Failed | None:
+    def eligible(self, call: Call) -> tuple[Deployment, ...]:
+        """Those that the request may go to at all, well or not. Raises NotFound if there is none."""
+        return self._planner.eligible(call)
+
+    def run(self, call: Call, deployment: Deployment) -> Coroutine[Any, Any, Failed | None]:
         """None if it answered. Raises what stands before any attempt: that it cannot be paid for, or has no price."""
+        if call.model.steered:
+            return self._run_counted(call, deployment)
+        return self._run(call, deployment)
+
+    async def _run_counted(self, call: Call, deployment: Deployment) -> Failed | None:
+        """Where there is a choice or a limit, calls are counted and timed."""
+        try:
+            ticket = self._planner.enter(call, deployment)
+        except errors.Overloaded as full:
+            record = call.record
+            record.deployment, record.provider = deployment.id, deployment.provider
+            return self._noted(record, Failed(deployment, "busy", full, wait_asked_s(full)), 0.0)
+        try:
+            failed = await self._run(call, deployment)
+        except BaseException:
+            self._planner.let_go(call, ticket)
+            raise
+        self._planner.leave(call, ticket, None if failed is None else failed.failure)
+        return failed
+
+    async def _run(self, call: Call, deployment: Deployment) -> Failed | None:
         record = call.record
         record.deployment, record.provider = deployment.id, deployment.provider
         wild = call.match or call.request.model
@@ -109,12 +130,15 @@ class Attempts:
         failure = failure_of(error, sent=record.sent)
         asked_s = wait_asked_s(error)
         self._health.failed(call.model, deployment, failure, error.message, asked_s, began)
-        self._tell_failed(deployment.id, failure)
         record.upstream_s = waited_s + (now - began)
+        return self._noted(record, Failed(deployment, failure, error, asked_s), now - began)
+
+    def _noted(self, record: Record, failed: Failed, seconds: float) -> Failed:
+        self._tell_failed(failed.deployment.id, failed.failure)
         if record.trail is None:
             record.trail = []
-        record.trail.append(_tried(record, failure, now - began))
-        return Failed(deployment, failure, error, asked_s)
+        record.trail.append(_tried(record, failed.failure, seconds))
+        return failed
 
     async def _cut(self, call: Call, deployment: Deployment, wild: str, short: BudgetShort) -> bool:
         """Opens the call with fewer tokens for its answer, where its budgets want that; says whether that helped."""

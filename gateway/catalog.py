@@ -4,7 +4,7 @@ Values only, compiled once per configuration revision, so that a request reads a
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,6 +13,7 @@ from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
 
 Strategy = Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"]
+Affinity = Literal["none", "session", "user"]
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -26,6 +27,29 @@ class Timeouts(msgspec.Struct, frozen=True):
     stall_s: float = 60.0
     total_s: float = 600.0
     attempt_s: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a deployment takes, of all processes together: requests and tokens per minute, calls at the same time."""
+
+    rpm: int | None = None
+    tpm: int | None = None
+    parallel: int | None = None
+
+
+class When(msgspec.Struct, frozen=True):
+    """Which requests a deployment is for: with any of the tags, of keys with one of the values of each metadata, bound to the region."""
+
+    tags: frozenset[str] = frozenset()
+    metadata: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    region: str | None = None
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """A share of a model's calls is also sent to another model, whose answers nobody gets."""
+
+    model: str
+    share: float
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -48,14 +72,34 @@ class Deployment(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     verify_tls: bool = True
     ca_file: str | None = None
+    limits: Limits | None = None
+    when: When | None = None
+    region: str | None = None  # where it runs
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""
         return f"Deployment(id={self.id!r}, provider={self.provider!r}, base_url={self.base_url!r}, target={self.target!r})"
 
 
+class Hedge(msgspec.Struct, frozen=True):
+    """A second attempt elsewhere for a call that has no answer after `after_s`, for at most `max_share` of a model's calls."""
+
+    after_s: float
+    max_share: float = 0.1
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """A GET that finds out whether a deployment is well, every `interval_s`. `path` stands behind its base URL."""
+
+    interval_s: float
+    path: str = "/models"
+
+
 class Model(msgspec.Struct, frozen=True):
-    """What a client asks for by name. `created` is Unix seconds, as `/v1/models` shows it."""
+    """What a client asks for by name or alias. `created` is Unix seconds, as `/v1/models` shows it.
+
+    `admitted_by`: what in a key's allow-list admits it beside the name that was asked for: its own name, `group:<name>` for its groups.
+    """
 
     name: str
     deployments: tuple[Deployment, ...]
@@ -65,9 +109,28 @@ class Model(msgspec.Struct, frozen=True):
     content_fallbacks: tuple[str, ...] = ()
     retries: Retries = Retries()
     breaker: Thresholds = Thresholds()
+    heartbeat_s: float | None = None
+    continue_streams: bool = False
+    hedge: Hedge | None = None
+    health: Probe | None = None
     timeouts: Timeouts = Timeouts()
     created: int = 0
     owned_by: str = "penstock"
+    affinity: Affinity = "session"
+    aliases: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    shadow: Shadow | None = None
+    steered: bool = (
+        False  # set by itself: there is something to decide, with several deployments or one that is not for every call
+    )
+
+    def __post_init__(self) -> None:
+        steered = len(self.deployments) != 1 or not _plain(self.deployments[0])
+        msgspec.structs.force_setattr(self, "steered", steered)
+
+    @property
+    def admitted_by(self) -> tuple[str, ...]:
+        return (self.name, *(f"group:{group}" for group in self.groups))
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -75,12 +138,16 @@ class Catalog(msgspec.Struct, frozen=True):
 
     models: Mapping[str, Model]
     wildcards: tuple[tuple[str, Model], ...] = ()
+    aliases: Mapping[str, Model] = {}
 
     def find(self, name: str) -> tuple[Model, str] | None:
-        """The model for a client's name and what its `*` matched (empty for an exact name)."""
+        """The model for a client's name and what its `*` matched: empty for an exact name, the model's own name for an alias."""
         model = self.models.get(name)
         if model is not None:
             return model, ""
+        model = self.aliases.get(name)
+        if model is not None:
+            return model, model.name
         for prefix, wild in self.wildcards:
             if name.startswith(prefix) and len(name) > len(prefix):
                 return wild, name[len(prefix) :]
@@ -92,4 +159,8 @@ def compile_catalog(models: Iterable[Model]) -> Catalog:
     every = tuple(models)
     exact = {model.name: model for model in every if not model.name.endswith("*")}
     wild = sorted(((model.name[:-1], model) for model in every if model.name.endswith("*")), key=lambda w: -len(w[0]))
-    return Catalog(exact, tuple(wild))
+    return Catalog(exact, tuple(wild), {alias: model for model in every for alias in model.aliases})
+
+
+def _plain(deployment: Deployment) -> bool:
+    return deployment.limits is None and deployment.when is None and deployment.region is None

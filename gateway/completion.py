@@ -141,7 +141,7 @@ def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, st
     if found is None:
         raise errors.NotFound(f"The model '{name}' does not exist; GET /v1/models lists what does", param="model")
     key = record.key
-    if key is not None and (key.models is not None or key.models_above) and not key.may_use(name):
+    if key is not None and (key.models is not None or key.models_above) and not key.may_use(name, found[0].admitted_by):
         raise errors.AccessDenied(f"This key may not use the model '{name}'", param="model")
     return found
 

@@ -7,16 +7,20 @@ ends at the call's one deadline. If nothing answers, the client is told the firs
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Literal, final
 
 import msgspec
 
-from gateway import errors
+from gateway import errors, wire
 from gateway.attempts import Attempts, Failed
 from gateway.call import Call
 from gateway.catalog import Deployment
+from gateway.continuation import resumed
+from gateway.heartbeat import Heartbeat
+from gateway.prompt_bound import surely_too_long
 from gateway.resilience.backoff import Retries
+from gateway.resilience.failures import BREAKS, Failure
 from gateway.resilience.fallbacks import Chain
 from gateway.resilience.health import Health
 from gateway.resilience.rounds import Rounds
@@ -28,7 +32,7 @@ Order = Sequence[Deployment]
 class _Course:
     """A call that does not go straight. `first` is its first failure, `home` what the record said by then."""
 
-    __slots__ = ("call", "chain", "first", "home", "named", "relief")
+    __slots__ = ("call", "chain", "first", "home", "named", "relief", "why")
 
     def __init__(self, call: Call) -> None:
         record = call.record
@@ -37,6 +41,7 @@ class _Course:
         self.relief = record.relief
         self.chain = Chain(call.model.name, call.overrides.fallbacks)
         self.first: Failed | None = None
+        self.why: str | None = None  # another model was asked
         self.home = record.model, record.metric_model, record.deployment, record.provider
 
     def note(self, failed: Failed) -> None:
@@ -63,8 +68,24 @@ class Dispatch:
         self._random = random
         self._now = now
 
-    async def answer(self, call: Call) -> None:
+    def answer(self, call: Call) -> Coroutine[None, None, None]:
         """Raises the first error if nothing answers, and BudgetShort if not even the first attempt can be paid for."""
+        if call.model.heartbeat_s is not None and call.record.stream:
+            return self._beating(call, call.model.heartbeat_s)
+        return self._answer(call)
+
+    async def _beating(self, call: Call, every_s: float) -> None:
+        heart = Heartbeat(call.exchange, call.record, every_s)
+        heart.start()
+        try:
+            await self._answer(call)
+        finally:
+            heart.stop()
+
+    async def _answer(self, call: Call) -> None:
+        if call.model.context_fallbacks and _too_long(call):
+            await self._go_on(_Course(call), (), None, "context")
+            return
         order = self._attempts.order(call)
         failed = None
         if order:
@@ -73,8 +94,10 @@ class Dispatch:
                 return
         await self._go_on(_Course(call), order, failed)
 
-    async def _go_on(self, course: _Course, order: Order, failed: Failed | None) -> None:
-        """After a first failure, or where no deployment is usable."""
+    async def _go_on(
+        self, course: _Course, order: Order, failed: Failed | None, why: Failure | Literal["unhealthy"] = "unhealthy"
+    ) -> None:
+        """After a first failure, or where no deployment is usable. `why` there is none, if there is none."""
         call = course.call
         while True:
             if order:
@@ -82,8 +105,10 @@ class Dispatch:
                 if failed is None:
                     return
                 if call.record.first_token_at is not None:  # the client has seen a part of this answer
-                    raise failed.error
-            order = self._turn(course, failed)
+                    await self._continue(call, failed)
+                    return
+                why = failed.failure
+            order = self._turn(course, failed, why)
             if not order:
                 break
             failed = None
@@ -134,13 +159,28 @@ class Dispatch:
     def _best_of(self, call: Call, rounds: Rounds) -> Order:
         """What is usable by now of what may be tried again; where nothing is, the one that is to be well first."""
         return rounds.repeatable(self._attempts.order(call)) or (
-            self._health.least_bad(rounds.repeatable(call.model.deployments)),
+            self._health.least_bad(rounds.repeatable(self._attempts.eligible(call))),
         )
 
-    def _turn(self, course: _Course, failed: Failed | None) -> Order:
+    async def _continue(self, call: Call, broken: Failed) -> None:
+        """Has the rest of a broken stream written elsewhere. Raises its error if that cannot be."""
+        failed = broken
+        for _ in range(_retries(call).attempts):
+            order = self._attempts.order(call) or self._attempts.eligible(call)
+            deployment = next((one for one in order if one.id != failed.deployment.id), order[0])
+            if failed.failure not in BREAKS or self._now() >= call.deadline or not _resume(call, deployment):
+                break
+            self._attempts.split_off(call, failed)
+            again = await self._again(call, deployment)
+            if again is None:
+                return
+            failed = again
+        raise broken.error
+
+    def _turn(self, course: _Course, failed: Failed | None, why: Failure | Literal["unhealthy"]) -> Order:
         """The deployments of the next model that stands in. Without one, and nothing tried yet, the least bad one of the model itself."""
         call = course.call
-        course.chain.failed(call.model, "busy" if failed is None else failed.failure)
+        course.chain.failed(call.model, "busy" if why == "unhealthy" else why)
         while (name := course.chain.next()) is not None:
             found = call.snapshot.catalog.find(name)
             if found is None:
@@ -150,19 +190,43 @@ class Dispatch:
             call.becomes(name, *found)
             order = self._attempts.order(call)
             if order:
-                reason = b"unhealthy" if course.first is None else course.first.failure.encode()
+                course.why = course.why or why
+                reason = course.why.encode()
                 call.record.relief = _without_fallback(course.relief) + b"x-penstock-fallback: %b\r\n" % reason
                 return order
         if course.first is not None or not course.named[1].deployments:
             return ()
         call.becomes(*course.named)
         call.record.relief = course.relief
-        return (self._health.least_bad(call.model.deployments),)
+        return (self._health.least_bad(self._attempts.eligible(call)),)
 
 
 def _retries(call: Call) -> Retries:
     wanted = call.overrides.retries
     return call.model.retries if wanted is None else msgspec.structs.replace(call.model.retries, attempts=wanted)
+
+
+def _too_long(call: Call) -> bool:
+    """Whether no deployment can take this prompt. Where one's size is not known, it is asked."""
+    return all(surely_too_long(call.body, deployment.max_input_tokens) for deployment in call.model.deployments)
+
+
+def _resume(call: Call, deployment: Deployment) -> bool:
+    """Makes the call one for the rest of its answer; says whether there is one to ask for."""
+    continuation = call.continuation
+    text = None if continuation is None else continuation.text()
+    if continuation is None or text is None:
+        return False
+    asked = wire.asked_tokens(call.request)
+    left = None if asked is None else asked - call.record.received
+    if left is not None:
+        if left <= 0:
+            return False
+        call.request = wire.with_cap(call.request, left)
+    continuation.halves += 1
+    continuation.tokens += call.record.received
+    call.body = resumed(continuation.body, text, deployment.provider, left_tokens=left)
+    return True
 
 
 def _without_fallback(relief: bytes) -> bytes:

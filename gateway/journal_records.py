@@ -56,6 +56,15 @@ class Try(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost_nanousd: int | None = None
 
 
+class Routed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was decided about a call. `reason`: why that deployment; versions of a route and of a prompt read `name@3`."""
+
+    reason: str | None = None
+    route_version: str | None = None
+    prompt_version: str | None = None
+    shadow_of: str | None = None  # the request that this one is a copy of
+
+
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     """The end of a call, with everything that its ledger entry and its request record say.
 
@@ -89,6 +98,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     error_code: str | None = None
     reason: Reason = "done"
     trail: tuple[Try, ...] | None = None
+    routed: Routed | None = None
 
 
 class Closed(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):

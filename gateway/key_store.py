@@ -171,7 +171,11 @@ def changed_since(tx: Connection, revision: int) -> list[tuple[bytes, virtual.Ke
     above = keys.outerjoin(orgs, keys.c.org_id == orgs.c.id).outerjoin(teams, keys.c.team_id == teams.c.id)
     query = select(
         keys,
-        *(table.c[name].label(f"{kind}_{name}") for kind, table in _ABOVE for name in ("models", "blocked")),
+        *(
+            table.c[name].label(f"{kind}_{name}")
+            for kind, table in _ABOVE
+            for name in ("models", "blocked", "metadata")
+        ),
     ).select_from(above.outerjoin(users, keys.c.user_id == users.c.id))
     changed = {row.id: row for row in tx.execute(query.where(keys.c.revision > revision))}
     found: list[tuple[bytes, virtual.Key | None]] = []
@@ -214,8 +218,15 @@ def _active(row: Row[Any]) -> virtual.Key:
         user_id=row.user_id,
         routes=None if row.routes is None else tuple(row.routes),
         models_above=tuple(frozenset(models) for models in above),
+        regions=_regions(row.metadata, row.user_metadata, row.team_metadata, row.org_metadata),
         blocked=blocked[0] if blocked else None,
     )
+
+
+def _regions(*metadata: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Every one that is named, so that none undoes another."""
+    named = [one["region"] for one in metadata if one is not None and isinstance(one.get("region"), str)]
+    return tuple(dict.fromkeys(named))
 
 
 def _until(key: virtual.Key, unix: float) -> virtual.Key:

@@ -23,13 +23,17 @@ class Key(msgspec.Struct, frozen=True):
     user_id: str | None = None
     routes: tuple[str, ...] | None = None  # paths such as `/v1/embeddings`, `/v1/audio/*`; None: every one
     models_above: tuple[frozenset[str], ...] = ()  # the allow-lists of its user, team and organisation: all must admit
+    regions: tuple[str, ...] = ()  # where its answers have to come from, by its metadata and that of what it belongs to
     blocked: str | None = None  # who is blocked, for the client to read: `key key_…`, `team team_…`
 
-    def may_use(self, model: str) -> bool:
-        """Whether the allow-list admits a model by its public name; `gpt-*` admits every name with that start."""
-        if self.models is not None and not _admits(self.models, model):
+    def may_use(self, model: str, also: Collection[str] = ()) -> bool:
+        """Whether the allow-lists admit a model by its public name; `gpt-*` admits every name with that start.
+
+        `also` are the model's own name and its groups (`group:cheap`), as they have to stand in a list.
+        """
+        if self.models is not None and not _admits(self.models, model, also):
             return False
-        return all(_admits(allowed, model) for allowed in self.models_above)
+        return all(_admits(allowed, model, also) for allowed in self.models_above)
 
     def may_call(self, path: str) -> bool:
         """Whether the allow-list admits a route by its path."""
@@ -51,5 +55,7 @@ def hint(secret: str) -> str:
     return f"{PREFIX}…{secret[-4:]}"
 
 
-def _admits(allowed: Collection[str], name: str) -> bool:
-    return name in allowed or any(entry.endswith("*") and name.startswith(entry[:-1]) for entry in allowed)
+def _admits(allowed: Collection[str], name: str, also: Collection[str] = ()) -> bool:
+    if name in allowed or any(one in allowed for one in also):
+        return True
+    return any(entry.endswith("*") and name.startswith(entry[:-1]) for entry in allowed)

@@ -1,6 +1,5 @@
 """`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape."""
 
-from collections.abc import Callable
 from typing import final
 from urllib.parse import unquote_to_bytes
 
@@ -10,6 +9,7 @@ from gateway import errors
 from gateway.authentication import Authenticator
 from gateway.catalog import Model
 from gateway.http_exchange import JSON_HEAD, HttpExchange
+from gateway.keys import Key
 from gateway.snapshot import Current
 
 PREFIX = b"/v1/models/"
@@ -26,34 +26,30 @@ class Listing:
     async def every(self, exchange: HttpExchange) -> None:
         """The list, sorted by name."""
         try:
-            may_use = self._permission(exchange)
+            key = self._key(exchange)
         except errors.GatewayError as error:
             exchange.fail(error)
             return
         catalog = self._current.snapshot.catalog
-        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
-        rows = [_row(model, model.name) for model in sorted(models, key=_name) if may_use(model.name)]
+        named = {**{model.name: model for _, model in catalog.wildcards}, **catalog.aliases, **catalog.models}
+        rows = [_row(named[name], name) for name in sorted(named) if key.may_use(name, named[name].admitted_by)]
         exchange.respond(200, JSON_HEAD, msgspec.json.encode({"object": "list", "data": rows}))
 
     async def one(self, exchange: HttpExchange) -> None:
         """One model by its name, which may contain slashes."""
         try:
-            may_use = self._permission(exchange)
+            key = self._key(exchange)
             name = unquote_to_bytes(exchange.url.partition(b"?")[0][len(PREFIX) :]).decode("utf-8", "replace")
             found = self._current.snapshot.catalog.find(name)
-            if found is None or not may_use(name):
+            if found is None or not key.may_use(name, found[0].admitted_by):
                 raise errors.NotFound(f"The model '{name}' does not exist", param="model")
         except errors.GatewayError as error:
             exchange.fail(error)
             return
         exchange.respond(200, JSON_HEAD, msgspec.json.encode(_row(found[0], name)))
 
-    def _permission(self, exchange: HttpExchange) -> Callable[[str], bool]:
-        return self._authenticator.caller(self._current.snapshot, exchange.headers).may_use
-
-
-def _name(model: Model) -> str:
-    return model.name
+    def _key(self, exchange: HttpExchange) -> Key:
+        return self._authenticator.caller(self._current.snapshot, exchange.headers)
 
 
 def _row(model: Model, name: str) -> dict[str, object]:

@@ -167,6 +167,10 @@ class Meter:
             record.cost_nanousd = _price(record.ticket, record.usage)
         return record.cost_nanousd
 
+    def price(self, deployment: Deployment, wild: str) -> Price | None:
+        """Of a deployment that has none of its own: of what its wildcard stands for."""
+        return self._prices.quote(deployment, wild).price if "*" in deployment.target else None
+
     def _needs(self, rules: Rules, record: Record, need: Need) -> tuple[Hold, bool]:
         """What every account that binds the call has to set aside, and whether this process has borrowed that much."""
         key = record.key
@@ -274,6 +278,7 @@ def _settled(record: Record, charges: tuple[tuple[str, int], ...]) -> Settled:
         record.error_code,
         _reason(record),
         None if record.trail is None else tuple(record.trail),
+        record.routed,
     )
 
 

@@ -15,10 +15,12 @@ from gateway.dispatch import Dispatch
 from gateway.http_exchange import Route
 from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
+from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
+from gateway.routing.loads import Loads
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Targets
 
@@ -39,12 +41,14 @@ class Plane:
         limits: PoolLimits,
         user_agent: str,
         ca_file: str | None = None,
+        workers: int = 1,
     ) -> None:
         self.pool = Pool(limits, ca_file)
         self._targets = Targets(self.pool, user_agent, dialects)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
+        self.loads = Loads(time.monotonic, meter.price, workers)
         relay = Relay(
             targets=self._targets,
             meter=meter,
@@ -57,7 +61,7 @@ class Plane:
             relay=relay,
             meter=meter,
             health=self.health,
-            random=random.random,
+            planner=Planner(self.health, self.loads, random.random),
             now=time.monotonic,
             failed=recorder.failed,
             attempted=recorder.attempted,
@@ -100,3 +104,4 @@ class Plane:
         alive = {deployment.id: deployment for model in models for deployment in model.deployments}
         self._targets.forget(alive.__contains__)
         self.health.keep(alive)
+        self.loads.keep(alive)

@@ -3,7 +3,7 @@
 from copy import copy
 from typing import TYPE_CHECKING, Final, final
 
-from gateway.journal_records import Try
+from gateway.journal_records import Routed, Try
 from gateway.keys import Key
 from gateway.usage import Source, Usage
 
@@ -35,6 +35,7 @@ class Record:
         "received",
         "refused",
         "relief",
+        "routed",
         "sent",
         "started_at",
         "status",
@@ -77,6 +78,7 @@ class Record:
         self.received = 0  # pieces of an answer that came, about one token each
         self.earlier_nanousd = 0  # what attempts before this one cost, settled under ids of their own
         self.trail: list[Try] | None = None  # every attempt in order, once one has failed
+        self.routed: Routed | None = None  # where there was something to decide
 
     def split_off(self) -> "Record":
         """The attempt that just failed, as a record of its own; this one stands as before it."""

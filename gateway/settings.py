@@ -4,7 +4,7 @@ Pydantic lives here, at the edge; `compile()` turns a specification into the fro
 """
 
 from fractions import Fraction
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,7 @@ from gateway.resilience.breaker import Thresholds
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
+GROUP = "group:"
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
 
 
@@ -124,11 +125,36 @@ class PricingSection(Section):
 
 
 class LimitsSpec(Section):
-    """Per deployment: requests and tokens per minute, calls at the same time."""
+    """Per deployment: requests and tokens per minute, calls at the same time. What is at its limit is passed over."""
 
     rpm: int | None = Field(default=None, gt=0)
     tpm: int | None = Field(default=None, gt=0)
     parallel: int | None = Field(default=None, gt=0)
+
+    def compile(self) -> catalog.Limits:
+        return catalog.Limits(self.rpm, self.tpm, self.parallel)
+
+
+Plain = str | int | float | bool
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class WhenSpec(Section):
+    """Which requests a deployment is for; all that is named must hold.
+
+    `tags`: any of them; `metadata`: of the key, a value or any of a list; `region`: bound to it.
+    """
+
+    tags: tuple[Tag, ...] = ()
+    metadata: dict[str, Plain | tuple[Plain, ...]] = {}
+    region: Name | None = None
+
+    def compile(self) -> catalog.When:
+        def values(value: Any) -> tuple[Any, ...]:
+            return value if isinstance(value, tuple) else (value,)
+
+        metadata = tuple((name, values(value)) for name, value in sorted(self.metadata.items()))
+        return catalog.When(frozenset(self.tags), metadata, self.region)
 
 
 class DeploymentSpec(Section):
@@ -144,6 +170,8 @@ class DeploymentSpec(Section):
     order: int = Field(default=1, ge=1)
     price: PriceSpec | None = None
     limits: LimitsSpec | None = None
+    when: WhenSpec | None = None
+    region: Name | None = None
     max_input_tokens: int | None = Field(default=None, gt=0)
     max_output_tokens: int | None = Field(default=None, gt=0)
     verify_tls: bool = True
@@ -176,6 +204,26 @@ class BreakerSpec(Section):
         )
 
 
+class HedgeSpec(Section):
+    """A second attempt elsewhere for a call without an answer after `after_s`, for at most `max_share` of the calls."""
+
+    after_s: PositiveSeconds
+    max_share: float = Field(default=0.1, gt=0, le=1)
+
+    def compile(self) -> catalog.Hedge:
+        return catalog.Hedge(self.after_s, self.max_share)
+
+
+class ProbeSpec(Section):
+    """A GET to each deployment every `interval_s`; any answer below 500 that is not a refused key says that it is well."""
+
+    interval_s: float = Field(ge=0.1, le=86_400)
+    path: str = Field(default="/models", max_length=200, pattern=r"^/[!-~]*$")
+
+    def compile(self) -> catalog.Probe:
+        return catalog.Probe(self.interval_s, self.path)
+
+
 class TimeoutsSpec(Section):
     connect_s: PositiveSeconds = 5.0
     first_token_s: PositiveSeconds = 60.0
@@ -188,22 +236,44 @@ class TimeoutsSpec(Section):
 
 
 class ShadowSpec(Section):
+    """A share of the calls is copied to another model in the background. Nobody gets those answers, and no client pays for them."""
+
     model: Name
     share: float = Field(gt=0, le=1)
+
+    def compile(self) -> catalog.Shadow:
+        return catalog.Shadow(self.model, self.share)
 
 
 class ModelSpec(Section):
     """What clients ask for. A name that ends in `*` answers for every name with that start."""
 
     name: Name
-    strategy: Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"] = "weighted"
+    aliases: tuple[Name, ...] = ()
+    groups: tuple[Name, ...] = ()
+    strategy: catalog.Strategy = "weighted"
+    affinity: catalog.Affinity = "session"
     deployments: tuple[DeploymentSpec, ...] = ()
     fallbacks: tuple[Name, ...] = ()
     context_fallbacks: tuple[Name, ...] = ()
     content_fallbacks: tuple[Name, ...] = ()
     retries: RetriesSpec = RetriesSpec()
     breaker: BreakerSpec = BreakerSpec()
+    heartbeat_s: float | None = Field(default=None, ge=0.05, le=3600)
+    continue_streams: bool = False
+    hedge: HedgeSpec | None = None
+    health: ProbeSpec | None = None
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
+
+    @model_validator(mode="after")
+    def _names_are_plain(self) -> Self:
+        if self.name.startswith(GROUP) or any(alias.startswith(GROUP) for alias in self.aliases):
+            raise ValueError(f"a name that begins with `{GROUP}` would mean a group in a key's allow-list")
+        if any("*" in alias for alias in self.aliases):
+            raise ValueError("an alias is one name: `*` belongs into the name of a model of its own")
+        if self.aliases and self.name.endswith("*"):
+            raise ValueError("an alias needs a model with one name: a wildcard stands for many")
+        return self

@@ -124,6 +124,9 @@ class SnapshotStore:
             max_output_tokens=spec.max_output_tokens or (entry.max_output_tokens if entry is not None else None),
             verify_tls=spec.verify_tls,
             ca_file=spec.ca_file,
+            limits=None if spec.limits is None else spec.limits.compile(),
+            when=None if spec.when is None else spec.when.compile(),
+            region=spec.region,
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:
@@ -178,8 +181,16 @@ def _model(record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...]) 
         content_fallbacks=spec.content_fallbacks,
         retries=spec.retries.compile(),
         breaker=spec.breaker.compile(),
+        heartbeat_s=spec.heartbeat_s,
+        continue_streams=spec.continue_streams,
+        hedge=None if spec.hedge is None else spec.hedge.compile(),
+        health=None if spec.health is None else spec.health.compile(),
         timeouts=spec.timeouts.compile(),
         created=int(record.created_at),
+        affinity=spec.affinity,
+        aliases=spec.aliases,
+        groups=spec.groups,
+        shadow=None if spec.shadow is None else spec.shadow.compile(),
     )
 
 

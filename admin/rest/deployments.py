@@ -18,7 +18,7 @@ from gateway.model_store import DeploymentRecord
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.resilience.health import Condition
 from gateway.secret_box import shown
-from gateway.settings import DeploymentSpec, LimitsSpec, Name, PriceSpec, Section
+from gateway.settings import DeploymentSpec, LimitsSpec, Name, PriceSpec, Section, WhenSpec
 
 Conditions: TypeAlias = Callable[[str], Condition | None]  # by deployment id
 
@@ -41,6 +41,8 @@ class DeploymentChangeBody(Section):
     order: Annotated[int | None, Field(ge=1)] = None
     price: PriceSpec | None = None
     limits: LimitsSpec | None = None
+    when: WhenSpec | None = None
+    region: Name | None = None
     max_input_tokens: Annotated[int | None, Field(gt=0)] = None
     max_output_tokens: Annotated[int | None, Field(gt=0)] = None
     verify_tls: bool | None = None

@@ -1,7 +1,7 @@
 """`/admin/v1/models`: what clients ask for by name. The same objects as in `penstock.yaml`, with where they came from."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -12,13 +12,16 @@ from admin.rest.deployments import DeploymentView, check_deployment, deployment_
 from admin.rest.errors import documented
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute, at
 from gateway import model_store
+from gateway.catalog import Affinity, Strategy
 from gateway.model_store import DeploymentRecord, ModelRecord
 from gateway.settings import (
     BreakerSpec,
+    HedgeSpec,
     ModelSpec,
     Name,
     PriceSpec,
     PricingSection,
+    ProbeSpec,
     RetriesSpec,
     Section,
     ShadowSpec,
@@ -29,12 +32,19 @@ from gateway.settings import (
 class ModelChangeBody(Section):
     """What is left out stays; null puts the default back. Deployments are changed at `/admin/v1/deployments`."""
 
-    strategy: Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"] | None = None
+    aliases: tuple[Name, ...] | None = None
+    groups: tuple[Name, ...] | None = None
+    strategy: Strategy | None = None
+    affinity: Affinity | None = None
     fallbacks: tuple[Name, ...] | None = None
     context_fallbacks: tuple[Name, ...] | None = None
     content_fallbacks: tuple[Name, ...] | None = None
     retries: RetriesSpec | None = None
     breaker: BreakerSpec | None = None
+    heartbeat_s: Annotated[float | None, Field(ge=0.05, le=3600)] = None
+    continue_streams: bool | None = None
+    hedge: HedgeSpec | None = None
+    health: ProbeSpec | None = None
     timeouts: TimeoutsSpec | None = None
     shadow: ShadowSpec | None = None
     price: PriceSpec | None = None

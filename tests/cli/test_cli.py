@@ -206,8 +206,8 @@ def test_config_check_reports_every_mistake(penstock: Shell) -> None:
 
 def test_config_check_names_what_is_not_in_force(penstock: Shell) -> None:
     """Warnings do not fail the check."""
-    penstock.write("models: [{name: a, shadow: {model: b, share: 0.1}, deployments: [{id: x}]}]\n")
+    penstock.write("cache: {exact: {ttl_s: 60}}\nmodels: [{name: a, deployments: [{id: x}]}]\n")
     done = penstock("config", "check")
     assert done.returncode == 0
-    assert "warning: penstock.yaml:1: accepted, not in force in this version: models[0].shadow" in done.stderr
+    assert "warning: penstock.yaml:1: accepted, not in force in this version: cache" in done.stderr
     assert len(json.loads(penstock("config", "check", "--json").stdout)["warnings"]) == 1

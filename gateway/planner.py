@@ -1,0 +1,107 @@
+"""Plans calls and counts them: the pure plan of `gateway.routing` with this process's loads, health and chance put in."""
+
+from collections.abc import Callable
+from typing import final
+
+import msgspec
+
+from gateway import errors
+from gateway.call import Call
+from gateway.catalog import Deployment
+from gateway.journal_records import Routed
+from gateway.resilience.failures import ANSWERED, Failure
+from gateway.resilience.health import Health
+from gateway.routing.asked import Asked
+from gateway.routing.conditions import admits
+from gateway.routing.loads import Loads, Ticket
+from gateway.routing.plan import plan
+
+REGION = b"x-penstock-region"
+NOTHING = Routed()
+
+
+@final
+class Planner:
+    """One per process. A model with one deployment that takes every call pays for nothing here."""
+
+    def __init__(self, health: Health, loads: Loads, random: Callable[[], float]) -> None:
+        self._health = health
+        self._loads = loads
+        self._random = random
+
+    def order(self, call: Call) -> tuple[Deployment, ...]:
+        """The deployments that may be tried now, best first. Says why in the call's record."""
+        pinned = call.overrides.deployment
+        if pinned is not None:
+            return tuple(deployment for deployment in call.model.deployments if deployment.id == pinned)
+        if not _decides(call):
+            deployments = call.model.deployments
+            return self._health.usable(deployments) if self._health.troubled else deployments
+        chosen = plan(call.model, self._loads, _asked(call), self._random, self._health.usable)
+        if chosen.reason is not None:
+            routed = call.record.routed or NOTHING
+            call.record.routed = msgspec.structs.replace(routed, reason=chosen.reason)
+        return chosen.order
+
+    def eligible(self, call: Call) -> tuple[Deployment, ...]:
+        """Those that the request may go to at all, well or not. Raises NotFound if there is none."""
+        deployments = call.model.deployments
+        if call.overrides.deployment is not None or not _decides(call):
+            return deployments
+        asked = _asked(call)
+        found = tuple(deployment for deployment in deployments if admits(deployment, asked))
+        if not found and deployments:
+            raise errors.NotFound(
+                f"No deployment of '{call.request.model}' is meant for a request with these tags, metadata and region",
+                code="no_matching_deployment",
+            )
+        return found
+
+    def enter(self, call: Call, deployment: Deployment) -> Ticket:
+        """Counts an attempt at a deployment of a steered model. Raises Overloaded where it is at its limit by now."""
+        asked = _asked(call)
+        tokens = asked.prompt_tokens + asked.output_tokens
+        if call.overrides.deployment is None and not self._loads.fits(deployment, tokens):
+            wait_s = self._loads.frees_s(deployment)
+            raise errors.Overloaded(
+                f"Deployment {deployment.id!r} is at its limit",
+                code="deployment_limit",
+                headers=() if wait_s is None else (("retry-after", f"{max(1, round(wait_s))}"),),
+            )
+        return self._loads.begin(deployment, tokens)
+
+    def leave(self, call: Call, ticket: Ticket, failure: Failure | None) -> None:
+        """An attempt that was entered is over."""
+        record = call.record
+        if not record.sent or failure in ANSWERED:
+            self._loads.let_go(ticket, sent=record.sent)
+            return
+        usage = record.usage
+        prompt = None if usage is None else usage.input
+        output = record.received if usage is None else usage.output
+        self._loads.end(ticket, record.first_token_at, prompt, output, ok=failure is None)
+
+    def let_go(self, call: Call, ticket: Ticket) -> None:
+        """It ended without a word about the deployment: the client left, or nothing was sent."""
+        self._loads.let_go(ticket, sent=call.record.sent)
+
+
+def _decides(call: Call) -> bool:
+    key = call.record.key
+    return (
+        call.model.steered or REGION in call.exchange.headers or (key is not None and key.regions != ())
+    )  # what is bound to a region may have nowhere to go
+
+
+def _asked(call: Call) -> Asked:
+    record = call.record
+    key = record.key
+    return Asked(
+        call.request,
+        call.body,
+        call.exchange.headers,
+        tags=record.tags or (),
+        metadata=None if key is None else key.metadata,
+        regions=() if key is None else key.regions,
+        wild=call.match,
+    )

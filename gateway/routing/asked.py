@@ -1,0 +1,116 @@
+"""What routing may look at of one request. Nothing is worked out before a strategy wants it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, final
+
+import msgspec
+
+from gateway.catalog import Affinity
+from gateway.routing.rendezvous import fingerprint
+from gateway.wire import ChatRequest, CompletionRequest, Request, asked_tokens
+
+LEAD_BYTES: Final = 2048  # of a prompt: what comes later differs from call to call
+OUTPUT_TOKENS: Final = 256  # of an answer that nobody limits, to compare prices with
+BYTES_PER_TOKEN: Final = 4
+MAX_SESSION_BYTES: Final = 512
+
+_OPENING_ROLES = frozenset(("system", "developer"))
+
+
+class _Texts(msgspec.Struct, gc=False):
+    messages: list[msgspec.Raw] = []
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _CacheKey(msgspec.Struct, gc=False):
+    prompt_cache_key: str | None = None
+
+
+_texts = msgspec.json.Decoder(_Texts)
+_cache_key = msgspec.json.Decoder(_CacheKey)
+
+
+@final
+class Asked:
+    """`regions`: where the answer has to come from, all of them, so that what a client asks for cannot undo what its key says.
+
+    `wild` is what the model's wildcard stands for.
+    """
+
+    __slots__ = ("_body", "_headers", "_request", "metadata", "regions", "tags", "wild")
+
+    def __init__(
+        self,
+        request: Request,
+        body: bytes,
+        headers: Mapping[bytes, bytes],
+        *,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        regions: tuple[str, ...] = (),
+        wild: str = "",
+    ) -> None:
+        self._request = request
+        self._body = body
+        self._headers = headers
+        self.tags = tags
+        self.metadata = metadata or {}
+        self.wild = wild
+        wanted = headers.get(b"x-penstock-region")
+        self.regions = regions if wanted is None else (*regions, wanted.decode("latin-1").strip())
+
+    @property
+    def stream(self) -> bool:
+        return self._request.stream is True
+
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many."""
+        return len(self._body) // BYTES_PER_TOKEN
+
+    @property
+    def output_tokens(self) -> int:
+        """As many as may come, or as usually do."""
+        if not isinstance(self._request, (ChatRequest, CompletionRequest)):
+            return 0
+        return asked_tokens(self._request) or OUTPUT_TOKENS
+
+    def session(self, affinity: Affinity) -> int | None:
+        """What keeps calls together: the client's header, its `prompt_cache_key`, and if wanted its `user`."""
+        if affinity == "none":
+            return None
+        named = self._headers.get(b"x-penstock-session")
+        if named is not None:
+            return fingerprint(named[:MAX_SESSION_BYTES])
+        if b'"prompt_cache_key"' in self._body:
+            key = _read_cache_key(self._body)
+            if key:
+                return fingerprint(key.encode())
+        user = self._request.user if affinity == "user" else None
+        return fingerprint(user.encode()) if user else None
+
+    def lead(self) -> int | None:
+        """The beginning of the prompt, which stays the same while a conversation grows; None where there is none.
+
+        That is everything up to the first message that is not the system's. Engines keep what they made of it (vLLM's prefix cache).
+        """
+        request = self._request
+        if not isinstance(request, (ChatRequest, CompletionRequest)):
+            return None
+        try:
+            texts = _texts.decode(self._body)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        if isinstance(request, CompletionRequest):
+            return fingerprint(bytes(texts.prompt)[:LEAD_BYTES])
+        count = 1
+        while count < len(request.messages) and request.messages[count - 1].role in _OPENING_ROLES:
+            count += 1
+        return fingerprint(b"".join(bytes(message) for message in texts.messages[:count])[:LEAD_BYTES])
+
+
+def _read_cache_key(body: bytes) -> str | None:
+    try:
+        return _cache_key.decode(body).prompt_cache_key
+    except (msgspec.DecodeError, RecursionError):
+        return None

@@ -1,0 +1,237 @@
+"""What this process knows about its deployments' load: calls in flight, how fast they answer, what of their limits is used.
+
+Deployments without a choice and without limits are never noted here.
+"""
+
+from collections.abc import Callable, Mapping
+from math import exp
+from typing import Final, final
+
+import msgspec
+
+from gateway.catalog import Deployment, Limits
+from gateway.pricing import Price
+from gateway.routing.minute import Minute
+from gateway.routing.rendezvous import fingerprint
+
+DECAY_S: Final = 10.0  # after so long, a measurement has lost two thirds of its say
+PROMPT_TOKENS: Final = 20  # reading a prompt takes about as long as writing so many tokens
+CROWDED: Final = 0.9  # of an engine's cache: from here on it puts calls off or throws prefixes away
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """What an inference engine says of itself. `cache_share` is the used part of its KV cache."""
+
+    running: float = 0.0
+    waiting: float = 0.0
+    cache_share: float = 0.0
+
+
+@final
+class Load:
+    """One deployment. Times are seconds; None as long as nothing was measured."""
+
+    __slots__ = (
+        "_measured_at",
+        "engine",
+        "fingerprint",
+        "first_s",
+        "in_flight",
+        "others",
+        "requests",
+        "token_s",
+        "tokens",
+        "tokens_each",
+        "work_s",
+    )
+
+    def __init__(self, id_: str) -> None:
+        self.fingerprint = fingerprint(id_.encode())
+        self.in_flight = 0
+        self.first_s: float | None = None  # until a stream's first token
+        self.token_s: float | None = None  # per token after it
+        self.work_s: float | None = (
+            None  # per token of an answer that did not stream, its prompt counted as PROMPT_TOKENS
+        )
+        self.tokens_each = 0.0  # of an answer
+        self.requests = Minute()
+        self.tokens = Minute()
+        self.engine: Engine | None = None
+        self.others = 0.0  # calls at the engine that are not ours
+        self._measured_at = 0.0
+
+    @property
+    def depth(self) -> float:
+        """Calls that a new one stands beside or behind."""
+        return self.in_flight + self.others
+
+    @property
+    def strain(self) -> float:
+        """1 for an engine that has room, more for one with a queue or a full cache."""
+        engine = self.engine
+        if engine is None:
+            return 1.0
+        strain = 1.0 + engine.waiting / max(1.0, engine.running)
+        return strain * 2.0 if engine.cache_share > CROWDED else strain
+
+    def seconds(self, now: float, tokens: float, *, stream: bool) -> float | None:
+        """How long an answer of so many tokens takes there, without what waits before it; None if nothing is known.
+
+        What was measured is forgotten with time, or whoever was slow once would never be asked again.
+        """
+        streamed = None if self.first_s is None else self.first_s + (self.token_s or 0.0) * tokens
+        whole = None if self.work_s is None else self.work_s * (PROMPT_TOKENS + tokens)
+        known = streamed if (stream and streamed is not None) or whole is None else whole
+        return None if known is None else known * exp((self._measured_at - now) / DECAY_S)
+
+    def measure(self, now: float, elapsed_s: float, first_s: float | None, tokens: int) -> None:
+        """A complete answer. A peak counts at once, what is faster only bit by bit: a slow deployment is left at its first slow answer.
+
+        Finagle's "Peak EWMA". Of an answer that did not stream only the sum is known.
+        """
+        fresh = 1.0 - exp((self._measured_at - now) / DECAY_S)
+        self._measured_at = now
+        if first_s is None:
+            self.work_s = _peak(self.work_s, elapsed_s / (PROMPT_TOKENS + tokens), fresh)
+        else:
+            self.first_s = _peak(self.first_s, first_s, fresh)
+            if tokens > 1:
+                self.token_s = _peak(self.token_s, (elapsed_s - first_s) / (tokens - 1), fresh)
+        if tokens:
+            self.tokens_each += (tokens - self.tokens_each) * (0.1 if self.tokens_each else 1.0)
+
+    def failed(self, now: float, elapsed_s: float) -> None:
+        """That a failed call took long says something, that it was quick does not."""
+        if self.first_s is not None:
+            self.first_s = max(self.first_s, elapsed_s)
+        if self.work_s is not None:
+            self.work_s = max(self.work_s, elapsed_s / (PROMPT_TOKENS + self.tokens_each))
+        self._measured_at = now
+
+    def observe(self, engine: Engine | None) -> None:
+        """What the engine says now; None if it says nothing."""
+        self.engine = engine
+        self.others = max(0.0, engine.running + engine.waiting - self.in_flight) if engine is not None else 0.0
+
+
+def _peak(known: float | None, new: float, fresh: float) -> float:
+    return new if known is None or new > known else known + (new - known) * fresh
+
+
+@final
+class Ticket:
+    """A place at a deployment, for one attempt."""
+
+    __slots__ = ("began", "limited", "load", "tokens")
+
+    def __init__(self, load: Load, began: float, tokens: int, *, limited: bool) -> None:
+        self.load = load
+        self.began = began
+        self.tokens = tokens
+        self.limited = limited
+
+
+@final
+class Loads:
+    """One per process. `now` is a monotonic clock; `sharers`: processes that split a deployment's limits among them.
+
+    `price` knows what a deployment without a price of its own charges for what its wildcard stands for.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], price: Callable[[Deployment, str], Price | None], sharers: int = 1
+    ) -> None:
+        self._now = now
+        self._price = price
+        self._sharers = sharers
+        self._known: dict[str, Load] = {}
+
+    def of(self, deployment: Deployment) -> Load:
+        load = self._known.get(deployment.id)
+        if load is None:
+            load = self._known[deployment.id] = Load(deployment.id)
+        return load
+
+    def used(self, deployment: Deployment) -> float:
+        """The largest used part of any of its limits; 0 where it has none."""
+        limits = deployment.limits
+        if limits is None:
+            return 0.0
+        now, load = self._now(), self.of(deployment)
+        return max(
+            load.in_flight / self._share(limits.parallel) if limits.parallel is not None else 0.0,
+            load.requests.used(now) / self._share(limits.rpm) if limits.rpm is not None else 0.0,
+            load.tokens.used(now) / self._share(limits.tpm) if limits.tpm is not None else 0.0,
+        )
+
+    def fits(self, deployment: Deployment, tokens: int) -> bool:
+        """Whether one more call of about so many tokens is within its limits. One that is larger than a whole minute has it to itself."""
+        limits = deployment.limits
+        if limits is None:
+            return True
+        now, load = self._now(), self.of(deployment)
+        if limits.parallel is not None and load.in_flight >= self._share(limits.parallel):
+            return False
+        if limits.rpm is not None and load.requests.used(now) >= self._share(limits.rpm):
+            return False
+        if limits.tpm is None:
+            return True
+        used = load.tokens.used(now)
+        return not used or used + tokens <= self._share(limits.tpm)
+
+    def frees_s(self, deployment: Deployment) -> float | None:
+        """When a full deployment may have room again; None where that is when a call ends."""
+        limits = deployment.limits or Limits()
+        load, now = self.of(deployment), self._now()
+        waits = [
+            used.frees_s(now)
+            for limit, used in ((limits.rpm, load.requests), (limits.tpm, load.tokens))
+            if limit is not None and used.used(now)
+        ]
+        full = limits.parallel is not None and load.in_flight >= self._share(limits.parallel)
+        return None if full or not waits else max(waits)
+
+    def begin(self, deployment: Deployment, tokens: int) -> Ticket:
+        """A call goes there."""
+        load, now = self.of(deployment), self._now()
+        load.in_flight += 1
+        limited = deployment.limits is not None
+        if limited:
+            load.requests.add(now, 1)
+            load.tokens.add(now, tokens)
+        return Ticket(load, now, tokens, limited=limited)
+
+    def end(self, ticket: Ticket, first_at: float | None, prompt: int | None, output: int, *, ok: bool) -> None:
+        """It is over. `first_at`: when its first token came, if it streamed; `prompt`: tokens, None if nobody knows how many there were."""
+        load, now = ticket.load, self._now()
+        load.in_flight -= 1
+        if prompt is not None and ticket.limited:
+            load.tokens.add(now, prompt + output - ticket.tokens)
+        elapsed_s = now - ticket.began
+        if ok:
+            load.measure(now, elapsed_s, None if first_at is None else max(0.0, first_at - ticket.began), output)
+        else:
+            load.failed(now, elapsed_s)
+
+    def let_go(self, ticket: Ticket, *, sent: bool) -> None:
+        """It ended without a word about the deployment's speed. What was not sent has used nothing."""
+        load = ticket.load
+        load.in_flight -= 1
+        if not sent and ticket.limited:
+            now = self._now()
+            load.requests.add(now, -1)
+            load.tokens.add(now, -ticket.tokens)
+
+    def seconds(self, deployment: Deployment, tokens: float, *, stream: bool) -> float | None:
+        return self.of(deployment).seconds(self._now(), tokens, stream=stream)
+
+    def price(self, deployment: Deployment, wild: str) -> Price | None:
+        return deployment.price or self._price(deployment, wild)
+
+    def keep(self, alive: Mapping[str, Deployment]) -> None:
+        """The configuration changed: what is gone is forgotten."""
+        self._known = {id_: load for id_, load in self._known.items() if id_ in alive}
+
+    def _share(self, limit: int) -> int:
+        """A process's part of a limit, at least one: a limit below the number of processes is passed by that much."""
+        return max(1, limit // self._sharers)

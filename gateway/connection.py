@@ -9,7 +9,6 @@ handed on at its header, body following, to the ASGI side.
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import httptools
@@ -18,8 +17,8 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Signal
-from gateway.http_exchange import HttpExchange, Route
-from gateway.repeated_head import RepeatedHead, learn
+from gateway.http_exchange import HttpExchange
+from gateway.known_request import KnownRequest, learned
 
 if TYPE_CHECKING:  # the listener makes connections; the name is needed for types alone
     from gateway.listener import Listener
@@ -30,7 +29,6 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TCP_CLOSE = 7  # linux/tcp_states.h: the peer reset the connection
 READ_AHEAD = 8  # pipelined requests that wait before reading is paused
 LESSONS = 4  # a client whose heads all differ (a trace id in each) is left to the parser
-REPEATED_BODY_BYTES = 64 * 1024
 PROBE_DELAYS_S = (0.005, 0.02, 0.05)  # then once a second: a reset from this network arrives within a round trip
 
 
@@ -49,16 +47,6 @@ class HttpLimits(msgspec.Struct, frozen=True):
     linger_s: float = 5.0
     linger_bytes: int = 256 * 1024 * 1024
     connections: int = 20_000
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What the last parsed request of a client on a hot route was: the next one is usually the same but for its body."""
-
-    head: RepeatedHead
-    url: bytes
-    method: bytes
-    headers: Mapping[bytes, bytes]
-    route: Route
 
 
 @final
@@ -108,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._pending: deque[HttpExchange] = deque()
         self._headers: list[tuple[bytes, bytes]] = []
         self._fed = 0  # bytes since the last header ended
-        self._known: Known | None = None
+        self._known: KnownRequest | None = None
         self._lessons = LESSONS
         self._refused = False
         self._lingering = False
@@ -325,18 +313,13 @@ class Connection(asyncio.Protocol):
 
     # Private
 
-    def _again(self, known: Known, data: bytes) -> bool:
+    def _again(self, known: KnownRequest, data: bytes) -> bool:
         """Starts a request that needs no parser; False if this is none."""
-        body = known.head.body(data)
-        if body is None or len(body) > REPEATED_BODY_BYTES or len(body) > self._limits.body_bytes or self.closing:
+        if self.closing:
             return False
-        exchange = HttpExchange(self, self.since)
-        exchange.url = known.url
-        exchange.method = known.method
-        exchange.headers = known.headers
-        exchange.route = known.route
-        exchange.complete = True
-        exchange.take(body)
+        exchange = known.again(self, data, self.since, self._limits.body_bytes)
+        if exchange is None:
+            return False
         self._active = exchange
         exchange.start(known.route.handler)
         return True
@@ -345,14 +328,10 @@ class Connection(asyncio.Protocol):
         """Remembers the head of a request on a hot route that arrived whole and alone."""
         if self._building is not None or len(self._pending) != 1:
             return
-        exchange = self._pending[0]
-        route = exchange.route
-        if route is None or not exchange.complete or exchange.close_after or exchange.expects:
-            return
-        head = learn(data, exchange.size)
-        if head is not None:
+        known = learned(self._pending[0], data)
+        if known is not None:
             self._lessons -= 1
-            self._known = Known(head, exchange.url, exchange.method, exchange.headers, route)
+            self._known = known
 
     def _headers_too_large(self) -> errors.GatewayError:
         limits = self._limits

@@ -1,0 +1,45 @@
+"""What the last parsed request of a client on a hot route was: the next one is usually the same but for its body."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.http_exchange import Carrier, HttpExchange, Route
+from gateway.repeated_head import RepeatedHead, learn
+
+BODY_BYTES = (
+    64 * 1024
+)  # larger ones are counted against the memory that all of them may take, and do not come in one segment
+
+
+class KnownRequest(msgspec.Struct, frozen=True):
+    """A request less its body."""
+
+    head: RepeatedHead
+    url: bytes
+    method: bytes
+    headers: Mapping[bytes, bytes]
+    route: Route
+
+    def again(self, carrier: Carrier, data: bytes, started_at: float, limit: int) -> HttpExchange | None:
+        """The whole request in a segment that has this head and a body of up to `limit` bytes; None for any other segment."""
+        body = self.head.body(data)
+        if body is None or len(body) > BODY_BYTES or len(body) > limit:
+            return None
+        exchange = HttpExchange(carrier, started_at)
+        exchange.url = self.url
+        exchange.method = self.method
+        exchange.headers = self.headers
+        exchange.route = self.route
+        exchange.complete = True
+        exchange.take(body)
+        return exchange
+
+
+def learned(exchange: HttpExchange, data: bytes) -> KnownRequest | None:
+    """From a parsed request and the segment that held it and nothing else; None if the next one must not be taken for its like."""
+    route = exchange.route
+    if route is None or not exchange.complete or exchange.close_after or exchange.expects:
+        return None
+    head = learn(data, exchange.size)
+    return None if head is None else KnownRequest(head, exchange.url, exchange.method, exchange.headers, route)

@@ -7,6 +7,7 @@ import msgspec
 
 from gateway import wire
 from gateway.catalog import Model
+from gateway.continuation import Continuation
 from gateway.exchange import Exchange
 from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
@@ -35,6 +36,7 @@ class Call:
 
     __slots__ = (
         "body",
+        "continuation",
         "deadline",
         "endpoint",
         "exchange",
@@ -66,6 +68,7 @@ class Call:
         self.record = record
         self.deadline = record.started_at + model.timeouts.total_s
         self.overrides: Overrides = NONE
+        self.continuation: Continuation | None = None  # of a stream that may go on elsewhere
 
     def becomes(self, name: str, model: Model, match: str) -> None:
         """From here on it is a call of another model, under a name of that one's. Raises BadRequest if the body cannot be rewritten."""

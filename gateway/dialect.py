@@ -24,14 +24,21 @@ class Outgoing(msgspec.Struct, frozen=True):
 class Stream(Protocol):
     """One upstream stream as OpenAI's events: any split of its bytes in, whole events out. `gateway.sse.ChatStream` is the pattern."""
 
-    content: bool
-    """An event with content, a tool call or a finish was seen."""
-    done: bool
-    """The upstream said that it is through."""
-    events: int
-    """Events with content, about one per token."""
-    error: errors.GatewayError | None
-    """Set by the first damaged or failed event; nothing is passed on after it."""
+    @property
+    def content(self) -> bool:
+        """An event with content, a tool call or a finish was seen."""
+
+    @property
+    def done(self) -> bool:
+        """The upstream said that it is through."""
+
+    @property
+    def events(self) -> int:
+        """Events with content, about one per token."""
+
+    @property
+    def error(self) -> errors.GatewayError | None:
+        """Set by the first damaged or failed event; nothing is passed on after it."""
 
     @property
     def reported(self) -> Usage | None:

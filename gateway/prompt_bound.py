@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, capped, present
 
+MOST_BYTES_PER_TOKEN = 8  # English prose has 4 to 5 in today's vocabularies
 CALL_TOKENS = 512  # what templates and providers put around a prompt by themselves: a system prompt, how to call tools
 IMAGE_TOKENS = 5_000  # the dearest picture of today's large models; gpt-4o-mini alone bills more (48,169)
 FILE_TOKENS = 200_000  # a document, video or recording that is only referred to, where the model's context is not known
@@ -74,6 +75,11 @@ def limited(body: bytes, request: Request, held_tokens: int) -> bytes:
         return body
     predicted = len(bytes(request.prediction)) if present(request.prediction) else 0
     return capped(body, request, max(1, (held_tokens - predicted) // (request.n or 1)))
+
+
+def surely_too_long(body: bytes, context_tokens: int | None) -> bool:
+    """Whether a prompt of plain text cannot fit, at more bytes per token than any language has on average; nearer cases are the upstream's."""
+    return context_tokens is not None and len(body) > MOST_BYTES_PER_TOKEN * context_tokens and text_only(body)
 
 
 def text_only(body: bytes) -> bool:

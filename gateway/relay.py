@@ -9,8 +9,9 @@ from typing import Any, Protocol, final
 import structlog
 
 from gateway import allowance, errors, prompt_bound, usage, wire
-from gateway.call import Call
+from gateway.call import CHAT, Call
 from gateway.catalog import Deployment
+from gateway.continuation import MARK, Continuation, continuable
 from gateway.dialect import Dialect, Stream
 from gateway.exchange import Exchange
 from gateway.metering import BYTES_PER_TOKEN, Meter
@@ -137,6 +138,8 @@ class Relay:
             stream = ChatStream(keep_usage=keep_usage)
         else:
             stream = target.dialect.stream(call.endpoint.name, call.request.model, keep_usage=keep_usage)
+        if call.model.continue_streams and call.endpoint is CHAT:
+            stream = _remembered(call, stream)
         try:
             await self._follow(call, stream, target, connection, sent_at)
         except errors.GatewayError as error:
@@ -229,9 +232,12 @@ class Relay:
         """The first content has come: from here on no fallback is possible, so only here the client sees a 200."""
         record = call.record
         record.status = connection.status
-        record.first_token_at = record.finished_at = self._now()
-        head = _answer_head(record, target, b"text/event-stream; charset=utf-8")
-        call.exchange.begin_events(connection.status, head)
+        if record.first_token_at is None:
+            record.first_token_at = record.finished_at = self._now()
+            head = _answer_head(record, target, b"text/event-stream; charset=utf-8")
+            call.exchange.begin_events(connection.status, head)
+        else:
+            call.exchange.send(MARK)
         call.exchange.send(opening)
 
     async def _run_local(self, call: Call, deployment: Deployment) -> None:
@@ -248,6 +254,15 @@ class Relay:
         record.status = 200
         record.finished_at = self._now()
         call.exchange.respond(200, _answer_head(record, None, b"application/json"), body)
+
+
+def _remembered(call: Call, stream: Stream) -> Stream:
+    """The same stream, whose events are kept for the case that it breaks."""
+    if call.continuation is None:
+        if not continuable(call.body):
+            return stream
+        call.continuation = Continuation(call.body)
+    return call.continuation.following(stream)
 
 
 def _reported(error: errors.GatewayError) -> bool:

@@ -26,6 +26,9 @@ FREE: Final = frozenset[Failure](
     ("connect", "credentials", "busy", "unfit")
 )  # no work was done, so another place costs nothing
 NO_USE_REPEATING: Final = frozenset[Failure](("credentials", "unfit"))  # at the same deployment
+BREAKS: Final = frozenset[Failure](
+    ("timeout", "overloaded", "server", "cut", "malformed")
+)  # ends of streams that may be continued
 SAYS_NOTHING: Final = frozenset[Failure](("busy", "unfit"))  # about the deployment
 ANSWERED: Final = frozenset[Failure](("context", "content", "client"))  # the deployment did its work: it is well
 

@@ -20,7 +20,8 @@ def health(routes: Routes, route: Route, number: int = 0) -> Json:
 
 def test_a_deployment_that_keeps_failing_is_left_alone_and_comes_back_by_one_probe(routes: Routes) -> None:
     """Three failures open it; while it is open nothing goes there; then one call does, and if that is answered, all do."""
-    route = routes((DOWN, DOWN, DOWN, Behaviour(text="back", headers_after_s=0.3)), GOOD, breaker=BREAKER)
+    slow = {**BREAKER, "open_s": 4, "max_open_s": 4}
+    route = routes((DOWN, DOWN, DOWN, Behaviour(text="back", headers_after_s=0.5)), GOOD, breaker=slow)
     for _ in range(8):
         assert said(routes.ask(route)) == "fine"
     assert route.asked == [3, 8]
@@ -31,8 +32,10 @@ def test_a_deployment_that_keeps_failing_is_left_alone_and_comes_back_by_one_pro
     assert f'penstock_breaker_state{{deployment="{route.places[0].id}",state="open"}} 1.0' in metrics
     assert f'penstock_attempt_failures_total{{deployment="{route.places[0].id}",failure="server"}} 3.0' in metrics
 
-    time.sleep(0.65)
-    assert health(routes, route)["state"] == "half_open"
+    deadline = time.monotonic() + 10
+    while health(routes, route)["state"] != "half_open":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     with ThreadPoolExecutor(6) as pool:
         answers = sorted(said(answer) for answer in pool.map(lambda _: routes.ask(route), range(6)))
     assert answers == ["back", *["fine"] * 5]  # one probe, however many come at once

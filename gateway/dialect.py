@@ -66,8 +66,11 @@ class Dialect(Protocol):
     def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
         """An OpenAI request body for the upstream's `model`; whether it streams stands in the body."""
 
-    def answer(self, endpoint: str, body: bytes, model: str) -> tuple[bytes, Usage | None]:
-        """A complete 2xx answer as OpenAI's, and its usage. `model` is the name that the client used. UpstreamError if it is damaged."""
+    def answer(self, endpoint: str, body: bytes, model: str, asked: bytes = b"") -> tuple[bytes, Usage | None]:
+        """A complete 2xx answer as OpenAI's, and its usage. UpstreamError if it is damaged.
+
+        `model` is the name that the client used, `asked` its request, for what depends on that.
+        """
 
     def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream: ...
 

@@ -54,7 +54,7 @@ _EVERY = (
     Provider(
         "gemini",
         "google",
-        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "https://generativelanguage.googleapis.com/v1beta",
         env="GEMINI_API_KEY",
         wildcards=("gemini-*",),
         example="gemini-2.5-flash",

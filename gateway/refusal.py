@@ -1,5 +1,7 @@
 """What an upstream's refusal means for the client: its own fault is passed on, ours and the upstream's become 502 to 504."""
 
+import math
+
 from gateway import errors
 from gateway.targets import Target
 from gateway.upstream import UpstreamConnection
@@ -7,6 +9,7 @@ from gateway.wire import read_fault
 
 PASSED_ON = frozenset((400, 404, 409, 413, 415, 422, 429))
 KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
+OURS = frozenset(("authentication_error", "insufficient_quota"))  # some say 400 where it is the key that is wrong
 
 
 def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayError:
@@ -20,11 +23,13 @@ def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayErr
         for name in KEPT_HEADERS
         if (value := connection.header(name)) is not None
     )
+    if not headers and fault.retry_after_s is not None:
+        headers = (("retry-after", str(math.ceil(fault.retry_after_s))),)
     where = target.deployment.id
-    if status in PASSED_ON:
+    if status in PASSED_ON and not (status == 400 and fault.type in OURS):
         type_, code = _face(status, fault.code, message)
         return errors.UpstreamRefused(status, message, type_, code, param=fault.param, headers=headers)
-    if status in (401, 402, 403):
+    if status in (400, 401, 402, 403):
         return errors.UpstreamError(
             f"Deployment {where!r} was refused by its provider ({status}): its credentials need attention",
             code="upstream_credentials",

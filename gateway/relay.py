@@ -110,7 +110,7 @@ class Relay:
                 reported = wire.read_answer(body).usage
                 used = None if reported is None else usage.from_openai(reported)
             else:
-                body, used = dialect.answer(call.endpoint.name, body, call.request.model)
+                body, used = dialect.answer(call.endpoint.name, body, call.request.model, call.body)
         except errors.GatewayError as error:
             record.refused = _reported(error)
             record.received = made  # whatever it is

@@ -120,12 +120,13 @@ class Answer(msgspec.Struct, gc=False):
 
 
 class UpstreamFault(msgspec.Struct, gc=False):
-    """An upstream's error object; vLLM and others put the same fields at the top."""
+    """An upstream's error object; vLLM and others put the same fields at the top. `retry_after_s`: some say it here, not in a header."""
 
     message: str | None = None
     type: str | None = None
     param: str | None = None
     code: str | int | None = None
+    retry_after_s: float | None = None
 
 
 class _ErrorEnvelope(msgspec.Struct, gc=False):

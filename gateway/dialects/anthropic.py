@@ -34,7 +34,7 @@ class Anthropic:
             raise errors.BadRequest(f"Anthropic has no {endpoint}", param="model", code="unsupported_endpoint")
         return messages_request(body, model)
 
-    def answer(self, endpoint: str, body: bytes, model: str) -> tuple[bytes, Usage | None]:  # noqa: ARG002  # there is one endpoint
+    def answer(self, endpoint: str, body: bytes, model: str, asked: bytes = b"") -> tuple[bytes, Usage | None]:  # noqa: ARG002  # there is one endpoint
         return completion(body, model, int(self._unix()))
 
     def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream:  # noqa: ARG002  # there is one endpoint

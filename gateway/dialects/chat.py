@@ -21,15 +21,34 @@ class File(msgspec.Struct, gc=False):
     filename: str | None = None
 
 
+class InputAudio(msgspec.Struct, gc=False):
+    """`data` is base64, `format` the end of a file's name."""
+
+    data: str
+    format: str
+
+
 class Part(msgspec.Struct, gc=False):
-    """A piece of a message's content. `cache_control` is Anthropic's, and goes to it unread."""
+    """A piece of a message's content. `cache_control` is Anthropic's, and goes to it unread; `video_url` is what vLLM calls it."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
     image_url: ImageUrl | str | None = None
+    video_url: ImageUrl | str | None = None
+    input_audio: InputAudio | None = None
     file: File | None = None
     cache_control: Raw = NULL
+
+
+class GoogleContent(msgspec.Struct, gc=False):
+    thought_signature: str | None = None
+
+
+class ExtraContent(msgspec.Struct, gc=False):
+    """What Google's compatible endpoint adds to calls and messages: the thoughts that led to them, sealed."""
+
+    google: GoogleContent | None = None
 
 
 class CalledFunction(msgspec.Struct, gc=False):
@@ -42,10 +61,11 @@ class ToolCall(msgspec.Struct, gc=False):
     type: str = "function"
     function: CalledFunction | None = None
     cache_control: Raw = NULL
+    extra_content: ExtraContent | None = None
 
 
 class Message(msgspec.Struct, gc=False):
-    """`thinking_blocks` come from an answer of Claude's and go back as they are."""
+    """`thinking_blocks` come from an answer of Claude's and go back as they are, `extra_content` from one of Gemini's."""
 
     role: str
     content: str | list[Part] | None = None
@@ -54,6 +74,8 @@ class Message(msgspec.Struct, gc=False):
     tool_call_id: str | None = None
     thinking_blocks: list[Raw] | None = None
     cache_control: Raw = NULL
+    name: str | None = None
+    extra_content: ExtraContent | None = None
 
 
 class Function(msgspec.Struct, gc=False):

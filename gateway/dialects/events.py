@@ -11,9 +11,10 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 class EventReader:
     """The state between two pieces. Names of events are left out: those who use them repeat them in the data."""
 
-    __slots__ = ("_tail",)
+    __slots__ = ("_most", "_tail")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_EVENT_BYTES) -> None:
+        self._most = most
         self._tail = b""
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -27,8 +28,8 @@ class EventReader:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         whole, ends, rest = data.rpartition(b"\n\n")
         self._tail = rest + half
-        if len(self._tail) > MAX_EVENT_BYTES:
-            raise errors.UpstreamError(f"The upstream sent an event of more than {MAX_EVENT_BYTES} bytes")
+        if len(self._tail) > self._most:
+            raise errors.UpstreamError(f"The upstream sent an event of more than {self._most} bytes")
         if not ends:
             return []
         return [payload for event in whole.split(b"\n\n") if (payload := _payload(event))]

@@ -23,9 +23,10 @@ from admin.migrate import upgrade
 from gateway import ledger, ledger_export
 from gateway.database import connect, reading
 from gateway.journal import Journal
-from gateway.journal_batch import OpenCalls, batch
+from gateway.journal_batch import OpenCalls
 from gateway.journal_files import Reader, Run
 from gateway.journal_records import Intent, Settled
+from gateway.ledger_groups import tally
 from gateway.shipping import GROUP, deliver
 from gateway.spend import EVER, GroupBy, Range, spend
 from gateway.spend_sums import compact_all, day_of
@@ -111,7 +112,7 @@ def shipping_cost(url: str, report: Report, count: int = 50_000) -> None:
             journal.append(Intent(end.id, end.at, "chat", end.charges, 10**6, key, "team_a", worst=end.usage))
             journal.append(end)
         reader, open_ = Reader(journal.directory), OpenCalls()
-        steps = dict.fromkeys(("reading", "decoding", "delivering", "open calls"), 0)
+        steps = dict.fromkeys(("reading", "counting", "delivering"), 0)
         began = time.process_time_ns()
         while True:
             times = [time.thread_time_ns()]
@@ -119,11 +120,9 @@ def shipping_cost(url: str, report: Report, count: int = 50_000) -> None:
             times.append(time.thread_time_ns())
             if not run.payloads:
                 break
-            read = batch(run)
+            counted = tally(run, open_)
             times.append(time.thread_time_ns())
-            deliver(engine, journal.session, read)
-            times.append(time.thread_time_ns())
-            open_.take(read)
+            deliver(engine, journal.session, counted)
             times.append(time.thread_time_ns())
             for step, (before, after) in zip(steps, pairwise(times), strict=True):
                 steps[step] += after - before
@@ -146,7 +145,7 @@ def ship(url: str, count: int, report: Report) -> None:
         session, first = divmod(shipped, SESSION_ENTRIES)
         run = Run(first, [msgspec.msgpack.encode(call) for call in chunk])
         began = time.thread_time_ns()
-        deliver(engine, f"ses_{session:04d}", batch(run))
+        deliver(engine, f"ses_{session:04d}", tally(run))
         cpu += time.thread_time_ns() - began
         shipped += len(chunk)
         groups += 1

@@ -1,6 +1,7 @@
 """A session's directory on disk: who owns it, which segments it has, and how they are read."""
 
 import fcntl
+import mmap
 import os
 import shutil
 import struct
@@ -20,7 +21,7 @@ FRAME: Final = struct.Struct("<II")
 _HEAD: Final = struct.Struct("<8sQ")
 _LOCK: Final = "lock"
 
-READ_BYTES: Final = 256 * 1024  # of one piece: read, not mapped, so that what was shipped does not stay in memory
+READ_BYTES: Final = 64 * 1024  # of one piece: small enough for the heap, so that no pages come and go
 RUN_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -116,7 +117,7 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         """At the oldest record that is still there."""
         self._directory = directory
-        self._file: int | None = None
+        self._view: mmap.mmap | None = None
         indexes = [int(path.stem) for path in segments(directory)]
         self._segment = min(indexes, default=1)
         self._offset = HEADER.size
@@ -144,22 +145,24 @@ class Reader:
                 return Run(first, found)
 
     def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._view is not None:
+            self._view.close()
+            self._view = None
 
     def _read_segment(self, found: list[bytes], limit: int, room: int) -> int:
-        """To its last whole frame, or until there is enough; says how many bytes that were."""
-        if self._file is None:
+        """To its last whole frame, or until there is enough; says how many bytes that were.
+
+        By slices of the mapping, which keep the interpreter's lock: to take it back after a system call may take a busy process 5 ms.
+        """
+        view, began = self._view, self._offset
+        if view is None:
             return 0
-        began = self._offset
         while len(found) < limit and self._offset - began < room:
-            piece = os.pread(self._file, READ_BYTES, self._offset)
+            piece = view[self._offset : self._offset + READ_BYTES]
             taken = self._take(piece, found, limit)
             if not taken and len(piece) == READ_BYTES:  # a record as long as that, or what a frame is not
                 size, _ = FRAME.unpack_from(piece)
-                most = os.fstat(self._file).st_size - self._offset
-                taken = self._take(os.pread(self._file, min(FRAME.size + size, most), self._offset), found, limit)
+                taken = self._take(view[self._offset : self._offset + FRAME.size + size], found, limit)
             if not taken:
                 break
             self._offset += taken
@@ -188,7 +191,7 @@ class Reader:
 
     def _turn(self) -> bool:
         """To the next segment, if it begins with the record that is due: else this one may still grow."""
-        return self._open(self._segment if self._file is None else self._segment + 1) is not None
+        return self._open(self._segment if self._view is None else self._segment + 1) is not None
 
     def _open(self, segment: int) -> int | None:
         """The number of its first record. None, and nothing changed, if it is not in use yet or does not continue this one."""
@@ -196,12 +199,15 @@ class Reader:
             file = os.open(segment_path(self._directory, segment), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        first = _first(os.pread(file, HEADER.size, 0))
-        if first is None or (self._file is not None and first != self._number):
+        try:
+            first = _first(os.pread(file, HEADER.size, 0))
+            if first is None or (self._view is not None and first != self._number):
+                return None
+            view = mmap.mmap(file, 0, prot=mmap.PROT_READ)
+        finally:
             os.close(file)
-            return None
         self.close()
-        self._file, self._segment, self._offset = file, segment, HEADER.size
+        self._view, self._segment, self._offset = view, segment, HEADER.size
         return first
 
 

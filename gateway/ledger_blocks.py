@@ -10,11 +10,11 @@ the class, and the records.
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, final
 
 import msgspec
 
-from gateway.journal_batch import settlements
+from gateway.journal_batch import array, settlements
 from gateway.journal_records import Settled
 from gateway.ledger_entries import Entry, charged, entry
 
@@ -55,21 +55,45 @@ class Block(msgspec.Struct, frozen=True, gc=False):
 HEADER: Final = tuple(name for name in Block.__struct_fields__ if name != "records")
 
 
-def block(session: str, entries_before: int, records: bytes, calls: Sequence[Settled]) -> Block:
-    """The next one of a session. `calls` are what `records` says; there is at least one."""
-    ids = [call.id for call in calls]
-    times = [call.at for call in calls]
-    return Block(
-        session,
-        entries_before + 1,
-        entries_before + len(calls),
-        min(ids),
-        max(ids),
-        min(times),
-        max(times),
-        sum([charged(call) for call in calls]),
-        records,
-    )
+@final
+class Part:
+    """Calls on their way into one block."""
+
+    __slots__ = ("first_at", "first_id", "keys", "last_at", "last_id", "payloads")
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.keys: set[str | None] = set()
+        self.first_id = self.last_id = ""
+        self.first_at = self.last_at = 0.0
+
+    def take(self, calls: Sequence[Settled], payloads: Sequence[bytes]) -> None:
+        """`payloads` are the bytes of `calls`; there is at least one."""
+        ids, times = [call.id for call in calls], [call.at for call in calls]
+        if self.payloads:
+            ids += [self.first_id, self.last_id]
+            times += [self.first_at, self.last_at]
+        self.first_id, self.last_id = min(ids), max(ids)
+        self.first_at, self.last_at = min(times), max(times)
+        self.keys.update([call.key_id for call in calls])
+        self.payloads += payloads
+
+    def records(self) -> bytes:
+        return array(self.payloads)
+
+    def block(self, session: str, entries_before: int, cost_nanousd: int) -> Block:
+        """The next one of a session."""
+        return Block(
+            session,
+            entries_before + 1,
+            entries_before + len(self.payloads),
+            self.first_id,
+            self.last_id,
+            self.first_at,
+            self.last_at,
+            cost_nanousd,
+            self.records(),
+        )
 
 
 def chained(previous: bytes, one: Block) -> bytes:

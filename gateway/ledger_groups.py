@@ -1,13 +1,17 @@
-"""From a batch of journal records to what the database gets of them: one group, one transaction. Pure: the same records, the same rows."""
+"""From journal records to what the database gets of them: one group, one transaction. Pure: the same records give the same rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from itertools import compress
+from typing import final
 
 import msgspec
 
-from gateway.journal_batch import Batch, array, batch
+from gateway.journal_batch import Batch, OpenCalls, batches
+from gateway.journal_files import Run
 from gateway.journal_records import Settled
-from gateway.ledger_blocks import Block, block, chained, genesis
+from gateway.ledger_blocks import Block, Part, chained, genesis
 from gateway.ledger_entries import DAY_S
+from gateway.spend_sums import Sums
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -32,38 +36,71 @@ def first_head(session: str, after: str | None) -> Head:
     return Head(session, after, 0, 0, genesis(session, after), 0)
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """Calls that owe nothing: they have a request record and no entry. `records` as in Block."""
-
-    calls: Sequence[Settled]
-    records: bytes
-
-
 class Group(msgspec.Struct, frozen=True):
-    """`head` is the one after it. `calls` are those of the block. `charges` are the sums per account of money."""
+    """`head` is the one after it, `block` the entries of `tally`, if there are any."""
 
     head: Head
     block: Block | None
-    calls: Sequence[Settled]
-    refused: Refused | None
-    charges: Mapping[str, int]
+    tally: "Tally"
 
 
-def group(head: Head, read: Batch) -> Group:
+@final
+class Tally:
+    """What the calls of a run come to, whichever head they follow. `refused` owe nothing: they have a record and no entry.
+
+    `charges` are the sums per account.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.entries = Part()
+        self.refused = Part()
+        self.sums = Sums()
+        self.charges: dict[str, int] = {}
+        self.closed_at: float | None = None
+
+    def take(self, some: Batch) -> None:
+        if some.closed_at is not None:
+            self.closed_at = some.closed_at
+        calls, payloads = some.settled, some.payloads
+        if None in [call.source for call in calls]:
+            refused = [call.source is None for call in calls]
+            self.refused.take(list(compress(calls, refused)), list(compress(payloads, refused)))
+            owing = [call.source is not None for call in calls]
+            calls, payloads = list(compress(calls, owing)), list(compress(payloads, owing))
+        if calls:
+            self.entries.take(calls, payloads)
+            self.sums.take(calls)
+            self._charge(calls)
+
+    def _charge(self, calls: Iterable[Settled]) -> None:
+        charges = self.charges
+        for call in calls:
+            for account, amount in call.charges:
+                charges[account] = charges.get(account, 0) + amount
+
+
+def tally(run: Run, open_: OpenCalls | None = None) -> Tally:
+    """Decodes a run; what it opens and ends is told to `open_`. Raises msgspec.DecodeError."""
+    made = Tally(run)
+    for some in batches(run):
+        made.take(some)
+        if open_ is not None:
+            open_.take(some)
+    return made
+
+
+def group(head: Head, counted: Tally) -> Group:
     """The records that follow `head`; what it has already is left out, so that nothing counts twice."""
-    if read.run.first < head.position:
-        read = batch(read.run.since(head.position))
-    calls, payloads = read.settled, read.payloads
-    refused = None
-    if None in [call.source for call in calls]:
-        pairs = [pair for pair in zip(calls, payloads, strict=True) if pair[0].source is None]
-        refused = Refused([call for call, _ in pairs], array([payload for _, payload in pairs]))
-        pairs = [pair for pair in zip(calls, payloads, strict=True) if pair[0].source is not None]
-        calls, payloads = [call for call, _ in pairs], [payload for _, payload in pairs]
-    made = block(head.session, head.entries, array(payloads), calls) if calls else None
-    position = max(head.position, read.run.end) if read.run.payloads else head.position
-    after = msgspec.structs.replace(head, position=position, closed_at=read.closed_at or head.closed_at)
-    return Group(after if made is None else _extended(after, made), made, calls, refused, _charges(read.settled))
+    if counted.run.first < head.position:
+        counted = tally(counted.run.since(head.position))
+    run, entries = counted.run, counted.entries
+    position = max(head.position, run.end) if run.payloads else head.position
+    after = msgspec.structs.replace(head, position=position, closed_at=counted.closed_at or head.closed_at)
+    if not entries.payloads:
+        return Group(after, None, counted)
+    block = entries.block(head.session, head.entries, counted.sums.cost_nanousd())
+    return Group(_extended(after, block), block, counted)
 
 
 def _extended(head: Head, made: Block) -> Head:
@@ -76,11 +113,3 @@ def _extended(head: Head, made: Block) -> Head:
         first_day=first if head.first_day is None else min(first, head.first_day),
         last_day=last if head.last_day is None else max(last, head.last_day),
     )
-
-
-def _charges(calls: Iterable[Settled]) -> Mapping[str, int]:
-    charges: dict[str, int] = {}
-    for call in calls:
-        for account, amount in call.charges:
-            charges[account] = charges.get(account, 0) + amount
-    return {account: amount for account, amount in charges.items() if account.startswith("b:")}

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway import request_store
 from gateway.ledger_blocks import Block
 from gateway.ledger_groups import Group, Head, first_head
-from gateway.spend_sums import add_partials, partials
+from gateway.spend_sums import add_partials
 from gateway.tables import account_charges, ledger_blocks, ledger_sessions
 
 PAGE = 8  # blocks of up to 4 MiB
@@ -30,14 +30,14 @@ def claimed(tx: Connection, session: str) -> Head:
 
 def save(tx: Connection, group: Group) -> None:
     """All that a group brings, after `claimed` in the same transaction."""
-    session, block = group.head.session, group.block
+    session, block, tally = group.head.session, group.block, group.tally
     if block is not None:
         tx.execute(insert(ledger_blocks).values(msgspec.structs.asdict(block) | {"hash": group.head.last_hash}))
-        request_store.add_keys(tx, session, block.last_id, group.calls)
-        add_partials(tx, partials(group.calls))
-    _charge(tx, session, group.charges, 0.0 if block is None else block.last_at)
-    if group.refused is not None:
-        request_store.add(tx, session, group.refused.calls, group.refused.records)
+        request_store.add_keys(tx, session, tally.entries)
+        add_partials(tx, tally.sums.rows())
+        _charge(tx, session, tally.charges, block.last_at)
+    if tally.refused.payloads:
+        request_store.add(tx, session, tally.refused)
     put_head(tx, group.head)
 
 
@@ -88,7 +88,7 @@ def blocks(
 def forget_blocks(tx: Connection, gone: Sequence[Block]) -> None:
     """Deletes the oldest blocks of a session, which the head must say."""
     for block in gone:
-        request_store.forget_keys(tx, block.session, block.last_id, block.settled())
+        request_store.forget_keys(tx, block.session, block.last_id, block.records)
         mine = (ledger_blocks.c.session == block.session) & (ledger_blocks.c.first_seq == block.first_seq)
         tx.execute(delete(ledger_blocks).where(mine))
 
@@ -121,7 +121,8 @@ def _head(tx: Connection, session: str, *, locked: bool) -> Head | None:
     return None if row is None else Head(**{**row, "last_hash": bytes(row["last_hash"])})
 
 
-def _charge(tx: Connection, session: str, charges: Mapping[str, int], at: float) -> None:
+def _charge(tx: Connection, session: str, amounts: Mapping[str, int], at: float) -> None:
+    charges = {account: amount for account, amount in amounts.items() if account.startswith("b:")}
     if not charges:
         return
     added = "ON CONFLICT (account, session) DO UPDATE SET settled = account_charges.settled + excluded.settled, at = excluded.at"

@@ -15,9 +15,10 @@ from sqlalchemy import Engine
 
 from gateway import ledger_store
 from gateway.database import reading
-from gateway.journal_batch import OpenCalls, batch
+from gateway.journal_batch import OpenCalls
 from gateway.journal_files import Reader, Session, abandoned, add_segment
 from gateway.journal_records import Closed, settled_at_worst
+from gateway.ledger_groups import tally
 from gateway.shipping import GROUP, deliver, read_checkpoint
 
 log = structlog.stdlib.get_logger(__name__)
@@ -68,7 +69,7 @@ def _recover(held: Session, engine: Engine) -> Recovered:
     open_intents = _end(held)
     reader = Reader(held.directory)
     while (run := reader.read(GROUP)).payloads:
-        deliver(engine, held.id, batch(run))
+        deliver(engine, held.id, tally(run))
     reader.close()
     with reading(engine) as tx:
         charges = ledger_store.charges_of(tx, held.id)
@@ -83,8 +84,8 @@ def _end(held: Session) -> int:
     reader = Reader(held.directory)
     closed = False
     while (run := reader.read(GROUP)).payloads:
-        closed = batch(run).closed_at is not None
-        open_.take(batch(run.since(checkpoint.number)))
+        closed = tally(run).closed_at is not None
+        tally(run.since(checkpoint.number), open_)
     reader.close()
     if len(open_) or not closed:
         ends = [settled_at_worst(intent) for intent in open_.intents()]

@@ -4,7 +4,7 @@ Calls that have an entry are read from the ledger's blocks, so that nothing is w
 nothing have blocks of their own, which are forgotten. Which keys occur in a block stands beside it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, Table, delete, select, tuple_, union_all
@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.journal_batch import settlements
 from gateway.journal_records import Settled, Try
+from gateway.ledger_blocks import Part
 from gateway.ledger_entries import label
 from gateway.paging import Page, page
 from gateway.tables import ledger_blocks, request_blocks, request_keys
@@ -73,29 +74,27 @@ class RequestFilter(msgspec.Struct, frozen=True):
 EVERY = RequestFilter()
 
 
-def add(tx: Connection, session: str, calls: Sequence[Settled], records: bytes) -> None:
-    """One block of calls that owe nothing, inside `gateway.database.appending`; `records` are their bytes as an array."""
-    ids = [one.id for one in calls]
-    block = {"last_id": max(ids), "session": session, "first_id": min(ids), "records": records}
+def add(tx: Connection, session: str, calls: Part) -> None:
+    """One block of calls that owe nothing, inside `gateway.database.appending`."""
+    block = {"last_id": calls.last_id, "session": session, "first_id": calls.first_id, "records": calls.records()}
     dialect = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
     tx.execute(dialect.insert(request_blocks).values(block).on_conflict_do_nothing())
-    add_keys(tx, session, max(ids), calls)
+    add_keys(tx, session, calls)
 
 
-def add_keys(tx: Connection, session: str, last_id: str, calls: Sequence[Settled]) -> None:
-    """Which keys occur in the block that ends with `last_id`."""
-    keys = {one.key_id for one in calls if one.key_id is not None}
-    if keys:
-        rows = [{"key_id": key, "last_id": last_id, "session": session} for key in keys]
+def add_keys(tx: Connection, session: str, calls: Part) -> None:
+    """Which keys occur in a block of these."""
+    rows = [{"key_id": key, "last_id": calls.last_id, "session": session} for key in calls.keys if key is not None]
+    if rows:
         dialect = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
         tx.execute(dialect.insert(request_keys).on_conflict_do_nothing(), rows)
 
 
-def forget_keys(tx: Connection, session: str, last_id: str, calls: Sequence[Settled]) -> None:
+def forget_keys(tx: Connection, session: str, last_id: str, records: bytes) -> None:
     """For a block that is deleted."""
-    keys = {one.key_id for one in calls if one.key_id is not None}
+    keys = {one.key_id for one in settlements(records)}
     where = (request_keys.c.last_id == last_id) & (request_keys.c.session == session)
-    tx.execute(delete(request_keys).where(request_keys.c.key_id.in_(keys), where))
+    tx.execute(delete(request_keys).where(request_keys.c.key_id.in_(keys - {None}), where))
 
 
 def forget(tx: Connection, before: float) -> None:
@@ -104,7 +103,7 @@ def forget(tx: Connection, before: float) -> None:
     query = select(request_blocks).where(columns.last_id < _id_at(before)).limit(FORGOTTEN_AT_ONCE)
     while found := tx.execute(query).all():
         for row in found:
-            forget_keys(tx, row.session, row.last_id, settlements(row.records))
+            forget_keys(tx, row.session, row.last_id, row.records)
             mine = (columns.last_id == row.last_id) & (columns.session == row.session)
             tx.execute(delete(request_blocks).where(mine))
 

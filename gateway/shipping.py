@@ -18,10 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway import ledger_store
 from gateway.database import appending
 from gateway.journal import Journal
-from gateway.journal_batch import Batch, OpenCalls, batch
+from gateway.journal_batch import OpenCalls
 from gateway.journal_files import Reader, segment_path, write_whole
 from gateway.journal_records import Intent
-from gateway.ledger_groups import Head, group
+from gateway.ledger_groups import Head, Tally, group, tally
 from gateway.spend_sums import compact_all
 
 GROUP: Final = 4_000  # records of one transaction, two of each call; fewer commits are worth more than the milliseconds that one takes
@@ -39,13 +39,13 @@ class Checkpoint(msgspec.Struct, frozen=True):
     open: tuple[Intent, ...] = ()
 
 
-def deliver(engine: Engine, session: str, read: Batch) -> Head:
+def deliver(engine: Engine, session: str, counted: Tally) -> Head:
     """One transaction. What the database has already is left out. Raises SQLAlchemyError."""
     with appending(engine) as tx:
         head = ledger_store.claimed(tx, session)
-        if read.run.payloads and read.run.first > head.position:
-            log.error("ledger.gap", session=session, expected=head.position, found=read.run.first)
-        made = group(head, read)
+        if counted.run.payloads and counted.run.first > head.position:
+            log.error("ledger.gap", session=session, expected=head.position, found=counted.run.first)
+        made = group(head, counted)
         ledger_store.save(tx, made)
     return made.head
 
@@ -77,7 +77,7 @@ class Shipper:
         self._reader = Reader(journal.directory)
         self._oldest_segment = self._reader.segment
         self._open = OpenCalls()
-        self._waiting: Batch | None = None
+        self._waiting: Tally | None = None
         self._caught_up_at = time.monotonic()
         self._pause_s = 0.0
         self._stop = threading.Event()
@@ -147,17 +147,16 @@ class Shipper:
             if not run.payloads:
                 self._caught_up_at = seen
                 return False
-            self._waiting = batch(run)
-        read = self._waiting
-        deliver(self._engine, self._journal.session, read)
+            self._waiting = tally(run, self._open)
+        run = self._waiting.run
+        deliver(self._engine, self._journal.session, self._waiting)
         self._waiting = None
-        self.shipped = read.run.end
-        self._open.take(read)
-        if not read.run.full:
+        self.shipped = run.end
+        if not run.full:
             self._caught_up_at = seen
         if self._reader.segment > self._oldest_segment:
             self._delete_shipped()
-        return read.run.full
+        return run.full
 
     def _delete_shipped(self) -> None:
         """The checkpoint first: from then on the old segments mean nothing."""

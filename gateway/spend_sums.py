@@ -5,14 +5,14 @@ No row has two writers at once, so nothing waits and nothing deadlocks; a view r
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Final, final
 
 from sqlalchemy import Connection, Engine, text
 
 from gateway import bulk
 from gateway.database import appending
 from gateway.journal_records import Settled
-from gateway.ledger_entries import DAY_S, charged, label, labels
+from gateway.ledger_entries import DAY_S, MAX_AMOUNT, charged, label, labels
 from gateway.usage import NOTHING, Usage
 
 EPOCH: Final = date(1970, 1, 1)
@@ -35,27 +35,42 @@ Owner = tuple[float, str | None, str | None, str | None, str | None, str | None,
 Facets = dict[tuple[str, str], list[int]]
 
 
-def partials(calls: Sequence[Settled]) -> list[tuple[object, ...]]:
-    """The rows of `spend_partials` for a group: one per facet, label, day and owner."""
-    owners: dict[Owner, tuple[list[int], Facets]] = {}
-    for one in calls:  # every call passes here: names are put right below, once per owner
-        owner = (one.at // DAY_S, one.org_id, one.team_id, one.user_id, one.key_id, one.model, one.provider)
-        found = owners.get(owner)
-        if found is None:
-            found = owners[owner] = [0] * len(SUMS), {}
-        used, cost = one.usage or NOTHING, charged(one)
-        sums, facets = found
-        sums[0] += cost
-        sums[1] += 1
-        sums[2] += used.input
-        sums[3] += used.cached_read
-        sums[4] += used.output
-        if one.customer is not None:
-            _count(facets, "customer", one.customer, cost, used)
-        if one.tags:
-            for tag in labels(one.tags):
-                _count(facets, "tag", tag, cost, used)
-    return [row for owner, (sums, facets) in owners.items() for row in _rows(owner, {("", ""): sums, **facets})]
+@final
+class Sums:
+    """Of the calls of one group, per facet, label, day and owner."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Owner, tuple[list[int], Facets]] = {}
+
+    def take(self, calls: Sequence[Settled]) -> None:
+        owners = self._owners
+        for one in calls:  # every call passes here: names are put right in `rows`, once per owner
+            owner = (one.at // DAY_S, one.org_id, one.team_id, one.user_id, one.key_id, one.model, one.provider)
+            found = owners.get(owner)
+            if found is None:
+                found = owners[owner] = [0] * len(SUMS), {}
+            used, cost = one.usage or NOTHING, one.cost_nanousd or 0
+            if not 0 <= cost <= MAX_AMOUNT:
+                cost = charged(one)
+            sums, facets = found
+            sums[0] += cost
+            sums[1] += 1
+            sums[2] += used.input
+            sums[3] += used.cached_read
+            sums[4] += used.output
+            if one.customer is not None:
+                _count(facets, "customer", one.customer, cost, used)
+            if one.tags:
+                for tag in labels(one.tags):
+                    _count(facets, "tag", tag, cost, used)
+
+    def cost_nanousd(self) -> int:
+        return sum(sums[0] for sums, _ in self._owners.values())
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """Of `spend_partials`."""
+        whole = [(owner, {("", ""): sums, **facets}) for owner, (sums, facets) in self._owners.items()]
+        return [row for owner, facets in whole for row in _rows(owner, facets)]
 
 
 def add_partials(tx: Connection, rows: Sequence[tuple[object, ...]]) -> None:

@@ -14,6 +14,7 @@ from gateway import keys, request_store
 from gateway.database import appending, reading
 from gateway.ids import new_id
 from gateway.journal_records import Settled
+from gateway.ledger_blocks import Part
 from gateway.snapshot import Current
 from gateway.tables import deployments as deployment_table
 from gateway.tables import keys as key_table
@@ -261,9 +262,10 @@ async def test_requests_are_listed_newest_first_and_filtered(admin: httpx.AsyncC
         for number, id_ in enumerate(sorted(ids))
     ]
     with appending(engine) as tx:  # the blocks of two sessions overlap
-        for session, some in (("ses_a", records[0:4:3]), ("ses_b", records[1:3]), ("ses_a", records[4:])):
-            request_store.add(tx, session, some, msgpack.encode(some))
-        request_store.add(tx, "ses_a", records[4:], msgpack.encode(records[4:]))
+        for session, some in (("ses_a", records[0:4:3]), ("ses_b", records[1:3]), *(2 * [("ses_a", records[4:])])):
+            part = Part()
+            part.take(some, [msgpack.encode(one) for one in some])
+            request_store.add(tx, session, part)
 
     async def found(**params: str) -> list[str]:
         return [each["id"] for each in (await admin.get("/admin/v1/requests", params=params)).json()["data"]]

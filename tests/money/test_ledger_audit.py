@@ -17,7 +17,7 @@ from gateway import ledger, ledger_export, ledger_store
 from gateway.database import appending, reading
 from gateway.journal_records import Settled
 from gateway.ledger import Broken
-from gateway.ledger_blocks import Block, block, chained, genesis
+from gateway.ledger_blocks import Block, Part, chained, genesis
 from gateway.ledger_entries import COLUMNS
 from gateway.ledger_export import FOCUS_COLUMNS, usd
 from gateway.shipping import deliver
@@ -196,7 +196,9 @@ def test_a_block_that_does_not_say_what_its_records_do_is_found(engine: Engine) 
 
 
 def ledger_blocks_of(calls: Sequence[Settled]) -> Block:
-    return block("ses_a", 0, encode(calls), calls)
+    part = Part()
+    part.take(calls, [encode(call) for call in calls])
+    return part.block("ses_a", 0, sum(call.cost_nanousd or 0 for call in calls))
 
 
 def test_a_call_that_was_settled_twice_is_found(engine: Engine) -> None:

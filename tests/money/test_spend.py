@@ -24,7 +24,7 @@ from gateway.ledger_entries import Entry
 from gateway.ledger_export import selected
 from gateway.shipping import deliver
 from gateway.spend import EVER, GroupBy, Range, Spend, spend
-from gateway.spend_sums import add_partials, compact, day_of, month_start, partials
+from gateway.spend_sums import Sums, add_partials, compact, day_of, month_start
 from tests.fixtures.ledger import BEGAN, DAY_S, numbered, settled
 
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
@@ -237,7 +237,9 @@ def test_a_view_of_many_sums_is_quick(kind: str, tmp_path: Path, request: pytest
     calls = _many(days=90, keys=200, models=3)
     with appending(engine) as tx:
         for begin in range(0, len(calls), 20_000):
-            add_partials(tx, partials(calls[begin : begin + 20_000]))
+            sums = Sums()
+            sums.take(calls[begin : begin + 20_000])
+            add_partials(tx, sums.rows())
     for _ in range(10):
         with appending(engine) as tx:
             if not compact(tx):

@@ -50,13 +50,14 @@ class Behaviour(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None  # Anthropic's dialect
     reasoning_tokens: int | None = None
-    thinking: str | None = None  # what Anthropic's dialect thinks before it speaks
+    thinking: str | None = None  # what Anthropic's and Gemini's dialects think before they speak
     done: bool = True  # whether a stream ends with [DONE]
     heartbeats: int = 0  # comment lines before the first event
     error_message: str = "scripted failure"
     error_type: str | None = None
     error_code: str | None = None
     error_param: str | None = None
+    retry_delay: str | None = None  # Gemini says in the body how long to wait: "7s"
     body: str | None = None  # instead of the dialect's answer
     pad_bytes: int = 0  # makes a plain answer's content so much longer
 

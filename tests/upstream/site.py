@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tests.upstream import answer, anthropic_dialect, asked, openai_dialect
+from tests.upstream import answer, anthropic_dialect, asked, gemini_dialect, openai_dialect
 from tests.upstream.answer import Answer, Piece
 from tests.upstream.asked import Asked
 from tests.upstream.behaviour import PLAIN, Behaviour, Script
@@ -108,13 +108,18 @@ class Site:
 
 
 def _answer(path: str, question: Asked, behaviour: Behaviour) -> Answer:
+    of_gemini = gemini_dialect.asked(path, question)
+    question = of_gemini or question
     if behaviour.body is not None:
         kind = answer.EVENT_STREAM if question.stream and behaviour.status == 200 else answer.JSON
         pieces: Iterable[Piece] = (Piece(behaviour.body.encode()),) if behaviour.body else ()
         return Answer(behaviour.status, kind, iter(pieces))
     if behaviour.status != 200:
         dialect = anthropic_dialect if path.endswith("/messages") else openai_dialect
-        return answer.whole(behaviour.status, dialect.error(behaviour))
+        made = dialect.error(behaviour) if of_gemini is None else gemini_dialect.error(behaviour)
+        return answer.whole(behaviour.status, made)
+    if of_gemini is not None:
+        return gemini_dialect.respond(path, of_gemini, behaviour)
     route = ROUTES.get(path.partition("/v1/")[2])
     if route is None:
         return answer.whole(404, {"error": {"message": f"no route {path}", "type": "invalid_request_error"}})

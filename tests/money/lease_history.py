@@ -82,6 +82,9 @@ class History:
         self._gone: list[Session] = []
         self._allowed: dict[str, int] = {}  # beyond the limit: overruns, and what a reset forgave
         self._poured = (0.0, stores.clock.now)  # what flowed out of the bucket and has not leaked away at its rate
+        # Two connections of PostgreSQL read its clock apart, so it takes a moment that is a little ahead for no sign of a clock
+        # that was set back: a silence then only ends later.
+        self._ahead_s = SHARE_TTL_S if stores.kind == "postgres" else 0.0
         self._steps: list[Callable[[int, int, int], object]] = [
             *[self.borrow] * 4,
             *[self.use] * 3,
@@ -306,7 +309,8 @@ class History:
 
     def _expire(self) -> None:
         for session in [*self._alive, *self._dead]:
-            session.seen_at = min(session.seen_at, self._clock.now)
+            if session.seen_at > self._clock.now + self._ahead_s:
+                session.seen_at = self._clock.now
             if session.silent or self._clock.now - session.seen_at <= SHARE_TTL_S or not session.last_message:
                 continue
             session.silent = True

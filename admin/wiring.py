@@ -116,7 +116,13 @@ class House:
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
-        return (self._refresher.run(), self._prune(), self._alerts.run(), *self._books.background())
+        return (
+            self._refresher.run(),
+            self._prune(),
+            self._alerts.run(),
+            *self._books.background(),
+            *self._plane.background(),
+        )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
         """Looks for servers on this machine, unless the configuration says what there is. The lines of the first-run screen."""

@@ -107,3 +107,26 @@ class Run:
         self._running = False
         self._finished = True
         self._done(escaped)
+
+
+async def driven(coro: Coroutine[Any, None, None]) -> None:
+    """Runs code that waits for signals from code that is a Task."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def finished(escaped: BaseException | None) -> None:
+        if done.done():
+            return
+        if escaped is None:
+            done.set_result(None)
+        elif isinstance(escaped, asyncio.CancelledError):
+            done.cancel()
+        else:
+            done.set_exception(escaped)
+
+    run = Run(coro, finished)
+    run.step()
+    try:
+        await done
+    except asyncio.CancelledError:
+        run.cancel()
+        raise

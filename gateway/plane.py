@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, final
 
 from gateway.attempts import Attempts
@@ -17,6 +17,7 @@ from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
+from gateway.probes import Probes
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
@@ -83,7 +84,12 @@ class Plane:
             b"/v1/models": Route(b"GET", listing.every),
         }
         self.prefixes = {PREFIX: Route(b"GET", listing.one)}
+        self._probes = Probes(current, self._targets, self.health, time.monotonic)
         current.on_change(self._forget)
+
+    def background(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """What runs as long as the server does."""
+        return (self._probes.run(),)
 
     async def close(self) -> None:
         for task in self._tasks:

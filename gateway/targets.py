@@ -55,18 +55,22 @@ class Targets:
             target = self._made[key] = self._make(deployment, path, model)
         return target
 
+    def question(self, deployment: Deployment, path: str) -> Target:
+        """For a GET of what stands behind the base URL. Its head is whole but for the length."""
+        return self._make(deployment, path, "", "GET")
+
     def forget(self, alive: Callable[[str], bool]) -> None:
         """Drops targets of deployments that are gone."""
         self._made = {key: target for key, target in self._made.items() if alive(key[0])}
 
-    def _make(self, deployment: Deployment, path: str, model: str) -> Target:
+    def _make(self, deployment: Deployment, path: str, model: str, method: str = "POST") -> Target:
         key = origin_key(deployment.base_url, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
         host = f"[{key.host}]" if ":" in key.host else key.host
         default_port = 443 if key.scheme == "https" else 80
         base = quote(urlsplit(deployment.base_url).path.rstrip("/"), safe=IN_PATHS)
         dialect = self._dialects.get(deployment.provider)
         lines = [
-            *(() if dialect is not None else (f"POST {base}{path} HTTP/1.1",)),
+            *(() if dialect is not None and method == "POST" else (f"{method} {base}{path} HTTP/1.1",)),
             f"host: {host}" if key.port == default_port else f"host: {host}:{key.port}",
             "content-type: application/json",
             f"user-agent: {self._user_agent}",

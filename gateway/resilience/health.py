@@ -84,6 +84,15 @@ class Health:
         if refused is not None and refused.state(now) == "closed":
             del self._credentials[credential]
 
+    def probed(self, deployment: Deployment, began: float) -> None:
+        """It answered a question that is no call: enough to let calls in again, not enough to forget that calls fail."""
+        now = self._now()
+        for breaker in self._breakers(deployment):
+            if breaker.state(now) == "half_open":
+                breaker.succeeded(now, began)
+            else:
+                breaker.let_go()
+
     def failed(
         self, model: Model, deployment: Deployment, failure: Failure, words: str, asked_s: float | None, began: float
     ) -> None:

@@ -102,3 +102,25 @@ def test_health_outlives_a_change_of_the_configuration_but_not_a_new_key(routes:
     routes.server.admin.patch(f"/deployments/{id_}", json={"api_key": "sk-new"})
     assert health(routes, route) is None
     assert routes.ask(route).headers["x-penstock-deployment"] == id_
+
+
+def test_a_dead_deployment_is_known_before_a_client_waits_for_it(routes: Routes) -> None:
+    """Probes alone open its breaker, and no call is spent on it; when it lists its models again, calls go there."""
+    route = routes(
+        (*[Behaviour(status=503)] * 4, Behaviour(text="back")),
+        GOOD,
+        breaker={"failures": 2, "open_s": 0.4, "max_open_s": 0.4},
+        health={"interval_s": 0.1},
+    )
+    deadline = time.monotonic() + 15
+    while (seen := health(routes, route)) is None or seen["state"] == "closed":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    while said(routes.ask(route)) != "back":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    asked = route.places[0].handle.entries()
+    first_call = next(number for number, entry in enumerate(asked) if entry.method == "POST")
+    assert first_call >= 2  # once it has opened, a call may find out as well as a probe
+    assert all(entry.path.endswith("/models") for entry in asked if entry.method == "GET")
+    assert asked[0].header("authorization") == f"Bearer sk-{route.places[0].id}"

@@ -14,7 +14,7 @@ SERVE_READY := .venv/.ready-serve
 DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench shape test-engines soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing shape test-engines soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: $(DEV_READY) $(LEAN_READY) ## measure the gateway against nginx; ARGS="--
 	@deploy/setup.sh system nginx-light:nginx wrk
 	@$(BIN)/python -m benchmarks.overhead --python .tools/lean/bin/python $(ARGS)
 
+bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARGS="--write" renews benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks.routing $(ARGS)
+
 shape: $(DEV_READY) ## print what the code looks like: longest file and function, import cycles, globals
 	@$(BIN)/python -m benchmarks.shape $(ARGS)
 
@@ -59,7 +62,7 @@ test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (in
 	@$(PYTEST) -m engines $(ARGS)
 
 soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
-	@$(PYTEST) -m soak $(ARGS)
+	@$(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
 
 clean: ## remove the environment and every cache, never the data folder
 	rm -rf .venv .tools dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis benchmarks/out

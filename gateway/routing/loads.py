@@ -8,6 +8,7 @@ from math import exp
 from typing import Final, final
 
 import msgspec
+from msgspec.structs import astuple
 
 from gateway.catalog import Deployment, Limits
 from gateway.pricing import Price
@@ -16,6 +17,7 @@ from gateway.routing.rendezvous import fingerprint
 
 DECAY_S: Final = 10.0  # after so long, a measurement has lost two thirds of its say
 PROMPT_TOKENS: Final = 20  # reading a prompt takes about as long as writing so many tokens
+NEWS: Final = 0.2  # how much the last word of an engine counts beside those before
 CROWDED: Final = 0.9  # of an engine's cache: from here on it puts calls off or throws prefixes away
 
 
@@ -109,9 +111,19 @@ class Load:
         self._measured_at = now
 
     def observe(self, engine: Engine | None) -> None:
-        """What the engine says now; None if it says nothing."""
-        self.engine = engine
-        self.others = max(0.0, engine.running + engine.waiting - self.in_flight) if engine is not None else 0.0
+        """What the engine says now; None if it says nothing. Smoothed: seconds later it is not so any more, and who acts on each
+        word sends everything to where it was quiet a moment ago."""
+        if engine is None:
+            self.engine, self.others = None, 0.0
+            return
+        known, others = self.engine, max(0.0, engine.running + engine.waiting - self.in_flight)
+        if known is None:
+            self.engine, self.others = engine, others
+            return
+        self.others += (others - self.others) * NEWS
+        self.engine = Engine(
+            *(old + (new - old) * NEWS for old, new in zip(astuple(known), astuple(engine), strict=True))
+        )
 
 
 def _peak(known: float | None, new: float, fresh: float) -> float:

@@ -92,8 +92,9 @@ def prefix(tier: list[Deployment], view: LoadView, asked: Asked, random: Random)
         return least_busy(tier, view, asked, random)
     places = ranked(key, tier, lambda one: (view.of(one).fingerprint, one.weight or 1.0))
     loads = {one.id: view.of(one) for one in places}
-    share = (sum(load.depth for load in loads.values()) + 1) * BOUND / sum(one.weight or 1.0 for one in places)
-    roomy = [one for one in places if _takes(loads[one.id], share * (one.weight or 1.0))]
+    pressures = {id_: load.depth * load.strain for id_, load in loads.items()}
+    share = (sum(pressures.values()) + 1) * BOUND / sum(one.weight or 1.0 for one in places)
+    roomy = [one for one in places if pressures[one.id] + 1 <= max(1.0, ceil(share * (one.weight or 1.0)))]
     crowded = sorted((one for one in places if one not in roomy), key=lambda one: _busy(loads[one.id], one))
     if not roomy or roomy[0] is places[0]:
         return roomy + crowded, (roomy + crowded)[0].id
@@ -147,10 +148,6 @@ def _busy(load: Load, deployment: Deployment) -> float:
     return (load.depth + 1) * load.strain / (deployment.weight or 1.0)
 
 
-def _takes(load: Load, share: float) -> bool:
-    return (load.depth + 1) * load.strain <= max(1.0, ceil(share))
-
-
 def _wait(view: LoadView, deployment: Deployment, asked: Asked) -> float:
     """Seconds until the answer would be through. One that was never measured looks fast until it has a call."""
     load = view.of(deployment)
@@ -158,4 +155,4 @@ def _wait(view: LoadView, deployment: Deployment, asked: Asked) -> float:
     seconds = view.seconds(deployment, tokens, stream=asked.stream)
     if seconds is None:
         return load.depth  # as if a call took a second
-    return seconds * (load.depth + 1) * load.strain
+    return seconds * (load.in_flight + 1) * load.strain

@@ -89,7 +89,8 @@ class Attempts:
         wild = call.match or call.request.model
         offer = self._meter.offer(deployment, wild, call.request, call.body)
         try:
-            await self._meter.open(call.snapshot.rules, record, offer)
+            if not self._meter.open_at_once(call.snapshot.rules, record, offer):
+                await self._meter.open(call.snapshot.rules, record, offer)
         except BudgetShort as short:
             if record.attempts or not await self._cut(call, deployment, wild, short):
                 raise

@@ -19,7 +19,7 @@ from gateway.price_map import PriceMap
 from gateway.pricing import Price, cost, worst_case
 from gateway.record import LEFT, Record
 from gateway.relief import Short, longest
-from gateway.scopes import Rules, Static, binding, static_binding
+from gateway.scopes import Bound, Rules, Static, binding, static_binding
 from gateway.shares import Hold, Need, Shares
 from gateway.till import Till, blocked
 from gateway.usage import Source, Usage, of_tokens
@@ -30,6 +30,9 @@ log = structlog.stdlib.get_logger(__name__)
 DEFAULT_OUTPUT_TOKENS = 4096  # of a model whose maximum nobody knows, for a client that names none
 MAX_BINDINGS = 50_000
 BYTES_PER_TOKEN = 4  # of an estimate, where a bound would be unfair
+
+
+_Place = tuple[str, str, str]  # a key, a model's public name, a provider
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
@@ -63,7 +66,8 @@ class Meter:
         self._journal = journal
         self._prices = prices
         self._unix = unix
-        self._bindings: dict[tuple[str, str, str], Static] = {}
+        self._bindings: dict[_Place, Static] = {}
+        self._named: dict[tuple[_Place, str | None, tuple[str, ...]], tuple[Bound, ...]] = {}
         self._bindings_of: Rules | None = None
         self.lost_records = 0
         self.open_holds = 0
@@ -92,25 +96,34 @@ class Meter:
         flat = terms.hold_nanousd if terms.unknown == "hold" else None
         return Offer(None, Need(flat or 0, prompt, output), flat)
 
-    async def open(self, rules: Rules, record: Record, offer: Offer) -> Ticket:
+    async def open(self, rules: Rules, record: Record, offer: Offer) -> None:
         """Holds what the call may need in every account that binds it, all or nothing, and journals the intent.
 
         Waits only if this process has not borrowed enough. Raises BudgetExceeded (BudgetShort if a smaller call might fit),
         RateLimited, LimitsUnavailable, Overloaded.
         """
-        needs, enough = self._needs(rules, record, offer.need)
-        if enough:
-            self._shares.hold(needs)
-        else:
+        if not self.open_at_once(rules, record, offer):
+            needs, _ = self._needs(rules, record, offer.need)
             await self._till.fetch(needs)
-        ticket = record.ticket = Ticket(needs, offer)
+            self._opened(record, Ticket(needs, offer))
+
+    def open_at_once(self, rules: Rules, record: Record, offer: Offer) -> bool:
+        """As `open`, if that needs no wait: what nearly every call can do. False, and nothing done, if it does."""
+        needs, enough = self._needs(rules, record, offer.need)
+        if not enough:
+            return False
+        self._shares.hold(needs)
+        self._opened(record, Ticket(needs, offer))
+        return True
+
+    def _opened(self, record: Record, ticket: Ticket) -> None:
+        record.ticket = ticket
         self.open_holds += 1
         try:
             self._journal.append(_intent(record, ticket))
         except JournalFull as error:
             self.release(record)
             raise errors.Overloaded(str(error), code="journal_full") from None
-        return ticket
 
     def affordable(
         self, deployment: Deployment, wild: str, request: Request, body: bytes, short: Short
@@ -176,7 +189,7 @@ class Meter:
         key = record.key
         if key is None or not rules.families:
             return (), True
-        bound = binding(self._static(rules, key, record), record.user, record.tags)
+        bound = self._bound(rules, key, record)
         if not bound:
             return (), True
         unix = self._unix()
@@ -196,14 +209,23 @@ class Meter:
                     enough = False
         return tuple(needs), enough
 
-    def _static(self, rules: Rules, key: Key, record: Record) -> Static:
-        if rules is not self._bindings_of or len(self._bindings) > MAX_BINDINGS:
-            self._bindings = {}
+    def _bound(self, rules: Rules, key: Key, record: Record) -> tuple[Bound, ...]:
+        """Every rule that the call has to pass: worked out once for calls that have the same key, model, provider, customer and tags."""
+        if rules is not self._bindings_of or len(self._bindings) + len(self._named) > MAX_BINDINGS:
+            self._bindings, self._named = {}, {}
             self._bindings_of = rules
         place = (key.id, record.metric_model, record.provider or "")
-        found = self._bindings.get(place)
+        static = self._bindings.get(place)
+        if static is None:
+            static = self._bindings[place] = static_binding(rules, key, place[1], place[2])
+        customer = record.user if static.customer else None
+        tags = tuple(record.tags) if record.tags is not None and static.tag else ()
+        if customer is None and not tags:
+            return static.bound
+        named = (place, customer, tags)
+        found = self._named.get(named)
         if found is None:
-            found = self._bindings[place] = static_binding(rules, key, place[1], place[2])
+            found = self._named[named] = binding(static, customer, tags)
         return found
 
 

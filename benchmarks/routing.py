@@ -45,10 +45,10 @@ RUNNERS: tuple[tuple[str, Runner], ...] = (
 )
 INTRODUCTION = """## Routing
 
-`make bench-routing`: the gateway's own plans over simulated engines ([fleet.py](fleet.py)), medians of {seeds} seeds; the same on any machine.
-Two gateways, which do not know of each other's calls; ten minutes; answers with a long tail; a prompt takes half a second to read, a tenth of
-that where the engine still has it. A good answer takes at most {slowdown:g} times what it takes on an idle engine, and a second. *Engines
-asked*: what they say in `/metrics` every two seconds counts too."""
+`make bench-routing`: the gateway's own plans over simulated engines ([fleet.py](fleet.py)), medians of {seeds} seeds; the same on any
+machine. Two gateways, which do not know of each other's calls; ten minutes; answers with a long tail; a prompt takes half a second to
+read, a tenth of that where the engine still has it. A good answer takes at most {slowdown:g} times what it takes on an idle engine, and a
+second. *Engines asked*: what they say in `/metrics` every two seconds counts too."""
 HEAD = ("strategy", "first token p50 s", "p99 s", "answer p50 s", "p99 s", "good answers", "cache hits")
 
 

@@ -109,6 +109,25 @@ class Attempts:
             record.trail.append(_tried(record, None, self._now() - began))
         return None
 
+    def fits(self, call: Call, deployment: Deployment) -> bool:
+        """Whether the worst case of the call there can be held at once. Says who it would be in the call's record."""
+        record = call.record
+        record.deployment, record.provider = deployment.id, deployment.provider
+        try:
+            offer = self._meter.offer(deployment, call.match or call.request.model, call.request, call.body)
+            return self._meter.fits(call.snapshot.rules, record, offer)
+        except errors.GatewayError:
+            return False
+
+    def settle(self, call: Call) -> None:
+        """Ends an attempt that has a record of its own."""
+        record = call.record
+        if record.sent:
+            self._meter.close(record, call.exchange.body)
+            self._tell_attempted(record)
+        else:
+            self._meter.release(record)
+
     def split_off(self, call: Call, failed: Failed) -> None:
         """Settles the attempt that failed, if it is not settled yet, as the call goes on. Nothing is owed where nothing was sent."""
         record = call.record

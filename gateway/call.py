@@ -1,7 +1,7 @@
 """One request that was understood, on its way to an answer, and the paths that it may have come by."""
 
 from collections.abc import Callable
-from typing import final
+from typing import Protocol, final
 
 import msgspec
 
@@ -27,6 +27,12 @@ COMPLETIONS = Endpoint("completions", "/completions", lambda body: wire.parse(wi
 EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body))
 
 
+class Contest(Protocol):
+    """Attempts at the same time: whichever claims the client first answers it."""
+
+    def claim(self, call: "Call") -> None: ...
+
+
 @final
 class Call:
     """`match` is what the model's wildcard stood for. `body` is the client's, or what a budget or a fallback made of it.
@@ -43,6 +49,7 @@ class Call:
         "match",
         "model",
         "overrides",
+        "race",
         "record",
         "request",
         "snapshot",
@@ -69,6 +76,7 @@ class Call:
         self.deadline = record.started_at + model.timeouts.total_s
         self.overrides: Overrides = NONE
         self.continuation: Continuation | None = None  # of a stream that may go on elsewhere
+        self.race: Contest | None = None  # it is one of several attempts at the same time
 
     def becomes(self, name: str, model: Model, match: str) -> None:
         """From here on it is a call of another model, under a name of that one's. Raises BadRequest if the body cannot be rewritten."""

@@ -18,6 +18,7 @@ from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.continuation import resumed
 from gateway.heartbeat import Heartbeat
+from gateway.hedging import Hedging
 from gateway.prompt_bound import surely_too_long
 from gateway.resilience.backoff import Retries
 from gateway.resilience.failures import BREAKS, Failure
@@ -64,6 +65,7 @@ class Dispatch:
         self, attempts: Attempts, health: Health, random: Callable[[], float], now: Callable[[], float]
     ) -> None:
         self._attempts = attempts
+        self._hedging = Hedging(attempts, now)
         self._health = health
         self._random = random
         self._now = now
@@ -89,7 +91,11 @@ class Dispatch:
         order = self._attempts.order(call)
         failed = None
         if order:
-            failed = await self._attempts.run(call, order[0])
+            hedge = call.model.hedge
+            if hedge is None or len(order) < 2:
+                failed = await self._attempts.run(call, order[0])
+            else:
+                failed = await self._hedging.run(call, order, hedge)
             if failed is None:
                 return
         await self._go_on(_Course(call), order, failed)

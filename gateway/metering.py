@@ -125,6 +125,10 @@ class Meter:
             self.release(record)
             raise errors.Overloaded(str(error), code="journal_full") from None
 
+    def fits(self, rules: Rules, record: Record, offer: Offer) -> bool:
+        """Whether `open` would not have to wait. Raises BudgetExceeded where spending is stopped."""
+        return self._needs(rules, record, offer.need)[1]
+
     def affordable(
         self, deployment: Deployment, wild: str, request: Request, body: bytes, short: Short
     ) -> tuple[int, Request, bytes] | None:

@@ -121,6 +121,8 @@ class Relay:
             record.received = made
         if self._health.troubled:
             self._health.succeeded(target.deployment, sent_at)
+        if call.race is not None:
+            call.race.claim(call)
         record.status = connection.status
         record.finished_at = self._now()
         head = _answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
@@ -231,6 +233,8 @@ class Relay:
     def _begin(self, call: Call, target: Target, connection: UpstreamConnection, opening: bytes) -> None:
         """The first content has come: from here on no fallback is possible, so only here the client sees a 200."""
         record = call.record
+        if call.race is not None:
+            call.race.claim(call)
         record.status = connection.status
         if record.first_token_at is None:
             record.first_token_at = record.finished_at = self._now()
@@ -251,6 +255,8 @@ class Relay:
         reported = wire.read_answer(body).usage
         if reported is not None:
             record.usage, record.usage_source = usage.from_openai(reported), "provider"
+        if call.race is not None:
+            call.race.claim(call)
         record.status = 200
         record.finished_at = self._now()
         call.exchange.respond(200, _answer_head(record, None, b"application/json"), body)

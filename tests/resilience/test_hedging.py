@@ -1,0 +1,95 @@
+"""A second attempt for a slow first one: one answer, both settled, and never more than the model allows."""
+
+import httpx
+import pytest
+
+from tests.fixtures.deployments import Routes, price, said, whole
+from tests.fixtures.server import Json
+from tests.upstream.behaviour import Behaviour
+
+SLOW = Behaviour(text="slow", headers_after_s=2.0, prompt_tokens=7, completion_tokens=3)
+GOOD = Behaviour(text="quick", prompt_tokens=7, completion_tokens=3)
+HEDGE: Json = {"hedge": {"after_s": 0.15, "max_share": 1}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_faster_one_answers_and_the_other_is_cancelled_and_billed(routes: Routes, stream: bool) -> None:
+    """Nobody can know what the slow one did: it is settled at its worst case, under an id of its own."""
+    route = routes(SLOW, GOOD, **HEDGE)
+    answer = routes.ask(route, stream=stream, max_tokens=50)
+    assert said(answer) == "quick"
+    assert whole(answer) is stream
+    assert answer.headers["x-penstock-deployment"] == route.places[1].id
+    assert answer.headers["x-penstock-attempts"] == "2"
+    lost, won = routes.records(answer)
+    assert (lost["id"], lost["error_code"], lost["usage_source"]) == (f"{won['id']}-1", "hedge_lost", "estimated")
+    assert (won["deployment"], won["usage_source"]) == (route.places[1].id, "provider")
+    assert won["cost_nanousd"] == 13_000_000  # seven tokens in, three out
+    assert {one["failure"] for one in won["trail"]} == {"hedge_lost", None}
+    assert route.places[0].handle.ended().outcome == "client_left"
+
+
+def test_the_first_may_still_win(routes: Routes) -> None:
+    """Then the second one is the one that is cancelled."""
+    route = routes(Behaviour(text="first", headers_after_s=0.5), SLOW, **HEDGE)
+    answer = routes.ask(route)
+    assert said(answer) == "first"
+    lost, won = routes.records(answer)
+    assert (lost["id"], lost["deployment"]) == (f"{won['id']}-2", route.places[1].id)
+    assert route.asked == [1, 1]
+
+
+def test_an_answer_in_time_needs_no_second_attempt(routes: Routes) -> None:
+    """Nothing but the usual is paid or recorded."""
+    route = routes(GOOD, GOOD, **HEDGE)
+    answer = routes.ask(route)
+    assert answer.headers["x-penstock-attempts"] == "1"
+    assert route.asked == [1, 0]
+    assert len(routes.records(answer)) == 1
+
+
+def test_a_failure_before_that_is_an_ordinary_one(routes: Routes) -> None:
+    """The next deployment is tried at once, as ever."""
+    route = routes(Behaviour(status=500), GOOD, hedge={"after_s": 30})
+    answer = routes.ask(route)
+    assert said(answer) == "quick"
+    assert [one["failure"] for one in routes.record(answer)["trail"]] == ["server", None]
+
+
+def test_when_both_fail_the_call_goes_on_and_both_are_settled(routes: Routes) -> None:
+    """Three attempts, three settlements with ids of their own."""
+    late = Behaviour(status=500, headers_after_s=0.5)
+    third = routes(GOOD)
+    route = routes(late, late, retries={"attempts": 0}, fallbacks=[third.name], **HEDGE)
+    answer = routes.ask(route)
+    assert said(answer) == "quick"
+    records = routes.records(answer)
+    assert [one["id"].partition("-")[2] for one in records] == ["1", "2", ""]
+    assert [one["cost_nanousd"] for one in records] == [0, 0, price(third.places[0].handle.entries()[0])]
+    assert answer.headers["x-penstock-attempts"] == "3"
+
+
+def test_no_more_than_a_share_of_the_calls_is_helped(routes: Routes) -> None:
+    """One to begin with, then one for every ten calls."""
+    route = routes(Behaviour(text="slow", headers_after_s=0.2), GOOD, hedge={"after_s": 0.05, "max_share": 0.1})
+    assert [said(routes.ask(route)) for _ in range(5)] == ["quick", *["slow"] * 4]
+
+
+def test_without_the_money_for_both_there_is_no_second_attempt(routes: Routes) -> None:
+    """Hedging never waits for a budget, and never takes what the first attempt needs."""
+    route = routes(Behaviour(text="slow", headers_after_s=0.4), GOOD, **HEDGE)
+    key = routes.server.new_key(budget={"limit_usd": 1.2, "period": "total"})  # one worst case is about 0.8
+    assert said(routes.ask(route, key=key, max_tokens=50)) == "slow"
+    assert route.asked == [1, 0]
+
+
+def test_a_client_that_leaves_ends_both(routes: Routes) -> None:
+    """Neither upstream works on for nobody, and no hold stays open."""
+    route = routes(SLOW, SLOW, **HEDGE)
+    headers = {"authorization": f"Bearer {routes.server.key}"}
+    with httpx.Client(base_url=routes.server.base_url, timeout=0.6) as client, pytest.raises(httpx.TimeoutException):
+        client.post("/chat/completions", json=routes.server.ask(route.name), headers=headers)
+    for place in route.places:
+        assert place.handle.ended().outcome == "client_left"
+    metrics = routes.server.http.get("/metrics").text
+    assert "penstock_open_holds 0.0" in metrics

@@ -34,7 +34,9 @@ PROVIDERS = frozenset(
     {
         "openai", "text-completion-openai", "azure", "azure_text", "azure_ai", "anthropic", "gemini", "groq", "mistral", "codestral",
         "deepseek", "together_ai", "fireworks_ai", "fireworks_ai-embedding-models", "xai", "cohere", "cohere_chat", "perplexity",
-        "nvidia_nim", "cerebras", "bedrock", "bedrock_converse", "vertex_ai", "voyage",
+        "nvidia_nim", "cerebras", "bedrock", "bedrock_converse", "vertex_ai", "voyage", "sambanova", "hyperbolic", "deepinfra",
+        "moonshot", "zai", "dashscope", "minimax", "nebius", "novita", "friendliai", "baseten", "scaleway", "vercel_ai_gateway",
+        "databricks", "ai21", "cloudflare", "oci", "replicate", "sagemaker", "snowflake", "volcengine", "watsonx",
     }
 )  # fmt: skip
 VERTEX = "vertex_ai-"

@@ -75,6 +75,7 @@ class Deployment(msgspec.Struct, frozen=True):
     limits: Limits | None = None
     when: When | None = None
     region: str | None = None  # where it runs
+    api_version: str | None = None  # of Azure's dated API
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""

@@ -3,10 +3,11 @@
 Pydantic lives here, at the edge; `compile()` turns a specification into the frozen values of `gateway.catalog`.
 """
 
+from datetime import date
 from fractions import Fraction
 from typing import Annotated, Any, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
 from gateway.resilience.backoff import Retries
@@ -14,6 +15,11 @@ from gateway.resilience.breaker import Thresholds
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
+ApiVersion = Annotated[  # without quotes it is a date in YAML
+    str,
+    BeforeValidator(lambda given: given.isoformat() if isinstance(given, date) else given),
+    Field(max_length=40, pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]*$"),
+]
 GROUP = "group:"
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
 
@@ -158,7 +164,10 @@ class WhenSpec(Section):
 
 
 class DeploymentSpec(Section):
-    """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such."""
+    """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such.
+
+    `api_version` is Azure's: with it the deployment is called by the dated API, where the model's name stands in the path.
+    """
 
     id: Name
     provider: Name = "openai"
@@ -176,6 +185,19 @@ class DeploymentSpec(Section):
     max_output_tokens: int | None = Field(default=None, gt=0)
     verify_tls: bool = True
     ca_file: str | None = None
+    api_version: ApiVersion | None = None
+
+    @model_validator(mode="after")
+    def _a_version_has_a_path(self) -> Self:
+        if self.api_version is None:
+            return self
+        if self.provider != "azure":
+            raise ValueError("api_version is for the provider azure")
+        if "*" in self.model:
+            raise ValueError(
+                "with an api_version, Azure needs one model's name; its v1 address (…/openai/v1) takes any"
+            )
+        return self
 
 
 class RetriesSpec(Section):

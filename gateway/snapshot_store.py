@@ -127,6 +127,7 @@ class SnapshotStore:
             limits=None if spec.limits is None else spec.limits.compile(),
             when=None if spec.when is None else spec.when.compile(),
             region=spec.region,
+            api_version=spec.api_version,
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:

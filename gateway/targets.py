@@ -69,8 +69,9 @@ class Targets:
         default_port = 443 if key.scheme == "https" else 80
         base = quote(urlsplit(deployment.base_url).path.rstrip("/"), safe=IN_PATHS)
         dialect = self._dialects.get(deployment.provider)
+        place = f"{base}{path}" if deployment.api_version is None else _dated(base, deployment, path, method)
         lines = [
-            *(() if dialect is not None and method == "POST" else (f"{method} {base}{path} HTTP/1.1",)),
+            *(() if dialect is not None and method == "POST" else (f"{method} {place} HTTP/1.1",)),
             f"host: {host}" if key.port == default_port else f"host: {host}:{key.port}",
             "content-type: application/json",
             f"user-agent: {self._user_agent}",
@@ -92,6 +93,14 @@ class Targets:
         if provider is not None and provider.auth == "api-key":
             return (("api-key", secret),)
         return (("authorization", f"Bearer {secret}"),)
+
+
+def _dated(base: str, deployment: Deployment, path: str, method: str) -> str:
+    """A path of Azure's dated API: calls go to the deployment, which the address may name already; what there is stands above it."""
+    above, named, name = base.partition("/openai/deployments/")
+    above = above.removesuffix("/v1").removesuffix("/openai") + "/openai"
+    below = f"/deployments/{name if named else quote(deployment.target, safe='')}" if method == "POST" else ""
+    return f"{above}{below}{path}?api-version={deployment.api_version}"
 
 
 def where(model: str, deployment: str, attempts: int) -> bytes:

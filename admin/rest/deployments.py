@@ -18,7 +18,7 @@ from gateway.model_store import DeploymentRecord
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.resilience.health import Condition
 from gateway.secret_box import shown
-from gateway.settings import DeploymentSpec, LimitsSpec, Name, PriceSpec, Section, WhenSpec
+from gateway.settings import ApiVersion, DeploymentSpec, LimitsSpec, Name, PriceSpec, Section, WhenSpec
 
 Conditions: TypeAlias = Callable[[str], Condition | None]  # by deployment id
 
@@ -47,6 +47,7 @@ class DeploymentChangeBody(Section):
     max_output_tokens: Annotated[int | None, Field(gt=0)] = None
     verify_tls: bool | None = None
     ca_file: str | None = None
+    api_version: ApiVersion | None = None
 
 
 class HealthView(BaseModel):

@@ -1,12 +1,13 @@
 """The table of providers: data that must fit together."""
 
 from itertools import chain
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from gateway.catalog import Deployment, Model, compile_catalog
-from gateway.providers import PROVIDERS, Provider
+from gateway.providers import EMBEDDED, PROVIDERS, Provider
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
@@ -19,6 +20,25 @@ def test_a_provider_is_consistent(provider: Provider) -> None:
         assert not provider.base_url.endswith("/")
     if provider.key_required:
         assert provider.env is not None
+
+
+def test_the_documentation_has_every_provider() -> None:
+    """Address, key and names: what the page says is what is done."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()
+    section = page.split("## The table", 1)[1].split("\n## ", 1)[0]
+    rows = [
+        tuple(cell.strip() for cell in line.split("|")[1:5]) for line in section.splitlines() if line.startswith("| `")
+    ]
+    assert rows == [
+        (
+            f"`{provider.name}`",
+            provider.base_url or "its own for everyone",
+            f"`{provider.env}`" if provider.env else "–",
+            ", ".join(f"`{name}`" for name in provider.wildcards) or "–",
+        )
+        for provider in PROVIDERS.values()
+        if provider.name != EMBEDDED
+    ]
 
 
 def test_no_public_name_belongs_to_two_providers() -> None:

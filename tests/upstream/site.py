@@ -1,6 +1,7 @@
 """Finds the answer to a request: the control routes, the script that is meant, and the dialect of the path."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -21,6 +22,8 @@ ROUTES: dict[str, Callable[[Asked, Behaviour], Answer]] = {
     "messages": anthropic_dialect.messages,
     "messages/count_tokens": lambda question, _behaviour: anthropic_dialect.count_tokens(question),
 }
+
+PLACES = re.compile(r"/v1/|/openai/deployments/[^/]+/")  # what stands before a route; the second is Azure's
 
 _script = msgspec.json.Decoder(Script)
 
@@ -120,7 +123,7 @@ def _answer(path: str, question: Asked, behaviour: Behaviour) -> Answer:
         return answer.whole(behaviour.status, made)
     if of_gemini is not None:
         return gemini_dialect.respond(path, of_gemini, behaviour)
-    route = ROUTES.get(path.partition("/v1/")[2])
+    route = ROUTES.get(PLACES.split(path, 1)[-1])
     if route is None:
         return answer.whole(404, {"error": {"message": f"no route {path}", "type": "invalid_request_error"}})
     return route(question, behaviour)

@@ -1,10 +1,13 @@
--- wrk -s chat.lua URL -- KEY BODY: the same chat request over and over; one line of JSON at the end.
+-- wrk -s chat.lua URL -- KEY BODY [NAME VALUE]…: the same chat request over and over; one line of JSON at the end.
 function init(args)
   wrk.method = "POST"
   wrk.headers["content-type"] = "application/json"
   wrk.headers["authorization"] = "Bearer " .. args[1]
   wrk.headers["user-agent"] = "OpenAI/Python 2.54.0"
   wrk.body = args[2]
+  for i = 3, #args, 2 do
+    wrk.headers[args[i]] = args[i + 1]
+  end
   prepared = wrk.format()
 end
 

@@ -16,6 +16,7 @@ def route(load: Load) -> Route:
 
 TARGET_MODEL = "gpt-4o-mini"
 CHUNKS = 50
+EVENTS = CHUNKS + 1  # the usage has one of its own
 PACE_S = 0.010
 
 _SYSTEM = (

@@ -8,37 +8,23 @@ so that the machine's moods meet both; a ratio is taken within a round, and the 
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import dialogue, report, targets
+from benchmarks import dialogue, report, targets, timing
 from benchmarks.dialogue import Load
-from benchmarks.process import cpu_ns, free_port
+from benchmarks.process import free_port
 from benchmarks.report import Measurement, Report, SoakPoint, StartUp
 from benchmarks.targets import Target, Upstreams
+from benchmarks.timing import Cell, WrongAnswer
 
 _HERE = Path(__file__).parent
 _STARTS = 5
 _SOAK_CONNECTIONS = 32
-
-
-class WrongAnswer(RuntimeError):
-    """What answers wrongly is not timed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One load at one concurrency."""
-
-    load: Load
-    connections: int
-    seconds: float
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -117,68 +103,16 @@ def _events(stream: bytes) -> list[Any]:
 def _warm_up(pair: Sequence[Target], cells: Sequence[Cell]) -> None:
     for load in dict.fromkeys(cell.load for cell in cells):
         for target in pair:
-            _generate(target, Cell(load, 32, 1.0))
+            timing.generate(target, Cell(load, 32, 1.0))
 
 
 def _rounds(pair: Sequence[Target], cells: Sequence[Cell], rounds: int) -> Iterator[Measurement]:
     for number in range(1, rounds + 1):
         for cell in cells:
             for target in pair if number % 2 else reversed(pair):
-                measurement = _time(target, cell, number)
+                measurement = timing.measure(target, cell, number)
                 print(report.line(measurement), flush=True)
                 yield measurement
-
-
-def _time(target: Target, cell: Cell, number: int) -> Measurement:
-    before = target.server.family()
-    spent = cpu_ns(before)
-    figures = _generate(target, cell)
-    after = target.server.family()
-    if after != before:
-        raise RuntimeError(f"{target.name} changed its processes under load: {before} became {after}")
-    return Measurement(
-        round=number,
-        target=target.name,
-        load=cell.load,
-        connections=cell.connections,
-        count=int(figures["count"]),
-        errors=int(figures["errors"]),
-        cpu_us=(cpu_ns(after) - spent) / 1000 / max(1, figures["count"]),
-        per_second=figures["count"] / figures["seconds"],
-        p50_ms=figures["p50_ms"],
-        p99_ms=figures["p99_ms"],
-    )
-
-
-def _generate(target: Target, cell: Cell) -> dict[str, float]:
-    """Runs the load generator and reads the one line of JSON that it prints."""
-    connections, seconds = cell.connections, cell.seconds
-    path = target.path(cell.load)
-    command: list[str] = ["taskset", "-c", str(targets.LOAD_CORE)]
-    route, key = dialogue.route(cell.load), target.key_for(cell.load)
-    if route == "plain":
-        url = f"http://127.0.0.1:{target.port}{path}"
-        body = dialogue.request_body(route, stream=False).decode()
-        command += [
-            "wrk",
-            "-t1",
-            f"-c{connections}",
-            f"-d{seconds:.0f}s",
-            "--timeout",
-            "20s",
-            "-s",
-            str(_HERE / "chat.lua"),
-        ]
-        command += [url, "--", key, body]
-    else:
-        module = [sys.executable, "-m", "benchmarks.stream_load"]
-        command += [*module, str(target.port), path, key, route, str(connections), str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            figures: dict[str, float] = json.loads(line.removeprefix("RESULT "))
-            return figures
-    raise RuntimeError(f"the load generator failed: {done.stdout[-500:]} {done.stderr[-500:]}")
 
 
 def _soak(gateway: Target, requests: int) -> Iterator[SoakPoint]:
@@ -187,7 +121,7 @@ def _soak(gateway: Target, requests: int) -> Iterator[SoakPoint]:
     while done < requests:
         if not done:
             yield SoakPoint(0, gateway.server.rss_mib())
-        done += int(_generate(gateway, Cell("plain", _SOAK_CONNECTIONS, 2))["count"])
+        done += int(timing.generate(gateway, Cell("plain", _SOAK_CONNECTIONS, 2))["count"])
         point = SoakPoint(done, gateway.server.rss_mib())
         print(f"soak: {point.rss_mib:.1f} MiB after {point.requests:,} requests", flush=True)
         yield point

@@ -5,7 +5,7 @@ import http.client
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -44,11 +44,15 @@ class Server:
 
     def wait_ready(self, port: int, path: str, *, limit_s: float = 30.0) -> float:
         """Seconds from the start of the process to the first 200 on `path`."""
+        return self.wait_until(lambda: call(port, "GET", path, timeout_s=5)[0] == 200, limit_s=limit_s)
+
+    def wait_until(self, ready: Callable[[], bool], *, limit_s: float = 30.0) -> float:
+        """Seconds from the start of the process until `ready` holds; a connection that fails means not yet."""
         while (elapsed := time.perf_counter() - self._started) < limit_s:
             if self._process.poll() is not None:
                 break
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if call(port, "GET", path, timeout_s=5)[0] == 200:
+                if ready():
                     return time.perf_counter() - self._started
             time.sleep(0.002)
         tail = self._log.read_text(errors="replace")[-2000:]

@@ -24,7 +24,7 @@ SCOPES_BOUND_US = 25
 READY_BOUND_S = 1.5
 IDLE_BOUND_MIB = 80
 
-_BEGIN, _END = "<!-- overhead: written by make bench ARGS=--write -->", "<!-- overhead: end -->"
+_OVERHEAD = ("<!-- overhead: written by make bench ARGS=--write -->", "<!-- overhead: end -->")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +193,17 @@ def claims(report: Report) -> str:
     )
 
 
-def write_section(path: Path, content: str) -> None:
+def write_section(path: Path, content: str, marks: tuple[str, str] = _OVERHEAD) -> None:
     """Replaces what stands between the two marks, or appends it with them."""
     text = path.read_text(encoding="utf-8")
-    section = f"{_BEGIN}\n\n{content}\n\n{_END}"
-    head, begin, rest = text.partition(_BEGIN)
-    path.write_text(head + section + rest.partition(_END)[2] if begin else f"{text}\n{section}\n", encoding="utf-8")
+    section = f"{marks[0]}\n\n{content}\n\n{marks[1]}"
+    head, begin, rest = text.partition(marks[0])
+    path.write_text(head + section + rest.partition(marks[1])[2] if begin else f"{text}\n{section}\n", encoding="utf-8")
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    every = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in every)
 
 
 def machine() -> Machine:
@@ -271,12 +276,12 @@ def _overhead_table(measurements: Sequence[Measurement]) -> str:
         )
         for row in rows(measurements)
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
 def _start_table(report: Report) -> str:
     first, again = report.start.first_s, report.start.again_s
-    return _table(
+    return table(
         ("what", "median", "from", "to", "bound"),
         [
             _spread("ready, first start", first, READY_BOUND_S),
@@ -298,14 +303,9 @@ def _spread(what: str, seconds: Sequence[float], bound_s: float) -> tuple[str, .
 
 
 def _soak_table(points: Sequence[SoakPoint]) -> str:
-    return _table(
+    return table(
         ("requests", "Penstock RSS MiB"), [(f"{point.requests:,}", f"{point.rss_mib:.1f}") for point in points]
     )
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    every = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in every)
 
 
 def _commit() -> str:

@@ -1,7 +1,7 @@
-"""The load of the streamed rows: `python -m benchmarks.stream_load PORT PATH KEY MODEL CONNECTIONS SECONDS`.
+"""The load of the streamed rows: `python -m benchmarks.stream_load PORT PATH KEY MODEL CONNECTIONS SECONDS EVENTS [HEADER]…`.
 
 Each connection runs one stream after another until the time is up. A stream counts when its status is 200, it has
-exactly the upstream's chunks and it closes with `[DONE]`; everything else is an error. Prints one line of JSON.
+exactly EVENTS chunks and it closes with `[DONE]`; everything else is an error. Prints one line of JSON.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,7 +19,6 @@ import uvloop
 from benchmarks import dialogue
 
 _EVENT = b"data: {"
-_CHUNKS_PER_STREAM = dialogue.CHUNKS + 1  # the usage chunk is asked for
 
 
 @dataclass(slots=True)
@@ -34,8 +34,9 @@ class Tally:
 class Client(asyncio.Protocol):
     """One keep-alive connection. `finished` is set when it has ended, for whatever reason."""
 
-    def __init__(self, request: bytes, until: float, tally: Tally) -> None:
+    def __init__(self, request: bytes, events: int, until: float, tally: Tally) -> None:
         self._request = request
+        self._events = events
         self._until = until
         self._tally = tally
         self._between = False
@@ -70,7 +71,7 @@ class Client(asyncio.Protocol):
     def on_message_complete(self) -> None:
         tally = self._tally
         tally.chunks += self._chunks
-        whole = self._chunks == _CHUNKS_PER_STREAM and self._end.endswith(b"data: [DONE]\n\n")
+        whole = self._chunks == self._events and self._end.endswith(b"data: [DONE]\n\n")
         if self._parser.get_status_code() == 200 and whole:
             tally.stream_s.append(time.perf_counter() - self._started)
         else:
@@ -89,18 +90,30 @@ class Client(asyncio.Protocol):
         self._transport.write(self._request)
 
 
-async def load(port: int, path: str, key: str, model: str, *, connections: int, seconds: float) -> dict[str, float]:
+async def load(
+    port: int,
+    path: str,
+    key: str,
+    model: str,
+    *,
+    connections: int,
+    seconds: float,
+    events: int = dialogue.EVENTS,
+    headers: Sequence[str] = (),
+) -> dict[str, float]:
     body = dialogue.request_body(model, stream=True)
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        + "".join(f"{header}\r\n" for header in headers)
+        + "\r\n"
     )
     request = head.encode() + body
     started = time.perf_counter()
     tally = Tally()
     loop = asyncio.get_running_loop()
     clients = [
-        (await loop.create_connection(lambda: Client(request, started + seconds, tally), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Client(request, events, started + seconds, tally), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     async with asyncio.timeout(seconds + 30):
@@ -123,6 +136,15 @@ def _percentile_ms(values: list[float], percent: int) -> float:
 
 
 if __name__ == "__main__":
-    port, path, key, model, connections, seconds = sys.argv[1:]
-    figures = load(int(port), path, key, model, connections=int(connections), seconds=float(seconds))
+    port, path, key, model, connections, seconds, events, *headers = sys.argv[1:]
+    figures = load(
+        int(port),
+        path,
+        key,
+        model,
+        connections=int(connections),
+        seconds=float(seconds),
+        events=int(events),
+        headers=headers,
+    )
     print("RESULT", json.dumps(uvloop.run(figures)))

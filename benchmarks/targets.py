@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import Literal
 
 from benchmarks import dialogue
 from benchmarks.dialogue import Load, Route
@@ -38,30 +37,35 @@ class Upstreams:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running system. `key` is one that it accepts; `keys` are others, for the loads that are about them."""
+    """A running system. `key` is one that it accepts; `keys` are others, for the loads that are about them.
 
-    name: Literal["nginx", "penstock"]
+    `{route}` stands for the load's route: nginx finds the upstream by the path, gateways do by the model. `headers` come on top
+    of the usual ones, and `events` is how many with JSON in them a whole stream has.
+    """
+
+    name: str
     server: Server
     port: int
     key: str
     keys: Mapping[Load, str] = field(default_factory=dict)
+    prefix: str = ""
+    model_name: str = "{route}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events: int = dialogue.EVENTS
 
     def key_for(self, load: Load) -> str:
         return self.keys.get(load, self.key)
 
     def path(self, load: Load) -> str:
-        """nginx finds the upstream by the path, Penstock by the model."""
-        return f"/{dialogue.route(load)}/v1/chat/completions" if self.name == "nginx" else "/v1/chat/completions"
+        return self.prefix.format(route=dialogue.route(load)) + "/v1/chat/completions"
+
+    def model(self, load: Load) -> str:
+        return self.model_name.format(route=dialogue.route(load))
 
     def ask(self, load: Load, key: str) -> tuple[int, bytes]:
-        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        return call(
-            self.port,
-            "POST",
-            self.path(load),
-            dialogue.request_body(dialogue.route(load), stream=load in ("paced", "flood")),
-            headers,
-        )
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json", **self.headers}
+        body = dialogue.request_body(self.model(load), stream=load in ("paced", "flood"))
+        return call(self.port, "POST", self.path(load), body, headers)
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def nginx(folder: Path, ports: Upstreams) -> Iterator[Target]:
     )
     with Server(command, core=GATEWAY_CORE, log=folder / "proxy.log") as server:
         server.wait_ready(port, "/health/ready")
-        yield Target("nginx", server, port, key)
+        yield Target("nginx", server, port, key, prefix="/{route}")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ The map is a sorted text file, one model a line, made by `deploy/update_prices.p
 lines that are asked for, so that it costs no start-up time and no memory until a deployment without a price of its own asks.
 """
 
-import mmap
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,6 +51,12 @@ PREFIXES: Mapping[str, tuple[str, ...]] = {
     "bedrock": ("", "bedrock/"),
     "vertex_ai": ("vertex_ai/",),
     "azure_ai": ("azure_ai/",),
+    "sagemaker": ("sagemaker/",),
+    "watsonx": ("watsonx/",),
+    "oci": ("oci/",),
+    "snowflake": ("snowflake/",),
+    "cloudflare": ("cloudflare/",),
+    "replicate": ("replicate/",),
     "litellm": ("",),
 }
 # A dated release of a model whose price is listed under its plain name: -2024-08-06, -20241022, -0613, @20241022, -001, -latest.
@@ -88,7 +93,7 @@ class PriceMap:
 
     def __init__(self, file: Path = BUNDLED) -> None:
         self._file = file
-        self._text: mmap.mmap | None = None
+        self._text: bytes | None = None
         self._entries: dict[tuple[str, str], Entry | None] = {}
         self._quotes: dict[tuple[str, str], tuple[Deployment, Quote]] = {}
 
@@ -129,13 +134,16 @@ class PriceMap:
     def _line(self, name: str) -> Entry | None:
         """The lines are sorted by their first field as bytes: a search by halves, each step at the start of a line."""
         if self._text is None:
-            with self._file.open("rb") as stream:
-                self._text = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._text = (
+                self._file.read_bytes()
+            )  # not mapped: a file that is written anew in place would change under us
         text, wanted = self._text, name.encode("utf-8", "surrogatepass")
         low, high = 0, len(text)
         while low < high:
             start = text.rfind(b"\n", low, (low + high) // 2) + 1 or low
             end = text.find(b"\n", start)
+            if end < 0:  # the last line has no end
+                end = len(text)
             tab = text.find(b"\t", start, end)
             key = text[start:tab]
             if key == wanted:

@@ -32,6 +32,19 @@ def test_every_line_can_be_found(prices: PriceMap) -> None:
     assert [name for name, entry in every if prices.find("litellm", name) != entry] == []
 
 
+def test_a_file_that_is_cut_off_or_written_anew_ends_no_search(tmp_path: Path) -> None:
+    """A release that is installed over a running one, or a disk that was full: no call may hang in its price."""
+    text = BUNDLED.read_bytes()
+    file = tmp_path / "prices"
+    file.write_bytes(text.rstrip(b"\n"))
+    cut = PriceMap(file)
+    last, entry = lines()[-1]
+    assert (cut.find("litellm", last), cut.find("litellm", "zzz")) == (entry, None)
+    file.write_bytes(text[: len(text) // 2])
+    assert cut.find("litellm", "zzzz") is None
+    assert PriceMap(file).find("litellm", "aaa") is None
+
+
 @pytest.mark.parametrize(
     ("provider", "model"),
     [

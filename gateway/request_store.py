@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, Table, delete, select, tuple_, u
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.journal_batch import settlements
-from gateway.journal_records import Settled, Try
+from gateway.journal_records import Routed, Settled, Try
 from gateway.ledger_blocks import Part
 from gateway.ledger_entries import label
 from gateway.paging import Page, page
@@ -48,6 +48,10 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     usage_source: str | None = None
     trail: tuple[Try, ...] | None = None  # every attempt, where one has failed
+    route: str | None = None  # why that deployment
+    route_version: str | None = None  # `name@3`
+    prompt_version: str | None = None
+    shadow_of: str | None = None  # the request that this one is a copy of
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -165,6 +169,7 @@ def _some(
 
 def _record(settled: Settled) -> RequestRecord:
     usage = settled.usage if settled.source is not None else None
+    routed = settled.routed or Routed()
     return RequestRecord(
         id=settled.id,
         at=settled.at,
@@ -190,6 +195,10 @@ def _record(settled: Settled) -> RequestRecord:
         user=label(settled.customer),
         usage_source=settled.source,
         trail=settled.trail,
+        route=label(routed.reason),
+        route_version=routed.route_version,
+        prompt_version=routed.prompt_version,
+        shadow_of=routed.shadow_of,
     )
 
 

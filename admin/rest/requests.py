@@ -53,6 +53,10 @@ class RequestView(BaseModel):
     user: str | None
     usage_source: str | None
     trail: list[TryView] | None
+    route: Annotated[str | None, Field(description="Why this deployment, where there was a choice.")]
+    route_version: Annotated[str | None, Field(description="The version of a route that was drawn, as `name@3`.")]
+    prompt_version: Annotated[str | None, Field(description="The version of a prompt that was drawn, as `name@3`.")]
+    shadow_of: Annotated[str | None, Field(description="The id of the request that this one is a copy of.")]
 
 
 def router(control: Control) -> APIRouter:

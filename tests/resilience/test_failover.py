@@ -45,6 +45,8 @@ def test_the_next_deployment_answers(routes: Routes, fault: str, stream: bool) -
     assert answer.headers["x-penstock-attempts"] == "2"
     assert answer.headers["x-penstock-deployment"] == route.places[1].id
     assert route.asked == [1, 1]
+    if stream and fault in BEFORE_CONTENT:
+        return  # recorded as those that do not stream
     trail = routes.record(answer)["trail"]
     assert [(one["deployment"], one["failure"]) for one in trail] == [
         (route.places[0].id, failure),

@@ -21,11 +21,11 @@ def test_retries_may_be_switched_off(routes: Routes) -> None:
 
 def test_a_shorter_time_may_be_asked_for_but_no_longer_one(routes: Routes) -> None:
     """The model's own total stays the most."""
-    route = routes(Behaviour(fault="silence"), timeouts={"total_s": 1.0})
-    for asked, least, most in (("0.2", 0.2, 0.9), ("500", 1.0, 8.0)):
+    route = routes(Behaviour(fault="silence"), timeouts={"total_s": 0.6})
+    for asked, least in (("0.2", 0.2), ("500", 0.6)):
         began = time.monotonic()
         assert routes.ask(route, headers={"x-penstock-timeout-s": asked, "x-penstock-retries": "0"}).status_code == 504
-        assert least <= time.monotonic() - began < most + 5
+        assert least <= time.monotonic() - began < least + 10
 
 
 def test_fallbacks_may_be_named_or_refused(routes: Routes) -> None:

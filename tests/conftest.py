@@ -1,5 +1,14 @@
 """Fixtures live in tests/fixtures, one file per subject; this file only lists them."""
 
+from hypothesis import HealthCheck, settings
+
+# Two runs of the same tree try the same examples, and a slow machine is no failure; `make soak` looks for new ones.
+settings.register_profile(
+    "steady", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
 pytest_plugins: list[str] = [
     "tests.fixtures.embedding",
     "tests.fixtures.control",

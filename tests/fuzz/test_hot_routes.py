@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fixtures.raw import Raw, Reply, chat, head, said, whole
 from tests.fixtures.server import Server
 
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
 HOT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 STATUS = re.compile(rb"^HTTP/1\.1 (\d{3}) ", re.MULTILINE)
 FEW = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

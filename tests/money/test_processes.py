@@ -191,7 +191,7 @@ def refused_as_promised(crowd: Crowd) -> None:
 
 async def nothing_held(four: Fleet, budget: str, spent: int) -> None:
     """Within the time of a few reports every server has given back what it does not use."""
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 20
     while (state := four.budget(budget))["held_usd"] != 0:
         assert time.monotonic() < deadline, f"held for nobody: {state}"
         await asyncio.sleep(0.1)

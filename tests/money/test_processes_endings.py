@@ -14,6 +14,7 @@ from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
 MAX_TOKENS = 50
+ONCE = {"attempts": 0}
 
 
 class Payer:
@@ -35,7 +36,7 @@ class Payer:
     def line(self, script: Scripted) -> Line:
         """The one entry of a script's one call, which a kept connection may have brought twice."""
         (id_,) = {entry.header("x-request-id") for entry in script.upstream.entries()}
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not (found := [line for line in shipped(self._engine) if line.id == id_]):
             assert time.monotonic() < deadline, "the call has no entry"
             time.sleep(0.05)
@@ -48,7 +49,7 @@ class Payer:
 
     def spent(self) -> int:
         """Nano-dollars, once nothing is held."""
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 20
         while (state := self.state())["held_usd"] != 0:
             assert time.monotonic() < deadline, f"a hold stayed open: {state}"
             time.sleep(0.1)
@@ -58,15 +59,15 @@ class Payer:
 
 @pytest.fixture(scope="module")
 def paid_server(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Every model has a price."""
+    """Every model has a price, and one attempt: what several cost together, tests/resilience shows."""
     rates = {"input": INPUT / 1000, "output": OUTPUT / 1000}
     with refused_port() as port:
         here = {"base_url": upstream.base_url, "model": "*", "api_key": "sk-up", "price": rates}
         gone = {"id": "gone", "base_url": f"http://127.0.0.1:{port}/v1", "model": "x", "price": rates}
         models = [
-            {"name": "s/*", "deployments": [{"id": "s", **here}]},
-            {"name": "quick/*", "deployments": [{"id": "quick", **here}], "timeouts": QUICK},
-            {"name": "gone", "deployments": [gone]},
+            {"name": "s/*", "deployments": [{"id": "s", **here}], "retries": ONCE},
+            {"name": "quick/*", "deployments": [{"id": "quick", **here}], "timeouts": QUICK, "retries": ONCE},
+            {"name": "gone", "deployments": [gone], "retries": ONCE},
         ]
         server = Server({"models": models}, tmp_path_factory.mktemp("paid")).start(with_key=False)
         yield server

@@ -222,7 +222,7 @@ async def test_a_store_that_forgot_is_told_everything_again(new_redis: Callable[
     redis.kill()
     redis.lose_data()
     redis.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     await session.till.sync()
     while not session.till.healthy and time.monotonic() < deadline:
         await asyncio.sleep(0.1)

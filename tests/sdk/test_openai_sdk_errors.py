@@ -45,7 +45,7 @@ def test_a_revoked_key_is_refused_within_a_second(server: Server) -> None:
 
 def test_an_expired_key_says_that_it_is_expired(server: Server) -> None:
     """A holder can tell an old key from a wrong one."""
-    soon = datetime.now(UTC) + timedelta(seconds=0.6)
+    soon = datetime.now(UTC) + timedelta(seconds=3)
     key = server.new_key(expires_at=soon.isoformat())
     time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()))
     with pytest.raises(openai.AuthenticationError) as caught:
@@ -125,7 +125,7 @@ def test_an_upstream_that_says_nothing_is_a_504(client: openai.OpenAI, scripts: 
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model=scripted.model, messages=HELLO, stream=stream)
     assert caught.value.status_code == 504
-    assert time.monotonic() - began < (1.0 if stream else 4.0)
+    assert time.monotonic() - began < (2.5 if stream else 10)
     assert scripted.upstream.ended().outcome == "client_left"
 
 

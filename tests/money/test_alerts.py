@@ -89,7 +89,7 @@ async def run_for(background: Coroutine[Any, Any, None], work: Awaitable[None]) 
 
 async def _idle(alerts: Alerts) -> None:
     """Until nothing waits, and the last one has had its time."""
-    while not alerts._waiting.empty():
+    while not alerts._waiting.empty():  # noqa: ASYNC110  # a queue has no event for being empty
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.3)
 

@@ -78,7 +78,7 @@ def limited(body: bytes, request: Request, held_tokens: int) -> bytes:
 
 
 def surely_too_long(body: bytes, context_tokens: int | None) -> bool:
-    """Whether a prompt of plain text cannot fit, at more bytes per token than any language has on average; nearer cases are the upstream's."""
+    """Whether a prompt of plain text cannot fit, at more bytes per token than any language has; nearer cases are the upstream's."""
     return context_tokens is not None and len(body) > MOST_BYTES_PER_TOKEN * context_tokens and text_only(body)
 
 

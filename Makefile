@@ -13,8 +13,9 @@ PYTEST := $(BIN)/python -m pytest
 SERVE_READY := .venv/.ready-serve
 DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
+INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing shape test-engines soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing shape test-engines test-integrations soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +62,9 @@ shape: $(DEV_READY) ## print what the code looks like: longest file and function
 test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (installs vLLM, minutes)
 	@$(PYTEST) -m engines $(ARGS)
 
+test-integrations: $(INTEGRATIONS_READY) ## client → Penstock → LiteLLM → scripted providers, in an environment of its own
+	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)
+
 soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
 	@$(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
 
@@ -76,6 +80,10 @@ $(SERVE_READY): pyproject.toml uv.lock
 # second for it): what is measured runs without them, as it does for users.
 $(LEAN_READY): pyproject.toml uv.lock
 	@deploy/setup.sh lean
+	@touch $@
+
+$(INTEGRATIONS_READY): pyproject.toml uv.lock
+	@deploy/setup.sh integrations
 	@touch $@
 
 $(DEV_READY): pyproject.toml uv.lock

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from admin.config_file import KeyPath, dotted
-from gateway.providers import EMBEDDED, PROVIDERS
+from gateway.providers import PROVIDERS
 
 Finding = tuple[KeyPath, str]
 
@@ -21,7 +21,6 @@ NOT_IN_FORCE: tuple[tuple[str, frozenset[str] | None], ...] = (
     ("cache", None),
     ("models[].shadow", None),
 )
-PROVIDERS_OF_LATER_VERSIONS = ("bedrock", "litellm")
 
 _EXPECTED: Mapping[str, str] = {
     "string_type": "text",
@@ -162,11 +161,9 @@ def _bad_provider(path: KeyPath, deployment: Mapping[str, object]) -> Iterator[F
     if not isinstance(name, str):
         return
     provider = PROVIDERS.get(name)
-    if provider is None and name in PROVIDERS_OF_LATER_VERSIONS:
-        yield (*path, "provider"), f'provider "{name}" arrives in a later version'
-    elif provider is None:
+    if provider is None:
         yield (*path, "provider"), f'unknown provider "{name}"; {nearest(name, PROVIDERS)}'
-    elif provider.base_url is None and name != EMBEDDED and not deployment.get("base_url"):
+    elif not provider.placed and not deployment.get("base_url"):
         yield path, f'provider "{name}" has no address of its own; add base_url'
 
 

@@ -12,6 +12,7 @@ from admin.alerts import Alerts
 from admin.first_run import Group
 from admin.leasing import lease_store, uses
 from admin.local_models import EmbeddedModels
+from admin.long_tail.bridge import LiteLlm
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -89,6 +90,7 @@ class House:
             self._alerts.seen,
             settings.limits.local_part,
         )
+        self._long_tail = LiteLlm()
         self._plane = Plane(
             current=self._current,
             admin_digest=self._admin_digest,
@@ -96,6 +98,7 @@ class House:
             recorder=self._recorder,
             local={EMBEDDED: self._local},
             dialects=DIALECTS,
+            bridge=self._long_tail,
             limits=PoolLimits(connections=settings.upstream.max_connections, idle_s=settings.upstream.idle_s),
             user_agent=settings.upstream.user_agent,
             ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,
@@ -152,6 +155,7 @@ class House:
 
     async def close(self) -> None:
         await self._plane.close()
+        await self._long_tail.close()
         await self._local.close()
         await self._books.close()
 

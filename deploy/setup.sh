@@ -4,6 +4,7 @@
 #
 #   deploy/setup.sh serve                     what `penstock serve` needs
 #   deploy/setup.sh dev                       the same and the tools for tests, types and benchmarks
+#   deploy/setup.sh integrations              what tests of optional packages need, in .tools/integrations
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
@@ -18,9 +19,10 @@ main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
         dev) sync_environment --group dev ;;
+        integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | lean | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | lean | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 

@@ -61,19 +61,26 @@ class Listener:
         reuse_port: bool = False,
         tls: ssl.SSLContext | None = None,
         backlog: int = 4096,
+        sock: socket.socket | None = None,
     ) -> int:
-        """Listens and returns the port, which matters for port 0."""
+        """Listens and returns the port, which matters for port 0. `sock` is bound already, and stands for host and port."""
         loop = asyncio.get_running_loop()
         self._sweep()
-        server = await loop.create_server(
-            lambda: Connection(self),
-            host,
-            port,
-            ssl=tls,
-            backlog=backlog,
-            reuse_port=reuse_port or None,
-            ssl_handshake_timeout=self.limits.header_timeout_s if tls else None,
-        )
+        patience_s = self.limits.header_timeout_s if tls else None
+        if sock is None:
+            server = await loop.create_server(
+                lambda: Connection(self),
+                host,
+                port,
+                ssl=tls,
+                backlog=backlog,
+                reuse_port=reuse_port or None,
+                ssl_handshake_timeout=patience_s,
+            )
+        else:
+            server = await loop.create_server(
+                lambda: Connection(self), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=patience_s
+            )
         self._servers.append(server)
         bound: socket.socket = server.sockets[0]
         return int(bound.getsockname()[1])

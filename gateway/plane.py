@@ -23,7 +23,7 @@ from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
 from gateway.routing.loads import Loads
 from gateway.snapshot import Current, Snapshot
-from gateway.targets import Targets
+from gateway.targets import Bridge, Targets
 
 
 @final
@@ -39,13 +39,14 @@ class Plane:
         recorder: Recorder,
         local: Mapping[str, Local],
         dialects: Mapping[str, Dialect],
+        bridge: Bridge | None = None,
         limits: PoolLimits,
         user_agent: str,
         ca_file: str | None = None,
         workers: int = 1,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent, dialects)
+        self._targets = Targets(self.pool, user_agent, dialects, bridge)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)

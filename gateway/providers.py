@@ -14,6 +14,7 @@ class Provider(msgspec.Struct, frozen=True):
     """`wildcards` are public names that mean this provider alone; each also answers under `<name>/*`.
 
     `base_url` of None: every deployment names its own. `example` is a chat model that a fresh key can usually reach.
+    `litellm` is LiteLLM's prefix for a provider that is only reached through it, empty where a model's name has the prefix itself.
     """
 
     name: str
@@ -26,6 +27,12 @@ class Provider(msgspec.Struct, frozen=True):
     key_required: bool = True
     auth: Literal["bearer", "api-key"] = "bearer"
     example: str | None = None
+    litellm: str | None = None
+
+    @property
+    def placed(self) -> bool:
+        """Whether a deployment may do without a `base_url`."""
+        return self.base_url is not None or self.litellm is not None or self.name == EMBEDDED
 
 
 # Never sent anywhere: the engine runs in this process.
@@ -270,6 +277,16 @@ _EVERY = (
     Provider("lmstudio", "lmstudio", "http://127.0.0.1:1234/v1", local_port=1234, key_required=False),
     Provider("sglang", "sglang", "http://127.0.0.1:30000/v1", local_port=30000, key_required=False),
     Provider("tgi", "tgi", "http://127.0.0.1:3000/v1", local_port=3000, key_required=False),
+    Provider("litellm", "litellm", key_required=False, litellm=""),
+    Provider("bedrock", "amazon", key_required=False, litellm="bedrock/"),
+    Provider("vertex_ai", "google", key_required=False, litellm="vertex_ai/"),
+    Provider("azure_ai", "azure", key_required=False, litellm="azure_ai/"),
+    Provider("sagemaker", "amazon", key_required=False, litellm="sagemaker/"),
+    Provider("watsonx", "ibm", key_required=False, litellm="watsonx/"),
+    Provider("oci", "oracle", key_required=False, litellm="oci/"),
+    Provider("snowflake", "snowflake", key_required=False, litellm="snowflake/"),
+    Provider("cloudflare", "cloudflare", key_required=False, litellm="cloudflare/"),
+    Provider("replicate", "replicate", key_required=False, litellm="replicate/"),
     Provider(EMBEDDED, "penstock", key_required=False),
 )
 

@@ -143,12 +143,10 @@ class SnapshotStore:
     def _base_url(self, spec: DeploymentSpec) -> str:
         if spec.base_url is not None:
             return str(spec.base_url).rstrip("/")
-        if spec.provider == EMBEDDED:
-            return ""
         provider = self._providers.get(spec.provider)
-        if provider is None or provider.base_url is None:
+        if provider is None or not provider.placed:
             raise UnusableError(f"provider {spec.provider!r} has no base_url of its own: name one")
-        return provider.base_url
+        return provider.base_url or ""
 
     def _api_key(self, spec: DeploymentSpec, stored: str | None) -> str | None:
         """The provider's own variable stands in for a missing key, but only at the provider's own address."""

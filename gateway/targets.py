@@ -1,7 +1,7 @@
 """What a deployment looks like on the wire, prepared once so that a request only adds its own bytes."""
 
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import Protocol, final
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -14,6 +14,16 @@ from gateway.providers import PROVIDERS
 
 IN_PATHS = "/:@!$&()*+,;=~%"
 VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+
+class Bridge(Protocol):
+    """A process on this machine that speaks OpenAI's API here and other APIs there, for providers that are only reached through it."""
+
+    def base_url(self) -> str:
+        """Where it listens. Raises GatewayError where it cannot be had."""
+
+    def headers(self, prefix: str, deployment: Deployment) -> tuple[tuple[str, str], ...]:
+        """What it has to know of a deployment; `prefix` stands before the model's name there."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -41,8 +51,11 @@ class Target(msgspec.Struct, frozen=True):
 class Targets:
     """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes."""
 
-    def __init__(self, pool: Pool, user_agent: str, dialects: Mapping[str, Dialect]) -> None:
+    def __init__(
+        self, pool: Pool, user_agent: str, dialects: Mapping[str, Dialect], bridge: Bridge | None = None
+    ) -> None:
         self._pool = pool
+        self._bridge = bridge
         self._dialects = dialects
         self._user_agent = user_agent
         self._made: dict[tuple[str, str], Target] = {}
@@ -64,10 +77,15 @@ class Targets:
         self._made = {key: target for key, target in self._made.items() if alive(key[0])}
 
     def _make(self, deployment: Deployment, path: str, model: str, method: str = "POST") -> Target:
-        key = origin_key(deployment.base_url, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
+        provider = PROVIDERS.get(deployment.provider)
+        prefix = None if provider is None else provider.litellm
+        address, authorization = deployment.base_url, self._authorization(deployment)
+        if prefix is not None and self._bridge is not None:
+            address, authorization = self._bridge.base_url(), self._bridge.headers(prefix, deployment)
+        key = origin_key(address, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
         host = f"[{key.host}]" if ":" in key.host else key.host
         default_port = 443 if key.scheme == "https" else 80
-        base = quote(urlsplit(deployment.base_url).path.rstrip("/"), safe=IN_PATHS)
+        base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
         dialect = self._dialects.get(deployment.provider)
         place = f"{base}{path}" if deployment.api_version is None else _dated(base, deployment, path, method)
         lines = [
@@ -76,19 +94,20 @@ class Targets:
             "content-type: application/json",
             f"user-agent: {self._user_agent}",
         ]
-        if deployment.api_key or dialect is not None:
-            lines.extend(f"{name.lower()}: {value}" for name, value in self._authorization(deployment, dialect))
-        lines.extend(f"{name.lower()}: {value}" for name, value in deployment.headers)
+        lines.extend(f"{name.lower()}: {value}" for name, value in (*authorization, *deployment.headers))
         for line in lines:
             if "\r" in line or "\n" in line:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
         head = "".join(line + "\r\n" for line in lines).encode("latin-1")
         return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base)
 
-    def _authorization(self, deployment: Deployment, dialect: Dialect | None) -> tuple[tuple[str, str], ...]:
+    def _authorization(self, deployment: Deployment) -> tuple[tuple[str, str], ...]:
         secret = deployment.api_key or ""
+        dialect = self._dialects.get(deployment.provider)
         if dialect is not None:
             return dialect.authorization(secret)
+        if not secret:
+            return ()
         provider = PROVIDERS.get(deployment.provider)
         if provider is not None and provider.auth == "api-key":
             return (("api-key", secret),)

@@ -15,7 +15,7 @@ from admin.rest.wire import After, Filter, Identifier, Limit, ListPage, StrictRo
 from gateway import model_store
 from gateway.errors import BadRequest
 from gateway.model_store import DeploymentRecord
-from gateway.providers import EMBEDDED, PROVIDERS
+from gateway.providers import PROVIDERS
 from gateway.resilience.health import Condition
 from gateway.secret_box import shown
 from gateway.settings import ApiVersion, DeploymentSpec, LimitsSpec, Name, PriceSpec, Section, WhenSpec
@@ -189,7 +189,7 @@ def _refuse_display_values(api_key: str | None, headers: dict[str, str], place: 
 def _check_address(spec: DeploymentSpec, place: str = "") -> None:
     if spec.base_url is None:
         provider = PROVIDERS.get(spec.provider)
-        if spec.provider != EMBEDDED and (provider is None or provider.base_url is None):
+        if provider is None or not provider.placed:
             raise BadRequest(
                 f"{place}base_url: provider {spec.provider!r} has no address of its own, so name one.",
                 param=f"{place}base_url",

@@ -25,7 +25,7 @@ class Gemini:
         self._new_id = new_id
 
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
-        return (("x-goog-api-key", api_key),)
+        return (("x-goog-api-key", api_key),) if api_key else ()
 
     def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
         match endpoint:

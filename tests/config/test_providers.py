@@ -32,7 +32,7 @@ def test_the_documentation_has_every_provider() -> None:
     assert rows == [
         (
             f"`{provider.name}`",
-            provider.base_url or "its own for everyone",
+            provider.base_url or ("its own for everyone" if provider.litellm is None else "through LiteLLM"),
             f"`{provider.env}`" if provider.env else "–",
             ", ".join(f"`{name}`" for name in provider.wildcards) or "–",
         )

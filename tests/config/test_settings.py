@@ -198,7 +198,6 @@ def test_every_mistake_is_reported_at_once_with_line_path_and_way_out(complaints
         ("models: [{deployments: []}]\n", 'models[0]: missing key "name"'),
         ("models: [{name: x, deployments: [{}]}]\n", 'models[0].deployments[0]: missing key "id"'),
         ("models: [{name: 'a*b'}]\n", 'models[0].name: "a*b": the wildcard * stands at the end'),
-        ("models: [{name: x, deployments: [{id: a, provider: bedrock}]}]\n", "arrives in a later version"),
         ("server: {tls_cert: a.pem}\n", "tls_cert and tls_key belong together"),
         ("data_dir: [1]\n", "data_dir: expected a path, found a list"),
         ("records: {enabled: perhaps}\n", 'records.enabled: expected true or false, found "perhaps"'),

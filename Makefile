@@ -15,7 +15,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing shape test-engines test-integrations soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-peers shape test-engines test-integrations soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ bench: $(DEV_READY) $(LEAN_READY) ## measure the gateway against nginx; ARGS="--
 
 bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.routing $(ARGS)
+
+bench-peers: $(DEV_READY) $(LEAN_READY) ## measure Penstock side by side with other gateways; ARGS="--write" renews benchmarks/RESULTS.md
+	@deploy/setup.sh system nginx-light:nginx wrk nodejs npm
+	@deploy/setup.sh peers
+	@$(BIN)/python -m benchmarks.peers --python .tools/lean/bin/python $(ARGS)
 
 shape: $(DEV_READY) ## print what the code looks like: longest file and function, import cycles, globals
 	@$(BIN)/python -m benchmarks.shape $(ARGS)

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's worker gives up root and still has to look in
         with targets.upstreams(folder) as ports:
-            result = _run(folder, ports, options, command=_command(arguments))
+            result = _run(folder, ports, options, command=report.command("bench", arguments))
     print("\n" + report.render(result))
     report.append_lines(_HERE / "out" / "overhead.jsonl", result)
     if options.write:
@@ -154,12 +154,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(",") if number)
-
-
-def _command(arguments: Sequence[str]) -> str:
-    """How to repeat this run; `make bench` itself adds --python."""
-    own = arguments[2:] if arguments[:1] == ["--python"] else arguments
-    return f'make bench ARGS="{" ".join(own)}"' if own else "make bench"
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def render(report: Report) -> str:
 def line(measurement: Measurement) -> str:
     m = measurement
     return (
-        f"round {m.round}  {m.load:5} {m.connections:4} connections  {m.target:8}  {m.cpu_us:7.1f} µs CPU  "
+        f"round {m.round}  {m.load:5} {m.connections:4} connections  {m.target:13}  {m.cpu_us:7.1f} µs CPU  "
         f"{m.per_second:8,.0f}/s  p50 {m.p50_ms:.2f} ms  p99 {m.p99_ms:.2f} ms  {m.errors} errors"
     )
 
@@ -204,6 +204,12 @@ def write_section(path: Path, content: str, marks: tuple[str, str] = _OVERHEAD) 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     every = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in every)
+
+
+def command(target: str, arguments: Sequence[str]) -> str:
+    """How to repeat this run; `make` itself adds --python."""
+    own = arguments[2:] if arguments[:1] == ["--python"] else arguments
+    return f'make {target} ARGS="{" ".join(own)}"' if own else f"make {target}"
 
 
 def machine() -> Machine:

@@ -19,7 +19,7 @@ LOAD_CORE = 1
 
 _CONFIGURATIONS = Path(__file__).parent / "nginx"
 _BUDGET: Mapping[str, object] = {"limit_usd": 10**6, "period": "month"}
-_UPSTREAM_KEY = "sk-upstream"
+UPSTREAM_KEY = "sk-upstream"
 
 
 class _Configuration(Template):
@@ -67,6 +67,9 @@ class Target:
         body = dialogue.request_body(self.model(load), stream=load in ("paced", "flood"))
         return call(self.port, "POST", self.path(load), body, headers)
 
+    def answers(self, load: Load) -> bool:
+        return self.ask(load, self.key)[0] == 200
+
 
 @contextmanager
 def upstreams(folder: Path) -> Iterator[Upstreams]:
@@ -92,7 +95,7 @@ def nginx(folder: Path, ports: Upstreams) -> Iterator[Target]:
         key=key,
         plain_port=ports.plain_port,
         stream_port=ports.stream_port,
-        upstream_key=_UPSTREAM_KEY,
+        upstream_key=UPSTREAM_KEY,
     )
     with Server(command, core=GATEWAY_CORE, log=folder / "proxy.log") as server:
         server.wait_ready(port, "/health/ready")
@@ -104,13 +107,13 @@ def penstock(folder: Path, ports: Upstreams, python: Path, *, records: bool = Tr
     port, admin_key = free_port(), secrets.token_urlsafe(32)
     with penstock_server(folder, ports, python, port, admin_key, core=GATEWAY_CORE, records=records) as server:
         server.wait_ready(port, "/health/ready")
-        keys = _Keys(port, admin_key)
+        keys = Keys(port, admin_key)
         yield Target(
             "penstock", server, port, keys.usual(), {"free": keys.free(), "one": keys.one(), "eight": keys.eight()}
         )
 
 
-class _Keys:
+class Keys:
     """Virtual keys made over the admin API, so that what is measured binds as it does for users. No amount runs out here."""
 
     def __init__(self, port: int, admin_key: str) -> None:
@@ -180,16 +183,20 @@ def _model(route: Route, ports: Upstreams) -> dict[str, object]:
         "provider": "openai",
         "base_url": f"http://127.0.0.1:{ports.port(route)}/{route}/v1",
         "model": dialogue.TARGET_MODEL,
-        "api_key": _UPSTREAM_KEY,
+        "api_key": UPSTREAM_KEY,
         "price": {"input": 0.15, "output": 0.6},
     }
     return {"name": route, "deployments": [deployment]}
 
 
-def _nginx(folder: Path, name: str, **values: object) -> list[str | Path]:
+def nginx_program() -> str:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         raise RuntimeError("nginx is not installed: `make bench` installs it, or apt-get install nginx-light")
+    return program
+
+
+def _nginx(folder: Path, name: str, **values: object) -> list[str | Path]:
     configuration = folder / name
     configuration.write_text(_Configuration((_CONFIGURATIONS / name).read_text()).substitute(values))
-    return [program, "-p", folder, "-e", "stderr", "-c", configuration]
+    return [nginx_program(), "-p", folder, "-e", "stderr", "-c", configuration]

@@ -6,11 +6,17 @@
 #   deploy/setup.sh dev                       the same and the tools for tests, types and benchmarks
 #   deploy/setup.sh integrations              what tests of optional packages need, in .tools/integrations
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
+#   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly UV_RANGE='uv>=0.7,<1'
+
+# Versions that are known to start and to answer.
+readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
+# With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).
+readonly PORTKEY='{"private": true, "dependencies": {"@portkey-ai/gateway": "1.15.2"}, "overrides": {"@hono/node-server": "1.14.1"}}'
 
 say() { printf '\033[2m%s\033[0m\n' "$*" >&2; }
 die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
@@ -21,8 +27,9 @@ main() {
         dev) sync_environment --group dev ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
+        peers) install_peers ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | lean | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | lean | peers | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -34,6 +41,35 @@ sync_environment() {
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
     "$uv" sync --frozen --inexact --quiet --extra embedded "$@"
+}
+
+# A peer that cannot be had is no reason to stop: the comparison names what it lacks.
+install_peers() {
+    local peer
+    for peer in "${PEERS[@]}"; do
+        install_peer "${peer%%[[=]*}" python_peer "$peer" || say "$peer could not be installed."
+    done
+    install_peer portkey npm_peer "$PORTKEY" || say "Portkey could not be installed."
+}
+
+# NAME INSTALLER WHAT: the mark is written last, and says what is there.
+install_peer() {
+    local name=$1 installer=$2 what=$3 folder=.tools/peers/$1
+    [ "$(cat "$folder/.ready" 2>/dev/null)" != "$what" ] || return 0
+    say "Installing $name into $folder …"
+    rm -rf "$folder" && mkdir -p "$folder" && "$installer" "$folder" "$what" && printf '%s\n' "$what" >"$folder/.ready"
+}
+
+# On the interpreter that Penstock is measured on.
+python_peer() {
+    local uv python=.tools/lean/bin/python
+    [ -x "$python" ] || python=$(choose_python)
+    uv=$(find_uv) && "$uv" venv --quiet --clear --python "${UV_PYTHON:-$python}" "$1" &&
+        "$uv" pip install --quiet --compile-bytecode --python "$1/bin/python" "$2"
+}
+
+npm_peer() {
+    printf '%s\n' "$2" >"$1/package.json" && npm install --prefix "$1" --no-audit --no-fund --loglevel=error >/dev/null
 }
 
 # Interpreters of one version differ by a quarter in speed, by how they were built (Debian's has profile-guided optimisation, many

@@ -71,6 +71,26 @@ async def test_a_stream_without_its_end_is_an_error() -> None:
     assert figures["streams"] == 0
 
 
+async def test_a_gateway_may_have_fewer_events_of_its_own() -> None:
+    """50 events are whole where 50 are expected; headers that are asked for arrive."""
+    body = b"".join((*dialogue.events()[:-2], dialogue.events()[-1]))
+    asked: list[bytes] = []
+
+    class Listening(Scripted):
+        def data_received(self, data: bytes) -> None:
+            asked.append(data)
+            super().data_received(data)
+
+    answer = HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+    async with serving(lambda: Listening(answer)) as port:
+        figures = await load(
+            port, "/", "sk-any", "any", connections=1, seconds=0.1, events=dialogue.EVENTS - 1, headers=("x-to: here",)
+        )
+    assert figures["errors"] == 0
+    assert figures["count"] == figures["streams"] * (dialogue.EVENTS - 1)
+    assert b"\r\nx-to: here\r\n" in asked[0]
+
+
 async def test_a_refusal_is_an_error() -> None:
     """Whatever its body says, a status other than 200 is no stream."""
     body = b"".join(dialogue.events())

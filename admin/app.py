@@ -23,6 +23,7 @@ from admin.rest import (
     teams,
     tokens,
     users,
+    versions,
 )
 from admin.rest.budgets import Uses
 from admin.rest.control import Control, permitted
@@ -81,6 +82,8 @@ def create_app(
         deployments.router(control, conditions),
         requests.router(control),
         spend.router(control),
+        versions.routes_router(control),
+        versions.prompts_router(control),
         config.router(control, version),
     ):
         admin.include_router(routes)

@@ -48,6 +48,7 @@ class Exposition:
         yield from self._requests()
         yield from self._deployments()
         yield from self._money()
+        yield from self._shadows()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -112,6 +113,14 @@ class Exposition:
         for threshold, count in self._alerts.items():
             alerts.add_metric((threshold,), count)
         yield alerts
+
+    def _shadows(self) -> Iterator[Metric]:
+        shadows = CounterMetricFamily(
+            "penstock_shadow_calls", "Copies of calls to another model, and those not made.", labels=("outcome",)
+        )
+        for outcome, count in self._plane.shadows.counts.items():
+            shadows.add_metric((outcome,), count)
+        yield shadows
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

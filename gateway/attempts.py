@@ -123,7 +123,7 @@ class Attempts:
         """Ends an attempt that has a record of its own."""
         record = call.record
         if record.sent:
-            self._meter.close(record, call.exchange.body)
+            self._meter.close(record, call.body)
             self._tell_attempted(record)
         else:
             self._meter.release(record)
@@ -137,7 +137,7 @@ class Attempts:
         attempt = record.split_off()
         attempt.status, attempt.finished_at = failed.error.status, self._now()
         attempt.error_code = failed.error.code or failed.error.type
-        self._meter.close(attempt, call.exchange.body)
+        self._meter.close(attempt, call.body)
         record.earlier_nanousd += attempt.cost_nanousd or 0
         assert record.trail is not None
         record.trail[-1] = msgspec.structs.replace(record.trail[-1], id=attempt.id, cost_nanousd=attempt.cost_nanousd)

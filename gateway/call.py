@@ -59,13 +59,14 @@ class Call:
         self,
         endpoint: Endpoint,
         exchange: Exchange,
+        body: bytes,
         request: wire.Request,
         model: Model,
         match: str,
         snapshot: Snapshot,
         record: Record,
     ) -> None:
-        self.body = exchange.body
+        self.body = body
         self.endpoint = endpoint
         self.exchange = exchange
         self.request = request

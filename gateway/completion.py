@@ -16,13 +16,19 @@ from gateway.dispatch import Dispatch
 from gateway.exchange import Exchange
 from gateway.http_exchange import error_head
 from gateway.ids import RequestIds
+from gateway.journal_records import Routed
+from gateway.keys import Key
 from gateway.metering import Meter
 from gateway.record import LEFT, Record
 from gateway.relief import fallback_model
 from gateway.resilience.overrides import Overrides, overrides
+from gateway.routing.versions import Versions
+from gateway.shadow import KEY as SHADOW
+from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import where
 from gateway.till import BudgetShort
+from gateway.versioning import Caller, applied
 
 
 @final
@@ -41,6 +47,7 @@ class Completions:
         meter: Meter,
         unix: Callable[[], float],
         now: Callable[[], float],
+        shadows: Shadows,
         finished: Callable[[Record], None],
     ) -> None:
         self._current = current
@@ -49,6 +56,7 @@ class Completions:
         self._meter = meter
         self._unix = unix
         self._now = now
+        self._shadows = shadows
         self._finished = finished
         self._ids = RequestIds()
 
@@ -56,18 +64,25 @@ class Completions:
         """The hot route's handler for one endpoint."""
         return lambda exchange: self.serve(endpoint, exchange)
 
-    async def serve(self, endpoint: Endpoint, exchange: Exchange) -> None:
-        """Answers one request, whatever happens, and records it."""
+    async def serve(self, endpoint: Endpoint, exchange: Exchange, copy_of: str | None = None) -> None:
+        """Answers one request, whatever happens, and records it. `copy_of`: the request that this one is a shadow of."""
         at = self._unix()
         record = Record(self._ids.at(at), endpoint.name, at, exchange.started_at)
+        body = exchange.body
         try:
             snapshot = self._current.snapshot
-            record.key = key = self._authenticator.caller(snapshot, exchange.headers)
+            if copy_of is None:
+                record.key = key = self._authenticator.caller(snapshot, exchange.headers)
+            else:
+                record.key = key = SHADOW
+                record.routed = Routed(shadow_of=copy_of)
             if key.routes is not None and not key.may_call(f"/v1{endpoint.path}"):
                 raise errors.AccessDenied(f"This key may not call /v1{endpoint.path}", code="route_access_denied")
-            request = endpoint.parse(exchange.body)
+            if snapshot.versions is not None and copy_of is None:
+                body = _versioned(snapshot.versions, endpoint, exchange, key, record)
+            request = endpoint.parse(body)
             model, match = self._resolve(snapshot, request, exchange, record)
-            call = Call(endpoint, exchange, request, model, match, snapshot, record)
+            call = Call(endpoint, exchange, body, request, model, match, snapshot, record)
             asked = overrides(exchange.headers)
             if asked is not None:
                 _override(call, asked)
@@ -75,6 +90,8 @@ class Completions:
                 await self._dispatch.answer(call)
             except BudgetShort as short:
                 await self._fall_back(call, short)
+            if model.shadow is not None and copy_of is None:
+                self._shadows.offer(model.shadow, call, body, self.serve)
         except errors.GatewayError as error:
             record.error_code = error.code or error.type
             self._fail(exchange, error, record)
@@ -85,7 +102,7 @@ class Completions:
             record.finished_at = self._now()
             if not record.status:
                 record.status, record.error_code = 499, LEFT
-            self._meter.close(record, exchange.body)
+            self._meter.close(record, body)
             self._finished(record)
 
     def _resolve(
@@ -93,7 +110,8 @@ class Completions:
     ) -> tuple[Model, str]:
         """The model behind a name, if this caller may use it, and what its wildcard stands for."""
         name = request.model
-        found = _permitted(snapshot, record, name)
+        routed = record.routed is not None and record.routed.route_version is not None
+        found = _known(snapshot, name) if routed else _permitted(snapshot, record, name)
         record.model = name
         record.metric_model = found[0].name
         record.stream = request.stream is True
@@ -135,11 +153,27 @@ class Completions:
         exchange.respond(error.status, head, error.body())
 
 
-def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
-    """The model behind a name and what its wildcard stands for. Raises NotFound, AccessDenied."""
+def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: Key, record: Record) -> bytes:
+    """The body that routes and prompts make of the client's."""
+    caller = Caller(key, exchange.headers, record.id)
+    made = applied(versions, endpoint, exchange.body, key, caller)
+    if made is None:
+        return exchange.body
+    body, record.routed = made
+    return body
+
+
+def _known(snapshot: Snapshot, name: str) -> tuple[Model, str]:
+    """The model behind a name and what its wildcard stands for. Raises NotFound."""
     found = snapshot.catalog.find(name)
     if found is None:
         raise errors.NotFound(f"The model '{name}' does not exist; GET /v1/models lists what does", param="model")
+    return found
+
+
+def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
+    """The same, if the caller may use it. Raises NotFound, AccessDenied."""
+    found = _known(snapshot, name)
     key = record.key
     if key is not None and (key.models is not None or key.models_above) and not key.may_use(name, found[0].admitted_by):
         raise errors.AccessDenied(f"This key may not use the model '{name}'", param="model")

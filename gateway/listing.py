@@ -1,5 +1,6 @@
 """`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape."""
 
+from collections.abc import Collection
 from typing import final
 from urllib.parse import unquote_to_bytes
 
@@ -32,7 +33,9 @@ class Listing:
             return
         catalog = self._current.snapshot.catalog
         named = {**{model.name: model for _, model in catalog.wildcards}, **catalog.aliases, **catalog.models}
-        rows = [_row(named[name], name) for name in sorted(named) if key.may_use(name, named[name].admitted_by)]
+        rows = [_row(named[name], name) for name in named if key.may_use(name, named[name].admitted_by)]
+        rows += [_route(name) for name in self._routes() if name not in named and key.may_use(name)]
+        rows.sort(key=lambda row: str(row["id"]))
         exchange.respond(200, JSON_HEAD, msgspec.json.encode({"object": "list", "data": rows}))
 
     async def one(self, exchange: HttpExchange) -> None:
@@ -40,6 +43,9 @@ class Listing:
         try:
             key = self._key(exchange)
             name = unquote_to_bytes(exchange.url.partition(b"?")[0][len(PREFIX) :]).decode("utf-8", "replace")
+            if name in self._routes() and key.may_use(name):
+                exchange.respond(200, JSON_HEAD, msgspec.json.encode(_route(name)))
+                return
             found = self._current.snapshot.catalog.find(name)
             if found is None or not key.may_use(name, found[0].admitted_by):
                 raise errors.NotFound(f"The model '{name}' does not exist", param="model")
@@ -48,9 +54,17 @@ class Listing:
             return
         exchange.respond(200, JSON_HEAD, msgspec.json.encode(_row(found[0], name)))
 
+    def _routes(self) -> Collection[str]:
+        versions = self._current.snapshot.versions
+        return () if versions is None else versions.routes.keys()
+
     def _key(self, exchange: HttpExchange) -> Key:
         return self._authenticator.caller(self._current.snapshot, exchange.headers)
 
 
 def _row(model: Model, name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": model.created, "owned_by": model.owned_by}
+
+
+def _route(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "penstock"}

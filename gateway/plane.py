@@ -12,6 +12,7 @@ from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
 from gateway.completion import Completions
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
+from gateway.engines import Engines
 from gateway.http_exchange import Route
 from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
@@ -22,6 +23,7 @@ from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
 from gateway.routing.loads import Loads
+from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
 
@@ -51,6 +53,7 @@ class Plane:
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
         self.loads = Loads(time.monotonic, meter.price, workers)
+        self.shadows = Shadows(self._spawn, random.random, time.monotonic)
         relay = Relay(
             targets=self._targets,
             meter=meter,
@@ -75,6 +78,7 @@ class Plane:
             meter=meter,
             unix=time.time,
             now=time.monotonic,
+            shadows=self.shadows,
             finished=recorder.finished,
         )
         listing = Listing(current, authenticator)
@@ -86,11 +90,12 @@ class Plane:
         }
         self.prefixes = {PREFIX: Route(b"GET", listing.one)}
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
+        self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
-        return (self._probes.run(),)
+        return (self._probes.run(), self._engines.run())
 
     async def close(self) -> None:
         for task in self._tasks:

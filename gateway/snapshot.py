@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.catalog import Catalog
 from gateway.keys import Key
+from gateway.routing.versions import Versions
 from gateway.scopes import Rules
 
 
@@ -17,6 +18,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     keys: Mapping[bytes, Key]
     catalog: Catalog
     rules: Rules = Rules()
+    versions: Versions | None = None  # where there is any route or prompt
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

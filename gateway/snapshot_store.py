@@ -7,7 +7,7 @@ import msgspec
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
 
-from gateway import budget_store, key_store, model_store
+from gateway import budget_store, key_store, model_store, version_store
 from gateway.catalog import Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
 from gateway.model_store import DeploymentRecord, ModelRecord
@@ -81,9 +81,10 @@ class SnapshotStore:
                 budget_store.changed_limits(tx, known.revision),
             )
             catalog, skipped = self._catalog(tx)
+            versions = version_store.every(tx)
         if catalog == known.catalog:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
-        return Loaded(Snapshot(revision, keys, catalog, rules), skipped)
+        return Loaded(Snapshot(revision, keys, catalog, rules, versions), skipped)
 
     def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
         models: list[Model] = []

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -149,6 +150,33 @@ budgets = Table(
     Column("blocked", Boolean, nullable=False),
     Column("generation", Integer, nullable=False),
     Index(None, "scope_kind", "scope_id"),
+)
+
+# Routes and prompts (`kind`), what their callers are told apart by, and the weights that their versions had before, newest first.
+families = Table(
+    "families",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("sticky", Text, nullable=False),
+    Column("history", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+# A version never changes but for its weight.
+versions = Table(
+    "versions",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("weight", Double, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    ForeignKeyConstraint(
+        ["kind", "name"], ["families.kind", "families.name"], ondelete="CASCADE", name="fk_versions_kind"
+    ),
 )
 
 limits = Table(

@@ -203,6 +203,14 @@ def rewrite(body: bytes, target: str, *, ask_usage: bool) -> bytes:
     return _encode(fields)
 
 
+def copied(body: bytes, target: str) -> bytes:
+    """The body for another model, without saying whose it is. Raises BadRequest."""
+    fields = _fields(body)
+    fields["model"] = msgspec.Raw(_encode(target))
+    fields.pop("user", None)
+    return _encode(fields)
+
+
 def asked_tokens(request: Request) -> int | None:
     """The limit that a client set on its answer."""
     if isinstance(request, EmbeddingRequest):

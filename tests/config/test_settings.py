@@ -77,13 +77,13 @@ def test_nothing_configured_gives_the_defaults_of_the_contract(folder: Path) -> 
 
 
 def test_the_sample_of_the_design_loads_as_it_is(loaded: Load) -> None:
-    """What is not in force yet is accepted with one warning each."""
+    """What is not in force yet is accepted with a warning."""
     result = loaded(DESIGN_SAMPLE)
     (model,) = result.settings.models
     assert model.deployments[0].api_key == "${VLLM_KEY:-none}"
     assert model.timeouts.stall_s == 15
-    assert "penstock.yaml:17: accepted, not in force in this version: models[0].shadow" in result.warnings
-    assert sum("not in force" in warning for warning in result.warnings) == 2
+    assert "penstock.yaml:18: accepted, not in force in this version: cache" in result.warnings
+    assert sum("not in force" in warning for warning in result.warnings) == 1
 
 
 def test_the_example_loads() -> None:

@@ -14,10 +14,10 @@ LEVEL = {"order": 1}
 
 
 def places(
-    routes: Routes, route: Route, *, calls: int, headers: dict[str, str] | None = None, **fields: object
+    routes: Routes, route: Route, *, calls: int, headers: dict[str, str] | None = None, **fields: str
 ) -> Counter[str]:
     """Which deployments answered, one call after another."""
-    answers = [routes.ask(route, headers=headers, **fields) for _ in range(calls)]
+    answers = [routes.ask(route, headers=headers, key=None, **fields) for _ in range(calls)]
     assert [answer.status_code for answer in answers] == [200] * calls, answers[-1].text
     return Counter(answer.headers["x-penstock-deployment"] for answer in answers)
 

@@ -61,9 +61,10 @@ class SnapshotStore:
         self._default_pricing = pricing
 
     def revision(self) -> int:
-        """The newest one."""
+        """The newest one. Asked four times a second for ever: as plain SQL it costs a third."""
         with self._engine.connect() as connection:
-            return newest_revision(connection)
+            newest = connection.exec_driver_sql("SELECT coalesce(max(revision), 0) FROM revisions").scalar_one()
+            return int(newest)
 
     def load(self, known: Snapshot = EMPTY) -> Loaded:
         """Everything as of one moment. Of keys, budgets and limits, only those that changed since `known` are read."""

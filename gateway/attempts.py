@@ -49,13 +49,10 @@ class Attempts:
         self._meter = meter
         self._health = health
         self._planner = planner
+        self.order = planner.order  # the deployments that may be tried now, best first
         self._now = now
         self._tell_failed = failed
         self._tell_attempted = attempted
-
-    def order(self, call: Call) -> tuple[Deployment, ...]:
-        """The deployments that may be tried now, best first."""
-        return self._planner.order(call)
 
     def eligible(self, call: Call) -> tuple[Deployment, ...]:
         """Those that the request may go to at all, well or not. Raises NotFound if there is none."""

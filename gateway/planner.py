@@ -11,6 +11,7 @@ from gateway.catalog import Deployment
 from gateway.journal_records import Routed
 from gateway.resilience.failures import ANSWERED, Failure
 from gateway.resilience.health import Health
+from gateway.resilience.overrides import NONE
 from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits
 from gateway.routing.loads import Loads, Ticket
@@ -31,11 +32,11 @@ class Planner:
 
     def order(self, call: Call) -> tuple[Deployment, ...]:
         """The deployments that may be tried now, best first. Says why in the call's record."""
-        pinned = call.overrides.deployment
+        deployments = call.model.deployments
+        pinned = None if call.overrides is NONE else call.overrides.deployment
         if pinned is not None:
-            return tuple(deployment for deployment in call.model.deployments if deployment.id == pinned)
+            return tuple(deployment for deployment in deployments if deployment.id == pinned)
         if not _decides(call):
-            deployments = call.model.deployments
             return self._health.usable(deployments) if self._health.troubled else deployments
         chosen = plan(call.model, self._loads, _asked(call), self._random, self._health.usable)
         if chosen.reason is not None:
@@ -87,10 +88,9 @@ class Planner:
 
 
 def _decides(call: Call) -> bool:
+    """What is bound to a region may have nowhere to go, even where there is one deployment."""
     key = call.record.key
-    return (
-        call.model.steered or REGION in call.exchange.headers or (key is not None and key.regions != ())
-    )  # what is bound to a region may have nowhere to go
+    return call.model.steered or REGION in call.exchange.headers or (key is not None and bool(key.regions))
 
 
 def _asked(call: Call) -> Asked:

@@ -114,7 +114,7 @@ class _Import:
         self._params(place, params, found, deployment)
         self._info((*path, "model_info"), info, deployment)
         wanted = params.get("api_base") or params.get("base_url")
-        if "base_url" not in spec and (wanted or PROVIDERS[provider].base_url is None):
+        if "base_url" not in spec and (wanted or not PROVIDERS[provider].placed):
             # Without its address it would call, and pay, somebody else.
             self._account.note((*place, "model"), "manual", f"{provider} needs an address in api_base; left out")
             if not found.deployments:
@@ -143,7 +143,9 @@ class _Import:
         elif not slash or (prefix not in fields.PROVIDERS and prefix not in fields.OTHER_PROVIDERS):
             prefix, rest = self._bare(written, params), written
         provider = fields.PROVIDERS.get(prefix)
-        if provider is None:
+        if prefix in fields.OTHER_PROVIDERS:
+            provider, rest = "litellm", f"{prefix}/{rest}"
+        elif provider is None:
             self._account.note(path, "unsupported", f'no adapter for "{prefix}"; this deployment is left out')
             return None
         if "*" in rest and rest.index("*") < len(rest) - 1:
@@ -151,14 +153,13 @@ class _Import:
                 path, "unsupported", "a wildcard stands at the end of a name; this deployment is left out"
             )
             return None
-        alone = rest == "*" and prefix == written
-        if alone:
+        if rest == "*" and prefix == written:
             self._account.note(
                 path, "manual", "every name goes to one provider here: openai; add a model for each other provider"
             )
         else:
-            exact = provider == prefix
-            self._account.note(path, "exact" if exact else "converted", f"provider: {provider}, model: {rest}")
+            status: fields.Status = "exact" if provider == prefix else "converted"
+            self._account.note(path, status, f"provider: {provider}, model: {rest}")
         return provider, rest
 
     def _bare(self, name: str, params: Mapping[str, Any]) -> str:
@@ -179,7 +180,7 @@ class _Import:
                     self._address(place, spec, value, deployment.provider)
                 case "api_version" if deployment.provider == "azure":
                     self._account.note(place, "converted", "Azure's v1 address needs no version")
-                case "organization" | "extra_headers" | "headers":
+                case _ if fields.is_header(key, through=PROVIDERS[deployment.provider].litellm is not None):
                     self._headers(place, spec.setdefault("headers", {}), value)
                 case "weight":
                     self._account.number(place, spec, "weight", value)
@@ -201,9 +202,9 @@ class _Import:
         if isinstance(value, Mapping):
             headers |= {str(name): str(reference(text)) for name, text in value.items()}
             self._account.note(path, "exact", "deployments[].headers")
-        elif path[-1] == "organization" and isinstance(value, str) and value:
-            headers["openai-organization"] = str(reference(value))
-            self._account.note(path, "converted", "deployments[].headers.openai-organization")
+        elif name := fields.header(str(path[-1]), value):
+            headers[name] = str(reference(value))
+            self._account.note(path, "converted", f"deployments[].headers.{name}")
         else:
             self._account.note(path, "manual", "expected names with values")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 Status = Literal["exact", "converted", "manual", "unsupported"]
 
-# Prefix of `litellm_params.model` → our provider. What is missing here has no adapter yet.
+# Prefix of `litellm_params.model` → our provider.
 PROVIDERS: Mapping[str, str] = {
     "openai": "openai",
     "text-completion-openai": "openai",
@@ -38,18 +38,44 @@ PROVIDERS: Mapping[str, str] = {
     "ollama_chat": "ollama",
     "llamafile": "llamacpp",
     "lm_studio": "lmstudio",
+    "baseten": "baseten",
+    "dashscope": "dashscope",
+    "databricks": "databricks",
+    "deepinfra": "deepinfra",
+    "friendliai": "friendli",
+    "hyperbolic": "hyperbolic",
+    "minimax": "minimax",
+    "moonshot": "moonshot",
+    "nebius": "nebius",
+    "novita": "novita",
+    "sambanova": "sambanova",
+    "scaleway": "scaleway",
+    "vercel_ai_gateway": "vercel",
+    "zai": "zai",
+    "azure_ai": "azure_ai",
+    "bedrock": "bedrock",
+    "cloudflare": "cloudflare",
+    "oci": "oci",
+    "replicate": "replicate",
+    "sagemaker": "sagemaker",
+    "snowflake": "snowflake",
+    "vertex_ai": "vertex_ai",
+    "watsonx": "watsonx",
 }
-# LiteLLM's prefixes of providers that have no counterpart here; any other prefix may be a part of a model's name.
+# LiteLLM's prefixes of providers that are reached through it here as well; any other prefix may be a part of a model's name.
 OTHER_PROVIDERS = frozenset(
     {
-        "ai21", "aleph_alpha", "anyscale", "azure_ai", "baseten", "bedrock", "bedrock_converse", "bytez", "clarifai", "cloudflare",
-        "dashscope", "databricks", "datarobot", "deepgram", "deepinfra", "elevenlabs", "fal_ai", "featherless_ai", "friendliai",
-        "galadriel", "github", "github_copilot", "huggingface", "hyperbolic", "infinity", "jina_ai", "lambda_ai", "lemonade", "maritalk",
-        "meta_llama", "minimax", "moonshot", "nebius", "nlp_cloud", "novita", "nscale", "oci", "oobabooga", "petals", "predibase",
-        "recraft", "replicate", "sagemaker", "sagemaker_chat", "sambanova", "snowflake", "topaz", "triton", "vercel_ai_gateway",
-        "vertex_ai", "vertex_ai_beta", "volcengine", "voyage", "wandb", "watsonx", "watsonx_text", "xinference", "zai",
+        "ai21", "aleph_alpha", "anyscale", "bedrock_converse", "bytez", "clarifai", "datarobot", "deepgram", "elevenlabs", "fal_ai",
+        "featherless_ai", "galadriel", "github", "github_copilot", "huggingface", "infinity", "jina_ai", "lambda_ai", "lemonade",
+        "maritalk", "meta_llama", "nlp_cloud", "nscale", "oobabooga", "petals", "predibase", "recraft", "sagemaker_chat", "topaz",
+        "triton", "vertex_ai_beta", "volcengine", "voyage", "wandb", "watsonx_text", "xinference",
     }
 )  # fmt: skip
+# How LiteLLM's arguments begin that only some of those providers have: they become headers of the deployment, too.
+OTHER_ARGUMENTS = (
+    "api_version", "aws_", "azure_ad_", "oci_", "project_id", "region_name", "snowflake_", "space_id", "vertex_", "watsonx_"
+)  # fmt: skip
+HEADERS = frozenset({"extra_headers", "headers", "organization"})
 # Bare names whose provider LiteLLM knows by heart.
 BARE_NAMES: tuple[tuple[str, str], ...] = (
     ("claude", "anthropic"),
@@ -198,3 +224,17 @@ INHERENT: Mapping[str, tuple[object, str]] = {
     "custom_llm_provider": (None, "the provider is named apart from the model"),
     "num_workers": (None, "`server.workers`"),
 }
+
+
+def is_header(field: str, *, through: bool) -> bool:
+    """`through`: the provider is reached through LiteLLM."""
+    return field in HEADERS or (through and field.startswith(OTHER_ARGUMENTS))
+
+
+def header(field: str, value: object) -> str | None:
+    """The header that stands for a field with one value; None for what cannot be in one."""
+    if not isinstance(value, str | int) or not str(value).strip() or not str(value).isprintable():
+        return None
+    if field == "organization":
+        return "openai-organization"
+    return f"x-litellm-{field.replace('_', '-')}" if field.startswith(OTHER_ARGUMENTS) else None

@@ -118,6 +118,23 @@ def test_an_unusable_address_leaves_the_deployment_out() -> None:
     assert {(f.status, f.path) for f in result.findings} >= {("manual", "model_list[0].litellm_params.api_base")}
 
 
+def test_the_long_tail_goes_through_litellm() -> None:
+    """With its name there, and LiteLLM's own arguments as headers; what is no line of text is left to the reader."""
+    result = imported(
+        "model_list: [{model_name: x, litellm_params: {model: llama, custom_llm_provider: predibase, api_key: os.environ/K,"
+        ' api_version: "1", aws_region_name: "two\\nlines", organization: ""}}]'
+    )
+    (deployment,) = only(result)["deployments"]
+    assert (deployment["provider"], deployment["model"], deployment["api_key"]) == (
+        "litellm",
+        "predibase/llama",
+        "${K}",
+    )
+    assert deployment["headers"] == {"x-litellm-api-version": "1"}
+    manual = {finding.path.rpartition(".")[2] for finding in result.findings if finding.status == "manual"}
+    assert manual == {"aws_region_name", "organization"}
+
+
 def test_the_router_has_the_last_word_and_deployments_the_first() -> None:
     """router_settings beats litellm_settings; what a deployment says stays."""
     result = imported(

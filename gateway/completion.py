@@ -23,8 +23,7 @@ from gateway.record import LEFT, Record
 from gateway.relief import fallback_model
 from gateway.resilience.overrides import Overrides, overrides
 from gateway.routing.versions import Versions
-from gateway.shadow import KEY as SHADOW
-from gateway.shadow import Shadows
+from gateway.shadow import Original, Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import where
 from gateway.till import BudgetShort
@@ -64,21 +63,21 @@ class Completions:
         """The hot route's handler for one endpoint."""
         return lambda exchange: self.serve(endpoint, exchange)
 
-    async def serve(self, endpoint: Endpoint, exchange: Exchange, copy_of: str | None = None) -> None:
-        """Answers one request, whatever happens, and records it. `copy_of`: the request that this one is a shadow of."""
+    async def serve(self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None) -> None:
+        """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of."""
         at = self._unix()
         record = Record(self._ids.at(at), endpoint.name, at, exchange.started_at)
         body = exchange.body
         try:
             snapshot = self._current.snapshot
-            if copy_of is None:
+            if original is None:
                 record.key = key = self._authenticator.caller(snapshot, exchange.headers)
             else:
-                record.key = key = SHADOW
-                record.routed = Routed(shadow_of=copy_of)
+                record.key = key = original.key
+                record.routed = Routed(shadow_of=original.id)
             if key.routes is not None and not key.may_call(f"/v1{endpoint.path}"):
                 raise errors.AccessDenied(f"This key may not call /v1{endpoint.path}", code="route_access_denied")
-            if snapshot.versions is not None and copy_of is None:
+            if snapshot.versions is not None and original is None:
                 body = _versioned(snapshot.versions, endpoint, exchange, key, record)
             request = endpoint.parse(body)
             model, match = self._resolve(snapshot, request, exchange, record)
@@ -90,7 +89,7 @@ class Completions:
                 await self._dispatch.answer(call)
             except BudgetShort as short:
                 await self._fall_back(call, short)
-            if model.shadow is not None and copy_of is None:
+            if model.shadow is not None and original is None:
                 self._shadows.offer(model.shadow, call, body, self.serve)
         except errors.GatewayError as error:
             record.error_code = error.code or error.type

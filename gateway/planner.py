@@ -74,7 +74,8 @@ class Planner:
     def leave(self, call: Call, ticket: Ticket, failure: Failure | None) -> None:
         """An attempt that was entered is over."""
         record = call.record
-        if not record.sent or failure in ANSWERED:
+        continued = record.first_token_at is not None and record.first_token_at < ticket.began
+        if not record.sent or failure in ANSWERED or continued:
             self._loads.let_go(ticket, sent=record.sent)
             return
         usage = record.usage
@@ -105,3 +106,9 @@ def _asked(call: Call) -> Asked:
         regions=() if key is None else key.regions,
         wild=call.match,
     )
+
+
+def regions_of(call: Call) -> tuple[str, ...]:
+    """Every region that a call is bound to, by its key and by its header."""
+    asked = _asked(call)
+    return asked.regions

@@ -8,6 +8,7 @@ that no client pays for them.
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol, final
 
+import msgspec
 import structlog
 
 from gateway import errors, wire
@@ -16,6 +17,7 @@ from gateway.catalog import Shadow
 from gateway.drive import driven
 from gateway.exchange import Exchange
 from gateway.keys import Key
+from gateway.planner import regions_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -24,11 +26,22 @@ MAX_RUNNING: Final = 32
 MAX_BODY_BYTES: Final = 256 * 1024
 
 
+class Original(msgspec.Struct, frozen=True):
+    """What a copy is of: the request's id, and where its answers have to come from, which binds the copy as well."""
+
+    id: str
+    regions: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        return msgspec.structs.replace(KEY, regions=self.regions)
+
+
 class Serve(Protocol):
-    """Answers one request as if a client had sent it; `copy_of` is the id of the one that it repeats."""
+    """Answers one request as if a client had sent it."""
 
     def __call__(
-        self, endpoint: Endpoint, exchange: Exchange, copy_of: str | None = None
+        self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None
     ) -> Coroutine[Any, Any, None]: ...
 
 
@@ -60,7 +73,7 @@ class Shadows:
             self.counts["sent"] += 1
             self._running += 1
             copy = Copy(wire.copied(body, shadow.model.replace("*", call.match)), self._now())
-            self._spawn(self._run(serve(call.endpoint, copy, call.record.id)))
+            self._spawn(self._run(serve(call.endpoint, copy, Original(call.record.id, regions_of(call)))))
 
     async def _run(self, serving: Coroutine[Any, Any, None]) -> None:
         try:

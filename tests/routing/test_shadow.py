@@ -79,3 +79,16 @@ def test_copies_are_few_small_and_only_of_what_was_answered(routes: Routes) -> N
     after = outcomes(routes)
     assert (after["sent"] - before["sent"], after["too_large"] - before["too_large"]) == (1, 1)
     assert (behind.asked, second.asked) == ([1], [0])
+
+
+def test_a_copy_stays_in_the_region_of_its_original(routes: Routes) -> None:
+    """What may not leave the EU is not copied out of it either."""
+    behind = routes(GOOD)
+    route = routes(GOOD, shadow={"model": behind.name, "share": 1}, deployment={"region": "eu"})
+    key = routes.server.new_key(metadata={"region": "eu"})
+    answer = routes.ask(route, key=key)
+    assert said(answer) == "fine"
+    until(lambda: bool(copies(routes, answer.headers["x-request-id"])), "the copy was never recorded")
+    (copy,) = copies(routes, answer.headers["x-request-id"])
+    assert (copy["status"], copy["error_code"]) == (404, "no_matching_deployment")
+    assert behind.asked == [0]

@@ -15,7 +15,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-peers shape test-engines test-integrations soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-peers shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (in
 
 test-integrations: $(INTEGRATIONS_READY) ## client → Penstock → LiteLLM → scripted providers, in an environment of its own
 	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)
+
+faults: $(DEV_READY) ## play everything that a provider may do wrong, and print what came of it; ARGS="500 stream" narrows it
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
 	@$(PYTEST) -m soak --hypothesis-profile=search $(ARGS)

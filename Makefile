@@ -67,7 +67,8 @@ shape: $(DEV_READY) ## print what the code looks like: longest file and function
 test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (installs vLLM, minutes)
 	@$(PYTEST) -m engines $(ARGS)
 
-test-integrations: $(INTEGRATIONS_READY) ## client → Penstock → LiteLLM → scripted providers, in an environment of its own
+test-integrations: $(INTEGRATIONS_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers, in environments of their own
+	@deploy/setup.sh clients
 	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)
 
 faults: $(DEV_READY) ## play everything that a provider may do wrong, and print what came of it; ARGS="500 stream" narrows it

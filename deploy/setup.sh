@@ -5,6 +5,7 @@
 #   deploy/setup.sh serve                     what `penstock serve` needs
 #   deploy/setup.sh dev                       the same and the tools for tests, types and benchmarks
 #   deploy/setup.sh integrations              what tests of optional packages need, in .tools/integrations
+#   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
@@ -13,6 +14,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly UV_RANGE='uv>=0.7,<1'
 
+# Not in uv.lock: what they need is none of ours, and must not decide what we have.
+readonly CLIENTS=(langchain-openai==1.7.3 llm==0.36)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
 # With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).
@@ -26,10 +29,11 @@ main() {
         serve) sync_environment --no-dev --compile-bytecode ;;
         dev) sync_environment --group dev ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
+        clients) install_clients ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | lean | peers | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | lean | peers | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -41,6 +45,13 @@ sync_environment() {
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
     "$uv" sync --frozen --inexact --quiet --extra embedded "$@"
+}
+
+install_clients() {
+    local folder=.tools/clients
+    [ "$(cat "$folder/.ready" 2>/dev/null)" != "${CLIENTS[*]}" ] || return 0
+    say "Installing ${CLIENTS[*]} into $folder …"
+    rm -rf "$folder" && python_peer "$folder" "${CLIENTS[@]}" && printf '%s\n' "${CLIENTS[*]}" >"$folder/.ready"
 }
 
 # A peer that cannot be had is no reason to stop: the comparison names what it lacks.
@@ -60,12 +71,13 @@ install_peer() {
     rm -rf "$folder" && mkdir -p "$folder" && "$installer" "$folder" "$what" && printf '%s\n' "$what" >"$folder/.ready"
 }
 
-# On the interpreter that Penstock is measured on.
+# FOLDER PACKAGE…: on the interpreter that Penstock is measured on.
 python_peer() {
-    local uv python=.tools/lean/bin/python
+    local uv python=.tools/lean/bin/python folder=$1
+    shift
     [ -x "$python" ] || python=$(choose_python)
-    uv=$(find_uv) && "$uv" venv --quiet --clear --python "${UV_PYTHON:-$python}" "$1" &&
-        "$uv" pip install --quiet --compile-bytecode --python "$1/bin/python" "$2"
+    uv=$(find_uv) && "$uv" venv --quiet --clear --python "${UV_PYTHON:-$python}" "$folder" &&
+        "$uv" pip install --quiet --compile-bytecode --python "$folder/bin/python" "$@"
 }
 
 npm_peer() {

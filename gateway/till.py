@@ -6,7 +6,7 @@ give the same amount away twice.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import structlog
 
@@ -21,6 +21,15 @@ log = structlog.stdlib.get_logger(__name__)
 
 SYNC_S = 0.5
 DECAY = 0.5  # of the recent use, per sync
+TRIES = 20  # rounds in which others may take what a call waits for
+
+
+class _Waiter(NamedTuple):
+    """A call that this process has not borrowed enough for."""
+
+    needs: Hold
+    done: "asyncio.Future[None]"
+    tries: int = 0
 
 
 @final
@@ -46,7 +55,7 @@ class Till:
         self._spent = spent  # told after a sync what all sessions have settled on an account of money, for alerts
         self._local_part = local_part  # of each limit, for calls while the store is away; None refuses them
         self._line = asyncio.Lock()
-        self._queue: list[tuple[Hold, asyncio.Future[None]]] = []
+        self._queue: list[_Waiter] = []
         self._serving: asyncio.Task[None] | None = None
         self._answered_at = now()
         self._distrusts = False
@@ -58,7 +67,7 @@ class Till:
         What one call can wait for is bounded by the store's own deadline.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((needs, done))
+        self._queue.append(_Waiter(needs, done))
         if self._serving is None or self._serving.done():
             self._serving = asyncio.get_running_loop().create_task(self._serve())
         await done
@@ -113,16 +122,17 @@ class Till:
             waiting, self._queue = self._queue, []
             try:
                 async with self._line:
-                    await self._borrow(waiting)
+                    self._queue[:0] = await self._borrow(waiting)
             except StoreUnavailable as error:
                 self._heed(error)
                 self._refuse(self._lend_locally(waiting), error)
             except Exception as error:  # noqa: BLE001 a task border: whoever waits must hear of it
                 self._refuse(waiting, error)
 
-    async def _borrow(self, waiting: Sequence[tuple[Hold, "asyncio.Future[None]"]]) -> None:
+    async def _borrow(self, waiting: Sequence[_Waiter]) -> Sequence[_Waiter]:
+        """Serves or denies each; those that have to ask once more are returned."""
         wanted: dict[str, tuple[Share, int, int]] = {}
-        for needs, _ in waiting:
+        for needs, _, _ in waiting:
             for share, need in needs:
                 _, total, least = wanted.get(share.account.id, (share, 0, need))
                 wanted[share.account.id] = share, total + need, min(least, need)
@@ -143,15 +153,19 @@ class Till:
                     share.local = 0  # of money there is one part per window; of these one per outage
                 share.remaining = grant.remaining
                 share.sharers = grant.sharers
-        for needs, done in waiting:
+        again = []
+        for needs, done, tries in waiting:
             if done.done():  # the client left
                 continue
             short = self._shares.missing(needs)
-            if short:
-                done.set_exception(denial(short))
-            else:
+            if not short:
                 self._shares.hold(needs)
                 done.set_result(None)
+            elif tries < TRIES and all(share.left >= need for share, need in short):
+                again.append(_Waiter(needs, done, tries + 1))  # others took it while the store was asked
+            else:
+                done.set_exception(denial(short))
+        return again
 
     async def _give_up(self, owing: Sequence[Share]) -> None:
         """Returns what a lowered limit took back, so that it is there to be borrowed under the new one."""
@@ -172,14 +186,13 @@ class Till:
                 if isinstance(told.bound.rule, Budget):
                     self._spent(told, state.used - state.lent)
 
-    def _lend_locally(
-        self, waiting: Sequence[tuple[Hold, "asyncio.Future[None]"]]
-    ) -> Sequence[tuple[Hold, "asyncio.Future[None]"]]:
+    def _lend_locally(self, waiting: Sequence[_Waiter]) -> Sequence[_Waiter]:
         """Serves whom this process's own part of the limits is enough for; the others are returned."""
         if self._local_part is None:
             return waiting
         left = []
-        for needs, done in waiting:
+        for waiter in waiting:
+            needs, done, _ = waiter
             if done.done():
                 continue
             short = self._shares.missing(needs)
@@ -191,7 +204,7 @@ class Till:
                 self._shares.hold(needs)
                 done.set_result(None)
             else:
-                left.append((needs, done))
+                left.append(waiter)
         return left
 
     def _ask(self, share: Share, total: int, least: int) -> Borrow:
@@ -221,7 +234,7 @@ class Till:
                 share.free = min(share.free, 0)
                 share.local = min(share.local, share.held) if share.account.kind == "slots" else share.local
 
-    def _refuse(self, waiting: Sequence[tuple[Hold, "asyncio.Future[None]"]], error: Exception) -> None:
+    def _refuse(self, waiting: Sequence[_Waiter], error: Exception) -> None:
         if isinstance(error, LeaseError):
             self._note(str(error))
             wait_s = error.retry_after_s if isinstance(error, StoreUnavailable) else 1.0
@@ -232,7 +245,7 @@ class Till:
         else:
             log.error("till.failed", exc_info=error)
             told = errors.Internal("Budgets and limits could not be checked; the log has the details")
-        for _, done in waiting:
+        for _, done, _ in waiting:
             if not done.done():
                 done.set_exception(told)
 

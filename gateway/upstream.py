@@ -260,6 +260,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._closing = True
             self._fail(_cause(error))
             return
+        if self._between_chunks and not data.endswith(b"\r\n"):
+            self._between_chunks = False  # the parser has the first digits of a chunk's size
         if not self.headed:
             if self._received > MAX_HEADER_BYTES:
                 self._fail(errors.UpstreamError("The upstream's header is too large"))

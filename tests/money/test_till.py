@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from gateway import errors
-from gateway.leases.accounts import Account
+from gateway.leases.accounts import Account, Borrow, Grant
 from gateway.leases.memory import MemoryLeases
 from gateway.leases.ports import LeaseStore
 from gateway.leases.redis import RedisLeases
@@ -130,6 +130,35 @@ async def test_parallel_calls_are_counted_while_they_run() -> None:
     session.shares.settle(first, need)
 
     await session.hold(slots, need=need)
+
+
+async def test_a_call_from_under_which_others_take_what_it_waits_for_asks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the store is asked, another call uses what was free: there is enough for both, so none is told that there is not."""
+    store = MemoryLeases()
+    asked, answer, borrow = asyncio.Event(), asyncio.Event(), store.borrow
+
+    async def slow(name: str, requests: Sequence[Borrow]) -> Sequence[Grant]:
+        asked.set()
+        await answer.wait()
+        return await borrow(name, requests)
+
+    session, one = Session(store, "s1"), budget(1)
+    session.shares.settle(await session.hold(one, need=Need(USD // 20, 0, 0)), None)
+    share = session.shares.of(one, time.time())
+    share.recent = 0.0  # so that no more is borrowed than is asked for
+
+    monkeypatch.setattr(store, "borrow", slow)
+    async with asyncio.TaskGroup() as calls:
+        calls.create_task(session.hold(one, need=Need(USD // 10, 0, 0)))
+        await asked.wait()
+        await session.hold(one, need=Need(USD // 20, 0, 0))
+        answer.set()
+
+    assert share.held == USD // 10 + USD // 20
+    with pytest.raises(errors.BudgetExceeded):
+        await session.hold(one, need=Need(USD, 0, 0))
 
 
 async def test_what_one_session_does_not_need_another_can_borrow() -> None:

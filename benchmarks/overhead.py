@@ -52,7 +52,11 @@ def _run(folder: Path, ports: Upstreams, options: argparse.Namespace, *, command
         for target in pair:
             _check(target, ports)
         time.sleep(1)
-        idle_mib: dict[str, float] = {target.name: target.server.rss_mib() for target in pair}
+        idle_mib: dict[str, float] = {
+            "nginx": yardstick.server.rss_mib(),
+            "penstock": gateway.rested_mib,
+            "penstock with the admin API": gateway.server.rss_mib(),
+        }
         _warm_up(pair, options.cells)
         measurements = tuple(_rounds(pair, options.cells, options.rounds))
         soak = tuple(_soak(gateway, options.soak))

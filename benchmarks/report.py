@@ -293,6 +293,11 @@ def _start_table(report: Report) -> str:
             _spread("ready, first start", first, READY_BOUND_S),
             _spread("ready, later starts", again, READY_BOUND_S),
             ("idle memory, Penstock", f"{report.idle_mib['penstock']:.0f} MiB", "", "", f"{IDLE_BOUND_MIB} MiB"),
+            *(
+                (f"idle memory, {name}, once it was used", f"{mib:.0f} MiB", "", "", "")
+                for name, mib in report.idle_mib.items()
+                if name not in {"nginx", "penstock"}
+            ),
             ("idle memory, nginx", f"{report.idle_mib['nginx']:.0f} MiB", "", "", ""),
         ],
     )

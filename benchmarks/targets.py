@@ -4,6 +4,7 @@ import json
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Target:
     model_name: str = "{route}"
     headers: Mapping[str, str] = field(default_factory=dict)
     events: int = dialogue.EVENTS
+    rested_mib: float = 0.0  # before the admin API was first used, which loads FastAPI
 
     def key_for(self, load: Load) -> str:
         return self.keys.get(load, self.key)
@@ -107,10 +109,11 @@ def penstock(folder: Path, ports: Upstreams, python: Path, *, records: bool = Tr
     port, admin_key = free_port(), secrets.token_urlsafe(32)
     with penstock_server(folder, ports, python, port, admin_key, core=GATEWAY_CORE, records=records) as server:
         server.wait_ready(port, "/health/ready")
+        time.sleep(1)
+        rested_mib = server.rss_mib()
         keys = Keys(port, admin_key)
-        yield Target(
-            "penstock", server, port, keys.usual(), {"free": keys.free(), "one": keys.one(), "eight": keys.eight()}
-        )
+        accounts: dict[Load, str] = {"free": keys.free(), "one": keys.one(), "eight": keys.eight()}
+        yield Target("penstock", server, port, keys.usual(), accounts, rested_mib=rested_mib)
 
 
 class Keys:

@@ -15,6 +15,8 @@ from gateway.wire import NULL, Usage, present, read_fault, without_usage
 
 DAMAGED = "The upstream sent an event that is not the JSON it should be"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
+FRAME_BYTES = 350  # of an event around its text, at most
+BYTES_PER_TOKEN = 4
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -48,7 +50,7 @@ _EMPTY_VALUES = frozenset((b"null", b'""', b"[]", b"{}"))
 class ChatStream:
     """The state of one stream. `keep_usage`: the client asked for the usage chunk."""
 
-    __slots__ = ("_keep_usage", "_tail", "content", "done", "error", "events", "finished", "usage")
+    __slots__ = ("_bytes", "_choices", "_keep_usage", "_tail", "content", "done", "error", "finished", "usage")
 
     def __init__(self, *, keep_usage: bool) -> None:
         self._keep_usage = keep_usage
@@ -56,7 +58,8 @@ class ChatStream:
         self.content = False  # an event with content, a tool call or a finish was seen
         self.finished = False  # a finish_reason was seen
         self.done = False  # [DONE] was seen
-        self.events = 0  # events with choices: about one per token
+        self._choices = 0  # events with choices: about one per token, with most servers
+        self._bytes = 0  # of these
         self.usage: Usage | None = None
         self.error: errors.GatewayError | None = None
 
@@ -64,6 +67,11 @@ class ChatStream:
     def reported(self) -> CanonicalUsage | None:
         """What the upstream says it used."""
         return None if self.usage is None else from_openai(self.usage)
+
+    @property
+    def events(self) -> int:
+        """Tokens that came, for a stream that says nothing of its usage: one an event, more where events are longer than their frame."""
+        return max(self._choices, (self._bytes - FRAME_BYTES * self._choices) // BYTES_PER_TOKEN)
 
     @property
     def whole(self) -> bool:
@@ -123,7 +131,8 @@ class ChatStream:
         if chunk.usage is not None or chunk.error is not NULL:
             return False
         if chunk.choices:
-            self.events += 1
+            self._choices += 1
+            self._bytes += len(data)
             for choice in chunk.choices:
                 if choice.finish_reason is not None:
                     self.finished = True
@@ -164,16 +173,17 @@ class ChatStream:
             fault = read_fault(payload)
             self.error = errors.UpstreamFailed(fault.message or "The upstream reported an error inside its stream")
             return None
-        self._note(chunk)
+        self._note(chunk, len(payload))
         return chunk
 
-    def _note(self, chunk: _Chunk | _OpeningChunk) -> None:
+    def _note(self, chunk: _Chunk | _OpeningChunk, size: int) -> None:
         if chunk.usage is not None:
             self.usage = chunk.usage
         choices = chunk.choices
         if not choices:
             return
-        self.events += 1
+        self._choices += 1
+        self._bytes += size
         for choice in choices:
             if choice.finish_reason is not None:
                 self.finished = True

@@ -49,3 +49,13 @@ def test_a_damaged_name_beside_usage_is_a_damaged_event() -> None:
     event = b'data: {"\x80":1,"choices":[{"delta":{"content":"a"}}],"usage":{"completion_tokens":1}}\n\n'
     assert stream.feed(event) == b""
     assert stream.error is not None
+
+
+def test_long_events_count_for_more_than_a_token() -> None:
+    """Servers that put much into an event say no more of it when they break off."""
+    stream = ChatStream(keep_usage=False)
+    text = "word " * 800
+    for _ in range(3):
+        stream.feed(b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % text.encode())
+    assert 2400 <= stream.events <= 3000
+    assert stream.usage is None

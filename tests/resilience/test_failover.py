@@ -30,7 +30,7 @@ CASES = [
     *((fault, False) for fault in (*BEFORE_CONTENT, "no answer")),
     *((fault, True) for fault in (*BEFORE_CONTENT, *STREAMS) if fault not in NOT_OF_STREAMS),
 ]
-TIMEOUTS = {"first_token_s": 0.3, "stall_s": 0.3, "total_s": 15, "attempt_s": 0.3}
+TIMEOUTS = {"first_token_s": 1.0, "stall_s": 1.0, "total_s": 20, "attempt_s": 1.0}
 
 
 @pytest.mark.parametrize(("fault", "stream"), CASES)
@@ -196,8 +196,8 @@ def test_all_tries_share_one_deadline(routes: Routes) -> None:
     route = routes(
         Behaviour(fault="silence"),
         retries={"attempts": 10, "base_s": 0.01},
-        timeouts={"attempt_s": 0.2, "total_s": 0.7},
+        timeouts={"attempt_s": 0.3, "total_s": 2.0},
     )
     answer = routes.ask(route)
     assert answer.status_code == 504
-    assert 2 <= route.asked[0] <= 5
+    assert 2 <= route.asked[0] <= 8

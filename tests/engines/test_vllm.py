@@ -149,7 +149,7 @@ async def test_sixteen_streams_at_once_do_not_mix(vllm: Vllm, async_client: open
 
     async def streamed(messages: list[ChatCompletionMessageParam]) -> str:
         stream = await async_client.chat.completions.create(
-            model=PUBLIC, messages=messages, max_tokens=400, stream=True, extra_body={"ignore_eos": True}, **SAME
+            model=PUBLIC, messages=messages, max_tokens=1200, stream=True, extra_body={"ignore_eos": True}, **SAME
         )
         chunks = [await anext(stream)]
         await begun.wait()
@@ -159,7 +159,7 @@ async def test_sixteen_streams_at_once_do_not_mix(vllm: Vllm, async_client: open
 
     async def whole(messages: list[ChatCompletionMessageParam]) -> str | None:
         answer: ChatCompletion = await async_client.chat.completions.create(
-            model=PUBLIC, messages=messages, max_tokens=400, extra_body={"ignore_eos": True}, **SAME
+            model=PUBLIC, messages=messages, max_tokens=1200, extra_body={"ignore_eos": True}, **SAME
         )
         return answer.choices[0].message.content
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gateway import errors
+from gateway.dialects import failures
 from gateway.wire import UpstreamFault, read_fault
 
 # https://docs.claude.com/en/api/errors: Anthropic's type → ours, and its code.
@@ -64,19 +65,4 @@ def fault(body: bytes) -> UpstreamFault:
 
 def failed(body: bytes) -> errors.GatewayError:
     """The error behind an `error` event."""
-    found = fault(body)
-    message = found.message or "The upstream reported an error inside its stream"
-    match found.type:
-        case "overloaded":
-            return errors.Overloaded(message, code="upstream_overloaded")
-        case "rate_limit_error":
-            return errors.UpstreamRefused(429, message, "rate_limit_error", "rate_limit_exceeded")
-        case "timeout_error":
-            return errors.UpstreamTimeout(message)
-        case "authentication_error" | "permission_error" | "insufficient_quota":
-            return errors.UpstreamError(message, code="upstream_credentials")
-        case "invalid_request_error":
-            code = found.code if isinstance(found.code, str) else None
-            return errors.UpstreamRefused(400, message, "invalid_request_error", code, param=found.param)
-        case _:
-            return errors.UpstreamFailed(message)
+    return failures.failed(fault(body), "The upstream reported an error inside its stream")

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gateway import errors
+from gateway.dialects import failures
 from gateway.wire import UpstreamFault, read_fault
 
 # https://ai.google.dev/gemini-api/docs/troubleshooting: google.rpc.Code → our type, and its code.
@@ -80,22 +81,7 @@ def fault(body: bytes) -> UpstreamFault:
 
 def failed(body: bytes) -> errors.GatewayError:
     """The error that came instead of an answer, or in the midst of one."""
-    found = fault(body)
-    message = found.message or "The upstream reported an error inside its answer"
-    match found.type:
-        case "overloaded":
-            return errors.Overloaded(message, code="upstream_overloaded")
-        case "rate_limit_error":
-            return errors.UpstreamRefused(429, message, "rate_limit_error", "rate_limit_exceeded")
-        case "timeout_error":
-            return errors.UpstreamTimeout(message)
-        case "authentication_error" | "permission_error" | "insufficient_quota":
-            return errors.UpstreamError(message, code="upstream_credentials")
-        case "invalid_request_error":
-            code = found.code if isinstance(found.code, str) else None
-            return errors.UpstreamRefused(400, message, "invalid_request_error", code, param=found.param)
-        case _:
-            return errors.UpstreamFailed(message)
+    return failures.failed(fault(body), "The upstream reported an error inside its answer")
 
 
 def _read(error: _Error) -> UpstreamFault:

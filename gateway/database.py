@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, make_url, select, text
+from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, make_url, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.tables import revisions
@@ -67,7 +67,8 @@ def record_revision(tx: Connection, subject: str) -> int:
 
 
 def newest_revision(tx: Connection) -> int:
-    return int(tx.execute(select(func.coalesce(func.max(revisions.c.revision), 0))).scalar_one())
+    """Plain SQL: every process asks four times a second for ever, and SQLAlchemy's way costs three times as much."""
+    return int(tx.exec_driver_sql("SELECT coalesce(max(revision), 0) FROM revisions").scalar_one())
 
 
 def _sqlite(url: str) -> Engine:

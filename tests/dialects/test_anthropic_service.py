@@ -1,49 +1,22 @@
 """OpenAI's SDK against the real process with a scripted Anthropic behind it."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
-from pydantic import BaseModel
 
-from tests.fixtures.deployments import Place, Route, Routes, chunks, said, whole
+from tests.dialects.service import HELLO, WEATHER, City, asked
+from tests.fixtures.deployments import Route, Routes, chunks, said, whole
 from tests.upstream.anthropic_dialect import SIGNATURE
 from tests.upstream.behaviour import Behaviour, ToolCall
 
 CLAUDE = {"provider": "anthropic"}
-HELLO: list[ChatCompletionMessageParam] = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "hello there"},
-]
-WEATHER: ChatCompletionToolParam = {
-    "type": "function",
-    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
-}
-
-
-class City(BaseModel):
-    name: str
-    people: int
-
-
-@pytest.fixture
-def client(routes: Routes) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(api_key=routes.server.key, base_url=routes.server.base_url, max_retries=0, timeout=20) as client:
-        yield client
 
 
 def claude(routes: Routes, *behaviours: Behaviour, **more: Any) -> Route:
     """A model with one deployment that answers so."""
     deployment = CLAUDE | more.pop("deployment", {})
     return routes(behaviours, deployment=deployment, **more)
-
-
-def asked(place: Place) -> Any:
-    """The body of the last request that came."""
-    return json.loads(place.handle.entries()[-1].body)
 
 
 def test_a_chat_is_a_message(routes: Routes, client: openai.OpenAI) -> None:

@@ -87,7 +87,7 @@ class Attempts:
         offer = self._meter.offer(deployment, wild, call.request, call.body)
         try:
             if not self._meter.open_at_once(call.snapshot.rules, record, offer):
-                await self._meter.open(call.snapshot.rules, record, offer)
+                await self._meter.open_borrowing(call.snapshot.rules, record, offer)
         except BudgetShort as short:
             if record.attempts or not await self._cut(call, deployment, wild, short):
                 raise

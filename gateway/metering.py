@@ -103,9 +103,13 @@ class Meter:
         RateLimited, LimitsUnavailable, Overloaded.
         """
         if not self.open_at_once(rules, record, offer):
-            needs, _ = self._needs(rules, record, offer.need)
-            await self._till.fetch(needs)
-            self._opened(record, Ticket(needs, offer))
+            await self.open_borrowing(rules, record, offer)
+
+    async def open_borrowing(self, rules: Rules, record: Record, offer: Offer) -> None:
+        """The part of `open` that waits: for who has just heard from `open_at_once` that it must."""
+        needs, _ = self._needs(rules, record, offer.need)
+        await self._till.fetch(needs)
+        self._opened(record, Ticket(needs, offer))
 
     def open_at_once(self, rules: Rules, record: Record, offer: Offer) -> bool:
         """As `open`, if that needs no wait: what nearly every call can do. False, and nothing done, if it does."""

@@ -1,49 +1,76 @@
 """The headers that tell a client what it has left: OpenAI's `x-ratelimit-*`, and the budget that is nearest to its end."""
 
+from collections.abc import Sequence
+from typing import final
+
 from gateway.scopes import Budget, Limit
-from gateway.shares import Hold, Share
-
-# OpenAI counts requests and tokens; of the token limits the one over both directions is the one that clients plan with.
-REQUESTS = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
-TOKENS = REQUESTS.replace(b"requests", b"tokens")
-
+from gateway.shares import Share
 
 NANO = 1_000_000_000
 
+_BUDGET = b"x-penstock-budget-remaining-usd: %d.%09d\r\n"
+_LIMIT = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
 
-def headers(hold: Hold) -> bytes:
-    """Header lines for the accounts that bound a call: of each kind, the one with the least left."""
-    if len(hold) == 1 and isinstance(hold[0][0].bound.rule, Budget):  # the usual key: one budget and nothing else
-        return b"x-penstock-budget-remaining-usd: %d.%09d\r\n" % divmod(hold[0][0].left, NANO)
-    requests: Share | None = None
-    tokens: Share | None = None
-    budget: Share | None = None
-    for share, _ in hold:
+
+@final
+class Notice:
+    """What clients are told of the accounts of one kind that bind them: of several, the one with the least left.
+
+    OpenAI counts requests and tokens; of the token limits the one over both directions is the one that clients plan with.
+    """
+
+    __slots__ = ("_counts", "_lines", "_shares")
+
+    def __init__(self, shares: Sequence[Share], counts: bytes | None) -> None:
+        """`counts`: `requests` or `tokens`; None: money."""
+        self._shares = shares
+        self._counts = counts
+        self._lines = {share.account.id: _template(share, counts) for share in shares if counts is not None}
+
+    def lines(self) -> bytes:
+        shares = self._shares
+        share = shares[0]
+        if len(shares) > 1:
+            share = min(shares, key=_left)
+        left = share.left
+        if self._counts is None:
+            return _BUDGET % divmod(left, NANO)
+        account = share.account
+        missing = account.limit - left
+        if missing <= 0 or account.rate_per_s <= 0:
+            return self._lines[account.id] % (left, b"0s")
+        seconds = missing / account.rate_per_s
+        reset = b"%dms" % round(seconds * 1000) if seconds < 1 else duration(seconds).encode()
+        return self._lines[account.id] % (left, reset)
+
+
+def notices(shares: Sequence[Share]) -> tuple[Notice, ...]:
+    """For the accounts that bind a call: requests, tokens, money."""
+    of = {"rpm": list[Share](), "tpm": list[Share](), "money": list[Share]()}
+    for share in shares:
         rule = share.bound.rule
-        if isinstance(rule, Budget):
-            if budget is None or share.left < budget.left:
-                budget = share
-        elif rule.measure == "rpm":
-            if requests is None or share.left < requests.left:
-                requests = share
-        elif rule.measure == "tpm" and (tokens is None or share.left < tokens.left):
-            tokens = share
-    lines = b""
-    if requests is not None:
-        lines = REQUESTS % _limit(requests)
-    if tokens is not None:
-        lines += TOKENS % _limit(tokens)
-    if budget is not None:
-        lines += b"x-penstock-budget-remaining-usd: %d.%09d\r\n" % divmod(budget.left, NANO)
-    return lines
+        kind = "money" if isinstance(rule, Budget) else rule.measure
+        if kind in of:
+            of[kind].append(share)
+    named = ((of["rpm"], b"requests"), (of["tpm"], b"tokens"), (of["money"], None))
+    return tuple([Notice(tuple(some), counts) for some, counts in named if some])
 
 
-def _limit(share: Share) -> tuple[int, int, bytes]:
-    """Limit, what remains of it, and when it is full again."""
-    left, account, rule = share.left, share.account, share.bound.rule
-    missing = account.limit - left
-    reset = duration(missing / account.rate_per_s).encode() if missing > 0 and account.rate_per_s > 0 else b"0s"
-    return (rule.limit if isinstance(rule, Limit) else account.limit), left, reset
+def headers(told: Sequence[Notice]) -> bytes:
+    """Header lines of what is left now."""
+    if len(told) == 1:  # the usual key: one budget and nothing else
+        return told[0].lines()
+    return b"".join([one.lines() for one in told])
+
+
+def _template(share: Share, counts: bytes) -> bytes:
+    rule = share.bound.rule
+    limit = rule.limit if isinstance(rule, Limit) else share.account.limit
+    return _LIMIT % (counts, limit, counts, counts)
+
+
+def _left(share: Share) -> int:
+    return share.left
 
 
 def duration(seconds: float) -> str:

@@ -11,51 +11,64 @@ from typing import Final, final
 import msgspec
 
 from gateway.journal_files import Run
-from gateway.journal_records import Closed, Intent, Opened, Settled
+from gateway.journal_records import Began, Closed, Ended, Intent, Opened, Party, Settled, party_of
 
 TOGETHER: Final = 800  # records: what they say fits into the processor's cache; 4,000 at a time cost half as much again
 
 _ARRAY_16: Final = 0xDC  # MessagePack: more than 15 fields; two bytes of length, then the tag
 _ARRAY_32: Final = Struct(">BI")
-_INTENT: Final = b"\xa1i"
-_SETTLED: Final = b"\xa1s"
+_INTENTS: Final = frozenset((b"\xa1i", b"\xa1b"))
+_ENDS: Final = frozenset((b"\xa1s", b"\xa1e"))
 
 
 class _IntentId(msgspec.Struct, array_like=True, tag="i", gc=False):
     id: str
 
 
-_decode_settled: Final = msgspec.msgpack.Decoder(list[Settled]).decode
-_decode_ids: Final = msgspec.msgpack.Decoder(list[_IntentId]).decode
-_decode_intent: Final = msgspec.msgpack.Decoder(Intent).decode
+class _BeganId(msgspec.Struct, array_like=True, tag="b", gc=False):
+    id: str
+
+
+End = Settled | Ended
+Opening = Intent | bytes  # what was written when a call began, decoded or not
+
+_decode_ends: Final = msgspec.msgpack.Decoder(list[End]).decode
+_decode_ids: Final = msgspec.msgpack.Decoder(list[_IntentId | _BeganId]).decode
+_decode_intent: Final = msgspec.msgpack.Decoder(Intent | Began).decode
 _decode_other: Final = msgspec.msgpack.Decoder(Opened | Closed).decode
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """`settled` are the settlements among `records`, `payloads` their bytes. `closed_at`: the journal's end is among the records."""
+    """`opened` are the calls that begin, with what was written of each; `ends` the settlements, `payloads` their bytes.
 
-    records: Sequence[bytes]
-    kinds: Sequence[bytes]
+    `order` has True for each that begins and False for each that ends. `closed_at`: the journal's end is among the records.
+    """
+
+    opened: Sequence[tuple[str, Opening]]
+    ends: Sequence[End]
     payloads: Sequence[bytes]
-    settled: Sequence[Settled]
+    order: Sequence[bool]
     closed_at: float | None = None
 
 
 def batches(run: Run) -> Iterator[Batch]:
     """In order. Raises msgspec.DecodeError for what another release wrote."""
     for start in range(0, len(run.payloads), TOGETHER):
-        yield _batch(run.payloads[start : start + TOGETHER])
+        yield _read(run.payloads[start : start + TOGETHER])
 
 
-def _batch(records: Sequence[bytes]) -> Batch:
+def _read(records: Sequence[bytes]) -> Batch:
     kinds = [payload[3:5] if payload[0] == _ARRAY_16 else payload[1:3] for payload in records]
     closed_at = None
-    for kind in set(kinds) - {_INTENT, _SETTLED}:
+    for kind in set(kinds) - _INTENTS - _ENDS:
         for payload in [one for one, its in zip(records, kinds, strict=True) if its == kind]:
             other = _decode_other(payload)
             closed_at = other.at if isinstance(other, Closed) else closed_at
-    payloads = [payload for payload, kind in zip(records, kinds, strict=True) if kind == _SETTLED]
-    return Batch(records, kinds, payloads, settlements(array(payloads)), closed_at)
+    announced = [payload for payload, kind in zip(records, kinds, strict=True) if kind in _INTENTS]
+    opened = [(one.id, payload) for one, payload in zip(_decode_ids(array(announced)), announced, strict=True)]
+    payloads = [payload for payload, kind in zip(records, kinds, strict=True) if kind in _ENDS]
+    order = [kind in _INTENTS for kind in kinds if kind in _INTENTS or kind in _ENDS]
+    return Batch(opened, _decode_ends(array(payloads)), payloads, order, closed_at)
 
 
 def array(payloads: Sequence[bytes]) -> bytes:
@@ -64,8 +77,20 @@ def array(payloads: Sequence[bytes]) -> bytes:
 
 
 def settlements(records: bytes) -> list[Settled]:
-    """What `array` has put together. Raises msgspec.DecodeError."""
-    return _decode_settled(records)
+    """What `array` has put together, whichever form each was written in. Raises msgspec.DecodeError."""
+    parties: dict[bytes, Party] = {}
+    found = []
+    for end in _decode_ends(records):
+        if type(end) is Ended:
+            raw = bytes(end.party)
+            party = parties.get(raw)
+            if party is None:
+                party = parties[raw] = party_of(end.party)
+            found.append(end.settled(party))
+        else:
+            assert isinstance(end, Settled)
+            found.append(end)
+    return found
 
 
 @final
@@ -76,30 +101,43 @@ class OpenCalls:
     """
 
     def __init__(self, open_: Sequence[Intent] = ()) -> None:
-        self._open: dict[str, Intent | bytes] = {intent.id: intent for intent in open_}
+        self._open: dict[str, Opening] = {intent.id: intent for intent in open_}
 
     def __len__(self) -> int:
         return len(self._open)
 
     def take(self, taken: Batch) -> None:
         """In the order of the records: an id is announced again for each attempt, and those that failed are settled as `<id>-<number>`."""
-        payloads = taken.records
-        announced = [payload for payload, kind in zip(payloads, taken.kinds, strict=True) if kind == _INTENT]
-        ids, ends, open_ = iter(_decode_ids(array(announced))), iter(taken.settled), self._open
-        for payload, kind in zip(payloads, taken.kinds, strict=True):
-            if kind == _INTENT:
-                open_[next(ids).id] = payload
-            elif kind == _SETTLED:
-                end = next(ends)
-                found = open_.pop(end.id, None) is not None
-                if not found or end.attempts > 1:
-                    _end_attempts(open_, end, found=found)
+        open_ = self._open
+        ids = [end.id for end in taken.ends]
+        if max([end.attempts for end in taken.ends], default=0) < 2 and "-" not in "".join(ids):
+            open_.update(taken.opened)  # no call has had more than one attempt: each begins before it ends
+            for id_ in ids:
+                open_.pop(id_, None)
+            return
+        opened, ends = iter(taken.opened), iter(taken.ends)
+        for begins in taken.order:
+            if begins:
+                id_, what = next(opened)
+                open_[id_] = what
+                continue
+            end = next(ends)
+            found = open_.pop(end.id, None) is not None
+            if not found or end.attempts > 1:
+                _end_attempts(open_, end, found=found)
 
     def intents(self) -> tuple[Intent, ...]:
-        return tuple(_decode_intent(one) if isinstance(one, bytes) else one for one in self._open.values())
+        return tuple(_intent(one) for one in self._open.values())
 
 
-def _end_attempts(open_: dict[str, Intent | bytes], end: Settled, *, found: bool) -> None:
+def _intent(opening: Opening) -> Intent:
+    if not isinstance(opening, bytes):
+        return opening
+    read = _decode_intent(opening)
+    return read.intent() if isinstance(read, Began) else read
+
+
+def _end_attempts(open_: dict[str, Opening], end: End, *, found: bool) -> None:
     """An attempt that was not announced by itself was announced as its request; the end of a request is that of all its attempts."""
     request, dash, _ = end.id.rpartition("-")
     if not dash:

@@ -4,11 +4,12 @@ A record is read by later releases: fields are only ever added at the end, with 
 Amounts are nano-dollars for accounts of money and units (tokens, requests) for the others.
 """
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from gateway.usage import Source, Usage
+from gateway.usage import Source, Usage, of_tokens
 
 VERSION = 1
 
@@ -101,13 +102,139 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     routed: Routed | None = None
 
 
+class Party(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What stands the same in the records of all calls of one key to one deployment.
+
+    `accounts` are those that bind the call, each with which of its amounts counts there: 0 nano-dollars, 1 the call itself, 2 tokens,
+    3 those of the prompt, 4 those of the answer (`gateway.shares.Need.amounts`).
+    """
+
+    endpoint: str
+    key_id: str | None = None
+    team_id: str | None = None
+    org_id: str | None = None
+    user_id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    deployment: str | None = None
+    stream: bool = False
+    accounts: tuple[tuple[str, int], ...] = ()
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
+    """An Intent in its usual form. `party` is a Party that was encoded before; `holds` are set where they do not follow from it."""
+
+    id: str
+    at: float
+    party: msgspec.Raw
+    worst_nanousd: int
+    prompt_tokens: int
+    output_tokens: int
+    customer: str | None = None
+    tags: tuple[str, ...] | None = None
+    holds: Amounts | None = None
+
+    def intent(self) -> "Intent":
+        party = party_of(self.party)
+        prompt, output = self.prompt_tokens, self.output_tokens
+        due = (self.worst_nanousd, 1, prompt + output, prompt, output)
+        holds = [(account, due[counts]) for account, counts in party.accounts if due[counts]]
+        return Intent(
+            self.id,
+            self.at,
+            party.endpoint,
+            tuple(holds) if self.holds is None else self.holds,
+            self.worst_nanousd,
+            party.key_id,
+            party.team_id,
+            party.org_id,
+            party.user_id,
+            self.customer,
+            party.model,
+            party.provider,
+            party.deployment,
+            self.tags,
+            party.stream,
+            of_tokens(prompt, output),
+        )
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag="e", gc=False):
+    """A Settled in its usual form: of a call that was held. `charges` are set where they do not follow from its party and its usage."""
+
+    id: str
+    at: float
+    party: msgspec.Raw
+    status: int
+    source: Source | None
+    cost_nanousd: int | None = None
+    usage: Usage | None = None
+    attempts: int = 0
+    latency_ms: float = 0.0
+    first_token_ms: float | None = None
+    overhead_ms: float | None = None
+    error_code: str | None = None
+    reason: Reason = "done"
+    customer: str | None = None
+    tags: tuple[str, ...] | None = None
+    trail: tuple[Try, ...] | None = None
+    routed: Routed | None = None
+    charges: Amounts | None = None
+
+    def settled(self, party: Party) -> Settled:
+        """`party` is what this one's bytes say."""
+        return Settled(
+            self.id,
+            self.at,
+            party.endpoint,
+            self.status,
+            self.source,
+            self.cost_nanousd,
+            self.usage,
+            self.charged(party.accounts) if self.charges is None else self.charges,
+            party.key_id,
+            party.team_id,
+            party.org_id,
+            party.user_id,
+            self.customer,
+            party.model,
+            party.provider,
+            party.deployment,
+            self.tags,
+            party.stream,
+            self.attempts,
+            self.latency_ms,
+            self.first_token_ms,
+            self.overhead_ms,
+            self.error_code,
+            self.reason,
+            self.trail,
+            self.routed,
+        )
+
+    def charged(self, accounts: Iterable[tuple[str, int]]) -> Amounts:
+        """What accounts were charged that a call's amounts decide alone; calls at the same time are only lent."""
+        used = self.usage
+        if self.source is None or used is None:
+            return ()
+        due = (self.cost_nanousd or 0, 1, used.input + used.output, used.input, used.output)
+        return tuple([(account, due[counts]) for account, counts in accounts if not account.startswith("p:")])
+
+
 class Closed(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
     """The last record of a journal whose calls are all settled."""
 
     at: float
 
 
-Record: TypeAlias = Opened | Intent | Settled | Closed
+Record: TypeAlias = Opened | Intent | Began | Settled | Ended | Closed
+
+_decode_party = msgspec.msgpack.Decoder(Party).decode
+
+
+def party_of(raw: msgspec.Raw) -> Party:
+    """Raises msgspec.DecodeError."""
+    return _decode_party(raw)
 
 
 def settled_at_worst(intent: Intent) -> Settled:

@@ -14,7 +14,7 @@ from typing import Final, final
 
 import msgspec
 
-from gateway.journal_batch import array, settlements
+from gateway.journal_batch import End, array, settlements
 from gateway.journal_records import Settled
 from gateway.ledger_entries import Entry, charged, entry
 
@@ -25,7 +25,8 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """The entries `first_seq` to `last_seq` of a session, which count from 1 without a gap.
 
     Ids are the lowest and the highest; both are empty in blocks that were made of older releases' rows, whose calls
-    `request_blocks` lists. Times are Unix seconds, also the lowest and the highest. `records` is a MessagePack array of `Settled`.
+    `request_blocks` lists. Times are Unix seconds, also the lowest and the highest. `records` is a
+    MessagePack array of `Settled` and `Ended`.
     """
 
     session: str
@@ -48,7 +49,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
 
     def agrees(self, calls: Sequence[Settled]) -> bool:
         """Whether its columns say what its records do."""
-        count, cost = self.last_seq - self.first_seq + 1, sum(charged(call) for call in calls)
+        count, cost = self.last_seq - self.first_seq + 1, sum(charged(call.cost_nanousd) for call in calls)
         return len(calls) == count and cost == self.cost_nanousd and all(call.source is not None for call in calls)
 
 
@@ -67,15 +68,14 @@ class Part:
         self.first_id = self.last_id = ""
         self.first_at = self.last_at = 0.0
 
-    def take(self, calls: Sequence[Settled], payloads: Sequence[bytes]) -> None:
-        """`payloads` are the bytes of `calls`; there is at least one."""
+    def take(self, calls: Sequence[End], payloads: Sequence[bytes]) -> None:
+        """`payloads` are the bytes of `calls`; there is at least one. Whose they are, `keys` is told by who knows."""
         ids, times = [call.id for call in calls], [call.at for call in calls]
         if self.payloads:
             ids += [self.first_id, self.last_id]
             times += [self.first_at, self.last_at]
         self.first_id, self.last_id = min(ids), max(ids)
         self.first_at, self.last_at = min(times), max(times)
-        self.keys.update([call.key_id for call in calls])
         self.payloads += payloads
 
     def records(self) -> bytes:

@@ -84,17 +84,16 @@ def entry(settled: Settled, session: str, seq: int) -> Entry:
         usage.reasoning,
         usage.requests,
         _more(usage),
-        charged(settled),
+        charged(settled.cost_nanousd),
         settled.source,
         settled.status,
         settled.reason,
     )
 
 
-def charged(settled: Settled) -> int:
-    """What a call counts for in the ledger, in nano-dollars."""
-    cost = settled.cost_nanousd or 0
-    return cost if 0 <= cost <= MAX_AMOUNT else min(max(cost, 0), MAX_AMOUNT)
+def charged(cost_nanousd: int | None) -> int:
+    """What a call of this cost counts for in the ledger, in nano-dollars."""
+    return min(max(cost_nanousd or 0, 0), MAX_AMOUNT)
 
 
 def label(value: str | None) -> str | None:

@@ -1,14 +1,14 @@
 """From journal records to what the database gets of them: one group, one transaction. Pure: the same records give the same rows."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import compress
 from typing import final
 
 import msgspec
 
-from gateway.journal_batch import Batch, OpenCalls, batches
+from gateway.journal_batch import Batch, End, OpenCalls, batches
 from gateway.journal_files import Run
-from gateway.journal_records import Settled
+from gateway.journal_records import Ended, party_of
 from gateway.ledger_blocks import Block, Part, chained, genesis
 from gateway.ledger_entries import DAY_S
 from gateway.spend_sums import Sums
@@ -56,28 +56,32 @@ class Tally:
         self.entries = Part()
         self.refused = Part()
         self.sums = Sums()
-        self.charges: dict[str, int] = {}
         self.closed_at: float | None = None
+
+    @property
+    def charges(self) -> Mapping[str, int]:
+        return self.sums.charges()
 
     def take(self, some: Batch) -> None:
         if some.closed_at is not None:
             self.closed_at = some.closed_at
-        calls, payloads = some.settled, some.payloads
-        if None in [call.source for call in calls]:
-            refused = [call.source is None for call in calls]
-            self.refused.take(list(compress(calls, refused)), list(compress(payloads, refused)))
-            owing = [call.source is not None for call in calls]
-            calls, payloads = list(compress(calls, owing)), list(compress(payloads, owing))
-        if calls:
-            self.entries.take(calls, payloads)
-            self.sums.take(calls)
-            self._charge(calls)
+        ends, payloads = some.ends, some.payloads
+        sources = [end.source for end in ends]
+        if None in sources:
+            refused = [source is None for source in sources]
+            some_refused = list(compress(ends, refused))
+            self.refused.take(some_refused, list(compress(payloads, refused)))
+            self.refused.keys.update([_key_id(end) for end in some_refused])
+            owing = [source is not None for source in sources]
+            ends, payloads = list(compress(ends, owing)), list(compress(payloads, owing))
+        if ends:
+            self.sums.take(ends)
+            self.entries.take(ends, payloads)
+            self.entries.keys.update(self.sums.key_ids())
 
-    def _charge(self, calls: Iterable[Settled]) -> None:
-        charges = self.charges
-        for call in calls:
-            for account, amount in call.charges:
-                charges[account] = charges.get(account, 0) + amount
+
+def _key_id(end: End) -> str | None:
+    return party_of(end.party).key_id if isinstance(end, Ended) else end.key_id
 
 
 def tally(run: Run, open_: OpenCalls | None = None) -> Tally:

@@ -13,14 +13,14 @@ import structlog
 from gateway import errors, prompt_bound, wire
 from gateway.catalog import Deployment
 from gateway.journal import Journal, JournalFull
-from gateway.journal_records import Intent, Reason, Settled
-from gateway.keys import Key
+from gateway.journal_records import Amounts, Began, Ended, Reason, Settled
 from gateway.price_map import PriceMap
 from gateway.pricing import Price, cost, worst_case
 from gateway.record import LEFT, Record
 from gateway.relief import Short, longest
-from gateway.scopes import Bound, Rules, Static, binding, static_binding
-from gateway.shares import Hold, Need, Shares
+from gateway.scopes import Rules
+from gateway.shares import Hold, Need, Shares, charges
+from gateway.tabs import Tab, Tabs
 from gateway.till import Till, blocked
 from gateway.usage import Source, Usage, of_tokens
 from gateway.wire import Request
@@ -28,11 +28,7 @@ from gateway.wire import Request
 log = structlog.stdlib.get_logger(__name__)
 
 DEFAULT_OUTPUT_TOKENS = 4096  # of a model whose maximum nobody knows, for a client that names none
-MAX_BINDINGS = 50_000
 BYTES_PER_TOKEN = 4  # of an estimate, where a bound would be unfair
-
-
-_Place = tuple[str, str, str]  # a key, a model's public name, a provider
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
@@ -47,11 +43,13 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 class Ticket:
     """An open hold: one request that may have reached an upstream and is not settled yet."""
 
-    __slots__ = ("hold", "offer")
+    __slots__ = ("capped", "hold", "offer", "tab")
 
-    def __init__(self, hold: Hold, offer: Offer) -> None:
-        self.hold = hold
+    def __init__(self, tab: Tab, offer: Offer, hold: Hold, *, capped: bool) -> None:
+        self.tab = tab
         self.offer = offer
+        self.hold = hold
+        self.capped = capped  # it needs more of a bucket than the bucket can hold
 
 
 @final
@@ -66,9 +64,7 @@ class Meter:
         self._journal = journal
         self._prices = prices
         self._unix = unix
-        self._bindings: dict[_Place, Static] = {}
-        self._named: dict[tuple[_Place, str | None, tuple[str, ...]], tuple[Bound, ...]] = {}
-        self._bindings_of: Rules | None = None
+        self._tabs = Tabs(shares)
         self.lost_records = 0
         self.open_holds = 0
 
@@ -107,31 +103,22 @@ class Meter:
 
     async def open_borrowing(self, rules: Rules, record: Record, offer: Offer) -> None:
         """The part of `open` that waits: for who has just heard from `open_at_once` that it must."""
-        needs, _ = self._needs(rules, record, offer.need)
-        await self._till.fetch(needs)
-        self._opened(record, Ticket(needs, offer))
+        ticket, _ = self._ticket(rules, record, offer)
+        await self._till.fetch(ticket.hold)
+        self._opened(record, ticket)
 
     def open_at_once(self, rules: Rules, record: Record, offer: Offer) -> bool:
         """As `open`, if that needs no wait: what nearly every call can do. False, and nothing done, if it does."""
-        needs, enough = self._needs(rules, record, offer.need)
+        ticket, enough = self._ticket(rules, record, offer)
         if not enough:
             return False
-        self._shares.hold(needs)
-        self._opened(record, Ticket(needs, offer))
+        self._shares.hold(ticket.hold)
+        self._opened(record, ticket)
         return True
-
-    def _opened(self, record: Record, ticket: Ticket) -> None:
-        record.ticket = ticket
-        self.open_holds += 1
-        try:
-            self._journal.append(_intent(record, ticket))
-        except JournalFull as error:
-            self.release(record)
-            raise errors.Overloaded(str(error), code="journal_full") from None
 
     def fits(self, rules: Rules, record: Record, offer: Offer) -> bool:
         """Whether `open` would not have to wait. Raises BudgetExceeded where spending is stopped."""
-        return self._needs(rules, record, offer.need)[1]
+        return self._ticket(rules, record, offer)[1]
 
     def affordable(
         self, deployment: Deployment, wild: str, request: Request, body: bytes, short: Short
@@ -162,22 +149,23 @@ class Meter:
     def close(self, record: Record, body: bytes) -> None:
         """Settles a request and journals its end. Called exactly once for each, after everything else."""
         ticket, record.ticket = record.ticket, None
-        charges: tuple[tuple[str, int], ...] = ()
         if ticket is not None:
             self.open_holds -= 1
             if record.sent:
-                used, source = _used(record, ticket, body)
-                record.usage, record.usage_source = used, source
+                used, record.usage_source = _used(record, ticket, body)
+                record.usage = used
                 if record.cost_nanousd is None:
                     record.cost_nanousd = _price(ticket, used)
-                spent = Need(record.cost_nanousd or 0, used.input, used.output)
-                charges = self._shares.settle(ticket.hold, spent)
+                self._shares.settle(ticket.hold, Need(record.cost_nanousd or 0, used.input, used.output))
             else:
                 self._shares.settle(ticket.hold, None)
         if record.key is None:  # whoever shows no key leaves no trace but in the metrics: anybody could fill the disk
             return
         try:
-            self._journal.append(_settled(record, charges))
+            if ticket is not None and ticket.tab.of(record):
+                self._journal.append(_ended(record, ticket))
+            else:
+                self._journal.append(_settled(record, ticket))
         except JournalFull:
             self.lost_records += 1  # the intent stands: a restart settles it at its worst case
             log.error("journal.full", request=record.id)  # noqa: TRY400 the reason was logged by the journal itself
@@ -192,49 +180,36 @@ class Meter:
         """Of a deployment that has none of its own: of what its wildcard stands for."""
         return self._prices.quote(deployment, wild).price if "*" in deployment.target else None
 
-    def _needs(self, rules: Rules, record: Record, need: Need) -> tuple[Hold, bool]:
+    def _ticket(self, rules: Rules, record: Record, offer: Offer) -> tuple[Ticket, bool]:
         """What every account that binds the call has to set aside, and whether this process has borrowed that much."""
         key = record.key
-        if key is None or not rules.families:
-            return (), True
-        bound = self._bound(rules, key, record)
-        if not bound:
-            return (), True
-        unix = self._unix()
-        needs = []
-        enough = True
-        amounts = need.amounts()
-        for one in bound:
-            share = self._shares.of(one, unix)
+        assert key is not None
+        tab = self._tabs.of(rules, key, record, self._unix())
+        if not tab.shares:
+            return Ticket(tab, offer, (), capped=False), True
+        hold = []
+        enough, capped = True, False
+        amounts = offer.need.amounts()
+        for share in tab.shares:
             if share.blocked:
                 raise blocked(share)
             amount = amounts[share.counts]
-            if amount > share.account.limit and one.rule.kind == "bucket":
-                amount = share.account.limit  # one call that is larger than a full bucket takes all of it
+            if amount > share.cap:
+                amount, capped = int(share.cap), True
             if amount:
-                needs.append((share, amount))
+                hold.append((share, amount))
                 if share.free < amount:
                     enough = False
-        return tuple(needs), enough
+        return Ticket(tab, offer, tuple(hold), capped=capped), enough
 
-    def _bound(self, rules: Rules, key: Key, record: Record) -> tuple[Bound, ...]:
-        """Every rule that the call has to pass: worked out once for calls that have the same key, model, provider, customer and tags."""
-        if rules is not self._bindings_of or len(self._bindings) + len(self._named) > MAX_BINDINGS:
-            self._bindings, self._named = {}, {}
-            self._bindings_of = rules
-        place = (key.id, record.metric_model, record.provider or "")
-        static = self._bindings.get(place)
-        if static is None:
-            static = self._bindings[place] = static_binding(rules, key, place[1], place[2])
-        customer = record.user if static.customer else None
-        tags = tuple(record.tags) if record.tags is not None and static.tag else ()
-        if customer is None and not tags:
-            return static.bound
-        named = (place, customer, tags)
-        found = self._named.get(named)
-        if found is None:
-            found = self._named[named] = binding(static, customer, tags)
-        return found
+    def _opened(self, record: Record, ticket: Ticket) -> None:
+        record.ticket = ticket
+        self.open_holds += 1
+        try:
+            self._journal.append(_began(record, ticket))
+        except JournalFull as error:
+            self.release(record)
+            raise errors.Overloaded(str(error), code="journal_full") from None
 
 
 def _price(ticket: Ticket, used: Usage) -> int | None:
@@ -256,31 +231,52 @@ def _used(record: Record, ticket: Ticket, body: bytes) -> tuple[Usage, Source]:
     return of_tokens(need.prompt_tokens, need.output_tokens), "estimated"
 
 
-def _intent(record: Record, ticket: Ticket) -> Intent:
-    key = record.key
-    assert key is not None
+def _began(record: Record, ticket: Ticket) -> Began:
     need = ticket.offer.need
-    return Intent(
+    return Began(
         record.id,
         record.at,
-        record.endpoint,
-        tuple([(share.account.id, amount) for share, amount in ticket.hold]),
+        ticket.tab.party,
         need.nanousd,
-        key.id,
-        key.team_id,
-        key.org_id,
-        key.user_id,
+        need.prompt_tokens,
+        need.output_tokens,
         record.user,
-        record.model,
-        record.provider,
-        record.deployment,
         None if record.tags is None else tuple(record.tags),
-        record.stream,
-        of_tokens(need.prompt_tokens, need.output_tokens),
+        tuple([(share.account.id, held) for share, held in ticket.hold]) if ticket.capped else None,
     )
 
 
-def _settled(record: Record, charges: tuple[tuple[str, int], ...]) -> Settled:
+def _ended(record: Record, ticket: Ticket) -> Ended:
+    return Ended(
+        record.id,
+        record.at,
+        ticket.tab.party,
+        record.status,
+        record.usage_source if record.sent else None,
+        record.cost_nanousd,
+        record.usage,
+        record.attempts,
+        (record.finished_at - record.started_at) * 1000,
+        None if record.first_token_at is None else (record.first_token_at - record.started_at) * 1000,
+        record.overhead_s * 1000,
+        record.error_code,
+        _reason(record),
+        record.user,
+        None if record.tags is None else tuple(record.tags),
+        None if record.trail is None else tuple(record.trail),
+        record.routed,
+        None if len(ticket.hold) == len(ticket.tab.shares) else _charges(record, ticket.hold),
+    )
+
+
+def _charges(record: Record, hold: Hold) -> Amounts:
+    used = record.usage
+    if not record.sent or used is None:
+        return ()
+    return charges(hold, Need(record.cost_nanousd or 0, used.input, used.output))
+
+
+def _settled(record: Record, ticket: Ticket | None) -> Settled:
     key = record.key
     return Settled(
         record.id,
@@ -290,7 +286,7 @@ def _settled(record: Record, charges: tuple[tuple[str, int], ...]) -> Settled:
         record.usage_source if record.sent else None,
         record.cost_nanousd,
         record.usage,
-        charges,
+        () if ticket is None else _charges(record, ticket.hold),
         None if key is None else key.id,
         None if key is None else key.team_id,
         None if key is None else key.org_id,

@@ -331,6 +331,6 @@ def _answer_head(record: Record, target: Target | None, content_type: bytes) -> 
         record.id.encode(),
         place,
         record.relief,
-        allowance.headers(ticket.hold) if ticket is not None and ticket.hold else b"",
+        allowance.headers(ticket.tab.notices) if ticket is not None else b"",
         record.overhead_s * 1000,
     )

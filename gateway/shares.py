@@ -25,6 +25,7 @@ class Share:
         "account",
         "blocked",
         "bound",
+        "cap",
         "counts",
         "free",
         "held",
@@ -47,6 +48,7 @@ class Share:
         self.account = account
         self.resets_at = resets_at
         self.counts = _counts(bound.rule)  # which of a need's amounts
+        self.cap: float = _cap(account)  # one call that is larger than a full bucket takes all of it
         self.slots = account.kind == "slots"
         self.free = 0
         self.held = 0
@@ -89,6 +91,12 @@ class Need(msgspec.Struct, frozen=True, gc=False):
         return (self.nanousd, 1, prompt + output, prompt, output)
 
 
+def charges(hold: "Hold", used: Need) -> tuple[tuple[str, int], ...]:
+    """What each account of a hold is charged for that, by its id; calls at the same time are only lent."""
+    amounts = used.amounts()
+    return tuple([(share.account.id, amounts[share.counts]) for share, _ in hold if not share.slots])
+
+
 _COUNTS: Mapping[Measure, int] = {"rpm": 1, "rpd": 1, "parallel": 1, "tpm": 2, "input_tpm": 3, "output_tpm": 4}
 
 
@@ -102,6 +110,7 @@ class Shares:
     def __init__(self) -> None:
         self._current: dict[str, Share] = {}
         self.every: dict[str, Share] = {}
+        self.forgotten = 0  # how often shares were: whoever keeps some has to look again
 
     def of(self, bound: Bound, unix: float) -> Share:
         """The share of the account that a call at this moment is charged to; the window may have moved on."""
@@ -122,8 +131,8 @@ class Shares:
             share.recent += need
             share.latest = need
 
-    def settle(self, hold: Hold, used: Need | None) -> tuple[tuple[str, int], ...]:
-        """Ends a hold: charges what was used, None for nothing, and frees the rest. The charges by account id.
+    def settle(self, hold: Hold, used: Need | None) -> None:
+        """Ends a hold: charges what was used, None for nothing, and frees the rest.
 
         More may have been used than was held, if an upstream billed more than its worst case: that is charged too.
         """
@@ -131,8 +140,7 @@ class Shares:
             for share, held in hold:
                 share.held -= held
                 share.free += held
-            return ()
-        charges = []
+            return
         amounts = used.amounts()
         for share, held in hold:
             share.held -= held
@@ -142,8 +150,6 @@ class Shares:
             actual = amounts[share.counts]
             share.settled += actual
             share.free += held - actual
-            charges.append((share.account.id, actual))
-        return tuple(charges)
 
     def forget(self, unix: float) -> list[Share]:
         """Shares of windows that are over and that no call holds any more, taken out."""
@@ -152,6 +158,7 @@ class Shares:
             for share in self.every.values()
             if share.resets_at is not None and unix >= share.resets_at and not share.held
         ]
+        self.forgotten += bool(gone)
         for share in gone:
             del self.every[share.account.id]
             if self._current.get(share.bound.account) is share:
@@ -186,6 +193,7 @@ def _amend(share: Share, bound: Bound, unix: float) -> None:
     share.remaining += limit - share.account.limit
     share.bound = bound
     share.account = msgspec.structs.replace(share.account, limit=limit, rate_per_s=_rate(bound))
+    share.cap = _cap(share.account)
     share.blocked = isinstance(rule, Budget) and rule.blocked
     share.stale_at = inf if share.resets_at is None else share.resets_at
     if isinstance(rule, Budget) and rule.raised is not None and unix < rule.raised.until:
@@ -194,6 +202,10 @@ def _amend(share: Share, bound: Bound, unix: float) -> None:
 
 def _counts(rule: Budget | Limit) -> int:
     return 0 if isinstance(rule, Budget) else _COUNTS[rule.measure]
+
+
+def _cap(account: Account) -> float:
+    return account.limit if account.kind == "bucket" else inf
 
 
 def _rate(bound: Bound) -> float:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from gateway import bulk
 from gateway.database import appending
-from gateway.journal_records import Settled
+from gateway.journal_records import Ended, Party, Settled, party_of
 from gateway.ledger_entries import DAY_S, MAX_AMOUNT, charged, label, labels
 from gateway.usage import NOTHING, Usage
 
@@ -36,41 +36,106 @@ Facets = dict[tuple[str, str], list[int]]
 
 
 @final
+class _Calls:
+    """Of one owner, or of one party, on one day. `beyond`: what of their cost is nonsense that no column holds."""
+
+    __slots__ = ("beyond", "facets", "party", "sums")
+
+    def __init__(self, party: Party | None = None) -> None:
+        self.party = party
+        self.sums = [0] * len(SUMS)
+        self.facets: Facets = {}
+        self.beyond = 0
+
+    def take(self, one: Settled | Ended) -> None:
+        used, cost = one.usage or NOTHING, one.cost_nanousd or 0
+        if not 0 <= cost <= MAX_AMOUNT:
+            kept = charged(cost)
+            self.beyond += cost - kept
+            cost = kept
+        sums = self.sums
+        sums[0] += cost
+        sums[1] += 1
+        sums[2] += used.input
+        sums[3] += used.cached_read
+        sums[4] += used.output
+        if one.customer is not None:
+            _count(self.facets, "customer", one.customer, cost, used)
+        if one.tags:
+            for tag in labels(one.tags):
+                _count(self.facets, "tag", tag, cost, used)
+
+
+@final
 class Sums:
-    """Of the calls of one group, per facet, label, day and owner."""
+    """Of the calls of one group, per facet, label, day and owner; and of what they charged, per account."""
 
     def __init__(self) -> None:
-        self._owners: dict[Owner, tuple[list[int], Facets]] = {}
+        self._owners: dict[Owner, _Calls] = {}
+        self._parties: dict[tuple[bytes, float], _Calls] = {}
+        self._charges: dict[str, int] = {}
 
-    def take(self, calls: Sequence[Settled]) -> None:
-        owners = self._owners
-        for one in calls:  # every call passes here: names are put right in `rows`, once per owner
-            owner = (one.at // DAY_S, one.org_id, one.team_id, one.user_id, one.key_id, one.model, one.provider)
-            found = owners.get(owner)
-            if found is None:
-                found = owners[owner] = [0] * len(SUMS), {}
-            used, cost = one.usage or NOTHING, one.cost_nanousd or 0
-            if not 0 <= cost <= MAX_AMOUNT:
-                cost = charged(one)
-            sums, facets = found
-            sums[0] += cost
-            sums[1] += 1
-            sums[2] += used.input
-            sums[3] += used.cached_read
-            sums[4] += used.output
-            if one.customer is not None:
-                _count(facets, "customer", one.customer, cost, used)
-            if one.tags:
-                for tag in labels(one.tags):
-                    _count(facets, "tag", tag, cost, used)
+    def take(self, calls: Sequence[Settled | Ended]) -> None:
+        """Calls that owe something. Names are put right in `rows`, once per owner."""
+        parties = self._parties
+        party, day, found = None, -1.0, _Calls()
+        for one in calls:
+            if type(one) is not Ended:
+                self._take_settled(one)  # type: ignore[arg-type]  # of the two, it is the other
+                continue
+            if (
+                one.party is not party or one.at // DAY_S != day
+            ):  # the very bytes that the last call had are not looked up again
+                party, day = one.party, one.at // DAY_S
+                place = bytes(party), day
+                known = parties.get(place)
+                found = parties[place] = _Calls(party_of(party)) if known is None else known
+            if one.charges is None:
+                found.take(one)
+            else:
+                assert found.party is not None
+                self._take_settled(one.settled(found.party))
+
+    def _take_settled(self, one: Settled) -> None:
+        owner = (one.at // DAY_S, one.org_id, one.team_id, one.user_id, one.key_id, one.model, one.provider)
+        found = self._owners.get(owner)
+        if found is None:
+            found = self._owners[owner] = _Calls()
+        found.take(one)
+        charges = self._charges
+        for account, amount in one.charges:
+            charges[account] = charges.get(account, 0) + amount
+
+    def key_ids(self) -> set[str | None]:
+        return {owner[4] for owner in self._owners} | {
+            calls.party.key_id for calls in self._parties.values() if calls.party is not None
+        }
 
     def cost_nanousd(self) -> int:
-        return sum(sums[0] for sums, _ in self._owners.values())
+        return sum(calls.sums[0] for calls in (*self._owners.values(), *self._parties.values()))
+
+    def charges(self) -> dict[str, int]:
+        """By account id."""
+        found = dict(self._charges)
+        for calls in self._parties.values():
+            cost, requests, prompt, _, output = calls.sums
+            due = (cost + calls.beyond, requests, prompt + output, prompt, output)
+            for account, counts in () if calls.party is None or not requests else calls.party.accounts:
+                if not account.startswith("p:"):
+                    found[account] = found.get(account, 0) + due[counts]
+        return found
 
     def rows(self) -> list[tuple[object, ...]]:
         """Of `spend_partials`."""
-        whole = [(owner, {("", ""): sums, **facets}) for owner, (sums, facets) in self._owners.items()]
-        return [row for owner, facets in whole for row in _rows(owner, facets)]
+        whole: dict[Owner, Facets] = {}
+        for owner, calls in self._owners.items():
+            _merge(whole.setdefault(owner, {}), calls)
+        for (_, day), calls in self._parties.items():
+            party = calls.party
+            if party is not None and calls.sums[1]:
+                ids = party.org_id, party.team_id, party.user_id, party.key_id
+                _merge(whole.setdefault((day, *ids, party.model, party.provider), {}), calls)
+        return [row for owner, facets in whole.items() for row in _rows(owner, facets)]
 
 
 def add_partials(tx: Connection, rows: Sequence[tuple[object, ...]]) -> None:
@@ -141,6 +206,12 @@ def next_month(day: int) -> int:
 
 def day_of(unix: float) -> int:
     return (datetime.fromtimestamp(unix, UTC).date() - EPOCH).days
+
+
+def _merge(whole: Facets, calls: _Calls) -> None:
+    for place, sums in ((("", ""), calls.sums), *calls.facets.items()):
+        before = whole.get(place)
+        whole[place] = sums if before is None else [one + other for one, other in zip(before, sums, strict=True)]
 
 
 def _count(facets: Facets, facet: str, name: str, cost: int, used: Usage) -> None:

@@ -14,63 +14,61 @@ _LIMIT = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-rateli
 
 @final
 class Notice:
-    """What clients are told of the accounts of one kind that bind them: of several, the one with the least left.
+    """What clients are told of one account that binds them. `line` lacks what is left, and when that is all again.
 
     OpenAI counts requests and tokens; of the token limits the one over both directions is the one that clients plan with.
     """
 
-    __slots__ = ("_counts", "_lines", "_shares")
+    __slots__ = ("line", "most", "per_s", "share")
 
-    def __init__(self, shares: Sequence[Share], counts: bytes | None) -> None:
+    def __init__(self, share: Share, counts: bytes | None) -> None:
         """`counts`: `requests` or `tokens`; None: money."""
-        self._shares = shares
-        self._counts = counts
-        self._lines = {share.account.id: _template(share, counts) for share in shares if counts is not None}
-
-    def lines(self) -> bytes:
-        shares = self._shares
-        share = shares[0]
-        if len(shares) > 1:
-            share = min(shares, key=_left)
-        left = share.left
-        if self._counts is None:
-            return _BUDGET % divmod(left, NANO)
-        account = share.account
-        missing = account.limit - left
-        if missing <= 0 or account.rate_per_s <= 0:
-            return self._lines[account.id] % (left, b"0s")
-        seconds = missing / account.rate_per_s
-        reset = b"%dms" % round(seconds * 1000) if seconds < 1 else duration(seconds).encode()
-        return self._lines[account.id] % (left, reset)
+        rule, account = share.bound.rule, share.account
+        self.share = share
+        self.most = account.limit
+        self.per_s = account.rate_per_s
+        limit = rule.limit if isinstance(rule, Limit) else account.limit
+        self.line = None if counts is None else _LIMIT % (counts, limit, counts, counts)
 
 
-def notices(shares: Sequence[Share]) -> tuple[Notice, ...]:
-    """For the accounts that bind a call: requests, tokens, money."""
-    of = {"rpm": list[Share](), "tpm": list[Share](), "money": list[Share]()}
+Notices = tuple[tuple[Notice, ...], ...]
+
+
+def notices(shares: Sequence[Share]) -> Notices:
+    """For the accounts that bind a call, those of a kind together: requests, tokens, money."""
+    of: dict[str, list[Notice]] = {"rpm": [], "tpm": [], "money": []}
+    counts = {"rpm": b"requests", "tpm": b"tokens"}
     for share in shares:
         rule = share.bound.rule
         kind = "money" if isinstance(rule, Budget) else rule.measure
         if kind in of:
-            of[kind].append(share)
-    named = ((of["rpm"], b"requests"), (of["tpm"], b"tokens"), (of["money"], None))
-    return tuple([Notice(tuple(some), counts) for some, counts in named if some])
+            of[kind].append(Notice(share, counts.get(kind)))
+    return tuple([tuple(some) for some in of.values() if some])
 
 
-def headers(told: Sequence[Notice]) -> bytes:
-    """Header lines of what is left now."""
-    if len(told) == 1:  # the usual key: one budget and nothing else
-        return told[0].lines()
-    return b"".join([one.lines() for one in told])
+def headers(told: Notices) -> bytes:
+    """Header lines of what is left now: of each kind, the account with the least."""
+    lines = b""
+    for some in told:
+        notice = some[0] if len(some) == 1 else min(some, key=_left)
+        share = notice.share
+        left = share.free
+        if share.remaining > 0:
+            left += share.remaining
+        if notice.line is None:
+            lines += _BUDGET % divmod(left, NANO)
+            continue
+        missing = notice.most - left
+        if missing <= 0 or notice.per_s <= 0:
+            lines += notice.line % (left, b"0s")
+            continue
+        millis = round(1000 * missing / notice.per_s)
+        lines += notice.line % (left, b"%dms" % millis if millis < 1000 else duration(millis / 1000).encode())
+    return lines
 
 
-def _template(share: Share, counts: bytes) -> bytes:
-    rule = share.bound.rule
-    limit = rule.limit if isinstance(rule, Limit) else share.account.limit
-    return _LIMIT % (counts, limit, counts, counts)
-
-
-def _left(share: Share) -> int:
-    return share.left
+def _left(notice: Notice) -> int:
+    return notice.share.left
 
 
 def duration(seconds: float) -> str:

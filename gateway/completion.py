@@ -110,7 +110,9 @@ class Completions:
         """The model behind a name, if this caller may use it, and what its wildcard stands for."""
         name = request.model
         routed = record.routed is not None and record.routed.route_version is not None
-        found = _known(snapshot, name) if routed else _permitted(snapshot, record, name)
+        found = snapshot.catalog.find(name) if routed else _permitted(snapshot, record, name)
+        if found is None:
+            raise _unknown(name)
         record.model = name
         record.metric_model = found[0].name
         record.stream = request.stream is True
@@ -162,21 +164,19 @@ def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: 
     return body
 
 
-def _known(snapshot: Snapshot, name: str) -> tuple[Model, str]:
-    """The model behind a name and what its wildcard stands for. Raises NotFound."""
+def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
+    """The model behind a name and what its wildcard stands for, if the caller may use it. Raises NotFound, AccessDenied."""
     found = snapshot.catalog.find(name)
     if found is None:
-        raise errors.NotFound(f"The model '{name}' does not exist; GET /v1/models lists what does", param="model")
-    return found
-
-
-def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
-    """The same, if the caller may use it. Raises NotFound, AccessDenied."""
-    found = _known(snapshot, name)
+        raise _unknown(name)
     key = record.key
     if key is not None and (key.models is not None or key.models_above) and not key.may_use(name, found[0].admitted_by):
         raise errors.AccessDenied(f"This key may not use the model '{name}'", param="model")
     return found
+
+
+def _unknown(name: str) -> errors.NotFound:
+    return errors.NotFound(f"The model '{name}' does not exist; GET /v1/models lists what does", param="model")
 
 
 def _override(call: Call, asked: Overrides) -> None:

@@ -82,12 +82,14 @@ class Connection(asyncio.Protocol):
         "reading_head",
         "served",
         "since",
+        "status_line",
         "tls",
         "writable",
     )
 
     def __init__(self, listener: "Listener") -> None:
         self._listener = listener
+        self.status_line = listener.status_line
         self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -257,9 +259,6 @@ class Connection(asyncio.Protocol):
             exchange.on_body()
 
     # Called by exchanges and the listener
-
-    def status_line(self, status: int) -> bytes:
-        return self._listener.status_line(status)
 
     @property
     def idle(self) -> bool:

@@ -38,7 +38,9 @@ class Carrier(Protocol):
     closing: bool
     writable: Signal
 
-    def status_line(self, status: int) -> bytes: ...
+    @property
+    def status_line(self) -> Callable[[int], bytes]:
+        """The first line of an answer with a status, and its date."""
 
     def write(self, data: bytes) -> None: ...
 

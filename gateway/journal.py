@@ -193,7 +193,7 @@ class Journal:
         with self._allocating:
             if self._spare is not None or self._closed:
                 return
-            used = sum(path.stat().st_size for path in segments(self.directory))
+            used = sum(map(_size, segments(self.directory)))
             refusal = (
                 f"it has reached its {self._max_bytes:,} bytes" if used + self._segment_bytes > self._max_bytes else ""
             )
@@ -205,6 +205,14 @@ class Journal:
             if refusal and not self._refused:
                 log.error("journal.full", session=self.session, reason=refusal)
             self._refused = bool(refusal)
+
+
+def _size(path: Path) -> int:
+    """0 for a segment that was shipped and deleted a moment ago."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @final

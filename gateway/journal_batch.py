@@ -17,8 +17,8 @@ TOGETHER: Final = 800  # records: what they say fits into the processor's cache;
 
 _ARRAY_16: Final = 0xDC  # MessagePack: more than 15 fields; two bytes of length, then the tag
 _ARRAY_32: Final = Struct(">BI")
-_INTENTS: Final = frozenset((b"\xa1i", b"\xa1b"))
-_ENDS: Final = frozenset((b"\xa1s", b"\xa1e"))
+_INTENTS: Final = frozenset(b"ib")  # tags, which are one letter each
+_ENDS: Final = frozenset(b"se")
 
 
 class _IntentId(msgspec.Struct, array_like=True, tag="i", gc=False):
@@ -41,13 +41,13 @@ _decode_other: Final = msgspec.msgpack.Decoder(Opened | Closed).decode
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """`opened` are the calls that begin, with what was written of each; `ends` the settlements, `payloads` their bytes.
 
-    `order` has True for each that begins and False for each that ends. `closed_at`: the journal's end is among the records.
+    `kinds` are the tags of all records, in order. `closed_at`: the journal's end is among them.
     """
 
     opened: Sequence[tuple[str, Opening]]
     ends: Sequence[End]
     payloads: Sequence[bytes]
-    order: Sequence[bool]
+    kinds: Sequence[int]
     closed_at: float | None = None
 
 
@@ -58,7 +58,7 @@ def batches(run: Run) -> Iterator[Batch]:
 
 
 def _read(records: Sequence[bytes]) -> Batch:
-    kinds = [payload[3:5] if payload[0] == _ARRAY_16 else payload[1:3] for payload in records]
+    kinds = [payload[4] if payload[0] == _ARRAY_16 else payload[2] for payload in records]
     closed_at = None
     for kind in set(kinds) - _INTENTS - _ENDS:
         for payload in [one for one, its in zip(records, kinds, strict=True) if its == kind]:
@@ -67,8 +67,7 @@ def _read(records: Sequence[bytes]) -> Batch:
     announced = [payload for payload, kind in zip(records, kinds, strict=True) if kind in _INTENTS]
     opened = [(one.id, payload) for one, payload in zip(_decode_ids(array(announced)), announced, strict=True)]
     payloads = [payload for payload, kind in zip(records, kinds, strict=True) if kind in _ENDS]
-    order = [kind in _INTENTS for kind in kinds if kind in _INTENTS or kind in _ENDS]
-    return Batch(opened, _decode_ends(array(payloads)), payloads, order, closed_at)
+    return Batch(opened, _decode_ends(array(payloads)), payloads, kinds, closed_at)
 
 
 def array(payloads: Sequence[bytes]) -> bytes:
@@ -116,15 +115,15 @@ class OpenCalls:
                 open_.pop(id_, None)
             return
         opened, ends = iter(taken.opened), iter(taken.ends)
-        for begins in taken.order:
-            if begins:
+        for kind in taken.kinds:
+            if kind in _INTENTS:
                 id_, what = next(opened)
                 open_[id_] = what
-                continue
-            end = next(ends)
-            found = open_.pop(end.id, None) is not None
-            if not found or end.attempts > 1:
-                _end_attempts(open_, end, found=found)
+            elif kind in _ENDS:
+                end = next(ends)
+                found = open_.pop(end.id, None) is not None
+                if not found or end.attempts > 1:
+                    _end_attempts(open_, end, found=found)
 
     def intents(self) -> tuple[Intent, ...]:
         return tuple(_intent(one) for one in self._open.values())

@@ -4,7 +4,7 @@
 process has borrowed waits, in `fetch`, for one round trip to the lease store.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import msgspec
@@ -185,11 +185,19 @@ class Meter:
         key = record.key
         assert key is not None
         tab = self._tabs.of(rules, key, record, self._unix())
-        if not tab.shares:
-            return Ticket(tab, offer, (), capped=False), True
+        amounts = offer.need.amounts()
+        hold = []
+        for share in tab.shares:
+            amount = amounts[share.counts]
+            if not 0 < amount <= share.cap or share.free < amount:
+                return self._special_ticket(tab, offer, amounts)
+            hold.append((share, amount))
+        return Ticket(tab, offer, tuple(hold), capped=False), True
+
+    def _special_ticket(self, tab: Tab, offer: Offer, amounts: Sequence[int]) -> tuple[Ticket, bool]:
+        """The same where something is blocked, not borrowed yet, too much for a bucket, or nothing. Raises BudgetExceeded."""
         hold = []
         enough, capped = True, False
-        amounts = offer.need.amounts()
         for share in tab.shares:
             if share.blocked:
                 raise blocked(share)
@@ -198,8 +206,7 @@ class Meter:
                 amount, capped = int(share.cap), True
             if amount:
                 hold.append((share, amount))
-                if share.free < amount:
-                    enough = False
+                enough = enough and share.free >= amount
         return Ticket(tab, offer, tuple(hold), capped=capped), enough
 
     def _opened(self, record: Record, ticket: Ticket) -> None:

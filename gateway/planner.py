@@ -36,7 +36,8 @@ class Planner:
         pinned = None if call.overrides is NONE else call.overrides.deployment
         if pinned is not None:
             return tuple(deployment for deployment in deployments if deployment.id == pinned)
-        if not _decides(call):
+        key = call.record.key
+        if not (call.model.steered or REGION in call.exchange.headers or (key is not None and key.regions)):
             return self._health.usable(deployments) if self._health.troubled else deployments
         chosen = plan(call.model, self._loads, _asked(call), self._random, self._health.usable)
         if chosen.reason is not None:

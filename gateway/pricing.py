@@ -135,6 +135,9 @@ def worst_case(
     at the usual rate, so that both count.
     """
     rates = price.rates
+    if text_only and extras is NOTHING and not price.tiers and service_tier is None:  # as nearly every call
+        pico = prompt_tokens * rates.most_text_input + max_output_tokens * n * rates.most_text_output + rates.request
+        return -(-pico // PICO_PER_NANO)
     pico = _most(prompt_tokens, max_output_tokens * n, rates, extras, text_only=text_only)
     for above, tier in price.tiers:
         if prompt_tokens > above:

@@ -47,7 +47,7 @@ def upper_bound(
 ) -> int:
     """Tokens that the prompt cannot pass. `context_tokens`: what the model takes at most; longer prompts are refused there, unbilled."""
     bound = len(body) + CALL_TOKENS
-    if isinstance(request, ChatRequest) and (b'"type"' in body or _ASCII_ESCAPE in body):
+    if isinstance(request, ChatRequest) and (b'"type"' in body or (b"\\" in body and _ASCII_ESCAPE in body)):
         # Templates indent the JSON of tools: at most one more token for each byte.
         bound += sum(len(bytes(tools)) for tools in (request.tools, request.functions) if present(tools))
         bound += _beside_text(body, image_tokens, context_tokens or FILE_TOKENS)
@@ -56,14 +56,16 @@ def upper_bound(
 
 def output_bound(request: Request, max_output_tokens: int) -> int:
     """Tokens that all answers together cannot pass. `max_output_tokens`: the model's own limit, for a client that names none."""
-    if isinstance(request, EmbeddingRequest):
-        return 0
-    if isinstance(request, CompletionRequest):
+    if not isinstance(request, ChatRequest):
+        if isinstance(request, EmbeddingRequest):
+            return 0
         limit = max_output_tokens if request.max_tokens is None else request.max_tokens
         return limit * max(request.n or 1, request.best_of or 1) * _prompts(request)
-    named = max(request.max_tokens or 0, request.max_completion_tokens or 0)
-    predicted = len(bytes(request.prediction)) if present(request.prediction) else 0
-    return (named or max_output_tokens) * (request.n or 1) + predicted
+    named = request.max_tokens or 0
+    if request.max_completion_tokens is not None and request.max_completion_tokens > named:
+        named = request.max_completion_tokens
+    most = (named or max_output_tokens) * (request.n or 1)
+    return most + len(bytes(request.prediction)) if present(request.prediction) else most
 
 
 def limited(body: bytes, request: Request, held_tokens: int) -> bytes:

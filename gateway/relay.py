@@ -82,8 +82,9 @@ class Relay:
                 connection.expect(
                     *_sooner(sent_at + limit_s, "first-token" if record.stream else "attempt", call.deadline)
                 )
+            whole = b""
             if not record.stream:
-                await connection.whole(MAX_ANSWER_BYTES)
+                whole = await connection.whole(MAX_ANSWER_BYTES)
             elif not 200 <= await connection.head() < 300:
                 await connection.whole(MAX_FAULT_BYTES)
             record.upstream_s += self._now() - sent_at
@@ -93,18 +94,16 @@ class Relay:
             if record.stream:
                 await self._relay(call, target, connection, sent_at)
             else:
-                self._pass_on(call, target, connection, sent_at)
+                self._pass_on(call, target, connection.status, whole, sent_at)
         finally:
             connection.release()
 
     def _connect_s(self, call: Call) -> float:
         return max(0.001, min(call.model.timeouts.connect_s, call.deadline - self._now()))
 
-    def _pass_on(self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
+    def _pass_on(self, call: Call, target: Target, status: int, answer: bytes, sent_at: float) -> None:
         """A complete answer: its usage is read, its bytes go on unchanged."""
-        record = call.record
-        body, dialect = connection.collected(), target.dialect
-        made = max(1, len(body) // BYTES_PER_TOKEN)
+        record, body, dialect = call.record, answer, target.dialect
         try:
             if dialect is None:
                 reported = wire.read_answer(body).usage
@@ -113,20 +112,20 @@ class Relay:
                 body, used = dialect.answer(call.endpoint.name, body, call.request.model, call.body)
         except errors.GatewayError as error:
             record.refused = _reported(error)
-            record.received = made  # whatever it is
+            record.received = max(1, len(answer) // BYTES_PER_TOKEN)  # whatever it is
             raise
         if used is not None:
             record.usage, record.usage_source = used, "provider"
         else:
-            record.received = made
+            record.received = max(1, len(answer) // BYTES_PER_TOKEN)
         if self._health.troubled:
             self._health.succeeded(target.deployment, sent_at)
         if call.race is not None:
             call.race.claim(call)
-        record.status = connection.status
+        record.status = status
         record.finished_at = self._now()
         head = _answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
-        call.exchange.respond(connection.status, head, body)
+        call.exchange.respond(status, head, body)
 
     async def _relay(self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
         """A stream: held back until its first content, then passed on event by event, ended truthfully."""
@@ -326,11 +325,11 @@ def _answer_head(record: Record, target: Target | None, content_type: bytes) -> 
     else:
         place = where(record.model or "", record.deployment or "", record.attempts)
     ticket = record.ticket
-    return b"content-type: %b\r\nx-request-id: %b\r\n%b%b%bx-penstock-overhead-ms: %.3f\r\n" % (
+    return b"content-type: %b\r\nx-request-id: %b\r\n%b%b%bx-penstock-overhead-ms: %d.%03d\r\n" % (
         content_type,
         record.id.encode(),
         place,
         record.relief,
         allowance.headers(ticket.tab.notices) if ticket is not None else b"",
-        record.overhead_s * 1000,
+        *divmod(int(record.overhead_s * 1_000_000), 1000),
     )

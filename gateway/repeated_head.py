@@ -14,26 +14,26 @@ MAX_DIGITS: Final = 15
 class RepeatedHead:
     """What stands before and after the digits, up to the body."""
 
-    __slots__ = ("_after", "_before", "_digits_at")
+    __slots__ = ("_after", "_before", "_digits_at", "_latest", "_rest")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
         self._digits_at = len(before)
+        self._rest = len(after)
+        self._latest = len(before) + MAX_DIGITS + len(after)
 
     def body(self, data: bytes) -> bytes | None:
         """The body of a segment that is one whole message with this head; None if it is anything else."""
         if not data.startswith(self._before):
             return None
         at = self._digits_at
-        end = data.find(b"\r", at, at + MAX_DIGITS)
-        if end < 0 or not data.startswith(self._after, end):
+        end = data.find(self._after, at, self._latest)
+        if end < 0:
             return None
         digits = data[at:end]
-        start = end + len(self._after)
-        if not digits.isdigit() or int(digits) != len(data) - start:
-            return None
-        return data[start:]
+        body = data[end + self._rest :]
+        return body if digits.isdigit() and int(digits) == len(body) else None
 
 
 def learn(data: bytes, body_size: int) -> RepeatedHead | None:

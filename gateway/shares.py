@@ -48,7 +48,9 @@ class Share:
         self.account = account
         self.resets_at = resets_at
         self.counts = _counts(bound.rule)  # which of a need's amounts
-        self.cap: float = _cap(account)  # one call that is larger than a full bucket takes all of it
+        self.cap: float = _cap(
+            account
+        )  # one call that is larger than a full bucket takes all of it; -1 while it is blocked
         self.slots = account.kind == "slots"
         self.free = 0
         self.held = 0
@@ -193,8 +195,8 @@ def _amend(share: Share, bound: Bound, unix: float) -> None:
     share.remaining += limit - share.account.limit
     share.bound = bound
     share.account = msgspec.structs.replace(share.account, limit=limit, rate_per_s=_rate(bound))
-    share.cap = _cap(share.account)
     share.blocked = isinstance(rule, Budget) and rule.blocked
+    share.cap = -1 if share.blocked else _cap(share.account)
     share.stale_at = inf if share.resets_at is None else share.resets_at
     if isinstance(rule, Budget) and rule.raised is not None and unix < rule.raised.until:
         share.stale_at = min(share.stale_at, rule.raised.until)

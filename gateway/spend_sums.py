@@ -53,17 +53,18 @@ class _Calls:
             kept = charged(cost)
             self.beyond += cost - kept
             cost = kept
-        sums = self.sums
-        sums[0] += cost
-        sums[1] += 1
-        sums[2] += used.input
-        sums[3] += used.cached_read
-        sums[4] += used.output
-        if one.customer is not None:
+        if one.customer is None:
+            _add(self.sums, cost, used)
+        else:
             _count(self.facets, "customer", one.customer, cost, used)
         if one.tags:
             for tag in labels(one.tags):
                 _count(self.facets, "tag", tag, cost, used)
+
+    def total(self) -> list[int]:
+        """Of all calls; those of customers are counted with them alone."""
+        parts = [self.sums, *(sums for (facet, _), sums in self.facets.items() if facet == "customer")]
+        return [sum(column) for column in zip(*parts, strict=True)]
 
 
 @final
@@ -112,13 +113,13 @@ class Sums:
         }
 
     def cost_nanousd(self) -> int:
-        return sum(calls.sums[0] for calls in (*self._owners.values(), *self._parties.values()))
+        return sum(calls.total()[0] for calls in (*self._owners.values(), *self._parties.values()))
 
     def charges(self) -> dict[str, int]:
         """By account id."""
         found = dict(self._charges)
         for calls in self._parties.values():
-            cost, requests, prompt, _, output = calls.sums
+            cost, requests, prompt, _, output = calls.total()
             due = (cost + calls.beyond, requests, prompt + output, prompt, output)
             for account, counts in () if calls.party is None or not requests else calls.party.accounts:
                 if not account.startswith("p:"):
@@ -132,7 +133,7 @@ class Sums:
             _merge(whole.setdefault(owner, {}), calls)
         for (_, day), calls in self._parties.items():
             party = calls.party
-            if party is not None and calls.sums[1]:
+            if party is not None and calls.total()[1]:
                 ids = party.org_id, party.team_id, party.user_id, party.key_id
                 _merge(whole.setdefault((day, *ids, party.model, party.provider), {}), calls)
         return [row for owner, facets in whole.items() for row in _rows(owner, facets)]
@@ -209,7 +210,7 @@ def day_of(unix: float) -> int:
 
 
 def _merge(whole: Facets, calls: _Calls) -> None:
-    for place, sums in ((("", ""), calls.sums), *calls.facets.items()):
+    for place, sums in ((("", ""), calls.total()), *calls.facets.items()):
         before = whole.get(place)
         whole[place] = sums if before is None else [one + other for one, other in zip(before, sums, strict=True)]
 
@@ -219,11 +220,15 @@ def _count(facets: Facets, facet: str, name: str, cost: int, used: Usage) -> Non
     if sums is None:
         facets[facet, name] = [cost, 1, used.input, used.cached_read, used.output]
     else:
-        sums[0] += cost
-        sums[1] += 1
-        sums[2] += used.input
-        sums[3] += used.cached_read
-        sums[4] += used.output
+        _add(sums, cost, used)
+
+
+def _add(sums: list[int], cost: int, used: Usage) -> None:
+    sums[0] += cost
+    sums[1] += 1
+    sums[2] += used.input
+    sums[3] += used.cached_read
+    sums[4] += used.output
 
 
 def _rows(owner: Owner, facets: Facets) -> Iterator[tuple[object, ...]]:

@@ -8,7 +8,7 @@ from typing import final
 
 import msgspec
 
-from gateway.allowance import Notice, notices
+from gateway.allowance import Notices, notices
 from gateway.journal_records import Party
 from gateway.keys import Key
 from gateway.record import Record
@@ -36,7 +36,7 @@ class Tab:
         self.deployment = record.deployment
         self.bound = bound
         self.shares: tuple[Share, ...] = ()
-        self.notices: tuple[Notice, ...] = ()
+        self.notices: Notices = ()
         self.party = msgspec.Raw()
         self.until = 0.0
         self.as_of = -1

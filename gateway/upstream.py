@@ -123,7 +123,10 @@ class UpstreamConnection(asyncio.Protocol):
                 raise errors.UpstreamError(f"The upstream's answer is longer than {limit} bytes")
         if self._error is not None:
             raise self._error
-        return self.collected()
+        pieces = self._pieces
+        if len(pieces) > 1:
+            self._pieces = pieces = [b"".join(pieces)]
+        return pieces[0] if pieces else b""
 
     def collected(self) -> bytes:
         """What of the body has arrived and was not taken."""

@@ -120,13 +120,15 @@ def from_openai(report: OpenAIUsage) -> Usage:
     """
     prompt = report.prompt_tokens or 0
     completion = report.completion_tokens or 0
-    before, after = report.prompt_tokens_details, report.completion_tokens_details
     total = report.total_tokens or 0
-    hidden = max(0, total - prompt - completion) if prompt > 0 and completion > 0 else 0
+    hidden = total - prompt - completion
+    if hidden and not (hidden > 0 and prompt > 0 and completion > 0):
+        hidden = 0
+    if _plain(report):
+        return of_tokens(prompt, completion + hidden)
+    before, after = report.prompt_tokens_details, report.completion_tokens_details
     cached = report.cache_read_input_tokens or report.prompt_cache_hit_tokens or 0
     written = report.cache_creation_input_tokens or 0
-    if before is None and after is None and not (cached or written):
-        return of_tokens(prompt, completion + hidden)
     audio_in = audio_out = reasoning = image_in = 0
     if before is not None:
         cached = before.cached_tokens or cached
@@ -134,8 +136,6 @@ def from_openai(report: OpenAIUsage) -> Usage:
         audio_in, image_in = before.audio_tokens or 0, before.image_tokens or 0
     if after is not None:
         reasoning, audio_out = after.reasoning_tokens or 0, after.audio_tokens or 0
-    if not (cached or written or audio_in or image_in or reasoning or audio_out):
-        return of_tokens(prompt, completion + hidden)
     return usage(
         prompt,
         completion + hidden,
@@ -145,6 +145,19 @@ def from_openai(report: OpenAIUsage) -> Usage:
         audio_input=audio_in,
         audio_output=audio_out,
         image_input=image_in,
+    )
+
+
+def _plain(report: OpenAIUsage) -> bool:
+    """Whether a report speaks of nothing but tokens of text, as most do."""
+    before, after = report.prompt_tokens_details, report.completion_tokens_details
+    return not (
+        (before is not None and (before.cached_tokens or before.audio_tokens or before.image_tokens))
+        or (before is not None and (before.cache_write_tokens or before.cache_creation_tokens))
+        or (after is not None and (after.reasoning_tokens or after.audio_tokens))
+        or report.cache_read_input_tokens
+        or report.prompt_cache_hit_tokens
+        or report.cache_creation_input_tokens
     )
 
 

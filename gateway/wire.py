@@ -23,7 +23,7 @@ NULL = msgspec.Raw(b"null")  # the default of a raw field: `Raw | None` would ma
 
 def present(value: msgspec.Raw) -> bool:
     """Whether a raw field was there and not null."""
-    return value is not NULL and bytes(value) != b"null"
+    return value is not NULL and bytes(value) != b"null"  # nearly always the very default
 
 
 class StreamOptions(msgspec.Struct, gc=False):

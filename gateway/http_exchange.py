@@ -18,6 +18,7 @@ log = structlog.stdlib.get_logger(__name__)
 Handler = Callable[["HttpExchange"], Coroutine[Any, None, None]]
 
 JSON_HEAD = b"content-type: application/json\r\n"
+NOTHING: Mapping[bytes, bytes] = {}
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -82,25 +83,35 @@ class HttpExchange:
         "version",
     )
 
-    def __init__(self, connection: Carrier, started_at: float) -> None:
+    def __init__(
+        self,
+        connection: Carrier,
+        started_at: float,
+        url: bytes = b"",
+        method: bytes = b"",
+        headers: Mapping[bytes, bytes] = NOTHING,
+        route: Route | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        """With a body it is whole already, and was not parsed."""
         self._connection = connection
-        self._body: bytes | None = None
+        self._body = body
         self.started_at = started_at
-        self.url = b""
-        self.method = b""
+        self.url = url
+        self.method = method
         self.version = "1.1"
         self.raw_headers: list[tuple[bytes, bytes]] = []
-        self.headers: Mapping[bytes, bytes] = {}  # names in lower case; of a repeated one the last value
+        self.headers = headers  # names in lower case; of a repeated one the last value
         self.parts: list[bytes] = []
         self.size = 0
         self.held_bytes = 0
-        self.route: Route | None = None
+        self.route = route
         self.refusal: errors.GatewayError | None = None
         self.run: Run | None = None
         self.on_body: Callable[[], None] | None = None  # the ASGI side is told of new parts
         self.on_cancel: Callable[[], None] | None = None
         self.expects = False
-        self.complete = False
+        self.complete = body is not None
         self.body_told = False  # the ASGI side has seen the end of the body
         self.begun = False
         self.ended = False

@@ -26,14 +26,7 @@ class KnownRequest(msgspec.Struct, frozen=True):
         body = self.head.body(data)
         if body is None or len(body) > BODY_BYTES or len(body) > limit:
             return None
-        exchange = HttpExchange(carrier, started_at)
-        exchange.url = self.url
-        exchange.method = self.method
-        exchange.headers = self.headers
-        exchange.route = self.route
-        exchange.complete = True
-        exchange.take(body)
-        return exchange
+        return HttpExchange(carrier, started_at, self.url, self.method, self.headers, self.route, body)
 
 
 def learned(exchange: HttpExchange, data: bytes) -> KnownRequest | None:

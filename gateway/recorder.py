@@ -16,8 +16,8 @@ class Recorder:
 
     def finished(self, record: Record) -> None:
         series = self._metrics.series(record.endpoint, record.metric_model)
-        status = record.status
-        series.statuses[status] = series.statuses.get(status, 0) + 1
+        status, statuses = record.status, series.statuses
+        statuses[status] = statuses.get(status, 0) + 1
         series.duration.observe(record.finished_at - record.started_at)
         if status == 200:
             series.overhead.observe(record.overhead_s)

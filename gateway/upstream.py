@@ -54,6 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_sink",
         "_stall_s",
         "_total",
+        "_touched",
         "_transport",
         "_whole",
         "busy",
@@ -85,20 +86,25 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self._fields: dict[bytes, bytes] = {}
         self.headed = False
         self.complete = False
         self._error: errors.GatewayError | None = None
         self._pieces: list[bytes] = []
-        self._buffered = 0
         self._received = 0
-        self._framed = False
         self._whole = False
+        self._reset_parsed()
+
+    def _reset_parsed(self) -> None:
+        """What only an answer that went through the parser has touched."""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._fields: dict[bytes, bytes] = {}
+        self._buffered = 0
+        self._framed = False
         self._paused = False
         self._decoder: zlib._Decompress | None = None
         self._sink: Sink | None = None
         self._between_chunks = False  # the parser stands at the start of a chunk
+        self._touched = False
 
     # For the caller
 
@@ -106,12 +112,17 @@ class UpstreamConnection(asyncio.Protocol):
         """Writes one request. `head` lacks only the length, which is added here with the empty line."""
         transport = self._transport
         assert transport is not None
-        self._reset()
-        start = b"%bcontent-length: %d\r\n\r\n" % (head, len(body))
-        if len(body) < 65_536:
-            transport.write(start + body)
+        if self._touched or self._error is not None:
+            self._reset()
         else:
-            transport.write(start)
+            self.headed = self.complete = self._whole = False
+            self._pieces = []
+            self.status = self._received = 0
+        size = len(body)
+        if size < 65_536:
+            transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, size, body))
+        else:
+            transport.write(b"%bcontent-length: %d\r\n\r\n" % (head, size))
             transport.write(body)
 
     async def whole(self, limit: int) -> bytes:
@@ -257,6 +268,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._sink is not None and self._between_chunks and self._one_chunk(self._sink, data):
             return
         self._received += len(data)
+        self._touched = True
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:

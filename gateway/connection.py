@@ -19,6 +19,7 @@ from gateway import errors
 from gateway.drive import Signal
 from gateway.http_exchange import HttpExchange
 from gateway.known_request import KnownRequest, learned
+from gateway.outlet import Outlet
 
 if TYPE_CHECKING:  # the listener makes connections; the name is needed for types alone
     from gateway.listener import Listener
@@ -64,6 +65,7 @@ class Connection(asyncio.Protocol):
         "_linger_left",
         "_lingering",
         "_listener",
+        "_outlet",
         "_parser",
         "_paused_reading",
         "_pending",
@@ -93,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._limits = listener.limits
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
         self._building: HttpExchange | None = None
         self._active: HttpExchange | None = None
         self._pending: deque[HttpExchange] = deque()
@@ -123,7 +126,9 @@ class Connection(asyncio.Protocol):
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a stream transport: the listener makes no other
+        stream: asyncio.Transport = transport  # type: ignore[assignment]  # the listener makes no other
+        self._transport = stream
+        self._outlet = Outlet(self._listener.outlets, stream)
         self.tls = transport.get_extra_info("sslcontext") is not None
         self.peer = _address(transport.get_extra_info("peername"))
         self.local = _address(transport.get_extra_info("sockname"))
@@ -132,6 +137,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self.lost = True
         self.paused = False
+        if self._outlet is not None:
+            self._outlet.drop()
         self._listener.lost(self)
         active, self._active = self._active, None
         building, self._building = self._building, None
@@ -269,16 +276,18 @@ class Connection(asyncio.Protocol):
         return self._building is not None and not self.reading_head and not self._paused_reading
 
     def write(self, data: bytes) -> None:
-        transport = self._transport
-        if transport is not None and not self.lost:
-            transport.write(data)
+        outlet = self._outlet
+        if outlet is not None and not self.lost:
+            outlet.write(data)
 
     def abort(self) -> None:
         if self._transport is not None:
+            self._flush()
             self._transport.abort()
 
     def close(self) -> None:
         if self._transport is not None:
+            self._flush()
             self._transport.close()
 
     def resume(self) -> None:
@@ -311,6 +320,10 @@ class Connection(asyncio.Protocol):
         self._start_next()
 
     # Private
+
+    def _flush(self) -> None:
+        if self._outlet is not None and not self.lost:
+            self._outlet.flush()
 
     def _again(self, known: KnownRequest, data: bytes) -> bool:
         """Starts a request that needs no parser; False if this is none."""
@@ -412,6 +425,7 @@ class Connection(asyncio.Protocol):
         self._lingering = True
         self._linger_left = self._limits.linger_bytes
         if transport.can_write_eof():
+            self._flush()
             transport.write_eof()
         if self._paused_reading:
             self._paused_reading = False

@@ -17,6 +17,7 @@ from gateway import errors
 from gateway.asgi import AsgiApp, AsgiServer
 from gateway.connection import Connection, HttpLimits
 from gateway.http_exchange import HttpExchange, Route
+from gateway.outlet import Outlets
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,7 +33,9 @@ class Listener:
     ) -> None:
         self.limits = limits
         self.now = time.monotonic  # what the loop's own clock counts too, but not in whole milliseconds
-        self.call_later = asyncio.get_running_loop().call_later
+        loop = asyncio.get_running_loop()
+        self.call_later = loop.call_later
+        self.outlets = Outlets(loop)
         self._status_lines: dict[int, bytes] = {}
         self._date = b""
         self.refused_connections = 0

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from gateway import errors
+from gateway.outlet import Outlets
 from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
 
@@ -60,6 +61,7 @@ class Pool:
             ca_file  # trusted beside the system's authorities, for every origin that names no file of its own
         )
         self.loop = asyncio.get_running_loop()
+        self.outlets = Outlets(self.loop)
         self._origins: dict[OriginKey, Origin] = {}
         self._watcher: asyncio.TimerHandle | None = None
         self._swept_at = 0.0
@@ -114,6 +116,7 @@ class Origin:
         self._connections: set[UpstreamConnection] = set()
         self._tls: ssl.SSLContext | None = None
         self.known: RepeatedHead | None = None  # of its last plain answer
+        self.outlets = pool.outlets
         self.now = time.monotonic  # what the loop's own clock counts too, but not in whole milliseconds
 
     @property

@@ -14,6 +14,7 @@ import httptools
 
 from gateway import errors
 from gateway.drive import Signal
+from gateway.outlet import Outlet
 from gateway.repeated_head import RepeatedHead
 
 if TYPE_CHECKING:  # the pool makes connections; the name is needed for types alone
@@ -46,6 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_error",
         "_fields",
         "_framed",
+        "_outlet",
         "_paused",
         "_pieces",
         "_queue_limit",
@@ -80,6 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.lost = False
         self.busy = False
         self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
         self._arrived = Signal()
         self._closing = False
         self._reset()
@@ -110,8 +113,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes) -> None:
         """Writes one request. `head` lacks only the length, which is added here with the empty line."""
-        transport = self._transport
-        assert transport is not None
+        outlet = self._outlet
+        assert outlet is not None
         if self._touched or self._error is not None:
             self._reset()
         else:
@@ -120,10 +123,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.status = self._received = 0
         size = len(body)
         if size < 65_536:
-            transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, size, body))
+            outlet.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, size, body))
         else:
-            transport.write(b"%bcontent-length: %d\r\n\r\n" % (head, size))
-            transport.write(body)
+            outlet.write(b"%bcontent-length: %d\r\n\r\n" % (head, size))
+            outlet.write(body)
 
     async def whole(self, limit: int) -> bytes:
         """The body of an answer of at most `limit` bytes, once it is complete. `status` and `headers` are set by then."""
@@ -230,6 +233,8 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Breaks the connection at once: the upstream must stop working for nobody."""
         if self._transport is not None and not self.lost:
+            if self._outlet is not None:
+                self._outlet.drop()
             self._transport.abort()
 
     def close(self) -> None:
@@ -246,10 +251,14 @@ class UpstreamConnection(asyncio.Protocol):
     # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a stream transport: the pool makes no other
+        stream: asyncio.Transport = transport  # type: ignore[assignment]  # the pool makes no other
+        self._transport = stream
+        self._outlet = Outlet(self.origin.outlets, stream)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.lost = True
+        if self._outlet is not None:
+            self._outlet.drop()
         if self.busy and not self.complete and self._error is None:
             if self.headed and not self._framed:
                 self.complete = True  # the end of the connection is the end of the body (RFC 9112 6.3, rule 8)

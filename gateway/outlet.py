@@ -1,0 +1,94 @@
+"""What is written in one turn of the event loop leaves together, at its end: all to upstreams in a row, and all to clients in a row.
+
+The kernel hands on at once what is written to a process on the same machine, and wakes it. Between two writes to the same process lie
+some 30 µs of work for others, enough for it to fall asleep again, and waking it costs more than the write. Writes in a row find it awake:
+that took 10 of 65 µs from a plain request. The socket is written to directly, as the event loop's own queue keeps no order; what the
+socket does not take goes the usual way, through the transport.
+"""
+
+import asyncio
+from os import write
+from typing import final
+
+AT_ONCE = 64 * 1024  # larger pieces are not worth waiting for, and joining them costs more than a write
+
+
+@final
+class Outlets:
+    """Connections of one kind on one event loop."""
+
+    __slots__ = ("_due", "_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Outlet] = []
+        self._due = False
+
+    def wait(self, outlet: "Outlet") -> None:
+        self._waiting.append(outlet)
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._due = False
+        waiting, self._waiting = self._waiting, []
+        for outlet in waiting:
+            outlet.flush()
+
+
+@final
+class Outlet:
+    """The way out of one connection. Whoever uses its transport beside it calls `flush` first."""
+
+    __slots__ = ("_clear", "_file", "_outlets", "_pieces", "_transport")
+
+    def __init__(self, outlets: Outlets, transport: asyncio.Transport) -> None:
+        sock = transport.get_extra_info("socket")
+        plain = sock is not None and transport.get_extra_info("sslcontext") is None
+        self._outlets = outlets
+        self._transport = transport
+        self._file: int = sock.fileno() if plain else -1  # TLS has a transport of its own in between
+        self._pieces: list[bytes] = []
+        self._clear = True  # the transport has nothing left of what it was given
+
+    def write(self, data: bytes) -> None:
+        if self._file < 0:
+            self._transport.write(data)
+        elif len(data) > AT_ONCE:
+            self.flush()
+            self._clear = False
+            self._transport.write(data)
+        else:
+            pieces = self._pieces
+            pieces.append(data)
+            if len(pieces) == 1:
+                self._outlets.wait(self)
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        pieces = self._pieces
+        if not pieces:
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if not self._clear:
+            if transport.get_write_buffer_size():
+                transport.write(data)
+                return
+            self._clear = True
+        try:
+            sent = write(self._file, data)
+        except OSError:  # full, or broken: the event loop finds out which
+            sent = 0
+        if sent < len(data):
+            self._clear = False
+            transport.write(data[sent:])
+
+    def drop(self) -> None:
+        """Forgets what waits: the connection breaks, and its file may soon be another one's."""
+        self._pieces = []
+        self._file = -1

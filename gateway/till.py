@@ -13,6 +13,7 @@ import structlog
 from gateway import errors, local_share
 from gateway.leases.accounts import SHARE_TTL_S, Borrow, Report, State
 from gateway.leases.errors import Forgotten, LeaseError, SessionClosed, StoreUnavailable
+from gateway.leases.policy import kept, slice_of
 from gateway.leases.ports import LeaseStore
 from gateway.scopes import Budget
 from gateway.shares import Hold, Share, Shares
@@ -209,13 +210,14 @@ class Till:
 
     def _ask(self, share: Share, total: int, least: int) -> Borrow:
         short = total - share.free
-        want = _slice(short, share.recent / SYNC_S, share.remaining, share.sharers)
-        return Borrow(share.account, max(want, short, 1), max(1, min(least - share.free, short)))
+        want = slice_of(short, share.recent / SYNC_S, share.remaining, share.sharers)
+        return Borrow(share.account, max(want, 1), max(1, min(least - share.free, short)))
 
     def _report(self, share: Share) -> Report | None:
         """None if the store knows it all. Debts (`free` below 0: an upstream billed more than its worst case) are in `settled`."""
         if self.healthy:  # what is leased is what an outage is survived with
-            share.free = _kept(max(0, share.free), share.recent / SYNC_S, share.latest)
+            idle = kept(max(0, share.free), share.recent / SYNC_S, share.remaining, share.sharers)
+            share.free = idle if idle >= share.latest else 0  # what no call fits into is of more use to others
             share.recent *= DECAY
         if share.reported == (share.settled, share.lent):
             return None
@@ -265,18 +267,6 @@ class Till:
         elif self.healthy:
             log.warning("leases.silent", reason=trouble)
         self.healthy = trouble is None
-
-
-def _slice(short: int, recent_per_s: float, remaining: int, sharers: int) -> int:
-    """How much to borrow: two seconds' worth beside what is short, but of what is left no more than half of a fair share."""
-    ahead = min(int(recent_per_s * 2), max(0, remaining - short) // (2 * max(1, sharers)))
-    return short + max(0, ahead)
-
-
-def _kept(free: int, recent_per_s: float, latest: int) -> int:
-    """How much of what lies idle is worth keeping: two seconds' worth of what was used of late, if one more call fits into that."""
-    kept = min(free, int(recent_per_s * 2))
-    return kept if kept >= latest else 0
 
 
 class BudgetShort(errors.BudgetExceeded):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from admin.cli import main
-from gateway import ledger_store, recovery, shipping
+from gateway import ledger_store, outlet, recovery, shipping
 from gateway.books import Books
 from gateway.journal import Journal
-from gateway.journal_records import Intent, Settled
+from gateway.journal_records import Began, Ended, Intent, Settled
 from gateway.leases.sqlite import SqliteLeases
 from gateway.metering import Meter
 from gateway.recovery import Recovered
@@ -68,10 +68,11 @@ def appends(death: Death, append: Callable[[Journal, Any], None], told: int) -> 
     """Journal.append, by the kind of the record."""
 
     def crossed(journal: Journal, record: Any) -> None:
-        kind = "intent" if isinstance(record, Intent) else "settlement" if isinstance(record, Settled) else "other"
+        begins, ends = isinstance(record, Intent | Began), isinstance(record, Settled | Ended)
+        kind = "intent" if begins else "settlement" if ends else "other"
         death.at(f"before {kind}")
         append(journal, record)
-        if isinstance(record, Settled) and record.source is not None:
+        if ends and record.source is not None:
             os.write(told, f"{record.id} {record.cost_nanousd}\n".encode())
         death.at(f"after {kind}")
 
@@ -86,6 +87,7 @@ def prepare(step: str, number: int, folder: Path) -> None:
     assert defaults is not None
     defaults["segment_bytes"] = SMALL_SEGMENT
     death.around(UpstreamConnection, "send", "send")
+    death.around(outlet, "write", "write")  # to an upstream or to a client
     death.around(Meter, "close", "close")
     death.around_waiting(Till, "_borrow", "borrow")
     death.around_waiting(SqliteLeases, "sync", "report")

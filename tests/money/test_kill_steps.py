@@ -31,6 +31,7 @@ def of(*steps: tuple[str, int], soak: bool = False) -> list[ParameterSet]:
 SERVING = (
     *of(("after send", 40), ("before settlement", 40), ("after borrow", 2), ("after rows", 3), ("after checkpoint", 1)),
     *of(("before intent", 40), ("after intent", 40), ("before close", 40), ("after settlement", 40), soak=True),
+    *of(("before write", 61), ("after write", 60), ("after write", 61), soak=True),
     *of(("before borrow", 2), ("before report", 2), ("after report", 2), soak=True),
     *of(("after commit", 3), ("before checkpoint", 1), soak=True),
 )

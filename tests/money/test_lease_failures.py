@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+import uvloop
 
 from gateway.leases.accounts import Account, Borrow, Report
 from gateway.leases.errors import Forgotten, Quarantined, StoreUnavailable
@@ -143,6 +144,23 @@ async def test_a_line_that_is_too_long_is_not_a_store_that_is_away() -> None:
     answers = await asyncio.gather(*(guard.call(work) for _ in range(8)), return_exceptions=True)
     assert 1 <= answers.count(1) < 8
     assert await guard.call(work) == 1
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_process_that_was_late_itself_does_not_blame_the_store(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The answer came in time, while this process did something else for longer than the deadline."""
+    guard = Guard("test", (), deadline_s=0.1)
+
+    async def ask() -> int:
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 0.5)
+        return await guard.call(lambda: asyncio.to_thread(answer))
+
+    def answer() -> int:
+        time.sleep(0.05)
+        return 1
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(ask()) == 1
 
 
 async def test_a_redis_that_was_killed_is_refused_and_found_again(new_redis: Callable[[], RedisServer]) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar, final
+from typing import Final, TypeVar, final
 
 import structlog
 
@@ -17,13 +17,17 @@ from gateway.leases.errors import StoreUnavailable
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+DEADLINE_S: Final = 0.25
+# Of a store whose every commit waits for a disk, and in line behind the commits of others: a busy disk is no store that is away.
+DISK_DEADLINE_S: Final = 0.75
+
 
 @final
 class Guard:
     """Lets one call at a time through. `failures` are the exceptions that mean that the store is away."""
 
     def __init__(
-        self, store: str, failures: tuple[type[Exception], ...], *, deadline_s: float = 0.25, probe_s: float = 1.0
+        self, store: str, failures: tuple[type[Exception], ...], *, deadline_s: float = DEADLINE_S, probe_s: float = 1.0
     ) -> None:
         self._store = store
         self._failures = failures

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.crowd import Crowd
-from tests.fixtures.fleet import USD, Fleet, Line, Places, ask, fleet, known_new, price
+from tests.fixtures.fleet import INPUT, OUTPUT, USD, Fleet, Line, Places, ask, fleet, known_new, price
 from tests.fixtures.redis import RedisServer
 from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
@@ -44,7 +44,6 @@ async def test_four_processes_spend_a_budget_to_its_end_and_no_further(
     places: Places, upstream: Upstream, tmp_path: Path
 ) -> None:
     """The upstream's bill is between 97 and 100 % of the budget, and the ledger says the same to the nano-dollar."""
-    before = upstream.bill()
     async with fleet(4, places, upstream, tmp_path, *answers(350, 650, 100, 300)) as four:
         key, made = four.new_key(budget=TOTAL)
         crowd = Crowd(four.servers, key, ask(max_tokens=300), CLIENTS)
@@ -59,7 +58,9 @@ async def test_four_processes_spend_a_budget_to_its_end_and_no_further(
         lines = await four.shipped(lambda lines: len(lines) == len(seen))
         assert costs(lines) == {id_: price(entry) for id_, entry in seen.items()}
         assert {line.source for line in lines} == {"provider"}
-        assert upstream.bill().calls - before.calls == len(seen) == crowd.served
+        owed = four.script.bill()
+        assert owed.calls == len(seen) == crowd.served
+        assert owed.prompt_tokens * INPUT + owed.completion_tokens * OUTPUT == bill
         await nothing_held(four, made["budget"]["id"], bill)
 
 

@@ -6,8 +6,9 @@ per second, the probe, is answered again.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar, final
 
 import structlog
 
@@ -16,13 +17,17 @@ from gateway.leases.errors import StoreUnavailable
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
+DEADLINE_S: Final = 0.25
+# Of a store whose every commit waits for a disk, and in line behind the commits of others: a busy disk is no store that is away.
+DISK_DEADLINE_S: Final = 0.75
+
 
 @final
 class Guard:
     """Lets one call at a time through. `failures` are the exceptions that mean that the store is away."""
 
     def __init__(
-        self, store: str, failures: tuple[type[Exception], ...], *, deadline_s: float = 0.25, probe_s: float = 1.0
+        self, store: str, failures: tuple[type[Exception], ...], *, deadline_s: float = DEADLINE_S, probe_s: float = 1.0
     ) -> None:
         self._store = store
         self._failures = failures
@@ -37,7 +42,7 @@ class Guard:
         Raises StoreUnavailable, and what `operation` raises beside `failures`.
         """
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with self._deadline():
                 await self._turn.acquire()
         except TimeoutError:
             raise StoreUnavailable(
@@ -51,7 +56,7 @@ class Guard:
     async def _ask(self, operation: Callable[[], Awaitable[T]]) -> T:
         self._refuse_while_away()
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with self._deadline():
                 answer = await operation()
         except TimeoutError:
             raise self._away(f"{self._store} gave no answer within {self._deadline_s * 1000:.0f} ms") from None
@@ -61,6 +66,23 @@ class Guard:
             self._probe_at = None
             log.info("leases.store_back", store=self._store)
         return answer
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        """Raises TimeoutError; later if this process comes late to it: then the answer may be here, and nobody has read it."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._deadline_s
+        async with asyncio.timeout(None) as limit:
+
+            def expire() -> None:
+                now = loop.time()
+                limit.reschedule(now + min(now - due, self._deadline_s))
+
+            expiry = loop.call_at(due, expire)
+            try:
+                yield
+            finally:
+                expiry.cancel()
 
     def _refuse_while_away(self) -> None:
         if self._probe_at is None:

@@ -16,7 +16,7 @@ import psycopg
 
 from gateway.leases.accounts import SHARE_TTL_S, Account, Borrow, Grant, Report, Seen, State
 from gateway.leases.errors import SessionClosed
-from gateway.leases.guard import Guard
+from gateway.leases.guard import DISK_DEADLINE_S, Guard
 from gateway.leases.worker import Worker
 
 _CLOSED = "PSCLO"  # raised by lease_enter
@@ -34,7 +34,9 @@ _SESSIONS = "SELECT id, greatest(0, lease_now(%s) - seen_at) FROM lease_sessions
 class PostgresLeases:
     """A lease store in the migrated database at `url`. `clock` replaces the server's: for tests, one for all processes."""
 
-    def __init__(self, url: str, *, deadline_s: float = 0.25, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, url: str, *, deadline_s: float = DISK_DEADLINE_S, clock: Callable[[], float] | None = None
+    ) -> None:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self._deadline_s = deadline_s
         self._clock = clock

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from gateway.leases.accounts import SHARE_TTL_S, Account, Borrow, Grant, Report, Seen, State
 from gateway.leases.errors import Forgotten, Quarantined, SessionClosed, StoreUnavailable
-from gateway.leases.guard import Guard
+from gateway.leases.guard import DEADLINE_S, Guard
 from gateway.leases.ports import LedgerSums
 
 SUMS_DEADLINE_S = 2.0
@@ -40,7 +40,7 @@ class RedisLeases:
         ledger_sums: LedgerSums | None = None,
         prefix: str = "penstock",
         quarantine_s: float = SHARE_TTL_S,
-        deadline_s: float = 0.25,
+        deadline_s: float = DEADLINE_S,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._pool = ConnectionPool.from_url(url, socket_connect_timeout=deadline_s, socket_timeout=None, protocol=2)

@@ -19,7 +19,7 @@ from gateway.leases import book
 from gateway.leases.accounts import Account, Borrow, Grant, Report, Seen, State
 from gateway.leases.arithmetic import Pot, Share
 from gateway.leases.book import Session
-from gateway.leases.guard import Guard
+from gateway.leases.guard import DISK_DEADLINE_S, Guard
 from gateway.leases.worker import Worker
 from gateway.tables import lease_accounts, lease_sessions, lease_shares
 
@@ -35,7 +35,9 @@ def since_boot() -> float:
 class SqliteLeases:
     """A lease store in a file, which is made if need be. Give it one of its own: a ledger writing elsewhere never delays it."""
 
-    def __init__(self, path: Path, *, deadline_s: float = 0.25, clock: Callable[[], float] = since_boot) -> None:
+    def __init__(
+        self, path: Path, *, deadline_s: float = DISK_DEADLINE_S, clock: Callable[[], float] = since_boot
+    ) -> None:
         self._path = path
         self._deadline_s = deadline_s
         self._clock = clock

@@ -1,7 +1,10 @@
 """Deployments that fail are left alone for a while, come back by one probe, and are never the reason that nothing is tried."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from tests.fixtures.deployments import Route, Routes, said
 from tests.fixtures.server import Json
@@ -105,23 +108,30 @@ def test_health_outlives_a_change_of_the_configuration_but_not_a_new_key(routes:
     assert routes.ask(route).headers["x-penstock-deployment"] == id_
 
 
-def test_a_dead_deployment_is_known_before_a_client_waits_for_it(routes: Routes) -> None:
-    """Probes alone open its breaker, and no call is spent on it; when it lists its models again, calls go there."""
+@pytest.fixture
+def probed(routes: Routes) -> Iterator[Route]:
+    """Down for a while, with one in reserve. Forgotten afterwards: the server lives on, and would go on probing."""
     route = routes(
         (*[Behaviour(status=503)] * 4, Behaviour(text="back")),
         GOOD,
         breaker={"failures": 2, "open_s": 0.4, "max_open_s": 0.4},
         health={"interval_s": 0.1},
     )
+    yield route
+    routes.forget(route)
+
+
+def test_a_dead_deployment_is_known_before_a_client_waits_for_it(routes: Routes, probed: Route) -> None:
+    """Probes alone open its breaker, and no call is spent on it; when it lists its models again, calls go there."""
     deadline = time.monotonic() + 15
-    while (seen := health(routes, route)) is None or seen["state"] == "closed":
+    while (seen := health(routes, probed)) is None or seen["state"] == "closed":
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    while said(routes.ask(route)) != "back":
+    while said(routes.ask(probed)) != "back":
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    asked = route.places[0].handle.entries()
+    asked = probed.places[0].handle.entries()
     first_call = next(number for number, entry in enumerate(asked) if entry.method == "POST")
     assert first_call >= 2  # once it has opened, a call may find out as well as a probe
     assert all(entry.path.endswith("/models") for entry in asked if entry.method == "GET")
-    assert asked[0].header("authorization") == f"Bearer sk-{route.places[0].id}"
+    assert asked[0].header("authorization") == f"Bearer sk-{probed.places[0].id}"

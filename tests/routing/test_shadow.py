@@ -53,10 +53,10 @@ def test_a_copy_goes_to_the_other_model_and_nobody_pays(routes: Routes) -> None:
 
 def test_a_slow_or_broken_copy_delays_and_breaks_nothing(routes: Routes) -> None:
     """The answer is there long before the copy's; a stream is copied as a stream."""
-    slow, behind = shadowed(routes, Behaviour(headers_after_s=3))
+    slow, behind = shadowed(routes, Behaviour(headers_after_s=6))
     began = time.monotonic()
     answer = routes.ask(slow, stream=True)
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 5
     assert (said(answer), whole(answer)) == ("fine", True)
     until(lambda: behind.asked == [1], "no copy was sent")
     broken, behind = shadowed(routes, Behaviour(status=500))

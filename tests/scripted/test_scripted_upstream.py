@@ -134,15 +134,15 @@ def test_a_stream_breaks_off_after_the_asked_number_of_events(upstream: Upstream
 
 def test_a_client_that_leaves_is_noted_with_its_moment(upstream: Upstream) -> None:
     """The log says when the connection went, on the clock that the tests read."""
-    script = upstream.script(Behaviour(chunks=100, gap_s=0.05))
+    script = upstream.script(Behaviour(chunks=1000, gap_s=0.05))
     with httpx.stream("POST", f"{script.base_url}/chat/completions", json=ask("x", stream=True)) as answer:
+        began = time.monotonic()
         next(answer.iter_raw())
-    left_at = time.monotonic()
     entry = script.ended()
     assert entry.outcome == "client_left"
     assert entry.ended_at is not None
-    assert left_at - 1 < entry.ended_at < left_at + 1
-    assert entry.completion_tokens < 100
+    assert began < entry.ended_at < time.monotonic()
+    assert entry.completion_tokens < 1000
 
 
 def test_the_wire_can_look_odd(upstream: Upstream) -> None:

@@ -1,6 +1,6 @@
-"""What the upstream saw and what it would bill: one entry per request, bounded, readable over `GET /__log__`."""
+"""What the upstream saw and what it would bill: one entry per request, bounded, readable over `GET /__log__`; one bill per script."""
 
-from collections import deque
+from collections import defaultdict, deque
 from typing import Literal
 
 import msgspec
@@ -46,11 +46,11 @@ KEPT_BODY_BYTES = 262_144
 
 
 class Journal:
-    """The last `limit` entries, and the bill over all of them."""
+    """The last `limit` entries, and each script's bill over all that there were."""
 
     def __init__(self, limit: int) -> None:
         self.entries: deque[Entry] = deque(maxlen=limit)
-        self.bill = Bill()
+        self.bills: defaultdict[str, Bill] = defaultdict(Bill)
         self.connections = 0
         self.numbers = 0
 
@@ -61,6 +61,7 @@ class Journal:
         return [entry for entry in self.entries if script is None or entry.script == script]
 
     def charge(self, entry: Entry) -> None:
-        self.bill.calls += 1
-        self.bill.prompt_tokens += entry.prompt_tokens
-        self.bill.completion_tokens += entry.completion_tokens
+        bill = self.bills[entry.script]
+        bill.calls += 1
+        bill.prompt_tokens += entry.prompt_tokens
+        bill.completion_tokens += entry.completion_tokens

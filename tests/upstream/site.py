@@ -105,7 +105,7 @@ class Site:
                 wanted = query.removeprefix("script=") if query else None
                 return answer.whole(200, self.journal.of(wanted))
             case "GET", "/__bill__":
-                return answer.whole(200, self.journal.bill)
+                return answer.whole(200, self.journal.bills[query.removeprefix("script=")])
             case _:
                 return answer.whole(404, {"error": f"no control route {request.method} {path}"})
 

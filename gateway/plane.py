@@ -9,10 +9,12 @@ from typing import Any, final
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
-from gateway.completion import Completions
+from gateway.completion import Answers, Completions
+from gateway.counting import Counting
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.engines import Engines
+from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.http_exchange import Route
 from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
@@ -26,6 +28,7 @@ from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
+from gateway.token_count import TokenCounter
 
 
 @final
@@ -48,7 +51,8 @@ class Plane:
         workers: int = 1,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent, dialects, bridge)
+        fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
+        self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
@@ -71,21 +75,29 @@ class Plane:
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
-        completions = Completions(
-            current=current,
-            authenticator=authenticator,
-            dispatch=Dispatch(attempts, self.health, random.random, time.monotonic),
-            meter=meter,
-            unix=time.time,
-            now=time.monotonic,
-            shadows=self.shadows,
-            finished=recorder.finished,
-        )
+        dispatch = Dispatch(attempts, self.health, random.random, time.monotonic)
+        counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
+
+        def through(stage: Answers) -> Completions:
+            return Completions(
+                current=current,
+                authenticator=authenticator,
+                dispatch=stage,
+                meter=meter,
+                unix=time.time,
+                now=time.monotonic,
+                shadows=self.shadows,
+                finished=recorder.finished,
+            )
+
+        completions = through(dispatch)
         listing = Listing(current, authenticator)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
+            b"/v1/messages": Route(b"POST", completions.handler(MESSAGES)),
+            b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
         }
         self.prefixes = {PREFIX: Route(b"GET", listing.one)}

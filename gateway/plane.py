@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, final
 
+from gateway import errors
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
@@ -15,7 +16,7 @@ from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.engines import Engines
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
-from gateway.http_exchange import Route
+from gateway.http_exchange import HttpExchange, Route
 from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
@@ -100,7 +101,7 @@ class Plane:
             b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
         }
-        self.prefixes = {PREFIX: Route(b"GET", listing.one)}
+        self.prefixes = {PREFIX: Route(b"GET", listing.one), b"/v1/messages/": Route(b"POST", _nothing_here)}
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
@@ -129,3 +130,9 @@ class Plane:
         self._targets.forget(alive.__contains__)
         self.health.keep(alive)
         self.loads.keep(alive)
+
+
+async def _nothing_here(exchange: HttpExchange) -> None:
+    """A path below one of Anthropic's that is not served: its clients read their own shape there as well."""
+    path = exchange.url.partition(b"?")[0].decode("latin-1")
+    exchange.fail(errors.NotFound(f"There is nothing at {path}"))

@@ -11,7 +11,7 @@ from gateway.front import Toward
 _READ_THOUGHTS: Final = frozenset({"deepseek", "moonshot", "sglang", "vllm", "zai"})
 _GO_ON: Final = frozenset({"sglang", "vllm"})  # with an answer that the client began, if told to
 _OPENAI: Final = re.compile(r"(?:.*/)?(?:gpt-[345]|chatgpt-|o[134](?:-|$))")
-_THINKS: Final = re.compile(r"(?:.*/)?(?:gpt-5|gpt-oss|o[134](?:-|$)|gemini-(?:2\.5|[3-9])|grok-[3-9]|claude-)")
+_THINKS: Final = re.compile(r"(?:.*[/.])?(?:gpt-5|gpt-oss|o[134](?:-|$)|gemini-(?:2\.5|[3-9])|claude-)")
 _CLAUDE: Final = re.compile(r"claude", re.IGNORECASE)
 
 

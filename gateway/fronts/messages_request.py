@@ -21,6 +21,7 @@ UNMETERED: Final[Mapping[str, str]] = {
     "fallbacks": "another model has another price; name fallbacks in the gateway's own configuration",
     "inference_geo": "it changes the price",
 }
+ASKS_FOR_NOTHING: Final = frozenset((b"null", b'"global"', b"[]"))
 # Beginnings of tools' types, likewise; and of those that bring in pages, whose length nobody knows.
 UNMETERED_TOOLS: Final = ("code_execution", "advisor")
 READERS: Final = ("web_search", "web_fetch")
@@ -126,7 +127,7 @@ def _refuse_unmetered(body: bytes, asked: _Counted, tools: list[_Typed]) -> None
     except UnicodeDecodeError as error:
         raise errors.BadRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
     for name, why in UNMETERED.items():
-        if present(fields.get(name, NULL)):
+        if bytes(fields.get(name, NULL)) not in ASKS_FOR_NOTHING:
             raise _unmetered(name, why)
     if asked.speed not in {None, "standard"}:
         raise _unmetered("speed", "it changes the price")

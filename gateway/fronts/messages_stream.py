@@ -82,7 +82,7 @@ Kind = Literal["text", "thinking", "redacted", "call"]
 class _Piece:
     """A block that is not over. `waiting` is what the client has not seen of it, `said` all of a call's arguments."""
 
-    __slots__ = ("begun", "id", "key", "kind", "name", "said", "signature", "waiting")
+    __slots__ = ("begun", "id", "key", "kind", "name", "plain", "said", "signature", "waiting")
 
     def __init__(self, kind: Kind, *, key: int = -1, id_: str = "", name: str = "") -> None:
         self.kind = kind
@@ -93,6 +93,7 @@ class _Piece:
         self.waiting = ""
         self.said = ""
         self.signature = ""
+        self.plain = False  # thoughts that come as text, beside the block that signs them
 
     def opening(self) -> Block:
         match self.kind:
@@ -174,9 +175,11 @@ class MessagesFromChat(FrontStream):
         thought, text = spoken(delta.content)
         thought = delta.reasoning_content or (delta.reasoning if isinstance(delta.reasoning, str) else "") or thought
         if thought:
-            self._open("thinking").waiting += thought
+            piece = self._open("thinking")
+            piece.waiting += thought
+            piece.plain = True
         for block in delta.thinking_blocks or ():
-            self._think(block, thought)
+            self._think(block)
         text += delta.refusal or ""
         self._refused = self._refused or bool(delta.refusal)
         if text:
@@ -185,21 +188,20 @@ class MessagesFromChat(FrontStream):
             self._call(call)
 
     def _open(self, kind: Kind) -> _Piece:
-        """The last block, if it is of this kind, or else a new one."""
-        if not self._blocks or self._blocks[-1].kind != kind:
+        """The last block, if it is of this kind, or else a new one; signed thoughts are over."""
+        if not self._blocks or self._blocks[-1].kind != kind or self._blocks[-1].signature:
             self._blocks.append(_Piece(kind))
         return self._blocks[-1]
 
-    def _think(self, block: ThoughtBlock, thought: str) -> None:
-        """Signed thoughts; their text counts only where it has not come by itself already."""
+    def _think(self, block: ThoughtBlock) -> None:
+        """Signed thoughts; their text counts only where it has not come by itself."""
         if block.type == "redacted_thinking":
             piece = _Piece("redacted")
             piece.waiting = block.data
             self._blocks.append(piece)
             return
-        known = bool(thought) or any(piece.kind == "thinking" for piece in self._blocks)
         piece = self._open("thinking")
-        if not known:
+        if not piece.plain:
             piece.waiting += block.thinking
         piece.signature += block.signature or ""
 

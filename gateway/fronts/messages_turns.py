@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from gateway import errors, wire
+from gateway.dialects.anthropic_native import UNSIGNED
 from gateway.fronts.chat_wire import Call, CalledFunction, File, FileData, Image, Link, MaybeRaw, Message, Part, Text
 from gateway.fronts.messages_reach import Reach
 from gateway.wire import NULL, present
@@ -149,7 +150,7 @@ def _assistant(turn: Turn, at: str, reach: Reach, *, running: bool) -> Message:
                 calls.append(_call(block, where))
             case "thinking":
                 thoughts.append(block.thinking)
-                signed.append(raw)
+                signed.extend([raw] if block.signature not in {"", UNSIGNED} else ())
             case "redacted_thinking":
                 signed.append(raw)
             case "text":

@@ -365,6 +365,14 @@ def test_a_count_is_made_here_where_nobody_else_does(
     assert route.asked == [int(place == "native")]
 
 
+def test_a_count_is_exact_in_a_vocabulary_that_is_here(routes: Routes, client: anthropic.Anthropic) -> None:
+    """OpenAI's tokenizer, for a model of OpenAI's."""
+    route = model(routes, "chat", Behaviour(), deployment={"model": "gpt-4"})
+    raw = client.messages.with_raw_response.count_tokens(model=route.name, messages=HELLO)
+    assert raw.headers["x-penstock-counted"] == "tiktoken"
+    assert raw.parse().input_tokens == 2 + 4 + 3  # the words, their frame, and what opens the answer
+
+
 def test_a_client_that_leaves_stops_claude_and_pays_for_what_came(routes: Routes) -> None:
     """The opening's count of one token is not taken for the bill."""
     route = model(routes, "native", Behaviour(chunks=500, gap_s=0.02, prompt_tokens=11))

@@ -97,5 +97,10 @@ class Counting:
 
 
 def _unpaid(deployment: Deployment) -> Deployment:
-    """Neither money nor tokens are set aside for a count."""
-    return msgspec.structs.replace(deployment, price=FREE, max_input_tokens=0, max_output_tokens=None)
+    """Neither money nor tokens are set aside for a count. Health and limits are its own, as they are at Anthropic: a proxy that cannot
+    count can answer all the same.
+    """
+    id_ = f"{deployment.id}/count_tokens"
+    return msgspec.structs.replace(
+        deployment, id=id_, price=FREE, max_input_tokens=0, max_output_tokens=None, limits=None
+    )

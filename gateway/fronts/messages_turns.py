@@ -93,6 +93,8 @@ def conversation(turns: Sequence[Turn], reach: Reach) -> list[Message]:
                 messages.extend([said] if said is not None else ())
             case other:
                 raise errors.BadRequest(f"'{at}.role' is {other!r}", param=f"{at}.role", code="invalid_value")
+    if not messages:
+        raise errors.BadRequest("'messages' say nothing", param="messages", code="invalid_value")
     if turns[-1].role == "assistant" and not reach.continues:
         raise errors.BadRequest(
             f"'messages.{len(turns) - 1}' begins the answer, which this model's provider cannot go on with",

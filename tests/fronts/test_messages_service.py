@@ -337,6 +337,59 @@ def test_what_a_chat_cannot_express_goes_to_where_it_need_not(routes: Routes) ->
     assert (route.asked, native.asked) == ([0], [1])
 
 
+@TWO
+def test_a_stream_that_has_to_wait_beats(routes: Routes, client: anthropic.Anthropic, place: str) -> None:
+    """With comments, which are none of the API's events; an error behind them is one of them."""
+    route = model(routes, place, Behaviour(text="a b", first_token_after_s=0.25), heartbeat_s=0.05)
+    answer = post(routes, route, stream=True)
+    assert answer.text.startswith(": penstock heartbeat\n\n")
+    assert answer.headers["request-id"] == answer.headers["x-request-id"]
+    with client.messages.stream(model=route.name, max_tokens=50, messages=HELLO) as stream:
+        assert "".join(stream.text_stream) == "a b"
+    failing = Behaviour(status=500, headers_after_s=0.25)
+    failed = post(routes, model(routes, place, failing, heartbeat_s=0.05, retries={"attempts": 0}), stream=True)
+    assert (failed.status_code, events(failed)[-1]["error"]["type"]) == (200, "api_error")
+
+
+@TWO
+def test_whoever_is_faster_answers(routes: Routes, place: str) -> None:
+    """A second attempt beside one that is slow to begin, each with a translation of its own."""
+    slow, fast = Behaviour(text="slow", headers_after_s=5), Behaviour(text="fast")
+    route = routes(slow, fast, deployment=PLACES[place], hedge={"after_s": 0.05, "max_share": 1})
+    answer = post(routes, route, stream=True)
+    assert _text(answer) == "fast"
+    assert answer.headers["x-penstock-deployment"] == route.places[1].id
+
+
+def test_azures_dated_api_is_asked_at_its_place(routes: Routes) -> None:
+    """The name of the deployment and the version are in the path of a chat."""
+    where: Json = {"provider": "azure", "api_version": "2024-10-21", "model": "mine"}
+    route = routes(Behaviour(text="Hi."), deployment=where)
+    assert post(routes, route).json()["content"][0]["text"] == "Hi."
+    entry = route.places[0].handle.entries()[-1]
+    assert entry.path.endswith("/openai/deployments/mine/chat/completions?api-version=2024-10-21")
+    assert entry.header("api-key") == f"sk-{route.places[0].id}"
+
+
+def test_a_shadow_gets_the_request_without_whose_it_is(routes: Routes) -> None:
+    """And in its own translation."""
+    other = model(routes, "chat", Behaviour())
+    route = model(routes, "native", Behaviour(), shadow={"model": other.name, "share": 1})
+    assert post(routes, route, metadata={"user_id": "ann"}).status_code == 200
+    entry = other.places[0].handle.ended()
+    assert entry.path.endswith("/chat/completions")
+    assert "ann" not in entry.body
+
+
+def test_a_provider_that_cannot_count_answers_all_the_same(routes: Routes) -> None:
+    """What goes wrong with counts says nothing about messages: no breaker opens for them."""
+    failing = [Behaviour(status=500)] * 8
+    route = model(routes, "native", *failing, Behaviour(text="Hi."), retries={"attempts": 0})
+    for _ in failing:
+        assert post(routes, route, path="/count_tokens").status_code == 200
+    assert post(routes, route).status_code == 200
+
+
 def test_a_count_is_the_providers_own_where_it_counts(routes: Routes, client: anthropic.Anthropic) -> None:
     """Nobody pays for it, and the record says so."""
     route = model(routes, "native", Behaviour(), deployment={"price": {"input": 1000, "output": 1, "per_request": 1}})

@@ -23,6 +23,8 @@ VERSION: Final = "2023-06-01"
 PATHS: Final[Mapping[str, str]] = {"messages": "/messages", "count_tokens": "/messages/count_tokens"}
 CARRIED: Final = (b"anthropic-version", b"anthropic-beta")
 UNSIGNED: Final = "penstock-unsigned"  # stands for the signature of thoughts that another provider had
+SEALED: Final = "penstock-sealed-"  # begins the data of those that it had under a seal of its own
+_OURS: Final = b'"penstock-'
 
 _SAY_NOTHING: Final = frozenset({"text", "thinking"})  # blocks that begin empty
 
@@ -59,6 +61,7 @@ class _Event(msgspec.Struct, gc=False):
 class _Thought(msgspec.Struct, gc=False):
     type: str = ""
     signature: str = ""
+    data: str = ""
 
 
 _event: Final = msgspec.json.Decoder(_Event)
@@ -86,7 +89,7 @@ class AnthropicNative:
             if not value.isascii():
                 raise errors.BadRequest(f"The header '{name}' has letters that are not ASCII", param=name)
         carried.setdefault("anthropic-version", VERSION)
-        if UNSIGNED.encode() in body:
+        if _OURS in body:
             body = _signed_alone(body)
         return Outgoing(PATHS[endpoint], wire.rewrite(body, model, ask_usage=False), tuple(carried.items()))
 
@@ -214,7 +217,9 @@ def _signed_alone(body: bytes) -> bytes:
 
 
 def _unsigned(block: Raw) -> bool:
-    if UNSIGNED.encode() not in bytes(block):
+    if _OURS not in bytes(block):
         return False
     read = _thought.decode(block)
+    if read.type == "redacted_thinking":
+        return read.data.startswith(SEALED)
     return read.type == "thinking" and read.signature == UNSIGNED

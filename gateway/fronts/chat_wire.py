@@ -38,10 +38,19 @@ class CalledFunction(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class Call(msgspec.Struct, frozen=True):
+class Google(msgspec.Struct, frozen=True):
+    thought_signature: str
+
+
+class Extra(msgspec.Struct, frozen=True):
+    google: Google
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     function: CalledFunction
-    type: str = "function"
+    type: str
+    extra_content: Extra | None = None
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from gateway import errors, wire
 from gateway.dialects.anthropic_native import UNSIGNED
+from gateway.fronts.messages_seals import Extra, Seal, closed, signature
 from gateway.usage import Usage, from_openai
 from gateway.wire import NULL, present
 
@@ -46,6 +47,7 @@ class _Function(msgspec.Struct, gc=False):
 class _Call(msgspec.Struct, gc=False):
     function: _Function
     id: str = ""
+    extra_content: Extra | None = None
 
 
 class _Said(msgspec.Struct, gc=False):
@@ -209,7 +211,11 @@ def _blocks(choice: _Choice) -> list[Block]:
     for index, call in enumerate(said.tool_calls or ()):
         name = call.function.name
         given = _input(call.function.arguments, cut=choice.finish_reason == "length")
-        blocks.append(ToolUseBlock(call.id or f"call_{index}", name, given))
+        id_ = call.id or f"call_{index}"
+        signed = signature(call.extra_content)
+        if signed is not None:
+            blocks.append(RedactedBlock(closed(Seal(id_, signed))))
+        blocks.append(ToolUseBlock(id_, name, given))
     return blocks
 
 

@@ -12,6 +12,7 @@ _READ_THOUGHTS: Final = frozenset({"deepseek", "moonshot", "sglang", "vllm", "za
 _GO_ON: Final = frozenset({"sglang", "vllm"})  # with an answer that the client began, if told to
 _OPENAI: Final = re.compile(r"(?:.*/)?(?:gpt-[345]|chatgpt-|o[134](?:-|$))")
 _THINKS: Final = re.compile(r"(?:.*[/.])?(?:gpt-5|gpt-oss|o[134](?:-|$)|gemini-(?:2\.5|[3-9])|claude-)")
+_GEMINI: Final = re.compile(r"(?:models/)?gemini-")  # at Google's compatible endpoint
 _CLAUDE: Final = re.compile(r"claude", re.IGNORECASE)
 
 
@@ -28,6 +29,7 @@ class Reach(msgspec.Struct, frozen=True):
     told: bool = False
     effort: bool = False
     addresses: bool = False  # documents may be given by their address
+    seals: bool = False  # of the thoughts behind a call, which go back with it
     limit: str = "max_tokens"
 
 
@@ -42,5 +44,6 @@ def reach(toward: Toward) -> Reach:
         told=provider in _GO_ON,
         effort=_THINKS.match(model) is not None,
         addresses=gemini,
+        seals=gemini or (provider == "openai" and _GEMINI.match(model) is not None),
         limit="max_completion_tokens" if _OPENAI.match(model) is not None else "max_tokens",
     )

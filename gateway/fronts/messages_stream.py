@@ -30,6 +30,7 @@ from gateway.fronts.messages_answer import (
     stop,
     usage_out,
 )
+from gateway.fronts.messages_seals import Extra, Seal, closed, signature
 from gateway.usage import Usage
 from gateway.wire import NULL
 
@@ -46,6 +47,7 @@ class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    extra_content: Extra | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -196,24 +198,29 @@ class MessagesFromChat(FrontStream):
     def _think(self, block: ThoughtBlock) -> None:
         """Signed thoughts; their text counts only where it has not come by itself."""
         if block.type == "redacted_thinking":
-            piece = _Piece("redacted")
-            piece.waiting = block.data
-            self._blocks.append(piece)
+            self._seal(block.data)
             return
         piece = self._open("thinking")
         if not piece.plain:
             piece.waiting += block.thinking
         piece.signature += block.signature or ""
 
+    def _seal(self, data: str) -> None:
+        piece = _Piece("redacted")
+        piece.waiting = data
+        self._blocks.append(piece)
+
     def _call(self, call: _Call) -> None:
         self._called = True
         function = call.function or _Function()
         piece = self._meant(call)
         if piece is None:
+            id_ = call.id or f"call_{self._index + len(self._blocks)}"
+            signed = signature(call.extra_content)
+            if signed is not None:
+                self._seal(closed(Seal(id_, signed)))
             key = call.index if call.index is not None else -1
-            piece = _Piece(
-                "call", key=key, id_=call.id or f"call_{self._index + len(self._blocks)}", name=function.name or ""
-            )
+            piece = _Piece("call", key=key, id_=id_, name=function.name or "")
             self._blocks.append(piece)
         piece.waiting += function.arguments or ""
         piece.said += function.arguments or ""

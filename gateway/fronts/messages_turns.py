@@ -12,7 +12,21 @@ from msgspec import UNSET, Raw
 
 from gateway import errors, wire
 from gateway.dialects.anthropic_native import UNSIGNED
-from gateway.fronts.chat_wire import Call, CalledFunction, File, FileData, Image, Link, MaybeRaw, Message, Part, Text
+from gateway.fronts import messages_seals
+from gateway.fronts.chat_wire import (
+    Call,
+    CalledFunction,
+    Extra,
+    File,
+    FileData,
+    Google,
+    Image,
+    Link,
+    MaybeRaw,
+    Message,
+    Part,
+    Text,
+)
 from gateway.fronts.messages_reach import Reach
 from gateway.wire import NULL, present
 
@@ -55,6 +69,7 @@ class _Block(msgspec.Struct, gc=False):
     is_error: bool | None = None
     thinking: str = ""
     signature: str = ""
+    data: str = ""
 
 
 _blocks: Final = msgspec.json.Decoder(list[Raw])
@@ -146,15 +161,20 @@ def _assistant(turn: Turn, at: str, reach: Reach, *, running: bool) -> Message:
     calls: list[Call] = []
     thoughts: list[str] = []
     signed: list[Raw] = []
+    seals: dict[str, str] = {}
     for raw, block, where in _read(turn.content, f"{at}.content"):
         match block.type:
             case "tool_use":
-                calls.append(_call(block, where))
+                calls.append(_call(block, where, seals.get(block.id)))
             case "thinking":
                 thoughts.append(block.thinking)
                 signed.extend([raw] if block.signature not in {"", UNSIGNED} else ())
             case "redacted_thinking":
-                signed.append(raw)
+                seal = messages_seals.opened(block.data)
+                if seal is None:
+                    signed.append(raw)
+                elif reach.seals:
+                    seals[seal.call] = seal.signature
             case "text":
                 texts.append(_said(block, where, reach))
             case _:
@@ -168,7 +188,7 @@ def _assistant(turn: Turn, at: str, reach: Reach, *, running: bool) -> Message:
     )
 
 
-def _call(block: _Block, at: str) -> Call:
+def _call(block: _Block, at: str, seal: str | None) -> Call:
     arguments = bytes(block.input).decode() if present(block.input) else "{}"
     try:
         _object.decode(arguments)
@@ -176,7 +196,8 @@ def _call(block: _Block, at: str) -> Call:
         raise errors.BadRequest(
             f"'{at}.input' must be a JSON object", param=f"{at}.input", code="invalid_value"
         ) from None
-    return Call(block.id, CalledFunction(block.name, arguments))
+    extra = None if seal is None else Extra(Google(seal))
+    return Call(block.id, CalledFunction(block.name, arguments), "function", extra)
 
 
 def _read(content: Raw, at: str) -> Iterator[tuple[Raw, _Block, str]]:

@@ -14,6 +14,7 @@ from tests.fixtures.deployments import Route, Routes
 from tests.fixtures.server import Json
 from tests.upstream.anthropic_dialect import SIGNATURE
 from tests.upstream.behaviour import Behaviour, ToolCall
+from tests.upstream.gemini_dialect import SIGNATURE as SEAL
 
 HELLO: list[Any] = [{"role": "user", "content": "hello there"}]
 WEATHER: Any = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -147,13 +148,36 @@ def test_thinking_goes_round_with_its_signature(routes: Routes, client: anthropi
 
 def test_thoughts_of_another_provider_do_not_reach_anthropic(routes: Routes, client: anthropic.Anthropic) -> None:
     """A conversation may go on at Anthropic that began elsewhere."""
-    elsewhere = model(routes, "gemini", Behaviour(thinking="hm", text="12"))
-    message = client.messages.create(model=elsewhere.name, max_tokens=50, messages=HELLO)
+    elsewhere = model(routes, "gemini", Behaviour(thinking="hm", tool_calls=(OSLO,)))
+    message = client.messages.create(model=elsewhere.name, max_tokens=50, messages=HELLO, tools=[WEATHER])
     assert message.content[0].to_dict() == {"type": "thinking", "thinking": "hm", "signature": UNSIGNED}
+    assert [block.type for block in message.content] == ["thinking", "redacted_thinking", "tool_use"]
     route = model(routes, "native", Behaviour())
-    turns: list[Any] = [*HELLO, message.to_param(), *HELLO]
-    client.messages.create(model=route.name, max_tokens=50, messages=turns)
-    assert [block["type"] for block in asked(route)["messages"][1]["content"]] == ["text"]
+    result = {"type": "tool_result", "tool_use_id": message.content[2].to_dict()["id"], "content": "cold"}
+    turns: list[Any] = [*HELLO, message.to_param(), {"role": "user", "content": [result]}]
+    client.messages.create(model=route.name, max_tokens=50, messages=turns, tools=[WEATHER])
+    assert [block["type"] for block in asked(route)["messages"][1]["content"]] == ["tool_use"]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_geminis_seal_goes_back_with_its_call(routes: Routes, client: anthropic.Anthropic, streams: bool) -> None:
+    """Through a client that knows nothing of it, and not to a server that has no use for it."""
+    route = model(routes, "gemini", Behaviour(tool_calls=(OSLO, ROME)), Behaviour(text="Cold."))
+    options: dict[str, Any] = {"model": route.name, "max_tokens": 50, "tools": [WEATHER]}
+    if streams:
+        with client.messages.stream(messages=HELLO, **options) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(messages=HELLO, **options)
+    calls = [block for block in message.content if block.type == "tool_use"]
+    results = [{"type": "tool_result", "tool_use_id": call.id, "content": "cold"} for call in calls]
+    turns: list[Any] = [*HELLO, message.to_param(), {"role": "user", "content": results}]
+    client.messages.create(messages=turns, **options)
+    parts = asked(route)["contents"][1]["parts"]
+    assert [part.get("thoughtSignature") for part in parts] == [SEAL, None]
+    plain = model(routes, "chat", Behaviour())
+    client.messages.create(messages=turns, **{**options, "model": plain.name})
+    assert all(set(call) == {"id", "type", "function"} for call in asked(plain)["messages"][1]["tool_calls"])
 
 
 @EVERYWHERE

@@ -214,6 +214,10 @@ class MessagesFromChat(FrontStream):
         self._called = True
         function = call.function or _Function()
         piece = self._meant(call)
+        if piece is None and not (call.id or function.name):
+            if (function.arguments or "").strip():
+                raise errors.UpstreamError("The upstream went on with a call that was over")
+            return
         if piece is None:
             id_ = call.id or f"call_{self._index + len(self._blocks)}"
             signed = signature(call.extra_content)
@@ -224,8 +228,6 @@ class MessagesFromChat(FrontStream):
             self._blocks.append(piece)
         piece.waiting += function.arguments or ""
         piece.said += function.arguments or ""
-        if len(piece.said) > MAX_EVENT_BYTES:
-            raise errors.UpstreamError(f"The upstream sent a call of more than {MAX_EVENT_BYTES} characters")
 
     def _meant(self, call: _Call) -> _Piece | None:
         """The call that a piece goes on with. Some servers count none, and an id that is new is a call that is new."""
@@ -236,8 +238,6 @@ class MessagesFromChat(FrontStream):
                 return None
             if call.index is None or call.index == piece.key:
                 return piece
-        if not call.id and call.function is not None and not call.function.name and call.function.arguments:
-            raise errors.UpstreamError("The upstream went on with a call that was over")
         return None
 
     def _advance(self) -> bytes:
@@ -248,6 +248,8 @@ class MessagesFromChat(FrontStream):
             if len(self._blocks) == 1 or not self._blocks[0].over():
                 break
             out += self._close()
+        if sum(len(piece.said) + len(piece.waiting) for piece in self._blocks) > MAX_EVENT_BYTES:
+            raise errors.UpstreamError(f"The upstream's calls have more than {MAX_EVENT_BYTES} characters")
         return out
 
     def _show(self) -> bytes:

@@ -81,6 +81,12 @@ def test_calls_come_one_after_another_however_they_were_sent(pieces: list[Any]) 
     ]
 
 
+def test_white_space_behind_a_call_is_none_of_its_own() -> None:
+    """Some servers end one so when the next has begun."""
+    pieces = [call(0, "{}", "x", "f"), call(1, "{}", "y", "g"), call(0, "\n")]
+    assert [block["id"] for block in blocks(chunks(*pieces))] == ["x", "y"]
+
+
 def test_the_first_call_is_told_as_it_comes() -> None:
     """And the next one as soon as it is over."""
     followed = translated(b"")[0]
@@ -170,6 +176,7 @@ def test_a_stream_without_usage_says_what_came() -> None:
         chunks({"content": "x"}, finish=None, done=False) + b'data: {"error": {"message": "no"}}\n\n',
         chunks({"content": "x"}, {"images": [{"image_url": {"url": "data:"}}]}),
         chunks(call(0, "{}", "a", "f"), call(1, "{}", "b", "f"), call(0, "more")),
+        chunks(call(0, "{", "a", "f"), *[{"content": "x" * 1_000_000}] * 5),
     ],
 )
 def test_a_broken_stream_has_no_end(data: bytes) -> None:

@@ -9,17 +9,20 @@ from gateway import wire
 from gateway.catalog import Model
 from gateway.continuation import Continuation
 from gateway.exchange import Exchange
+from gateway.front import Front
 from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
 from gateway.snapshot import Snapshot
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One of the OpenAI API's paths. `path` is its part behind a base URL."""
+    """One of the paths that clients call. `path` is its part behind a base URL; `front` is its API, where that is not OpenAI's chat."""
 
     name: str
     path: str
     parse: Callable[[bytes], wire.Request]
+    front: Front | None = None
+    done: bytes = b"data: [DONE]\n\n"  # what follows a stream that is whole
 
 
 CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))

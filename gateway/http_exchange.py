@@ -12,6 +12,7 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Run, Signal
+from gateway.faces import face
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -217,8 +218,9 @@ class HttpExchange:
         self.run.step()
 
     def fail(self, error: errors.GatewayError) -> None:
-        """Answers with an error."""
-        self.respond(error.status, error_head(error), error.body())
+        """Answers with an error, in the shape of the API that the path belongs to."""
+        lines, body = face(self.url, error)
+        self.respond(error.status, error_head(error) + lines, body)
 
     def cancel(self) -> None:
         """The client is gone."""

@@ -6,14 +6,17 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, final
 
+from gateway import errors
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
-from gateway.completion import Completions
+from gateway.completion import Answers, Completions
+from gateway.counting import Counting
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.engines import Engines
-from gateway.http_exchange import Route
+from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
+from gateway.http_exchange import HttpExchange, Route
 from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
@@ -26,6 +29,7 @@ from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
+from gateway.token_count import TokenCounter
 
 
 @final
@@ -48,7 +52,8 @@ class Plane:
         workers: int = 1,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent, dialects, bridge)
+        fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
+        self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
@@ -71,24 +76,32 @@ class Plane:
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
-        completions = Completions(
-            current=current,
-            authenticator=authenticator,
-            dispatch=Dispatch(attempts, self.health, random.random, time.monotonic),
-            meter=meter,
-            unix=time.time,
-            now=time.monotonic,
-            shadows=self.shadows,
-            finished=recorder.finished,
-        )
+        dispatch = Dispatch(attempts, self.health, random.random, time.monotonic)
+        counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
+
+        def through(stage: Answers) -> Completions:
+            return Completions(
+                current=current,
+                authenticator=authenticator,
+                dispatch=stage,
+                meter=meter,
+                unix=time.time,
+                now=time.monotonic,
+                shadows=self.shadows,
+                finished=recorder.finished,
+            )
+
+        completions = through(dispatch)
         listing = Listing(current, authenticator)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
+            b"/v1/messages": Route(b"POST", completions.handler(MESSAGES)),
+            b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
         }
-        self.prefixes = {PREFIX: Route(b"GET", listing.one)}
+        self.prefixes = {PREFIX: Route(b"GET", listing.one), b"/v1/messages/": Route(b"POST", _nothing_here)}
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
@@ -117,3 +130,9 @@ class Plane:
         self._targets.forget(alive.__contains__)
         self.health.keep(alive)
         self.loads.keep(alive)
+
+
+async def _nothing_here(exchange: HttpExchange) -> None:
+    """A path below one of Anthropic's that is not served: its clients read their own shape there as well."""
+    path = exchange.url.partition(b"?")[0].decode("latin-1")
+    exchange.fail(errors.NotFound(f"There is nothing at {path}"))

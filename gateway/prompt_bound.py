@@ -10,6 +10,7 @@ from itertools import chain
 
 import msgspec
 
+from gateway.front import FrontRequest
 from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, capped, present
 
 MOST_BYTES_PER_TOKEN = 8  # English prose has 4 to 5 in today's vocabularies
@@ -50,7 +51,11 @@ def upper_bound(
     if isinstance(request, ChatRequest) and (b'"type"' in body or (b"\\" in body and _ASCII_ESCAPE in body)):
         # Templates indent the JSON of tools: at most one more token for each byte.
         bound += sum(len(bytes(tools)) for tools in (request.tools, request.functions) if present(tools))
-        bound += _beside_text(body, image_tokens, context_tokens or FILE_TOKENS)
+        file_tokens = context_tokens or FILE_TOKENS
+        if isinstance(request, FrontRequest):
+            bound += request.pictures * image_tokens + request.files * file_tokens - request.inline_bytes
+        else:
+            bound += _beside_text(body, image_tokens, file_tokens)
     return bound if context_tokens is None or bound < context_tokens else context_tokens
 
 

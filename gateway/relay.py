@@ -28,7 +28,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_FAULT_BYTES = 1024 * 1024
 MAX_HELD_BYTES = 256 * 1024  # of a stream's opening that has no content yet
 AFTER_DONE_S = 1.0  # how long an upstream may take to end its body after [DONE] before its connection is given up
-DONE = b"data: [DONE]\n\n"
 
 
 class Local(Protocol):
@@ -138,7 +137,9 @@ class Relay:
         if target.dialect is None:
             stream = ChatStream(keep_usage=keep_usage)
         else:
-            stream = target.dialect.stream(call.endpoint.name, call.request.model, keep_usage=keep_usage)
+            stream = target.dialect.stream(
+                call.endpoint.name, call.request.model, keep_usage=keep_usage, asked=call.body
+            )
         if call.model.continue_streams and call.endpoint is CHAT:
             stream = _remembered(call, stream)
         try:
@@ -201,7 +202,7 @@ class Relay:
             raise stream.error
         if not stream.whole:
             raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
-        exchange.send(DONE)
+        exchange.send(call.endpoint.done)
         exchange.end()
 
     async def _pass_events_on(self, call: Call, stream: Stream, connection: UpstreamConnection) -> None:
@@ -284,7 +285,7 @@ def _translated(call: Call, target: Target, dialect: Dialect, name: str) -> tupl
     body = call.body
     if ticket is not None:
         body = prompt_bound.limited(body, call.request, ticket.offer.need.output_tokens)
-    outgoing = dialect.request(call.endpoint.name, body, name)
+    outgoing = dialect.request(call.endpoint.name, body, name, call.exchange.headers)
     return target.opening(outgoing.path, outgoing.headers), outgoing.body
 
 

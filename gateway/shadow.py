@@ -72,6 +72,8 @@ class Shadows:
         else:
             self.counts["sent"] += 1
             self._running += 1
+            front = call.endpoint.front
+            body = body if front is None else front.anonymous(body)
             copy = Copy(wire.copied(body, shadow.model.replace("*", call.match)), self._now())
             self._spawn(self._run(serve(call.endpoint, copy, Original(call.record.id, regions_of(call)))))
 

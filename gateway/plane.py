@@ -6,15 +6,18 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, final
 
+from sqlalchemy import Engine
+
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
-from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.completion import Completions
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.engines import Engines
 from gateway.http_exchange import Route
-from gateway.listing import PREFIX, Listing
+from gateway.listing import PREFIX as LISTED
+from gateway.listing import Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
@@ -22,6 +25,12 @@ from gateway.probes import Probes
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
+from gateway.responses import conversations as conversing
+from gateway.responses import service
+from gateway.responses.conversations import Conversations
+from gateway.responses.dialects import between as responses_between
+from gateway.responses.service import Responses
+from gateway.responses.shelf import Shelf
 from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
@@ -46,9 +55,10 @@ class Plane:
         user_agent: str,
         ca_file: str | None = None,
         workers: int = 1,
+        engine: Engine,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent, dialects, bridge)
+        self._targets = Targets(self.pool, user_agent, dialects, bridge, {RESPONSES.path: responses_between})
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
@@ -82,22 +92,34 @@ class Plane:
             finished=recorder.finished,
         )
         listing = Listing(current, authenticator)
+        shelf = Shelf(engine)
+        self._responses = Responses(
+            completions=completions, authenticator=authenticator, current=current, shelf=shelf, unix=time.time
+        )
+        conversations = Conversations(shelf, self._responses.caller)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
             b"/v1/models": Route(b"GET", listing.every),
+            service.PATH: Route(b"", self._responses.every),
+            conversing.PATH: Route(b"", conversations.every),
         }
-        self.prefixes = {PREFIX: Route(b"GET", listing.one)}
+        self.prefixes = {
+            LISTED: Route(b"GET", listing.one),
+            service.PREFIX: Route(b"", self._responses.one),
+            conversing.PREFIX: Route(b"", conversations.one),
+        }
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
-        return (self._probes.run(), self._engines.run())
+        return (self._probes.run(), self._engines.run(), self._responses.background())
 
     async def close(self) -> None:
+        await self._responses.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

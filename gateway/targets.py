@@ -1,6 +1,7 @@
 """What a deployment looks like on the wire, prepared once so that a request only adds its own bytes."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol, final
 from urllib.parse import quote, urlsplit
 
@@ -26,10 +27,15 @@ class Bridge(Protocol):
         """What it has to know of a deployment; `prefix` stands before the model's name there."""
 
 
+Between = Callable[[Deployment, Dialect | None, str], Dialect]
+"""What stands between an endpoint and a deployment whose provider has this dialect, if any, and its chat behind this path."""
+
+
 class Target(msgspec.Struct, frozen=True):
     """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt.
 
-    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it.
+    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it. `limited`: the provider
+    behind it chooses a limit for answers where the client names none, so it is told one.
     """
 
     deployment: Deployment
@@ -38,6 +44,7 @@ class Target(msgspec.Struct, frozen=True):
     where: bytes
     dialect: Dialect | None = None
     base: str = ""
+    limited: bool = True
 
     def opening(self, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         """The head of a request in a dialect. Raises BadRequest: a client's model name may end up in here."""
@@ -49,12 +56,21 @@ class Target(msgspec.Struct, frozen=True):
 
 @final
 class Targets:
-    """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes."""
+    """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes.
+
+    `between`: by path, endpoints that are not asked of every deployment as they are.
+    """
 
     def __init__(
-        self, pool: Pool, user_agent: str, dialects: Mapping[str, Dialect], bridge: Bridge | None = None
+        self,
+        pool: Pool,
+        user_agent: str,
+        dialects: Mapping[str, Dialect],
+        bridge: Bridge | None = None,
+        between: Mapping[str, Between] = MappingProxyType({}),
     ) -> None:
         self._pool = pool
+        self._between = between
         self._bridge = bridge
         self._dialects = dialects
         self._user_agent = user_agent
@@ -86,7 +102,13 @@ class Targets:
         host = f"[{key.host}]" if ":" in key.host else key.host
         default_port = 443 if key.scheme == "https" else 80
         base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
-        dialect = self._dialects.get(deployment.provider)
+        dialect = own = self._dialects.get(deployment.provider)
+        between = self._between.get(path)
+        if between is not None:
+            dated = deployment.api_version is not None
+            chat = "/chat/completions"
+            dialect = between(deployment, own, _dated(base, deployment, chat, method) if dated else chat)
+            base = "" if dated else base
         place = f"{base}{path}" if deployment.api_version is None else _dated(base, deployment, path, method)
         lines = [
             *(() if dialect is not None and method == "POST" else (f"{method} {place} HTTP/1.1",)),
@@ -99,7 +121,9 @@ class Targets:
             if "\r" in line or "\n" in line:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
         head = "".join(line + "\r\n" for line in lines).encode("latin-1")
-        return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base)
+        return Target(
+            deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base, own is not None
+        )
 
     def _authorization(self, deployment: Deployment) -> tuple[tuple[str, str], ...]:
         secret = deployment.api_key or ""

@@ -28,7 +28,8 @@ IMAGE_URLS: Final = "message.input_image.image_url"
 
 _ID: Final = re.compile(rb'"[!#-\[\]-~]{1,256}"')  # no escapes: it is looked up as it is
 _WITH_STATUS: Final = frozenset(("message", "function_call", "function_call_output"))
-_MESSAGE: Final = Raw(b'"message"')
+_MESSAGE_TYPE: Final = b'"message"'
+_MESSAGE: Final = Raw(_MESSAGE_TYPE)
 _COMPLETED: Final = Raw(b'"completed"')
 _object: Final = msgspec.json.Decoder(RawObject)
 _list: Final = msgspec.json.Decoder(list[Raw])
@@ -90,7 +91,7 @@ def shown(item: Raw, include: Collection[str]) -> Raw:
     if ENCRYPTED not in include and "encrypted_content" in fields:
         del fields["encrypted_content"]
     content = fields.get("content", NULL)
-    if bytes(content).startswith(b"["):
+    if bytes(fields.get("type", NULL)) == _MESSAGE_TYPE and bytes(content).startswith(b"["):
         parts = _parts.decode(content)
         for part in parts:
             if LOGPROBS not in include and "logprobs" in part:
@@ -129,7 +130,9 @@ def _whole(item: Raw, number: int, stem: str, param: str) -> Raw:
         if kind == "message":
             fields = {"type": _MESSAGE} | fields
             content = fields.get("content", NULL)
-            if bytes(content).startswith(b'"'):
+            if bytes(content).startswith(b"["):
+                _parts.decode(content)
+            else:
                 fields["content"] = _parted(content, assistant=bytes(fields.get("role", NULL)) == b'"assistant"')
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         at = f"{param}[{number}]"
@@ -145,7 +148,8 @@ def _whole(item: Raw, number: int, stem: str, param: str) -> Raw:
 
 
 def _parted(text: Raw, *, assistant: bool) -> Raw:
-    part: dict[str, object] = {"type": "output_text" if assistant else "input_text", "text": text}
+    said = _text.decode(text)
+    part: dict[str, object] = {"type": "output_text" if assistant else "input_text", "text": said}
     if assistant:
         part["annotations"] = []
     return Raw(encode([part]))

@@ -58,6 +58,7 @@ _event: Final = msgspec.json.Decoder(_Event)
 _answer: Final = msgspec.json.Decoder(Answer)
 _object: Final = msgspec.json.Decoder(RawObject)
 _text: Final = msgspec.json.Decoder(str)
+_number: Final = msgspec.json.Decoder(int)
 _includes: Final = msgspec.json.Decoder(list[str])
 
 
@@ -124,10 +125,13 @@ class NativeStream:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.error = errors.UpstreamError(DAMAGED)
             return False
-        if read.type in ENDS:
-            self.reported = None if read.response is None else read.response.used
+        if read.type in ENDS and read.response is not None:
+            self.reported = read.response.used
         if read.type in {"error", "response.failed"} or not read.type:
             self.error = failed(_told(read), "The upstream reported an error inside its stream")
+            return False
+        if read.type in ENDS and read.response is None:
+            self.error = errors.UpstreamError(DAMAGED)
             return False
         if read.type in ENDS:
             self.content = self.done = True
@@ -159,25 +163,35 @@ class Reader:
         return []
 
     def take(self, payload: bytes) -> list[bytes]:
-        """One event; what ends the response waits for `finish`."""
-        fields = _object.decode(payload)
+        """One event; what ends the response waits for `finish`. Raises UpstreamError for what is none."""
+        try:
+            return self._take(_object.decode(payload))
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+            raise errors.UpstreamError(f"{DAMAGED}: {error}") from None
+
+    def _take(self, fields: RawObject) -> list[bytes]:
         kind = _text.decode(fields["type"])
         if self._created and kind in {"response.created", "response.queued"}:
             return []
         if kind in ENDS:
             self._last = self._frame.own(fields["response"])
+            visible(self._last, self._frame.include)
             return []
         if "response" in fields:
             fields["response"] = visible(self._frame.own(fields["response"]), self._frame.include)
         if kind == "response.output_item.done":
-            self._output[int(bytes(fields.get("output_index", Raw(b"0"))))] = fields["item"]
+            self._output[_number.decode(fields["output_index"])] = fields["item"]
         if "item" in fields:
             fields["item"] = shown(fields["item"], self._frame.include)
         return [self._numbered(kind, fields)]
 
     def whole(self, body: bytes) -> None:
-        """A complete answer."""
-        self._last = self._frame.own(Raw(body))
+        """A complete answer. Raises UpstreamError."""
+        try:
+            self._last = self._frame.own(Raw(body))
+            visible(self._last, self._frame.include)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise errors.UpstreamError(f"The upstream's answer is not the JSON it should be: {error}") from None
 
     def finish(self) -> list[bytes]:
         return [self.close()]

@@ -143,5 +143,8 @@ def flag(query: Query, name: str) -> bool:
 
 
 def raw_fields(body: bytes) -> dict[str, Any]:
-    """A body that was read before, by fields."""
-    return msgspec.json.decode(body, type=dict[str, Raw])
+    """A body that was read before, by fields. Raises BadRequest for a name that is no text."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Raw])
+    except UnicodeDecodeError as error:
+        raise errors.BadRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None

@@ -24,7 +24,7 @@ from gateway.responses.frame import Frame, Problem, altered, output_of, visible
 from gateway.responses.items import MAX_ITEMS, encode, given, id_of, kind_of, listed, page, whole
 from gateway.responses.outlet import Outlet
 from gateway.responses.params import Create
-from gateway.responses.runs import TOO_LONG, Run, Runs
+from gateway.responses.runs import LOST_S, TOO_LONG, Run, Runs
 from gateway.responses.shelf import Shelf
 from gateway.responses.store import Stored, owner_of
 from gateway.responses.writer import event
@@ -320,7 +320,11 @@ class Responses:
 
     async def _fresh(self, owner: str, id_: str) -> Stored:
         """As it is now: one that was lost with its process is not said to be running. Raises NotFound."""
-        return await self._shelf.ask(lambda tx: store.get(tx, owner, id_))
+        found = await self._shelf.ask(lambda tx: store.get(tx, owner, id_))
+        if found.running and (found.seen_at or 0.0) < time.time() - LOST_S:
+            await self._runs.sweep()
+            found = await self._shelf.ask(lambda tx: store.get(tx, owner, id_))
+        return found
 
     async def _delete(self, exchange: HttpExchange, owner: str, id_: str) -> None:
         await self._shelf.change(lambda tx: store.remove(tx, owner, id_))

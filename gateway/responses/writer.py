@@ -141,19 +141,11 @@ class Writer:
 
     def take(self, payload: bytes) -> list[bytes]:
         """The events of one chunk, or of a whole completion. Raises UpstreamError for what is neither."""
+        out: list[bytes] = []
         try:
-            chunk = _chunk.decode(payload)
+            self._take(_chunk.decode(payload), out)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise errors.UpstreamError(f"The upstream's answer is not the JSON it should be: {error}") from None
-        if chunk.usage is not None:
-            self._usage = from_openai(chunk.usage)
-        out: list[bytes] = []
-        for choice in chunk.choices:
-            said = choice.delta or choice.message
-            if choice.index == 0 and said is not None:
-                self._hear(said, choice.logprobs, out)
-            if choice.index == 0 and choice.finish_reason is not None:
-                self._finish = choice.finish_reason
         return out
 
     def finish(self) -> list[bytes]:
@@ -184,6 +176,16 @@ class Writer:
     def end(self, status: Status, problem: Problem | None = None) -> None:
         """Without a word to anybody: what was said so far is kept."""
         self._ended = self._frame.response(status, self._done(), usage=self._usage, error=problem)
+
+    def _take(self, chunk: _Chunk, out: list[bytes]) -> None:
+        if chunk.usage is not None:
+            self._usage = from_openai(chunk.usage)
+        for choice in chunk.choices:
+            said = choice.delta or choice.message
+            if choice.index == 0 and said is not None:
+                self._hear(said, choice.logprobs, out)
+            if choice.index == 0 and choice.finish_reason is not None:
+                self._finish = choice.finish_reason
 
     def _hear(self, said: _Said, logprobs: _Logprobs | None, out: list[bytes]) -> None:
         if said.thinking_blocks:

@@ -13,7 +13,10 @@ SEALED = "sealed-by-the-upstream"
 
 def responses(asked: Asked, behaviour: Behaviour) -> Answer:
     """`/responses`."""
-    texts = pieces(f"{asked.fields.get('user') or '-'}|{_last(asked)}" if behaviour.text is None else behaviour.text, behaviour.chunks)
+    texts = pieces(
+        f"{asked.fields.get('user') or '-'}|{_last(asked)}" if behaviour.text is None else behaviour.text,
+        behaviour.chunks,
+    )
     prompt = 7 if behaviour.prompt_tokens is None else behaviour.prompt_tokens
     output = len(texts) if behaviour.completion_tokens is None else behaviour.completion_tokens
     shape = _shape(asked, prompt, output)

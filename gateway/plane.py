@@ -94,7 +94,12 @@ class Plane:
         listing = Listing(current, authenticator)
         shelf = Shelf(engine)
         self._responses = Responses(
-            completions=completions, authenticator=authenticator, current=current, shelf=shelf, unix=time.time
+            completions=completions,
+            authenticator=authenticator,
+            current=current,
+            shelf=shelf,
+            unix=time.time,
+            alone=workers == 1 and engine.dialect.name == "sqlite",
         )
         conversations = Conversations(shelf, self._responses.caller)
         self.routes = {

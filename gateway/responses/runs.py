@@ -120,10 +120,11 @@ class Run:
 
 @final
 class Runs:
-    """Those of this process."""
+    """Those of this process. `alone`: no other process runs any, so whatever was running before it started is lost."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, *, alone: bool) -> None:
         self._shelf = shelf
+        self._lost_before = time.time() if alone else 0.0
         self._telling = asyncio.Lock()  # one at a time says which events the database has
         self._runs: dict[str, Run] = {}
 
@@ -181,10 +182,14 @@ class Runs:
 
     async def sweep(self) -> None:
         """Ends what nobody runs any longer."""
-        since = time.time() - LOST_S
+        since = max(time.time() - LOST_S, self._lost_before)
         if await self._shelf.ask(lambda tx: store.any_lost(tx, since)):
             lost = await self._shelf.change(lambda tx: store.give_up(tx, since))
             log.warning("responses.lost", count=lost, reason=LOST.message)
+
+    def lost(self, stored: Stored) -> bool:
+        """Whether `sweep` would end it."""
+        return stored.running and (stored.seen_at or 0.0) < max(time.time() - LOST_S, self._lost_before)
 
     async def close(self) -> None:
         """Ends every run; each keeps what it has."""

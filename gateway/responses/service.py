@@ -24,7 +24,7 @@ from gateway.responses.frame import Frame, Problem, altered, output_of, visible
 from gateway.responses.items import MAX_ITEMS, encode, given, id_of, kind_of, listed, page, whole
 from gateway.responses.outlet import Outlet
 from gateway.responses.params import Create
-from gateway.responses.runs import LOST_S, TOO_LONG, Run, Runs
+from gateway.responses.runs import TOO_LONG, Run, Runs
 from gateway.responses.shelf import Shelf
 from gateway.responses.store import Stored, owner_of
 from gateway.responses.writer import event
@@ -72,7 +72,7 @@ class _Status(msgspec.Struct):
 
 @final
 class Responses:
-    """One per process. `unix` is the clock in Unix seconds."""
+    """One per process. `unix` is the clock in Unix seconds; `alone`: no other process works on the same database."""
 
     def __init__(
         self,
@@ -82,13 +82,14 @@ class Responses:
         current: Current,
         shelf: Shelf,
         unix: Callable[[], float],
+        alone: bool,
     ) -> None:
         self._completions = completions
         self._authenticator = authenticator
         self._current = current
         self._shelf = shelf
         self._unix = unix
-        self._runs = Runs(shelf)
+        self._runs = Runs(shelf, alone=alone)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def background(self) -> Coroutine[Any, Any, None]:
@@ -321,7 +322,7 @@ class Responses:
     async def _fresh(self, owner: str, id_: str) -> Stored:
         """As it is now: one that was lost with its process is not said to be running. Raises NotFound."""
         found = await self._shelf.ask(lambda tx: store.get(tx, owner, id_))
-        if found.running and (found.seen_at or 0.0) < time.time() - LOST_S:
+        if self._runs.lost(found):
             await self._runs.sweep()
             found = await self._shelf.ask(lambda tx: store.get(tx, owner, id_))
         return found

@@ -213,6 +213,10 @@ class Writer:
 
     def _think(self, text: str, out: list[bytes]) -> None:
         opened = self._opened("thought", out)
+        if not opened.text:  # one may be sealed and nothing else
+            kind = "reasoning_summary_part" if self._summarised else "content_part"
+            part = {"type": "summary_text" if self._summarised else "reasoning_text", "text": ""}
+            out.append(self._event(f"response.{kind}.added", part=part, **self._at(opened)))
         opened.text.append(text)
         name = "response.reasoning_summary_text.delta" if self._summarised else "response.reasoning_text.delta"
         out.append(self._event(name, delta=text, **self._at(opened)))
@@ -277,10 +281,7 @@ class Writer:
             self._said = opened
         empty = self._item(opened, "in_progress", bare=True)
         out.append(self._event("response.output_item.added", item=empty, output_index=index))
-        if kind == "thought" and self._summarised:
-            part = {"type": "summary_text", "text": ""}
-            out.append(self._event("response.reasoning_summary_part.added", part=part, **self._at(opened)))
-        elif call is None:
+        if kind != "thought" and call is None:
             out.append(self._event("response.content_part.added", part=_part(opened, bare=True), **self._at(opened)))
         return opened
 
@@ -289,7 +290,9 @@ class Writer:
         if opened is None:
             return
         text, at = opened.whole, self._at(opened)
-        if opened.kind == "thought" and self._summarised:
+        if not text:
+            pass
+        elif opened.kind == "thought" and self._summarised:
             out.append(self._event("response.reasoning_summary_text.done", text=text, **at))
             part: Json = {"type": "summary_text", "text": text}
             out.append(self._event("response.reasoning_summary_part.done", part=part, **at))
@@ -331,15 +334,8 @@ class Writer:
             self._close(opened, status, out)
         self._calls = {}
         if self._thought:  # what came after the thought itself: a seal for a call, or for the words
-            self._close(self._open_silently(out), "completed", out)
-
-    def _open_silently(self, out: list[bytes]) -> _Open:
-        index = self._places
-        self._places += 1
-        opened = _Open(f"rs_{self._frame.stem}{index:04x}", index, "thought")
-        item = self._item(opened, "in_progress", bare=True)
-        out.append(self._event("response.output_item.added", item=item, output_index=index))
-        return opened
+            self._open("thought", out)
+            self._close_said(out)
 
     def _done(self) -> list[Raw]:
         """Whatever was said, where items are still open."""

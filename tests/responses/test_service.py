@@ -174,7 +174,7 @@ def test_an_answer_that_is_cut_by_its_limit_is_incomplete(routes: Routes) -> Non
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(
-    routes: Routes, fields: dict[str, object], param: str, code: str | None
+    routes: Routes, fields: dict[str, Any], param: str, code: str | None
 ) -> None:
     """Nothing is sent, and the refusal is a record like any other."""
     route = routes(Behaviour())
@@ -220,7 +220,7 @@ def test_pictures_files_and_sound_reach_a_chat(routes: Routes) -> None:
 def test_options_are_a_chats_own(routes: Routes) -> None:
     """Each under the name that it has there; a limit only if the client named one."""
     route = routes(Behaviour())
-    options = {
+    options: dict[str, Any] = {
         "reasoning": {"effort": "low"},
         "text": {"verbosity": "low"},
         "tools": [{"type": "function", "name": "f", "strict": True}],

@@ -1,7 +1,9 @@
 """Responses in the background when their process ends, or when it is not the one that is asked."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,23 @@ def test_a_run_that_ends_with_its_process_has_failed(own_server: Server, upstrea
     assert get(own_server, f"/v1/responses/{second}?stream=true", key).status_code == 200
     answer = own_server.post("/v1/responses", {"model": "chat", "input": "x", "previous_response_id": second}, key=key)
     assert answer.status_code == 200
+
+
+def test_a_store_that_is_away_costs_no_answer(own_server: Server) -> None:
+    """It is given, and said not to be kept; what needs the history is told to come back."""
+    first = own_server.post("/v1/responses", {"model": "chat", "input": "hi"})
+    assert (first.status_code, first.headers.get("x-penstock-stored")) == (200, None)
+    with closing(sqlite3.connect(own_server.data / "penstock.db")) as database:
+        database.execute("ALTER TABLE responses RENAME TO gone")
+    answer = own_server.post("/v1/responses", {"model": "chat", "input": "hi"})
+    assert (answer.status_code, answer.headers["x-penstock-stored"]) == (200, "false")
+    streamed = own_server.post("/v1/responses", {"model": "chat", "input": "hi", "stream": True})
+    assert "event: response.completed" in streamed.text
+    body = {"model": "chat", "input": "hi", "previous_response_id": first.json()["id"]}
+    for refused in (own_server.post("/v1/responses", body), get(own_server, f"/v1/responses/{first.json()['id']}")):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+    background = own_server.post("/v1/responses", {"model": "chat", "input": "hi", "background": True})
+    assert background.status_code == 503
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What stands between `/v1/responses` and a deployment: our ids where it speaks that itself, a translation where it speaks chat."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from gateway.usage import Usage
 from gateway.wire import UpstreamFault
 
 CHAT: Final = "chat"
+NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 TAKES_THOUGHTS: Final = frozenset(("deepseek", "moonshot", "zai", "vllm", "sglang"))  # back, as `reasoning_content`
 
 
@@ -32,13 +34,13 @@ class Native:
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
-    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:  # noqa: ARG002  # there is one endpoint
+    def request(self, endpoint: str, body: bytes, model: str, headers: Mapping[bytes, bytes] = NO_HEADERS) -> Outgoing:  # noqa: ARG002  # there is one endpoint
         return Outgoing("/responses", native.request(body, model))
 
     def answer(self, endpoint: str, body: bytes, model: str, asked: bytes = b"") -> tuple[bytes, Usage | None]:  # noqa: ARG002  # there is one endpoint
         return native.answer(body)
 
-    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream:  # noqa: ARG002  # usage is part of the last event
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool, asked: bytes = b"") -> Stream:  # noqa: ARG002  # usage is part of the last event
         return native.NativeStream()
 
     def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:  # noqa: ARG002  # the body says it all
@@ -66,7 +68,7 @@ class Translated:
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
         return Native().authorization(api_key) if self._own is None else self._own.authorization(api_key)
 
-    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:  # noqa: ARG002  # there is one endpoint
+    def request(self, endpoint: str, body: bytes, model: str, headers: Mapping[bytes, bytes] = NO_HEADERS) -> Outgoing:  # noqa: ARG002  # there is one endpoint
         asked = chat_request(body, model, limit=self._limit, thoughts=self._thoughts, context_tokens=self._context)
         return Outgoing(self._path, asked) if self._own is None else self._own.request(CHAT, asked, model)
 
@@ -76,7 +78,7 @@ class Translated:
         reported = wire.read_answer(body).usage
         return body, None if reported is None else usage.from_openai(reported)
 
-    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream:  # noqa: ARG002  # a response always tells its usage
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool, asked: bytes = b"") -> Stream:  # noqa: ARG002  # a response always tells its usage
         return ChatStream(keep_usage=True) if self._own is None else self._own.stream(CHAT, model, keep_usage=True)
 
     def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:

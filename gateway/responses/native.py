@@ -67,7 +67,7 @@ def request(body: bytes, model: str) -> bytes:
     fields = _object.decode(body)
     for name in _OURS:
         fields.pop(name, None)
-    items = [one for one in given(fields.get("input", NULL)) if not _foreign(one)]
+    items = [_unnamed(one) for one in given(fields.get("input", NULL)) if not _foreign(one)]
     fields |= {"model": Raw(encode(model)), "store": Raw(b"false"), "input": Raw(encode(items))}
     include = _includes.decode(fields["include"]) if present(fields.get("include", NULL)) else []
     if present(fields.get("reasoning", NULL)) and ENCRYPTED not in include:
@@ -227,6 +227,15 @@ def _foreign(item: Raw) -> bool:
         return False
     sealed = _object.decode(item).get("encrypted_content", NULL)
     return not present(sealed) or bytes(sealed).startswith(b'"%b' % MARK.encode())
+
+
+def _unnamed(item: Raw) -> Raw:
+    """Without an id where it is ours and not the upstream's: of what the client said."""
+    fields = _object.decode(item)
+    kind = kind_of(item)
+    if kind.endswith("_output") or (kind == "message" and bytes(fields.get("role", NULL)) != b'"assistant"'):
+        fields.pop("id", None)
+    return Raw(encode(fields))
 
 
 def _told(read: _Event) -> UpstreamFault:

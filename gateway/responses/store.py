@@ -20,7 +20,9 @@ from gateway.tables import conversation_items, conversations, response_events, r
 
 LONGEST_CHAIN: Final = 1_000
 PRUNED_AT_ONCE: Final = 200
+MAX_BYTES: Final = 64 * 1024 * 1024  # of one conversation
 RUNNING: Final = ("queued", "in_progress")
+SAID: Final = frozenset(("completed", "incomplete"))  # what others have said is no part of a conversation
 LOST: Final = Problem("server_error", "The process that made this response ended before the response did")
 
 _list: Final = msgspec.json.Decoder(list[Raw])
@@ -106,6 +108,7 @@ def remove(tx: Connection, owner: str, id_: str) -> Stored:
 def history(tx: Connection, owner: str, id_: str) -> list[Raw]:
     """Everything that was said up to the end of a response, oldest first. Raises BadRequest where a part of it is gone."""
     turns: list[list[Raw]] = []
+    size = 0
     wanted: str | None = id_
     while wanted is not None:
         one = find(tx, owner, wanted)
@@ -121,14 +124,14 @@ def history(tx: Connection, owner: str, id_: str) -> list[Raw]:
                 param="previous_response_id",
                 code="response_in_progress",
             )
-        turns.append([*_list.decode(one.request), *output_of(one.response)])
+        said = output_of(one.response) if one.status in SAID else []
+        turns.append([*_list.decode(one.request), *said])
+        size += len(one.request) + len(one.response)
         if one.conversation_id is not None:
             turns.append(items_of(tx, one.conversation_id, before=one.before))
         wanted = one.previous_id
-        if len(turns) > LONGEST_CHAIN or sum(map(len, turns)) > MAX_ITEMS:
-            raise errors.BadRequest(
-                f"The conversation has more than {MAX_ITEMS} items", param="previous_response_id", code="too_many_items"
-            )
+        if len(turns) > LONGEST_CHAIN or sum(map(len, turns)) > MAX_ITEMS or size > MAX_BYTES:
+            raise _too_much("previous_response_id")
     return [item for turn in reversed(turns) for item in turn]
 
 
@@ -234,8 +237,11 @@ def remove_conversation(tx: Connection, owner: str, id_: str) -> None:
 
 
 def items_of(tx: Connection, id_: str, *, before: int | None = None) -> list[Raw]:
-    """In order; those that were there before place `before`."""
+    """In order; those that were there before place `before`. Raises BadRequest where they are too much to read at once."""
     columns = conversation_items.c
+    size = select(func.sum(func.length(columns.item))).where(columns.conversation_id == id_)
+    if (tx.execute(size).scalar_one() or 0) > MAX_BYTES:
+        raise _too_much("conversation")
     query = select(columns.item).where(columns.conversation_id == id_).order_by(columns.place)
     if before is not None:
         query = query.where(columns.place < before)
@@ -288,3 +294,8 @@ def remove_item(tx: Connection, id_: str, item_id: str) -> None:
 
 def new_conversation(id_: str, owner: str, metadata: Raw) -> Conversation:
     return Conversation(id_, owner, time.time(), bytes(metadata) if metadata else encode({}))
+
+
+def _too_much(param: str) -> errors.BadRequest:
+    most = f"{MAX_ITEMS} items or {MAX_BYTES} bytes"
+    return errors.BadRequest(f"The conversation has more than {most}", param=param, code="too_many_items")

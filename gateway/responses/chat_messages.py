@@ -54,6 +54,7 @@ KNOWN: Final = frozenset(
         "custom_tool_call",
         "custom_tool_call_output",
         "reasoning",
+        "image_generation_call",
     )
 )
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -109,6 +110,8 @@ class _Messages:
                 self._call(item, {"type": "custom", "custom": {"name": item.name, "input": item.input}})
             case "reasoning":
                 self._think(item)
+            case "image_generation_call":  # the answer's own pictures have no place in a chat
+                pass
             case _:  # the result of a call
                 self.flush()
                 content = _content(item.output, f"{at}.output")

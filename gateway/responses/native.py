@@ -19,6 +19,7 @@ from gateway.wire import NULL, RawObject, UpstreamFault, present
 DAMAGED: Final = "The upstream sent an event that is not the JSON it should be"
 ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed"))
 _OPENING: Final = frozenset(("response.created", "response.in_progress", "response.queued"))
+_CHATS: Final = ("max_completion_tokens", "max_tokens")
 _OURS: Final = ("previous_response_id", "conversation", "background")
 
 
@@ -67,6 +68,10 @@ def request(body: bytes, model: str) -> bytes:
     fields = _object.decode(body)
     for name in _OURS:
         fields.pop(name, None)
+    for name in _CHATS:  # the parameters of a route may name them
+        limit = fields.pop(name, NULL)
+        if present(limit):
+            fields.setdefault("max_output_tokens", limit)
     items = [_unnamed(one) for one in given(fields.get("input", NULL)) if not _foreign(one)]
     fields |= {"model": Raw(encode(model)), "store": Raw(b"false"), "input": Raw(encode(items))}
     include = _includes.decode(fields["include"]) if present(fields.get("include", NULL)) else []

@@ -25,6 +25,7 @@ SWEEP_S: Final = 5.0
 LOST_S: Final = 10.0  # without a beat
 MAX_RUNS: Final = 1_000
 MAX_EVENT_BYTES: Final = 32 * 1024 * 1024  # of one run
+MAX_BYTES: Final = 256 * 1024 * 1024  # of all of them, before no more are begun
 WRITES: Final = 5  # attempts to keep the end of a run
 TOO_LONG: Final = Problem("server_error", f"The response's events passed {MAX_EVENT_BYTES} bytes")
 
@@ -44,21 +45,27 @@ class Run:
         self.ended = False
         self.stopped = False  # somebody wants it to end
         self.too_long = False
+        self.size = 0
         self.current: Callable[[], bytes] = lambda: stored.response
         self.task: asyncio.Task[None] | None = None
-        self._size = 0
+        self._interrupted = False
         self._waiting: list[asyncio.Future[None]] = []
 
     def stop(self) -> None:
         """Cancels the upstream's call at once."""
-        self.stopped = True
-        if self.task is not None:
-            self.task.cancel()
+        if self.interrupt():
+            self.stopped = True
+
+    def interrupt(self) -> bool:
+        """Once, and only while it runs: what follows its end must not be disturbed. Whether this did it."""
+        if self._interrupted or self.ended or self.task is None:
+            return False
+        self._interrupted = True
+        return self.task.cancel()
 
     async def stopping(self) -> None:
         """Stops it and waits for its end, which is near."""
-        if not self.ended:
-            self.stop()
+        self.stop()
         while not self.ended:
             await self.more()
 
@@ -92,11 +99,9 @@ class Run:
     def send(self, data: bytes) -> None:
         added = [one + b"\n\n" for one in data.split(b"\n\n") if one and not one.startswith(b":")]
         self.events += added
-        self._size += len(data)
-        if self._size > MAX_EVENT_BYTES and not self.too_long:
+        self.size += len(data)
+        if self.size > MAX_EVENT_BYTES and self.interrupt():
             self.too_long = True
-            if self.task is not None:
-                self.task.cancel()
         if added:
             self._wake()
 
@@ -134,9 +139,9 @@ class Runs:
 
     def admit(self) -> None:
         """Raises Overloaded where there are too many."""
-        if len(self._runs) >= MAX_RUNS:
+        if len(self._runs) >= MAX_RUNS or sum(run.size for run in self._runs.values()) > MAX_BYTES:
             raise errors.Overloaded(
-                f"This process has {MAX_RUNS} responses in the background", code="too_many_in_background"
+                "This process has as many responses in the background as it may", code="too_many_in_background"
             )
 
     def add(self, run: Run) -> None:
@@ -194,8 +199,8 @@ class Runs:
     async def close(self) -> None:
         """Ends every run; each keeps what it has."""
         tasks = [run.task for run in self._runs.values() if run.task is not None]
-        for task in tasks:
-            task.cancel()
+        for run in tuple(self._runs.values()):
+            run.interrupt()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _beat(self) -> None:

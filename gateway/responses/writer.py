@@ -38,6 +38,14 @@ class _Call(msgspec.Struct, gc=False):
     extra_content: Raw = NULL
 
 
+class _Link(msgspec.Struct, gc=False):
+    url: str = ""
+
+
+class _Picture(msgspec.Struct, gc=False):
+    image_url: _Link | None = None
+
+
 class _Said(msgspec.Struct, gc=False):
     """A delta, or the message of a whole completion. Thoughts have two names among those who tell them."""
 
@@ -49,6 +57,7 @@ class _Said(msgspec.Struct, gc=False):
     extra_content: Raw = NULL
     tool_calls: list[_Call] | None = None
     annotations: list[Raw] | None = None
+    images: list[_Picture] | None = None
 
 
 class _Logprobs(msgspec.Struct, gc=False):
@@ -208,6 +217,8 @@ class Writer:
                 self._say(kind, text, logprobs, out)
         for note in said.annotations or ():
             self._annotate(note, out)
+        for picture in said.images or ():
+            self._draw(picture, out)
         for number, call in enumerate(said.tool_calls or ()):
             self._call(number if call.index is None else call.index, call, out)
 
@@ -248,6 +259,16 @@ class Writer:
             )
         )
 
+    def _draw(self, picture: _Picture, out: list[bytes]) -> None:
+        """A picture comes whole, as that of a tool would."""
+        link = picture.image_url
+        _, found, data = ("" if link is None else link.url).partition(";base64,")
+        if found:
+            self._close_said(out)
+            opened = self._open("picture", out)
+            opened.text.append(data)
+            self._close_said(out)
+
     def _call(self, index: int, call: _Call, out: list[bytes]) -> None:
         opened = self._calls.get(index)
         if opened is None:
@@ -271,7 +292,7 @@ class Writer:
     def _open(self, kind: str, out: list[bytes], call: _Call | None = None) -> _Open:
         index = self._places
         self._places += 1
-        prefix = {"thought": "rs", "function_call": "fc", "custom_tool_call": "ctc"}.get(kind, "msg")
+        prefix = {"thought": "rs", "picture": "ig", "function_call": "fc", "custom_tool_call": "ctc"}.get(kind, "msg")
         id_ = f"{prefix}_{self._frame.stem}{index:04x}"
         named = None if call is None else call.custom or call.function
         opened = _Open(id_, index, kind, (named.name if named is not None else None) or "")
@@ -281,7 +302,7 @@ class Writer:
             self._said = opened
         empty = self._item(opened, "in_progress", bare=True)
         out.append(self._event("response.output_item.added", item=empty, output_index=index))
-        if kind != "thought" and call is None:
+        if kind in {"output_text", "refusal"}:
             out.append(self._event("response.content_part.added", part=_part(opened, bare=True), **self._at(opened)))
         return opened
 
@@ -290,7 +311,7 @@ class Writer:
         if opened is None:
             return
         text, at = opened.whole, self._at(opened)
-        if not text:
+        if not text or opened.kind == "picture":
             pass
         elif opened.kind == "thought" and self._summarised:
             out.append(self._event("response.reasoning_summary_text.done", text=text, **at))
@@ -348,6 +369,9 @@ class Writer:
         match opened.kind:
             case "thought":
                 return self._thought_item(opened, status, bare=bare)
+            case "picture":
+                made: Json = {"id": opened.id, "type": "image_generation_call", "status": status}
+                return made | {"result": None if bare else opened.whole}
             case "function_call" | "custom_tool_call":
                 content = "arguments" if opened.kind == "function_call" else "input"
                 return {

@@ -34,8 +34,15 @@ KNOWN: dict[str, st.SearchStrategy[Any]] = {
     "stream_options": st.fixed_dictionaries({}, optional={"include_usage": st.booleans() | values}) | values,
     "user": st.text(max_size=9) | values,
 }
-OTHERS = ("temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "presence_penalty", "dimensions", "x")
-OTHERS += (
+OTHERS = (
+    "temperature",
+    "top_p",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "presence_penalty",
+    "dimensions",
+    "x",
     "instructions",
     "previous_response_id",
     "conversation",

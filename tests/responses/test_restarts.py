@@ -4,7 +4,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -65,27 +64,11 @@ def test_a_run_that_ends_with_its_process_has_failed(own_server: Server, upstrea
     assert answer.status_code == 200
 
 
-def test_a_store_that_is_away_costs_no_answer(own_server: Server) -> None:
-    """It is given, and said not to be kept; what needs the history is told to come back."""
-    first = own_server.post("/v1/responses", {"model": "chat", "input": "hi"})
-    assert (first.status_code, first.headers.get("x-penstock-stored")) == (200, None)
-    with closing(sqlite3.connect(own_server.data / "penstock.db")) as database:
-        database.execute("ALTER TABLE responses RENAME TO gone")
-    answer = own_server.post("/v1/responses", {"model": "chat", "input": "hi"})
-    assert (answer.status_code, answer.headers["x-penstock-stored"]) == (200, "false")
-    streamed = own_server.post("/v1/responses", {"model": "chat", "input": "hi", "stream": True})
-    assert "event: response.completed" in streamed.text
-    body = {"model": "chat", "input": "hi", "previous_response_id": first.json()["id"]}
-    for refused in (own_server.post("/v1/responses", body), get(own_server, f"/v1/responses/{first.json()['id']}")):
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
-    background = own_server.post("/v1/responses", {"model": "chat", "input": "hi", "background": True})
-    assert background.status_code == 503
-
-
-@pytest.fixture
-def pair(upstream: Upstream, tmp_path: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def pair(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two workers behind one port."""
-    server = Server({"server": {"workers": 2}, "models": models(upstream)}, tmp_path).start()
+    config = {"server": {"workers": 2}, "models": models(upstream)}
+    server = Server(config, tmp_path_factory.mktemp("pair")).start()
     known = 0
     while known < 10:  # a worker may learn of the key a little later than the other one
         headers = {"authorization": f"Bearer {server.key}"}
@@ -117,3 +100,23 @@ def test_another_process_finds_follows_and_cancels_a_run(pair: Server, upstream:
         assert told[-1] == "event: response.incomplete"
         stream.__exit__(None, None, None)
     assert over(pair, id_, pair.key)["status"] == "cancelled"
+
+
+def test_a_store_that_is_away_costs_no_answer(pair: Server) -> None:
+    """It is given, and said not to be kept; what needs the history is told to come back."""
+    first = pair.post("/v1/responses", {"model": "chat", "input": "hi"})
+    assert (first.status_code, first.headers.get("x-penstock-stored")) == (200, None)
+    with closing(sqlite3.connect(pair.data / "penstock.db")) as database:
+        database.execute("ALTER TABLE responses RENAME TO gone")
+    answer = pair.post("/v1/responses", {"model": "chat", "input": "hi"})
+    assert (answer.status_code, answer.headers["x-penstock-stored"]) == (200, "false")
+    streamed = pair.post("/v1/responses", {"model": "chat", "input": "hi", "stream": True})
+    assert "event: response.completed" in streamed.text
+    body = {"model": "chat", "input": "hi", "previous_response_id": first.json()["id"]}
+    for refused in (pair.post("/v1/responses", body), get(pair, f"/v1/responses/{first.json()['id']}")):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+    background = pair.post("/v1/responses", {"model": "chat", "input": "hi", "background": True})
+    assert background.status_code == 503
+    with closing(sqlite3.connect(pair.data / "penstock.db")) as database:
+        database.execute("ALTER TABLE gone RENAME TO responses")
+    assert get(pair, f"/v1/responses/{first.json()['id']}").status_code == 200

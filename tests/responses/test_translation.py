@@ -282,6 +282,22 @@ def test_what_gemini_seals_behind_a_call_goes_back_with_it() -> None:
     assert "extra_content" not in plain[0]["tool_calls"][0]
 
 
+def test_a_picture_in_an_answer_is_one_of_a_tool() -> None:
+    """As Gemini draws it; what follows is another message, and a chat that goes on is not told of it."""
+    link = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    writer = Writer(frame(), lambda: 2.0)
+    out = writer.start()
+    for delta in ({"content": "look"}, {"images": [link]}, {"content": "nice"}):
+        out += writer.take(json.dumps({"choices": [{"delta": delta}]}).encode())
+    events = told(b"".join([*out, *writer.finish()]))
+    output = events[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["message", "image_generation_call", "message"]
+    assert (output[1]["result"], output[1]["status"]) == ("AAAA", "completed")
+    body = json.dumps({"model": "m", "input": output}).encode()
+    sent = json.loads(chat_request(body, "up", limit="max_tokens"))["messages"]
+    assert [one["content"] for one in sent] == ["look", "nice"]
+
+
 def test_log_probabilities_are_shown_to_who_asked() -> None:
     """On deltas and in the item."""
     odds = [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]

@@ -58,7 +58,7 @@ class Plane:
         engine: Engine,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent, dialects, bridge, {RESPONSES.path: responses_between})
+        self._targets = Targets(self.pool, user_agent, dialects, bridge, between={RESPONSES.path: responses_between})
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)

@@ -95,7 +95,7 @@ async def test_each_is_asked_at_its_own_path_with_its_own_limit(
     """A provider that wants a limit is told one; the others are not."""
     deployment = Deployment(**{"id": "d", "provider": "openai", "target": "up", **fields})
     pool = Pool(PoolLimits())
-    targets = Targets(pool, "tests", DIALECTS, None, {"/responses": between})
+    targets = Targets(pool, "tests", DIALECTS, between={"/responses": between})
     target = targets.of(deployment, "/responses", "m")
     assert target.dialect is not None
     assert isinstance(target.dialect, Native) is deployment.responses

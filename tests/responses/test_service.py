@@ -95,6 +95,18 @@ def test_a_budget_that_is_spent_refuses_a_response(routes: Routes) -> None:
 
 
 @KINDS
+def test_a_budget_may_cut_a_response(routes: Routes, deployment: dict[str, object]) -> None:
+    """To the longest answer that fits, under the name that the deployment knows for it."""
+    budget = {"limit_usd": 1.7, "period": "total", "on_exceeded": "cut"}
+    route = routes(Behaviour(text="a"), deployment=deployment)
+    answer = post(routes, route, key=routes.server.new_key(budget=budget), max_output_tokens=4000)
+    assert answer.status_code == 200
+    cut = int(answer.headers["x-penstock-max-tokens"])
+    assert 0 < cut < 4000
+    assert asked(route.places[0])["max_output_tokens" if deployment else "max_tokens"] == cut
+
+
+@KINDS
 def test_a_client_that_leaves_stops_the_upstream_and_pays(routes: Routes, deployment: dict[str, object]) -> None:
     """What it heard is billed, and kept as cancelled."""
     route = routes(Behaviour(text="w", chunks=500, gap_s=0.02, prompt_tokens=11), deployment=deployment)

@@ -134,6 +134,12 @@ class RecordsSection(Section):
     retention_days: float = Field(default=30, gt=0, le=36_500)
 
 
+class ResponsesSection(Section):
+    """What `/v1/responses` keeps for those who made it: here text is kept, as it is what they want to go on from."""
+
+    retention_days: float = Field(default=30, gt=0, le=36_500)
+
+
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -197,6 +203,7 @@ class Settings(Section):
     limits: LimitsSection = LimitsSection()
     alerts: AlertsSection = AlertsSection()
     records: RecordsSection = RecordsSection()
+    responses: ResponsesSection = ResponsesSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

@@ -30,6 +30,7 @@ from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
+from gateway.responses import store as responses
 from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, seed
 from gateway.snapshot import Current
@@ -42,6 +43,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 MEBI = 1024 * 1024
 PRUNE_EVERY_S = 3600.0
+DAY_S = 86_400
 
 
 @final
@@ -103,6 +105,7 @@ class House:
             user_agent=settings.upstream.user_agent,
             ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,
             workers=settings.server.workers,
+            engine=self._engine,
         )
         vitals = Vitals(
             metrics=metrics,
@@ -204,15 +207,17 @@ class House:
             log.info("seed.applied", source=source, **changes)
 
     async def _prune(self) -> None:
-        """Forgets request records that are older than the configuration wants to keep."""
-        keep_s = self._settings.records.retention_days * 86_400
+        """Forgets request records and responses that are older than the configuration wants to keep."""
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
-            await asyncio.to_thread(self._forget_before, time.time() - keep_s)
+            await asyncio.to_thread(self._forget)
 
-    def _forget_before(self, unix: float) -> None:
+    def _forget(self) -> None:
+        settings, now = self._settings, time.time()
         with appending(self._engine) as tx:
-            request_store.forget(tx, unix)
+            request_store.forget(tx, now - settings.records.retention_days * DAY_S)
+        with appending(self._engine) as tx:
+            responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 
 
 @final

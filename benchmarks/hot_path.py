@@ -114,6 +114,7 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
         dialects={},
         limits=PoolLimits(),
         user_agent="penstock",
+        engine=engine,
     )
     listener = Listener(plane.routes, plane.prefixes, _no_app, HttpLimits())
     origin = plane.pool.origin(origin_key(deployment.base_url))

@@ -26,6 +26,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))
+RESPONSES = Endpoint("responses", "/responses", lambda body: wire.parse(wire.responses_decoder, body))
 COMPLETIONS = Endpoint("completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body))
 EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body))
 

@@ -76,6 +76,7 @@ class Deployment(msgspec.Struct, frozen=True):
     when: When | None = None
     region: str | None = None  # where it runs
     api_version: str | None = None  # of Azure's dated API
+    responses: bool = False  # it speaks `/v1/responses` itself
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""

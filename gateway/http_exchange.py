@@ -22,7 +22,7 @@ JSON_HEAD = b"content-type: application/json\r\n"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A hot route: one method, one handler."""
+    """A hot route: one method, one handler. Without a method (`b""`) the handler looks at that itself."""
 
     method: bytes
     handler: Handler

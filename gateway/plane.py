@@ -6,10 +6,12 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, final
 
+from sqlalchemy import Engine
+
 from gateway import errors
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
-from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
 from gateway.dialect import Dialect
@@ -17,7 +19,8 @@ from gateway.dispatch import Dispatch
 from gateway.engines import Engines
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.http_exchange import HttpExchange, Route
-from gateway.listing import PREFIX, Listing
+from gateway.listing import PREFIX as LISTED
+from gateway.listing import Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
@@ -25,6 +28,12 @@ from gateway.probes import Probes
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
+from gateway.responses import conversations as conversing
+from gateway.responses import service
+from gateway.responses.conversations import Conversations
+from gateway.responses.dialects import between as responses_between
+from gateway.responses.service import Responses
+from gateway.responses.shelf import Shelf
 from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
@@ -50,10 +59,12 @@ class Plane:
         user_agent: str,
         ca_file: str | None = None,
         workers: int = 1,
+        engine: Engine,
     ) -> None:
         self.pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
-        self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts)
+        between = {RESPONSES.path: responses_between}
+        self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts, between=between)
         self._tasks: set[asyncio.Task[Any]] = set()
         authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
@@ -93,6 +104,16 @@ class Plane:
 
         completions = through(dispatch)
         listing = Listing(current, authenticator)
+        shelf = Shelf(engine)
+        self._responses = Responses(
+            completions=completions,
+            authenticator=authenticator,
+            current=current,
+            shelf=shelf,
+            unix=time.time,
+            alone=workers == 1 and engine.dialect.name == "sqlite",
+        )
+        conversations = Conversations(shelf, self._responses.caller)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
@@ -100,17 +121,25 @@ class Plane:
             b"/v1/messages": Route(b"POST", completions.handler(MESSAGES)),
             b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
+            service.PATH: Route(b"", self._responses.every),
+            conversing.PATH: Route(b"", conversations.every),
         }
-        self.prefixes = {PREFIX: Route(b"GET", listing.one), b"/v1/messages/": Route(b"POST", _nothing_here)}
+        self.prefixes = {
+            LISTED: Route(b"GET", listing.one),
+            service.PREFIX: Route(b"", self._responses.one),
+            conversing.PREFIX: Route(b"", conversations.one),
+            b"/v1/messages/": Route(b"POST", _nothing_here),
+        }
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
-        return (self._probes.run(), self._engines.run())
+        return (self._probes.run(), self._engines.run(), self._responses.background())
 
     async def close(self) -> None:
+        await self._responses.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

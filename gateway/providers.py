@@ -14,6 +14,7 @@ class Provider(msgspec.Struct, frozen=True):
     """`wildcards` are public names that mean this provider alone; each also answers under `<name>/*`.
 
     `base_url` of None: every deployment names its own. `example` is a chat model that a fresh key can usually reach.
+    `responses`: at its own address it speaks `/v1/responses`, too.
     `litellm` is LiteLLM's prefix for a provider that is only reached through it, empty where a model's name has the prefix itself.
     """
 
@@ -28,6 +29,7 @@ class Provider(msgspec.Struct, frozen=True):
     auth: Literal["bearer", "api-key"] = "bearer"
     example: str | None = None
     litellm: str | None = None
+    responses: bool = False
 
     @property
     def placed(self) -> bool:
@@ -49,6 +51,7 @@ _EVERY = (
         wildcards=("gpt-*", "chatgpt-*", "o1", "o1-*", "o3", "o3-*", "o4-*", "text-embedding-*"),
         key_required=False,  # "any compatible URL": many of them ask for none
         example="gpt-4o-mini",
+        responses=True,
     ),
     Provider(
         "anthropic",

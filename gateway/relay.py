@@ -283,7 +283,7 @@ def _translated(call: Call, target: Target, dialect: Dialect, name: str) -> tupl
     """Head and body for a provider with an API of its own. Raises BadRequest for what it cannot do."""
     ticket = call.record.ticket
     body = call.body
-    if ticket is not None:
+    if ticket is not None and target.limited:
         body = prompt_bound.limited(body, call.request, ticket.offer.need.output_tokens)
     outgoing = dialect.request(call.endpoint.name, body, name, call.exchange.headers)
     return target.opening(outgoing.path, outgoing.headers), outgoing.body

@@ -129,6 +129,7 @@ class SnapshotStore:
             when=None if spec.when is None else spec.when.compile(),
             region=spec.region,
             api_version=spec.api_version,
+            responses=self._speaks_responses(spec),
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:
@@ -140,6 +141,13 @@ class SnapshotStore:
             return terms, FREE, entry
         own = next((schedule for price in stated if (schedule := price.schedule()) is not None), None)
         return terms, own or (entry.schedule if entry is not None else None), entry
+
+    def _speaks_responses(self, spec: DeploymentSpec) -> bool:
+        """As declared; else where the provider does, at its own address."""
+        if spec.responses is not None:
+            return spec.responses
+        provider = self._providers.get(spec.provider)
+        return provider is not None and provider.responses and self._base_url(spec) == provider.base_url
 
     def _base_url(self, spec: DeploymentSpec) -> str:
         if spec.base_url is not None:

@@ -245,6 +245,51 @@ request_keys = Table(
     sqlite_with_rowid=False,
 )
 
+# What was answered on `/v1/responses`, by whose it is: `owner` is part of every question (gateway.responses.store). `request` is the items
+# that came with it, `response` its object. One in the background is run by whoever renews `seen_at`; `cancelled` asks that one to stop.
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+    Column("status", Text, nullable=False),
+    Column("background", Boolean, nullable=False),
+    Column("previous_id", Text),
+    Column("conversation_id", Text),
+    Column("before", Integer),
+    Column("seen_at", Double, index=True),
+    Column("cancelled", Boolean, nullable=False, server_default=false()),
+    Column("request", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+)
+
+# The events of responses in the background, some at a time; `last` is the highest sequence number among them.
+response_events = Table(
+    "response_events",
+    metadata,
+    Column("response_id", Text, ForeignKey("responses.id", ondelete="CASCADE"), primary_key=True),
+    Column("last", Integer, primary_key=True, autoincrement=False),
+    Column("events", LargeBinary, nullable=False),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("metadata", LargeBinary, nullable=False),
+)
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),
+    Column("item", LargeBinary, nullable=False),
+)
+
 # The thresholds of a budget that were told in the window that ends at `until`, null for a total. `account` without its window.
 budget_alerts = Table(
     "budget_alerts",

@@ -30,10 +30,15 @@ class Bridge(Protocol):
         """What it has to know of a deployment; `prefix` stands before the model's name there."""
 
 
+Between = Callable[[Deployment, Dialect | None, str], Dialect]
+"""What stands between an endpoint and a deployment whose provider has this dialect, if any, and its chat behind this path."""
+
+
 class Target(msgspec.Struct, frozen=True):
     """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt.
 
-    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it.
+    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it. `limited`: the provider
+    behind it chooses a limit for answers where the client names none, so it is told one.
     """
 
     deployment: Deployment
@@ -42,6 +47,7 @@ class Target(msgspec.Struct, frozen=True):
     where: bytes
     dialect: Dialect | None = None
     base: str = ""
+    limited: bool = True
 
     def opening(self, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         """The head of a request in a dialect. Raises BadRequest: a client's model name may end up in here."""
@@ -56,6 +62,7 @@ class Targets:
     """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes.
 
     `fronts` are the APIs of endpoint paths that are not OpenAI's: a target has a dialect there in any case, of its own or out of chat's.
+    `between`: by path, endpoints of OpenAI's that are not asked of every deployment as they are.
     """
 
     def __init__(
@@ -65,8 +72,10 @@ class Targets:
         dialects: Mapping[str, Dialect],
         bridge: Bridge | None = None,
         fronts: Mapping[str, Front] = NO_FRONTS,
+        between: Mapping[str, Between] = MappingProxyType({}),
     ) -> None:
         self._pool = pool
+        self._between = between
         self._bridge = bridge
         self._dialects = dialects
         self._fronts = fronts
@@ -92,7 +101,8 @@ class Targets:
     def _make(self, deployment: Deployment, path: str, model: str, method: str = "POST") -> Target:
         provider = PROVIDERS.get(deployment.provider)
         prefix = None if provider is None else provider.litellm
-        dialect, spoken_at = self._dialects.get(deployment.provider), path
+        own = dialect = self._dialects.get(deployment.provider)
+        spoken_at = path
         front = self._fronts.get(path)
         native = None if front is None else front.native.get(deployment.provider)
         if native is not None:
@@ -108,6 +118,10 @@ class Targets:
         base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
         dated = deployment.api_version is not None
         place = _dated(base, deployment, spoken_at, method) if dated else f"{base}{spoken_at}"
+        between = self._between.get(path)
+        if between is not None:
+            dialect = between(deployment, dialect, _dated(base, deployment, CHATS, method) if dated else CHATS)
+            base = "" if dated else base
         if front is not None and native is None:
             base = "" if dated else base
             dialect = Translated(
@@ -124,7 +138,9 @@ class Targets:
             if "\r" in line or "\n" in line:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
         head = "".join(line + "\r\n" for line in lines).encode("latin-1")
-        return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base)
+        return Target(
+            deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base, own is not None
+        )
 
 
 def _authorization(deployment: Deployment, dialect: Dialect | None) -> tuple[tuple[str, str], ...]:

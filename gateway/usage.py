@@ -169,6 +169,7 @@ def from_responses(report: ResponsesUsage) -> Usage:
         report.input_tokens or 0,
         report.output_tokens or 0,
         cached_read=(before.cached_tokens or 0) if before else 0,
+        cache_write=(before.cache_write_tokens or 0) if before else 0,
         audio_input=(before.audio_tokens or 0) if before else 0,
         image_input=(before.image_tokens or 0) if before else 0,
         reasoning=(after.reasoning_tokens or 0) if after else 0,

@@ -55,6 +55,13 @@ class ChatRequest(msgspec.Struct, gc=False):
     functions: msgspec.Raw = NULL
 
 
+class ResponsesRequest(ChatRequest, gc=False, kw_only=True):
+    """`POST /v1/responses`, read as the chat that it stands for: it has `input` instead of messages, and another name for its limit."""
+
+    messages: list[Message] = []
+    max_completion_tokens: Positive | None = msgspec.field(default=None, name="max_output_tokens")
+
+
 class CompletionRequest(msgspec.Struct, gc=False):
     """`POST /v1/completions`."""
 
@@ -139,6 +146,7 @@ class _ErrorEnvelope(msgspec.Struct, gc=False):
 
 
 chat_decoder = msgspec.json.Decoder(ChatRequest)
+responses_decoder = msgspec.json.Decoder(ResponsesRequest)
 completion_decoder = msgspec.json.Decoder(CompletionRequest)
 embedding_decoder = msgspec.json.Decoder(EmbeddingRequest)
 
@@ -223,7 +231,8 @@ def asked_tokens(request: Request) -> int | None:
 def capped(body: bytes, request: Request, tokens: int) -> bytes:
     """The body with a lower limit on its answer, under the name that the client used; `max_tokens` if it used none. Raises BadRequest."""
     fields = _fields(body)
-    for name in getattr(request, "caps", None) or _cap_names(request):  # another API has a name of its own for it
+    named = ("max_output_tokens",) if isinstance(request, ResponsesRequest) else getattr(request, "caps", None)
+    for name in named or _cap_names(request):  # another API has a name of its own for it
         fields[name] = msgspec.Raw(b"%d" % tokens)
     return _encode(fields)
 

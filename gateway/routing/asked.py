@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.catalog import Affinity
 from gateway.routing.rendezvous import fingerprint
-from gateway.wire import ChatRequest, CompletionRequest, Request, asked_tokens
+from gateway.wire import ChatRequest, CompletionRequest, Request, ResponsesRequest, asked_tokens
 
 LEAD_BYTES: Final = 2048  # of a prompt: what comes later differs from call to call
 OUTPUT_TOKENS: Final = 256  # of an answer that nobody limits, to compare prices with
@@ -20,6 +20,8 @@ _OPENING_ROLES = frozenset(("system", "developer"))
 class _Texts(msgspec.Struct, gc=False):
     messages: list[msgspec.Raw] = []
     prompt: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _CacheKey(msgspec.Struct, gc=False):
@@ -103,6 +105,8 @@ class Asked:
             return None
         if isinstance(request, CompletionRequest):
             return fingerprint(bytes(texts.prompt)[:LEAD_BYTES])
+        if isinstance(request, ResponsesRequest):
+            return fingerprint((bytes(texts.instructions) + bytes(texts.input))[:LEAD_BYTES])
         count = 1
         while count < len(request.messages) and request.messages[count - 1].role in _OPENING_ROLES:
             count += 1

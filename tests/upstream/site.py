@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tests.upstream import answer, anthropic_dialect, asked, gemini_dialect, openai_dialect
+from tests.upstream import answer, anthropic_dialect, asked, gemini_dialect, openai_dialect, responses_dialect
 from tests.upstream.answer import Answer, Piece
 from tests.upstream.asked import Asked
 from tests.upstream.behaviour import PLAIN, Behaviour, Script
@@ -18,6 +18,7 @@ ROUTES: dict[str, Callable[[Asked, Behaviour], Answer]] = {
     "chat/completions": openai_dialect.chat,
     "completions": openai_dialect.completion,
     "embeddings": openai_dialect.embeddings,
+    "responses": responses_dialect.responses,
     "models": lambda _asked, _behaviour: openai_dialect.models(),
     "messages": anthropic_dialect.messages,
     "messages/count_tokens": lambda question, _behaviour: anthropic_dialect.count_tokens(question),

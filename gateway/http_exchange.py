@@ -202,6 +202,7 @@ class HttpExchange:
 
     def break_off(self) -> None:
         """Ends an answer that cannot be finished so that no client takes it for whole: the connection breaks before the last chunk."""
+        self.ended = True  # whatever is still said, nobody hears
         self._connection.abort()
 
     async def drained(self) -> None:

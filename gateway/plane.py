@@ -26,6 +26,8 @@ from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
+from gateway.units.endpoints import ENDPOINTS
+from gateway.units.relay import UnitRelay
 
 
 @final
@@ -61,6 +63,7 @@ class Plane:
             local=local,
             now=time.monotonic,
             spawn=self._spawn,
+            units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
         attempts = Attempts(
             relay=relay,
@@ -87,6 +90,7 @@ class Plane:
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
             b"/v1/models": Route(b"GET", listing.every),
+            **{path: Route(b"POST", completions.handler(endpoint)) for path, endpoint in ENDPOINTS.items()},
         }
         self.prefixes = {PREFIX: Route(b"GET", listing.one)}
         self._probes = Probes(current, self._targets, self.health, time.monotonic)

@@ -10,7 +10,7 @@ from itertools import chain
 
 import msgspec
 
-from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, capped, present
+from gateway.wire import NULL, ChatRequest, CompletionRequest, Counted, EmbeddingRequest, Request, capped, present
 
 MOST_BYTES_PER_TOKEN = 8  # English prose has 4 to 5 in today's vocabularies
 CALL_TOKENS = 512  # what templates and providers put around a prompt by themselves: a system prompt, how to call tools
@@ -56,7 +56,7 @@ def upper_bound(
 
 def output_bound(request: Request, max_output_tokens: int) -> int:
     """Tokens that all answers together cannot pass. `max_output_tokens`: the model's own limit, for a client that names none."""
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, (EmbeddingRequest, Counted)):
         return 0
     if isinstance(request, CompletionRequest):
         limit = max_output_tokens if request.max_tokens is None else request.max_tokens

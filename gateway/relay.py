@@ -20,6 +20,7 @@ from gateway.refusal import refusal
 from gateway.resilience.health import Health
 from gateway.sse import ChatStream
 from gateway.targets import Target, Targets, where
+from gateway.units.relay import UnitRelay
 from gateway.upstream import UpstreamConnection
 
 log = structlog.stdlib.get_logger(__name__)
@@ -39,7 +40,10 @@ class Local(Protocol):
 
 @final
 class Relay:
-    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine."""
+    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine.
+
+    `units` carries what has a door of its own.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Relay:
         local: Mapping[str, Local],
         now: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, bytes]], Awaitable[bytes]],
+        units: UnitRelay,
     ) -> None:
         self._targets = targets
         self._meter = meter
@@ -57,9 +62,13 @@ class Relay:
         self._local = local
         self._now = now
         self._spawn = spawn
+        self._units = units
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
         """The call's hold is open; `name` is the model's at the deployment. Raises GatewayError for whatever is not a whole answer."""
+        if call.endpoint.door is not None:
+            await self._units.run(call, deployment, name)
+            return
         if deployment.provider in self._local:
             await self._run_local(call, deployment)
             return

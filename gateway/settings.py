@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
+from gateway.kinds import Kind
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
 
@@ -166,6 +167,7 @@ class WhenSpec(Section):
 class DeploymentSpec(Section):
     """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such.
 
+    `kinds` of endpoints that it serves; default: what its provider has.
     `api_version` is Azure's: with it the deployment is called by the dated API, where the model's name stands in the path.
     """
 
@@ -186,6 +188,7 @@ class DeploymentSpec(Section):
     verify_tls: bool = True
     ca_file: str | None = None
     api_version: ApiVersion | None = None
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _a_version_has_a_path(self) -> Self:

@@ -18,6 +18,7 @@ from gateway.listing import PREFIX, Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
+from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
@@ -43,6 +44,7 @@ class Plane:
         recorder: Recorder,
         local: Mapping[str, Local],
         dialects: Mapping[str, Dialect],
+        prices: PriceMap,
         bridge: Bridge | None = None,
         limits: PoolLimits,
         user_agent: str,
@@ -84,7 +86,7 @@ class Plane:
             shadows=self.shadows,
             finished=recorder.finished,
         )
-        listing = Listing(current, authenticator)
+        listing = Listing(current, authenticator, prices)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),

@@ -65,8 +65,7 @@ def test_a_form_that_was_changed_is_refused_or_read_as_others_read_it(data: st.D
         body[at : at + data.draw(st.integers(0, 3))] = insert
     try:
         read = read_form(bytes(body), KIND)
-    except BadRequest as refused:
-        assert refused.code
+    except BadRequest:
         return
     theirs = elsewhere(bytes(body))
     ours = [(one.name, bytes(read.bytes_of(one))) for one in read.parts]

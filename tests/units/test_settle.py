@@ -47,7 +47,7 @@ def test_what_is_settled_was_held(
     share: float,
     reported: float,
     says: bool,
-    exact: bool,  # noqa: FBT001
+    exact: bool,
 ) -> None:
     """Of any report within the most, and of none."""
     price = compile_price(Schedule(tariff))

@@ -11,14 +11,15 @@ import msgspec
 
 from gateway import errors
 from gateway.authentication import ADMIN, Authenticator
-from gateway.catalog import Model
+from gateway.catalog import Catalog, Model
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.keys import Key
-from gateway.model_card import card
+from gateway.model_card import Json, card
 from gateway.price_map import PriceMap
 from gateway.snapshot import Current
 
 PREFIX = b"/v1/models/"
+MAX_CARDS = 4096  # names that stand behind wildcards come from clients
 
 
 @final
@@ -27,6 +28,8 @@ class Listing:
 
     def __init__(self, current: Current, authenticator: Authenticator, prices: PriceMap) -> None:
         self._prices = prices
+        self._cards: dict[tuple[str, bool], Json] = {}
+        self._cards_of: Catalog | None = None
         self._current = current
         self._authenticator = authenticator
 
@@ -61,10 +64,17 @@ class Listing:
         model, match = found
         exchange.respond(200, JSON_HEAD, msgspec.json.encode(self._card(model, name, key, match)))
 
-    def _card(self, model: Model, name: str, key: Key, match: str = "") -> dict[str, object]:
-        return card(
-            model, name, match or ("" if name.endswith("*") else model.name), self._prices, for_admin=key is ADMIN
-        )
+    def _card(self, model: Model, name: str, key: Key, match: str = "") -> Json:
+        """Made once per name and configuration: clients' interfaces ask for the list all day."""
+        catalog = self._current.snapshot.catalog
+        if catalog is not self._cards_of or len(self._cards) >= MAX_CARDS:
+            self._cards, self._cards_of = {}, catalog
+        known = self._cards.get((name, key is ADMIN))
+        if known is None:
+            stands_for = match or ("" if name.endswith("*") else model.name)
+            known = card(model, name, stands_for, self._prices, for_admin=key is ADMIN)
+            self._cards[name, key is ADMIN] = known
+        return known
 
     def _routes(self) -> Collection[str]:
         versions = self._current.snapshot.versions

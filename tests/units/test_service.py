@@ -110,6 +110,17 @@ def test_a_large_upload_goes_through_unchanged(routes: Routes) -> None:
     assert entry.body_bytes == sent - len(route.name) + len("scripted")
 
 
+def test_the_faster_of_two_attempts_speaks(routes: Routes) -> None:
+    """A second attempt for a slow one; both are settled, and the client hears one of them."""
+    price = {"price": {"per_character": 15e-6}}
+    slow = Behaviour(headers_after_s=1)
+    route = routes(slow, Behaviour(), deployment=price, hedge={"after_s": 0.05, "max_share": 1})
+    answer = speak(routes, route)
+    assert answer.headers["x-penstock-deployment"] == route.places[1].id
+    assert len(answer.content) == 3 * len(SOUND)
+    assert [one["cost_nanousd"] for one in routes.records(answer)] == [75_000, 75_000]
+
+
 # What a client sees
 
 

@@ -59,7 +59,7 @@ MODES: Final[Mapping[str, Kinds]] = MappingProxyType(
         "moderation": frozenset(("moderation",)),
         "audio_speech": frozenset(("speech",)),
         "audio_transcription": frozenset(("transcription", "translation")),
-        "image_generation": frozenset(("image", "image_edit", "image_variation")),
+        "image_generation": frozenset(("image", "image_edit")),
         "image_edit": frozenset(("image_edit",)),
     }
 )

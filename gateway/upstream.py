@@ -135,6 +135,13 @@ class UpstreamConnection(asyncio.Protocol):
             raise self._error
         return self.collected()
 
+    async def rest(self, limit: int) -> bytes:
+        """As `whole`, once the header is there: what of the body came with it may have been enough to stop reading."""
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return await self.whole(limit)
+
     def collected(self) -> bytes:
         """What of the body has arrived and was not taken."""
         pieces = self._pieces

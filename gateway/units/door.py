@@ -23,10 +23,14 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """A complete answer as the client gets it, and what the provider says that it used."""
+    """A complete answer as the client gets it, and what the provider says that it used.
+
+    `ask`: the call with what only its answer could tell, where there was any.
+    """
 
     body: bytes
     usage: Usage | None = None
+    ask: Ask | None = None
 
 
 class Door(Protocol):

@@ -108,8 +108,7 @@ class ImageForm:
                 "Missing required parameter: 'image'", param="image", code="missing_required_parameter"
             )
         ask = _ask(asked, len([part for part in form.parts if part.file]))
-        ask.pieces, ask.content_type = form.around("model"), form.content_type
-        return ask
+        return msgspec.structs.replace(ask, pieces=form.around("model"), content_type=form.content_type)
 
     def sent(self, ask: Ask, body: bytes, deployment: Deployment, name: str) -> Sent:  # noqa: ARG002 — the port's names
         return posted(self._path, ask, name)
@@ -158,8 +157,9 @@ def _told(ask: Ask, body: bytes) -> Told:
         raise errors.UpstreamError(f"The upstream's answer is no list of images: {error}") from None
     if not answer.data:
         raise errors.UpstreamError("The upstream's answer has no image")
-    ask.exact = usage(images=len(answer.data))
-    return Told(body, _whole(answer.usage, len(answer.data)) if answer.usage is not None else None)
+    count = len(answer.data)
+    used = None if answer.usage is None else _whole(answer.usage, count)
+    return Told(body, used, msgspec.structs.replace(ask, exact=usage(images=count)))
 
 
 def _refuse_error(body: bytes) -> None:

@@ -79,13 +79,15 @@ class UnitRelay:
         """A complete answer: what it says of its usage is read."""
         record = call.record
         kind = connection.header(b"content-type") or b"application/json"
+        if record.stream:  # it was to be a stream, and takes as long as an answer does
+            connection.expect(call.deadline, "total")
         body = await self._whole(call, connection, MAX_ANSWER_BYTES)
         try:
             told = door.told(ask, target.deployment, body, json=b"json" in kind.lower())
         except errors.UpstreamFailed:
             record.refused = True
             raise
-        self._settle(call, ask, told.usage)
+        self._settle(call, told.ask or ask, told.usage)
         self._answered(call, target, sent_at)
         record.status = connection.status
         record.finished_at = self._now()
@@ -184,7 +186,7 @@ class UnitRelay:
     async def _whole(self, call: Call, connection: UpstreamConnection, limit: int) -> bytes:
         began = self._now()
         try:
-            return await connection.whole(limit)
+            return await connection.rest(limit)
         finally:
             call.record.upstream_s += self._now() - began
 

@@ -80,8 +80,7 @@ class Transcription:
 
     def told(self, ask: Ask, deployment: Deployment, body: bytes, *, json: bool) -> Told:  # noqa: ARG002 — the port's names
         if not json:
-            ask.likely = _by_subtitles(ask.likely, body)
-            return Told(body)
+            return Told(body, ask=msgspec.structs.replace(ask, likely=_by_subtitles(ask.likely, body)))
         try:
             answer = _answer.decode(body)
         except (msgspec.ValidationError, UnicodeDecodeError):

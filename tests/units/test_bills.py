@@ -3,6 +3,10 @@
 import httpx
 import pytest
 
+from gateway import ledger_export
+from gateway.journal_records import Settled
+from gateway.ledger_entries import entry
+from gateway.usage import Usage, usage
 from tests.fixtures.deployments import Route, Routes
 from tests.fixtures.server import Json
 from tests.upstream.behaviour import Behaviour
@@ -182,3 +186,16 @@ def test_a_failed_call_is_settled_by_what_was_done(routes: Routes) -> None:
     refused = routes(Behaviour(status=400), deployment={"price": UNITS})
     record = routes.record(call(routes, "/v1/audio/speech", refused, input="hello", voice="v"))
     assert (record["usage_source"], record["cost_nanousd"]) == ("provider", 0)
+
+
+def test_focus_counts_what_a_call_is_billed_by() -> None:
+    """Tokens where there are any, else the unit, else the request."""
+
+    def consumed(used: Usage) -> tuple[float, str]:
+        settled = Settled("req_1", 1.0, "speech", 200, "counted", 1, used)
+        return ledger_export._consumed(entry(settled, "s", 1))
+
+    assert consumed(usage(3, 4, characters=5)) == (7, "Tokens")
+    assert consumed(usage(characters=5)) == (5, "Characters")
+    assert consumed(usage(seconds=2.5)) == (2.5, "Seconds")
+    assert consumed(usage()) == (1, "Requests")

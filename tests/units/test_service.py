@@ -179,6 +179,16 @@ def test_a_stream_that_an_upstream_does_not_make_is_answered_whole(routes: Route
     assert (answer.status_code, answer.json()) == (200, {"text": "hello"})
 
 
+def test_a_large_answer_comes_whole(routes: Routes) -> None:
+    """Also one whose first segment unpacks to more than is read ahead."""
+    picture = "A" * 3_000_000
+    body = '{"created": 1, "data": [{"b64_json": "' + picture + '"}]}'
+    for gzip in ("never", "always"):
+        route = routes(Behaviour(body=body, gzip=gzip), deployment=FREE)  # type: ignore[arg-type]
+        answer = routes.server.post("/v1/images/generations", {"model": route.name, "prompt": "x"})
+        assert answer.json()["data"][0]["b64_json"] == picture
+
+
 def test_an_error_inside_a_200_is_an_error(routes: Routes) -> None:
     route = routes(Behaviour(body='{"error": {"message": "no voice"}}'), deployment=FREE, retries={"attempts": 0})
     for answer in (

@@ -40,6 +40,7 @@ def billed(routes: Routes, route: Route, answer: httpx.Response) -> Json:
     record = routes.record(answer)
     entry = route.places[0].handle.ended()
     assert record["cost_nanousd"] == bill(entry)
+    assert record["units"] == entry.units
     if "x-penstock-cost-usd" in answer.headers:
         assert round(float(answer.headers["x-penstock-cost-usd"]) * 1e9) == bill(entry)
     return record

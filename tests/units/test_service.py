@@ -184,7 +184,7 @@ def test_a_large_answer_comes_whole(routes: Routes) -> None:
     picture = "A" * 3_000_000
     body = '{"created": 1, "data": [{"b64_json": "' + picture + '"}]}'
     for gzip in ("never", "always"):
-        route = routes(Behaviour(body=body, gzip=gzip), deployment=FREE)  # type: ignore[arg-type]
+        route = routes(Behaviour(body=body, gzip=gzip), deployment=FREE)
         answer = routes.server.post("/v1/images/generations", {"model": route.name, "prompt": "x"})
         assert answer.json()["data"][0]["b64_json"] == picture
 

@@ -29,7 +29,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     door: Door | None = None
 
 
-CHAT = Endpoint("chat", "/chat/completions")
+CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))
 COMPLETIONS = Endpoint(
     "completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body), "completion"
 )

@@ -100,6 +100,7 @@ class House:
             recorder=self._recorder,
             local={EMBEDDED: self._local},
             dialects=DIALECTS,
+            prices=self._prices,
             bridge=self._long_tail,
             limits=PoolLimits(connections=settings.upstream.max_connections, idle_s=settings.upstream.idle_s),
             user_agent=settings.upstream.user_agent,

@@ -112,6 +112,7 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
         recorder=Recorder(Metrics()),
         local={},
         dialects={},
+        prices=PriceMap(),
         limits=PoolLimits(),
         user_agent="penstock",
         engine=engine,

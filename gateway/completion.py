@@ -1,6 +1,6 @@
 """The life of a model call, top to bottom: authenticate, resolve, dispatch, record.
 
-Chat, completions and embeddings take this one path, streaming or not. Everything before the upstream call is plain functions on memory;
+Every endpoint takes this one path, streaming or not. Everything before the upstream call is plain functions on memory;
 the coroutine is driven straight from the protocol's callbacks (`gateway.drive`).
 """
 
@@ -87,7 +87,8 @@ class Completions:
                 raise errors.AccessDenied(f"This key may not call /v1{endpoint.path}", code="route_access_denied")
             if snapshot.versions is not None and original is None:
                 body = _versioned(snapshot.versions, endpoint, exchange, key, record)
-            request = endpoint.parse(body)
+            door = endpoint.door
+            request = endpoint.parse(body) if door is None else door.read(body, exchange.headers)
             model, match = self._resolve(snapshot, request, exchange, record)
             call = Call(endpoint, exchange, body, request, model, match, snapshot, record)
             asked = overrides(exchange.headers)

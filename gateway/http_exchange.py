@@ -205,7 +205,10 @@ class HttpExchange:
 
     def break_off(self) -> None:
         """Ends an answer that cannot be finished so that no client takes it for whole: the connection breaks before the last chunk."""
+        self.ended = True  # whatever is still said, nobody hears
         self._connection.abort()
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     async def drained(self) -> None:
         connection = self._connection

@@ -24,6 +24,7 @@ from gateway.listing import Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
+from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
@@ -39,6 +40,8 @@ from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
 from gateway.token_count import TokenCounter
+from gateway.units.endpoints import ENDPOINTS
+from gateway.units.relay import UnitRelay
 
 
 @final
@@ -54,6 +57,7 @@ class Plane:
         recorder: Recorder,
         local: Mapping[str, Local],
         dialects: Mapping[str, Dialect],
+        prices: PriceMap,
         bridge: Bridge | None = None,
         limits: PoolLimits,
         user_agent: str,
@@ -77,6 +81,7 @@ class Plane:
             local=local,
             now=time.monotonic,
             spawn=self._spawn,
+            units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
         attempts = Attempts(
             relay=relay,
@@ -103,7 +108,7 @@ class Plane:
             )
 
         completions = through(dispatch)
-        listing = Listing(current, authenticator)
+        listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
             completions=completions,
@@ -123,6 +128,7 @@ class Plane:
             b"/v1/models": Route(b"GET", listing.every),
             service.PATH: Route(b"", self._responses.every),
             conversing.PATH: Route(b"", conversations.every),
+            **{path: Route(b"POST", completions.handler(endpoint)) for path, endpoint in ENDPOINTS.items()},
         }
         self.prefixes = {
             LISTED: Route(b"GET", listing.one),

@@ -15,6 +15,7 @@ from gateway.wire import (
     NULL,
     ChatRequest,
     CompletionRequest,
+    Counted,
     EmbeddingRequest,
     Request,
     ResponsesRequest,
@@ -84,7 +85,7 @@ def upper_bound(
 def output_bound(request: Request, max_output_tokens: int) -> int:
     """Tokens that all answers together cannot pass. `max_output_tokens`: the model's own limit, for a client that names none."""
     if not isinstance(request, ChatRequest):
-        if isinstance(request, EmbeddingRequest):
+        if isinstance(request, (EmbeddingRequest, Counted)):
             return 0
         limit = max_output_tokens if request.max_tokens is None else request.max_tokens
         return limit * max(request.n or 1, request.best_of or 1) * _prompts(request)

@@ -20,6 +20,7 @@ from gateway.refusal import refusal
 from gateway.resilience.health import Health
 from gateway.sse import ChatStream
 from gateway.targets import Target, Targets, where
+from gateway.units.relay import UnitRelay
 from gateway.upstream import UpstreamConnection
 
 log = structlog.stdlib.get_logger(__name__)
@@ -38,7 +39,10 @@ class Local(Protocol):
 
 @final
 class Relay:
-    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine."""
+    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine.
+
+    `units` carries what has a door of its own.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Relay:
         local: Mapping[str, Local],
         now: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, bytes]], Awaitable[bytes]],
+        units: UnitRelay,
     ) -> None:
         self._targets = targets
         self._meter = meter
@@ -56,9 +61,13 @@ class Relay:
         self._local = local
         self._now = now
         self._spawn = spawn
+        self._units = units
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
         """The call's hold is open; `name` is the model's at the deployment. Raises GatewayError for whatever is not a whole answer."""
+        if call.endpoint.door is not None:
+            await self._units.run(call, deployment, name)
+            return
         if deployment.provider in self._local:
             await self._run_local(call, deployment)
             return
@@ -85,7 +94,7 @@ class Relay:
             if not record.stream:
                 whole = await connection.whole(MAX_ANSWER_BYTES)
             elif not 200 <= await connection.head() < 300:
-                await connection.whole(MAX_FAULT_BYTES)
+                await connection.rest(MAX_FAULT_BYTES)
             record.upstream_s += self._now() - sent_at
             if not 200 <= connection.status < 300:
                 record.refused = True
@@ -163,7 +172,7 @@ class Relay:
 
     async def _refuse(self, record: Record, connection: UpstreamConnection, content_type: bytes) -> None:
         """A 200 that is no stream: an error object, or something else altogether."""
-        body = await connection.whole(MAX_FAULT_BYTES)
+        body = await connection.rest(MAX_FAULT_BYTES)
         record.received = max(1, len(body) // BYTES_PER_TOKEN)
         try:
             wire.read_answer(body)

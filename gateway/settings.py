@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
+from gateway.kinds import Kind
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
@@ -170,8 +171,8 @@ class WhenSpec(Section):
 class DeploymentSpec(Section):
     """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such.
 
+    `kinds` of endpoints that it serves; default: what its provider has.
     `responses`: whether it speaks `/v1/responses` itself; without it, OpenAI at its own address does.
-
     `api_version` is Azure's: with it the deployment is called by the dated API, where the model's name stands in the path.
     """
 
@@ -192,6 +193,7 @@ class DeploymentSpec(Section):
     verify_tls: bool = True
     ca_file: str | None = None
     api_version: ApiVersion | None = None
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
     responses: bool | None = None
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ class Shadows:
 
     def offer(self, shadow: Shadow, call: Call, body: bytes, serve: Serve) -> None:
         """A call that was answered. `body` is as it was before a fallback changed it."""
-        if self._random() >= shadow.share:
+        if call.endpoint.door is not None or self._random() >= shadow.share:
             return
         if len(body) > MAX_BODY_BYTES:
             self.counts["too_large"] += 1
@@ -112,6 +112,8 @@ class Copy:
     def send_chunk(self, data: bytes, chunk: bytes) -> None: ...
 
     def end(self) -> None: ...
+
+    def break_off(self) -> None: ...
 
     @property
     def write_paused(self) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from gateway import budget_store, key_store, model_store, version_store
 from gateway.catalog import Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
+from gateway.kinds import served_by
 from gateway.model_store import DeploymentRecord, ModelRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
@@ -130,6 +131,7 @@ class SnapshotStore:
             region=spec.region,
             api_version=spec.api_version,
             responses=self._speaks_responses(spec),
+            kinds=served_by(spec.provider) if spec.kinds is None else frozenset(spec.kinds),
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:

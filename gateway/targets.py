@@ -82,12 +82,15 @@ class Targets:
         self._user_agent = user_agent
         self._made: dict[tuple[str, str], Target] = {}
 
-    def of(self, deployment: Deployment, path: str, model: str) -> Target:
-        """`path` is the endpoint's part behind the base URL, such as `/chat/completions`; `model` the public name."""
+    def of(self, deployment: Deployment, path: str, model: str, *, at_root: bool = False) -> Target:
+        """`path` is the endpoint's part behind the base URL, such as `/chat/completions`; `model` the public name.
+
+        `at_root`: it stands beside the API's version, which the base URL ends with.
+        """
         key = (deployment.id, path)
         target = self._made.get(key)
         if target is None or target.deployment is not deployment:
-            target = self._made[key] = self._make(deployment, path, model)
+            target = self._made[key] = self._make(deployment, path, model, at_root=at_root)
         return target
 
     def question(self, deployment: Deployment, path: str) -> Target:
@@ -98,7 +101,9 @@ class Targets:
         """Drops targets of deployments that are gone."""
         self._made = {key: target for key, target in self._made.items() if alive(key[0])}
 
-    def _make(self, deployment: Deployment, path: str, model: str, method: str = "POST") -> Target:
+    def _make(
+        self, deployment: Deployment, path: str, model: str, method: str = "POST", *, at_root: bool = False
+    ) -> Target:
         provider = PROVIDERS.get(deployment.provider)
         prefix = None if provider is None else provider.litellm
         own = dialect = self._dialects.get(deployment.provider)
@@ -116,6 +121,8 @@ class Targets:
         host = f"[{key.host}]" if ":" in key.host else key.host
         default_port = 443 if key.scheme == "https" else 80
         base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
+        if at_root:
+            base = base.removesuffix("/v1").removesuffix("/v2").removesuffix("/compatibility")
         dated = deployment.api_version is not None
         place = _dated(base, deployment, spoken_at, method) if dated else f"{base}{spoken_at}"
         between = self._between.get(path)

@@ -88,6 +88,14 @@ class EmbeddingRequest(msgspec.Struct, gc=False):
     stream: None = None  # embeddings do not stream
 
 
+class Counted(msgspec.Struct, kw_only=True):
+    """A request whose answer has no length that could be limited, and that is billed by other units: `gateway.units`."""
+
+    model: str
+    stream: bool | None = None
+    user: str | None = None
+
+
 class PromptDetails(msgspec.Struct, gc=False):
     """`cache_write_tokens` is OpenRouter's name for what went into the cache, `cache_creation_tokens` LiteLLM's."""
 
@@ -163,7 +171,7 @@ _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
-Request = ChatRequest | CompletionRequest | EmbeddingRequest
+Request = ChatRequest | CompletionRequest | EmbeddingRequest | Counted
 AnyRequest = TypeVar("AnyRequest", bound=msgspec.Struct)
 
 
@@ -191,7 +199,7 @@ def is_plain(body: bytes) -> bool:
 
 def wants_usage(request: Request) -> bool:
     """Whether the client asked for the usage chunk of a stream."""
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, (EmbeddingRequest, Counted)):
         return False
     options = request.stream_options
     return options is not None and options.include_usage is True
@@ -221,7 +229,7 @@ def copied(body: bytes, target: str) -> bytes:
 
 def asked_tokens(request: Request) -> int | None:
     """The limit that a client set on its answer."""
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, (EmbeddingRequest, Counted)):
         return None
     if isinstance(request, CompletionRequest):
         return request.max_tokens

@@ -74,6 +74,9 @@ class MessagesExchange:
     def end(self) -> None:
         self._inner.end()
 
+    def break_off(self) -> None:
+        self._inner.break_off()
+
     @property
     def write_paused(self) -> bool:
         return self._inner.write_paused

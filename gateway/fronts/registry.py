@@ -9,5 +9,5 @@ from gateway.fronts.messages_request import parse, parse_count
 
 _FRONT: Final = Messages(lambda: secrets.token_hex(12))
 
-MESSAGES: Final = Endpoint("messages", "/messages", parse, _FRONT, b"")
-COUNT_TOKENS: Final = Endpoint("count_tokens", "/messages/count_tokens", parse_count, _FRONT, b"")
+MESSAGES: Final = Endpoint("messages", "/messages", parse, front=_FRONT, done=b"")
+COUNT_TOKENS: Final = Endpoint("count_tokens", "/messages/count_tokens", parse_count, front=_FRONT, done=b"")

@@ -119,6 +119,9 @@ class Outlet:
     def end(self) -> None:
         """The rest of it is up to `release`."""
 
+    def break_off(self) -> None:
+        self._inner.break_off()
+
     @property
     def write_paused(self) -> bool:
         return self._inner.write_paused

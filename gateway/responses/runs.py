@@ -110,6 +110,8 @@ class Run:
 
     def end(self) -> None: ...
 
+    def break_off(self) -> None: ...
+
     @property
     def write_paused(self) -> bool:
         return False

@@ -6,6 +6,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway.catalog import Affinity
+from gateway.kinds import Kind
 from gateway.routing.rendezvous import fingerprint
 from gateway.wire import ChatRequest, CompletionRequest, Request, ResponsesRequest, asked_tokens
 
@@ -36,10 +37,10 @@ _cache_key = msgspec.json.Decoder(_CacheKey)
 class Asked:
     """`regions`: where the answer has to come from, all of them, so that what a client asks for cannot undo what its key says.
 
-    `wild` is what the model's wildcard stands for.
+    `wild` is what the model's wildcard stands for, `kind` the endpoint's.
     """
 
-    __slots__ = ("_body", "_headers", "_request", "metadata", "regions", "tags", "wild")
+    __slots__ = ("_body", "_headers", "_request", "kind", "metadata", "regions", "tags", "wild")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Asked:
         metadata: Mapping[str, Any] | None = None,
         regions: tuple[str, ...] = (),
         wild: str = "",
+        kind: Kind = "chat",
     ) -> None:
         self._request = request
         self._body = body
@@ -58,6 +60,7 @@ class Asked:
         self.tags = tags
         self.metadata = metadata or {}
         self.wild = wild
+        self.kind: Kind = kind
         wanted = headers.get(b"x-penstock-region")
         self.regions = regions if wanted is None else (*regions, wanted.decode("latin-1").strip())
 

@@ -50,7 +50,7 @@ class Plane:
         self.pool = Pool(limits, ca_file)
         self._targets = Targets(self.pool, user_agent, dialects, bridge)
         self._tasks: set[asyncio.Task[Any]] = set()
-        authenticator = Authenticator(admin_digest, time.time)
+        self.authenticator = authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
         self.loads = Loads(time.monotonic, meter.price, workers)
         self.shadows = Shadows(self._spawn, random.random, time.monotonic)

@@ -4,6 +4,8 @@ from typing import Any, Final, final
 
 import msgspec
 
+from gateway import wire
+
 MAX_ERRORS: Final = 100  # told of one file; who has more will not read them
 MAX_CUSTOM_ID: Final = 512
 _BLANK: Final = b" \t\r\n"
@@ -38,7 +40,7 @@ class _Call(msgspec.Struct):
     custom_id: str | None = None
     method: str | None = None
     url: str | None = None
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = wire.NULL
 
 
 class _Body(msgspec.Struct):
@@ -69,7 +71,7 @@ def parse(raw: bytes, number: int, endpoint: str) -> Line:
     if call.url != endpoint:
         message = f"The URL {call.url!r} is not the batch's endpoint {endpoint!r}."
         raise Invalid(Problem("mismatched_url", message, "url", number))
-    if call.body is None:
+    if not wire.present(call.body):
         raise Invalid(Problem("missing_required_parameter", "The line has no body.", "body", number))
     body = _decoded(_body, call.body, number, "body")
     if not body.model:

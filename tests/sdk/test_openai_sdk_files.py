@@ -115,7 +115,7 @@ def test_a_batch_runs_to_its_end(client: openai.OpenAI) -> None:
     made = start(client, [chat_line(f"line-{n}", "chat", f"number {n}") for n in range(20)])
     assert (made.object, made.status, made.endpoint) == ("batch", "validating", "/v1/chat/completions")
     batch = wait(client, made.id)
-    assert batch.status == "completed"
+    assert batch.status == "completed", batch
     assert batch.request_counts is not None
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (20, 20, 0)
     assert batch.in_progress_at is not None

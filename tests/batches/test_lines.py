@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.batches.batches import window_s
-from gateway.batches.lines import Checker, Invalid, parse, with_tier
+from gateway.batches.lines import Checker, Invalid, Problem, parse, with_tier
 from gateway.batches.results import Done, Usage, answered, error_of, read, result_id, unanswered, usage_of, verdict
 from gateway.batches.room import has_room
 from gateway.batches.terms import BatchTerms
@@ -26,12 +26,14 @@ values: st.SearchStrategy[Any] = st.recursive(
 def test_any_line_is_a_call_or_told_what_is_wrong_with_it(raw: bytes) -> None:
     """Nothing that a client uploads gets past or breaks the check."""
     try:
-        line = parse(raw, 7, CHAT)
+        found: str | Problem = parse(raw, 7, CHAT).custom_id
     except Invalid as invalid:
-        assert invalid.problem.line == 7
-        assert invalid.problem.message
+        found = invalid.problem
+    if isinstance(found, Problem):
+        assert found.line == 7
+        assert found.message
     else:
-        assert json.loads(raw)["custom_id"] == line.custom_id
+        assert json.loads(raw)["custom_id"] == found
 
 
 @given(values, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))

@@ -60,7 +60,7 @@ def test_a_file_that_is_deleted_is_gone(client: openai.OpenAI) -> None:
     assert (deleted.id, deleted.deleted, deleted.object) == (made.id, True, "file")
     for ask in (client.files.retrieve, client.files.content, client.files.delete):
         with pytest.raises(openai.NotFoundError, match=made.id):
-            ask(made.id)  # type: ignore[operator]  # three methods of one shape
+            ask(made.id)
 
 
 def test_a_file_comes_in_parts(client: openai.OpenAI) -> None:
@@ -179,7 +179,7 @@ def test_what_belongs_to_others_is_not_there(client: openai.OpenAI, stranger: op
     batch = start(client, [chat_line("a", "chat")])
     for ask in (stranger.files.retrieve, stranger.files.content, stranger.files.delete):
         with pytest.raises(openai.NotFoundError):
-            ask(file.id)  # type: ignore[operator]  # three methods of one shape
+            ask(file.id)
     with pytest.raises(openai.NotFoundError):
         stranger.uploads.parts.create(upload.id, data=b"abc")
     with pytest.raises(openai.NotFoundError):
@@ -207,4 +207,4 @@ def test_batches_are_listed_in_pages(client: openai.OpenAI) -> None:
     made = [start(client, lines).id for _ in range(3)]
     page = client.batches.list(limit=2)
     assert [batch.id for batch in page.data] == made[:0:-1]
-    assert [batch.id for batch in page.get_next_page().data][0] == made[0]
+    assert page.get_next_page().data[0].id == made[0]

@@ -70,10 +70,6 @@ class Batches:
 
     # What this process works on
 
-    @property
-    def lines_in_flight(self) -> int:
-        return self._tools.room.busy
-
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         return (self._look_on(),)
 

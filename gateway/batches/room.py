@@ -1,15 +1,18 @@
 """Room for lines of batches beside live traffic: a line starts only while few calls are in flight, live ones included.
 
 What is measured is calls with an open hold in this process, less the lines themselves. So live traffic pushes lines aside, and never the
-other way round: the more live calls run, the fewer lines do, down to none.
+other way round: the more live calls run, the fewer lines do, down to none. And the event loop has to have time: none starts in a moment
+in which a turn of it takes long, as then a live call would wait for the line.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, final
 
 LOOK_S: Final = 0.01  # live calls end without telling anybody here
+TURN_S: Final = 0.002  # a turn of the loop that takes longer says that there is no time
 PATIENCE_S: Final = 0.25  # at the door, before one looks whether it is still wanted
 
 
@@ -49,7 +52,7 @@ class Room:
         self._left.set()
 
     async def _wait(self, given_up: Callable[[], bool]) -> bool:
-        while not has_room(self.busy, self.live, self._lines, self._calls):
+        while not has_room(self.busy, self.live, self._lines, self._calls) or not await _calm():
             if given_up():
                 return False
             self._left.clear()
@@ -57,6 +60,12 @@ class Room:
                 async with asyncio.timeout(LOOK_S):
                     await self._left.wait()
         return True
+
+
+async def _calm() -> bool:
+    began = time.perf_counter()
+    await asyncio.sleep(0)
+    return time.perf_counter() - began < TURN_S
 
 
 def has_room(busy: int, live: int, lines: int, calls: int) -> bool:

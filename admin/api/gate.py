@@ -34,7 +34,7 @@ class KeyGate:
         if scope["type"] == "http" and (prefix := _prefix(scope["path"])) is not None:
             try:
                 key = self._identify(dict(scope["headers"]))
-                if not key.may_call(prefix):
+                if not (key.may_call(prefix) or key.may_call(scope["path"])):
                     raise AccessDenied(f"This key may not call {prefix}", code="route_access_denied")
             except GatewayError as error:
                 await answer(send, error)

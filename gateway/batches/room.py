@@ -13,7 +13,7 @@ from typing import Final, final
 
 LOOK_S: Final = 0.01  # live calls end without telling anybody here
 TURN_S: Final = 0.002  # a turn of the loop that takes longer says that there is no time
-PATIENCE_S: Final = 0.25  # at the door, before one looks whether it is still wanted
+PATIENCE_S: Final = 1.0  # at the door, before one looks whether it is still wanted
 
 
 @final

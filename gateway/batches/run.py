@@ -76,6 +76,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
     verdict: Verdict
     message: str = ""
+    overloaded: bool = False
     wait_s: float | None = None
 
 
@@ -265,24 +266,26 @@ class Run:
 
     async def _serve(self, line: Line) -> None:
         """Until the line has a result or the batch has ended."""
-        tries, first, wait_s = 0, False, RETRY_S
+        tries, overloaded, asking, wait_s = 0, 0, False, RETRY_S
         while self._ending is None:
-            if not first:
+            if not asking:
                 await self._money()
             if not await self._tools.room.enter(self._ended.is_set):
                 return
             try:
-                answer = await self._call(line, last=tries >= MAX_OVERLOADED)
+                answer = await self._call(line, last=overloaded >= MAX_OVERLOADED)
             finally:
                 self._tools.room.leave()
             tries += 1
+            overloaded += answer.overloaded
             if answer.verdict == "broke":
-                first = first or self._ran_out(answer.message)
-                wait_s = min(MAX_WAIT_S, 2 * wait_s) if first else 0.0
-                await self._sleep(wait_s if first else 0.0)
+                asking = asking or self._ran_out(answer.message)
+                if asking:
+                    wait_s = min(MAX_WAIT_S, 2 * wait_s)
+                    await self._sleep(wait_s)
                 continue
-            if first:
-                first = False
+            if asking:
+                asking = False
                 self._note = None
                 self._solvent.set()
             match answer.verdict:
@@ -325,7 +328,7 @@ class Run:
             done = Done(line.number, ok, usage_of(body) if ok else Usage())
             id_ = result_id(self._batch.id, line.number)
             self._keep(done, answered(id_, line.custom_id, status, header(head, b"x-request-id"), body))
-        return _Answer(what, message, _seconds(header(head, b"retry-after")))
+        return _Answer(what, message, status == 503, _seconds(header(head, b"retry-after")))
 
     def _asked(self, line: Line) -> tuple[bytes, bytes]:
         """Who asks, and what: a service tier's price is only for lines that ask their upstream for that tier."""

@@ -20,6 +20,7 @@ from gateway.keys import Key
 from gateway.paging import Page
 
 SWEEP_EVERY_S: Final = 60.0
+SEARCH_EVERY: Final = 60  # sweeps: to look for what nobody knows, all of the folder is read
 SWEPT_AT_ONCE: Final = 200
 
 T = TypeVar("T")
@@ -183,19 +184,26 @@ class Files:
         return (self._sweep_on(),)
 
     async def _sweep_on(self) -> None:
+        sweeps = 0
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await asyncio.to_thread(self.sweep)
+                if sweeps % SEARCH_EVERY == 0:
+                    await asyncio.to_thread(self.search)
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("files.not_swept", reason=str(error).splitlines()[0])
+            sweeps += 1
 
     def sweep(self) -> None:
-        """Blocks. Files and uploads whose time is over, and what a process left behind that died between disk and database."""
-        with appending(self._engine) as tx:
-            gone = store.expired(tx, SWEPT_AT_ONCE)
-            store.remove(tx, gone)
-        self.shelf.forget("files", gone)
+        """Blocks. Files and uploads whose time is over."""
+        while True:
+            with appending(self._engine) as tx:
+                gone = store.expired(tx, SWEPT_AT_ONCE)
+                store.remove(tx, gone)
+            self.shelf.forget("files", gone)
+            if len(gone) < SWEPT_AT_ONCE:
+                break
         with appending(self._engine) as tx:
             overdue = upload_store.overdue(tx, SWEPT_AT_ONCE)
             parts = [part.id for upload in overdue for part in upload_store.every_part(tx, upload)]
@@ -203,16 +211,18 @@ class Files:
                 upload_store.end(tx, upload, "expired")
             upload_store.remove(tx, [upload.id for upload in overdue])
         self.shelf.forget("parts", parts)
-        self.shelf.sweep()
-        self._sweep_unknown()
 
-    def _sweep_unknown(self) -> None:
+    def search(self) -> None:
+        """Blocks. What a process left behind that died between the disk and the database."""
+        self.shelf.sweep()
         for ids in self.shelf.old("files"):
             with reading(self._engine) as tx:
-                self.shelf.forget("files", store.unknown(tx, ids))
+                gone = store.unknown(tx, ids)
+            self.shelf.forget("files", gone)
         for ids in self.shelf.old("parts"):
             with reading(self._engine) as tx:
-                self.shelf.forget("parts", upload_store.unknown_parts(tx, ids))
+                gone = upload_store.unknown_parts(tx, ids)
+            self.shelf.forget("parts", gone)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         def transaction() -> T:

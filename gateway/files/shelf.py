@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, final
@@ -123,11 +123,9 @@ class Shelf:
 
     def old(self, kind: Kind | Literal["batches"]) -> Iterator[list[str]]:
         """The ids of what has been there for a while, some at a time: who knows the database says which of them are nobody's."""
-        before = time.time() - FORGOTTEN_AFTER_S
         found: list[str] = []
-        for entry in os.scandir(self.folder / kind):
-            if entry.stat().st_mtime < before:
-                found.append(entry.name)
+        for path in _old(self.folder / kind):
+            found.append(path.name)
             if len(found) == 500:
                 yield found
                 found = []
@@ -136,13 +134,16 @@ class Shelf:
 
     def sweep(self) -> None:
         """Takes away what was being written when its process died."""
-        before = time.time() - FORGOTTEN_AFTER_S
-        for entry in os.scandir(self.folder / "incoming"):
-            try:
-                if entry.stat().st_mtime < before:
-                    Path(entry.path).unlink(missing_ok=True)
-            except FileNotFoundError:  # whole by now
-                continue
+        for path in _old(self.folder / "incoming"):
+            path.unlink(missing_ok=True)
+
+
+def _old(folder: Path) -> Iterator[Path]:
+    before = time.time() - FORGOTTEN_AFTER_S
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # somebody else was faster
+            if entry.stat().st_mtime < before:
+                yield Path(entry.path)
 
 
 @contextmanager

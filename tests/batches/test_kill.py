@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from gateway.database import connect
 from tests.fixtures.batches import chat_line, results, start, wait
 from tests.fixtures.crowd import Crowd
-from tests.fixtures.fleet import INPUT, OUTPUT, USD, Line, price, shipped
+from tests.fixtures.fleet import INPUT, OUTPUT, USD, Line, Places, price, shipped
 from tests.fixtures.server import ONCE, Json, Server
 from tests.fixtures.upstream import ScriptHandle, Upstream, scripted_upstream
 from tests.upstream.behaviour import Behaviour
@@ -36,9 +36,9 @@ BUDGET = {"limit_usd": 100, "period": "total"}
 
 
 class Pair:
-    """Two servers on one data folder, as workers are, so that one goes on where the other was killed."""
+    """Two servers on one data folder, as workers are, or on one database and one folder of files, as machines are."""
 
-    def __init__(self, upstream: Upstream, folder: Path, *behaviours: Behaviour) -> None:
+    def __init__(self, upstream: Upstream, folder: Path, *behaviours: Behaviour, database: str | None = None) -> None:
         self.script = upstream.script(*behaviours)
         self.live = upstream.script(Behaviour(headers_after_s=0.05, prompt_tokens=100, completion_tokens=10))
         self.aside = upstream.script(*behaviours)
@@ -48,12 +48,20 @@ class Pair:
             one = {"id": name, "base_url": script.base_url, "model": "m", "api_key": "sk-up", "price": rates}
             return {"name": name, "deployments": [one], "retries": ONCE}
 
-        config = {
+        config: Json = {
             "models": [model("billed", self.script), model("live", self.live), model("aside", self.aside)],
             "batches": {"concurrency": CONCURRENCY},
         }
-        self.servers = [Server(config, folder) for _ in range(2)]
-        self.engine: Engine = connect(f"sqlite:///{folder / 'data' / 'penstock.db'}")
+        if database is None:
+            self.servers = [Server(config, folder) for _ in range(2)]
+        else:
+            environ = Places(database, None).environ
+            config["files"] = {"directory": str(folder / "files")}
+            homes = [folder / "first", folder / "second"]
+            for home in homes:
+                home.mkdir()
+            self.servers = [Server(config, home, environ=environ) for home in homes]
+        self.engine: Engine = connect(database or f"sqlite:///{folder / 'data' / 'penstock.db'}")
 
     def seen(self) -> dict[str, Entry]:
         """What reached the upstream for the batch, by the gateway's id of the call."""
@@ -67,8 +75,8 @@ class Pair:
 
 
 @contextmanager
-def pair(upstream: Upstream, folder: Path, *behaviours: Behaviour) -> Iterator[Pair]:
-    made = Pair(upstream, folder, *behaviours)
+def pair(upstream: Upstream, folder: Path, *behaviours: Behaviour, database: str | None = None) -> Iterator[Pair]:
+    made = Pair(upstream, folder, *behaviours, database=database)
     try:
         yield made
     finally:
@@ -82,10 +90,19 @@ def client_of(server: Server, key: str) -> openai.OpenAI:
     return openai.OpenAI(api_key=key, base_url=server.base_url, max_retries=0, timeout=20)
 
 
-def test_a_batch_outlives_two_servers(upstream: Upstream, tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
+def shared_database(request: pytest.FixtureRequest) -> str | None:
+    """None: one machine, and its SQLite."""
+    if request.param == "sqlite":
+        return None
+    new: Callable[[str], str] = request.getfixturevalue("new_postgres")
+    return new(request.getfixturevalue("migrated_postgres"))
+
+
+def test_a_batch_outlives_two_servers(upstream: Upstream, tmp_path: Path, shared_database: str | None) -> None:
     """The first one is killed, another takes over, is killed as well, and the first one comes back."""
     behaviour = Behaviour(headers_after_s=0.1, prompt_tokens=100, completion_tokens=10)
-    with pair(upstream, tmp_path, behaviour) as two:
+    with pair(upstream, tmp_path, behaviour, database=shared_database) as two:
         first, second = two.servers
         first.start(with_key=False)
         key, budget = new_key(first)
@@ -100,6 +117,8 @@ def test_a_batch_outlives_two_servers(upstream: Upstream, tmp_path: Path) -> Non
         with client_of(first, key) as client:
             batch = wait(client, id_)
             complete(two, client, batch, LINES, kills=2)
+        if shared_database is not None:
+            second.start(with_key=False)  # a machine's journal is its own to recover
         books_are_right(two, first, budget, kills=2)
 
 

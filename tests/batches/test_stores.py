@@ -1,5 +1,6 @@
 """Files and batches in the database, on both kinds: who sees what, who works on what, and how much fits."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,6 +100,22 @@ def test_files_end_when_their_time_is_over(engine: Engine, tmp_path: Path) -> No
         files.get(tx, ANN, old)
     kept.sweep()
     assert {path.name for path in (tmp_path / "files" / "files").iterdir()} == {forever, used}
+
+
+def test_what_a_dead_process_left_is_found(engine: Engine, tmp_path: Path) -> None:
+    """Half files, and whole ones that the database does not know, once they are an hour old."""
+    shelf = Shelf(tmp_path / "files")
+    shelf.prepare()
+    known = keep(engine, ANN, 1)
+    old = [shelf.path("files", known), shelf.path("files", "file-lost"), shelf.path("parts", "part_lost")]
+    old.append(shelf.folder / "incoming" / "file-half")
+    new = [shelf.path("files", "file-new"), shelf.folder / "incoming" / "file-new"]
+    for path in (*old, *new):
+        path.write_bytes(b"x")
+    for path in old:
+        os.utime(path, (1.0, 1.0))
+    Files(engine, shelf, FileTerms(1000, QUOTA)).search()
+    assert {path for path in shelf.folder.rglob("*") if path.is_file()} == {old[0], *new}
 
 
 def test_uploads_end_when_their_time_is_over(engine: Engine, tmp_path: Path) -> None:

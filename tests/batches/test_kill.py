@@ -101,14 +101,16 @@ def shared_database(request: pytest.FixtureRequest) -> str | None:
 
 def test_a_batch_outlives_two_servers(upstream: Upstream, tmp_path: Path, shared_database: str | None) -> None:
     """The first one is killed, another takes over, is killed as well, and the first one comes back."""
-    behaviour = Behaviour(headers_after_s=0.1, prompt_tokens=100, completion_tokens=10)
+    behaviour = Behaviour(headers_after_s=0.15, prompt_tokens=100, completion_tokens=10)
     with pair(upstream, tmp_path, behaviour, database=shared_database) as two:
         first, second = two.servers
+        second.start(with_key=False)
         first.start(with_key=False)
         key, budget = new_key(first)
         with client_of(first, key) as client:
-            id_ = start(client, lines(LINES)).id
-        second.start(with_key=False)
+            id_ = start(
+                client, lines(LINES)
+            ).id  # whoever is asked works on it, unless the other one looks in that moment
         two.reaches(60)
         first.kill()
         two.reaches(160)

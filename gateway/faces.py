@@ -16,8 +16,16 @@ FACES: Final[Mapping[bytes, Body]] = MappingProxyType({b"/v1/messages": messages
 
 def face(url: bytes, error: errors.GatewayError) -> tuple[bytes, bytes]:
     """Header lines and body for a request target. An API that has an id in its errors gets a new one."""
+    body = face_of(url)
+    if body is None:
+        return b"", error.body()
+    id_ = RequestIds().at(time.time())
+    return b"x-request-id: %b\r\nrequest-id: %b\r\n" % (id_.encode(), id_.encode()), body(error, id_)
+
+
+def face_of(url: bytes) -> Body | None:
+    """None: OpenAI's."""
     for path, body in FACES.items():
         if url.startswith(path) and url[len(path) : len(path) + 1] in (b"", b"/", b"?"):
-            id_ = RequestIds().at(time.time())
-            return b"x-request-id: %b\r\nrequest-id: %b\r\n" % (id_.encode(), id_.encode()), body(error, id_)
-    return b"", error.body()
+            return body
+    return None

@@ -156,7 +156,7 @@ class Meter:
                 used, record.usage_source = _used(record, ticket, body)
                 record.usage = used
                 if record.cost_nanousd is None:
-                    record.cost_nanousd = _price(ticket, used)
+                    record.cost_nanousd = _price(record, ticket, used)
                 self._shares.settle(ticket.hold, Need(record.cost_nanousd or 0, used.input, used.output))
             else:
                 self._shares.settle(ticket.hold, None)
@@ -174,7 +174,7 @@ class Meter:
     def cost(self, record: Record) -> int | None:
         """What a call whose usage is known has cost; None where no price is."""
         if record.ticket is not None and record.usage is not None:
-            record.cost_nanousd = _price(record.ticket, record.usage)
+            record.cost_nanousd = _price(record, record.ticket, record.usage)
         return record.cost_nanousd
 
     def price(self, deployment: Deployment, wild: str) -> Price | None:
@@ -240,10 +240,14 @@ def _flat(deployment: Deployment, request: Request) -> int | None:
     return terms.hold_nanousd if terms.unknown == "hold" else None
 
 
-def _price(ticket: Ticket, used: Usage) -> int | None:
+def _price(record: Record, ticket: Ticket, used: Usage) -> int | None:
+    """A service tier's price is never more than the plain one, which is what is held."""
     offer = ticket.offer
     if offer.price is not None:
-        return cost(used, offer.price)
+        plain, key = cost(used, offer.price), record.key
+        if key is None or key.service_tier is None:
+            return plain
+        return min(plain, cost(used, offer.price, key.service_tier))
     return offer.flat_nanousd
 
 

@@ -17,6 +17,7 @@ from gateway.counting import Counting
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.engines import Engines
+from gateway.faces import face_of
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.http_exchange import HttpExchange, Route
 from gateway.listing import PREFIX as LISTED
@@ -40,7 +41,7 @@ from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
 from gateway.token_count import TokenCounter
-from gateway.units.endpoints import ENDPOINTS
+from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
 
 
@@ -70,7 +71,7 @@ class Plane:
         between = {RESPONSES.path: responses_between}
         self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts, between=between)
         self._tasks: set[asyncio.Task[Any]] = set()
-        authenticator = Authenticator(admin_digest, time.time)
+        self.authenticator = authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
         self.loads = Loads(time.monotonic, meter.price, workers)
         self.shadows = Shadows(self._spawn, random.random, time.monotonic)
@@ -136,6 +137,7 @@ class Plane:
             conversing.PREFIX: Route(b"", conversations.one),
             b"/v1/messages/": Route(b"POST", _nothing_here),
         }
+        self.lined = tuple(path for path, route in self.routes.items() if _fits_a_line(path, route))
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
@@ -165,6 +167,12 @@ class Plane:
         self._targets.forget(alive.__contains__)
         self.health.keep(alive)
         self.loads.keep(alive)
+
+
+def _fits_a_line(path: bytes, route: Route) -> bool:
+    """Whether a batch may ask for it: JSON in and out, with errors in OpenAI's shape."""
+    posted = route.method == b"POST" or path == service.PATH
+    return posted and path not in FILES and face_of(path) is None
 
 
 async def _nothing_here(exchange: HttpExchange) -> None:

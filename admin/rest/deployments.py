@@ -50,6 +50,7 @@ class DeploymentChangeBody(Section):
     ca_file: str | None = None
     api_version: ApiVersion | None = None
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    responses: bool | None = None
 
 
 class HealthView(BaseModel):

@@ -53,3 +53,13 @@ _EVERY: Final = (
 ENDPOINTS: Final[Mapping[bytes, Endpoint]] = MappingProxyType(
     {f"{prefix}{endpoint.path}".encode(): endpoint for prefix, endpoint in _EVERY}
 )
+FILES: Final = frozenset(
+    (
+        b"/v1/audio/speech",
+        b"/v1/audio/transcriptions",
+        b"/v1/audio/translations",
+        b"/v1/images/edits",
+        b"/v1/images/variations",
+    )
+)
+"""Where a file goes in or out, which no line of JSON can hold."""

@@ -1,11 +1,17 @@
 """The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy import Engine
 
+from admin.api import batches as batches_api
+from admin.api import files as files_api
+from admin.api import uploads as uploads_api
+from admin.api.gate import KeyGate
 from admin.identity import Identities
 from admin.rest import (
     audit,
@@ -29,11 +35,22 @@ from admin.rest.budgets import Uses
 from admin.rest.control import Control, permitted
 from admin.rest.deployments import Conditions
 from admin.rest.gate import PREFIX, AdminGate, LastResort
+from gateway.batches.batches import Batches
+from gateway.files.keeper import Files
+from gateway.keys import Key
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+
+
+class Api(msgspec.Struct, frozen=True):
+    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers."""
+
+    identify: Callable[[Mapping[bytes, bytes]], Key]
+    files: Files
+    batches: Batches
 
 
 def create_app(
@@ -47,6 +64,7 @@ def create_app(
     uses: Uses | None = None,
     enforcing: bool = False,
     conditions: Conditions = lambda _: None,
+    api: Api | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
@@ -88,6 +106,14 @@ def create_app(
     ):
         admin.include_router(routes)
     app.include_router(admin)
+    if api is not None:
+        for routes in (
+            files_api.router(api.files),
+            uploads_api.router(api.files),
+            batches_api.router(api.batches),
+        ):
+            app.include_router(routes)
+        app.add_middleware(KeyGate, identify=api.identify)
     documentation.install(app)
     errors.install(app)
     app.add_middleware(AdminGate, identities=Identities(engine, admin_key_digest, oidc))

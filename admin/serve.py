@@ -63,6 +63,7 @@ async def _serve(house: House, loaded: Loaded, key: first_run.AdminKey, worker: 
         gc.set_threshold(10_000, 20, 50)
         await stop.wait()
         log.info("server.draining", connections=house.listener.open_connections)
+        house.drain()
         whole = await house.listener.drain(server.limits.drain_s)
         for task in tasks:
             task.cancel()

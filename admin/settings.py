@@ -18,6 +18,7 @@ from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.references import UnresolvedError, references, resolve
 from admin.roles import Role
 from admin.webhooks import Webhook
+from gateway.batches.terms import BatchTerms
 from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"
@@ -134,6 +135,40 @@ class RecordsSection(Section):
     retention_days: float = Field(default=30, gt=0, le=36_500)
 
 
+class ResponsesSection(Section):
+    """What `/v1/responses` keeps for those who made it: here text is kept, as it is what they want to go on from."""
+
+    retention_days: float = Field(default=30, gt=0, le=36_500)
+
+
+class FilesSection(Section):
+    """What clients keep here. Replicas need one `directory` that all of them share; without one it is in the data folder.
+
+    `quota_mb`: of all files of a team, or of a key that is in none.
+    """
+
+    directory: Path | None = None
+    max_mb: float = Field(default=512, gt=0, le=1 << 20)
+    quota_mb: float = Field(default=10_240, gt=0, le=1 << 30)
+
+
+class BatchesSection(Section):
+    """Files of calls that are served in the background.
+
+    `concurrency`: lines at the same time, per process. `room`: no line starts while so many calls are in flight, live ones included.
+    `service_tiers`: what lines ask their upstream for, by the public name of a model: `{"chat": "flex"}`.
+    """
+
+    concurrency: int = Field(default=16, ge=1, le=4096)
+    room: int = Field(default=64, ge=1, le=65_536)
+    max_lines: int = Field(default=50_000, ge=1, le=1_000_000)
+    on_budget: Literal["pause", "fail"] = "pause"
+    service_tiers: dict[str, Annotated[str, Field(min_length=1, max_length=64)]] = Field(default={})
+
+    def compile(self) -> BatchTerms:
+        return BatchTerms(self.concurrency, self.room, self.max_lines, self.on_budget, self.service_tiers)
+
+
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -197,6 +232,9 @@ class Settings(Section):
     limits: LimitsSection = LimitsSection()
     alerts: AlertsSection = AlertsSection()
     records: RecordsSection = RecordsSection()
+    responses: ResponsesSection = ResponsesSection()
+    files: FilesSection = FilesSection()
+    batches: BatchesSection = BatchesSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 
@@ -204,6 +242,10 @@ class Settings(Section):
     def database(self) -> str:
         """The URL in force: SQLite in the data directory unless another one is given."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'penstock.db'}"
+
+    @property
+    def files_dir(self) -> Path:
+        return self.files.directory or self.data_dir / "files"
 
     @field_validator("database_url")
     @classmethod

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
@@ -17,10 +17,15 @@ from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
 from gateway.asgi import AsgiApp
+from gateway.batches.batches import Batches
+from gateway.batches.room import Room
+from gateway.batches.run import Handler, Tools
 from gateway.books import Books
 from gateway.connection import HttpLimits
 from gateway.database import appending, changing, connect
 from gateway.dialects.registry import DIALECTS
+from gateway.files.keeper import Files, FileTerms
+from gateway.files.shelf import Shelf
 from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics
@@ -30,6 +35,7 @@ from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
+from gateway.responses import store as responses
 from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, seed
 from gateway.snapshot import Current
@@ -42,6 +48,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 MEBI = 1024 * 1024
 PRUNE_EVERY_S = 3600.0
+DAY_S = 86_400
 
 
 @final
@@ -61,12 +68,14 @@ class House:
             self._engine, self._box, loaded.resolve, price_of=self._prices.find, pricing=settings.pricing
         )
         self._refresher = Refresher(self._store, self._current)
+        self._shelf = Shelf(settings.files_dir)
         self._local = EmbeddedModels(settings.data_dir / "models")
         self._admin = LateApp(self._make_admin)
 
     def prepare(self, *, seeding: bool) -> None:
-        """Schema, seeds, first snapshot. Raises SchemaError, SQLAlchemyError."""
+        """Schema, folders, seeds, first snapshot. Raises SchemaError, SQLAlchemyError, OSError."""
         migrate.prepare(self._engine)
+        self._shelf.prepare()
         if seeding:
             self._seed("file", discovery.file_seeds(self._loaded))
             bare = not self._settings.models
@@ -98,12 +107,16 @@ class House:
             recorder=self._recorder,
             local={EMBEDDED: self._local},
             dialects=DIALECTS,
+            prices=self._prices,
             bridge=self._long_tail,
             limits=PoolLimits(connections=settings.upstream.max_connections, idle_s=settings.upstream.idle_s),
             user_agent=settings.upstream.user_agent,
             ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,
             workers=settings.server.workers,
+            engine=self._engine,
         )
+        self._files = Files(self._engine, self._shelf, _file_terms(settings))
+        self._batches = self._make_batches()
         vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -125,6 +138,8 @@ class House:
             self._alerts.run(),
             *self._books.background(),
             *self._plane.background(),
+            *self._files.background(),
+            *self._batches.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -153,7 +168,12 @@ class House:
         models = self._current.snapshot.catalog.models
         return next((name for name in discovery.EMBEDDED_MODELS if name in models), None)
 
+    def drain(self) -> None:
+        """The server is about to end: what runs in the background begins nothing new."""
+        self._batches.stop()
+
     async def close(self) -> None:
+        await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
         await self._long_tail.close()
         await self._local.close()
@@ -162,8 +182,25 @@ class House:
     def dispose(self) -> None:
         self._engine.dispose()
 
+    def _make_batches(self) -> Batches:
+        terms, meter = self._settings.batches.compile(), self._books.meter
+        # A batch line is another carrier: what a handler of a call needs of its exchange, it has.
+        handlers = {path.decode(): cast("Handler", self._plane.routes[path].handler) for path in self._plane.lined}
+        tools = Tools(
+            engine=self._engine,
+            shelf=self._shelf,
+            room=Room(terms.lines, terms.calls, lambda: meter.open_holds),
+            terms=terms,
+            authenticator=self._plane.authenticator,
+            handlers=handlers,
+            unix=time.time,
+            now=time.monotonic,
+        )
+        return Batches(tools, self._books.session)
+
     def _make_admin(self) -> AsgiApp:
-        from admin.app import create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
+        from admin.api.gate import identity  # noqa: PLC0415 — as below
+        from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
 
         return create_app(
             engine=self._engine,
@@ -175,6 +212,7 @@ class House:
             uses=uses(self._books),
             enforcing=True,
             conditions=self._plane.health.condition,
+            api=Api(identity(self._current, self._plane.authenticator), self._files, self._batches),
         )
 
     def _logins(self) -> "Oidc | None":
@@ -204,15 +242,17 @@ class House:
             log.info("seed.applied", source=source, **changes)
 
     async def _prune(self) -> None:
-        """Forgets request records that are older than the configuration wants to keep."""
-        keep_s = self._settings.records.retention_days * 86_400
+        """Forgets request records and responses that are older than the configuration wants to keep."""
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
-            await asyncio.to_thread(self._forget_before, time.time() - keep_s)
+            await asyncio.to_thread(self._forget)
 
-    def _forget_before(self, unix: float) -> None:
+    def _forget(self) -> None:
+        settings, now = self._settings, time.time()
         with appending(self._engine) as tx:
-            request_store.forget(tx, unix)
+            request_store.forget(tx, now - settings.records.retention_days * DAY_S)
+        with appending(self._engine) as tx:
+            responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 
 
 @final
@@ -245,6 +285,10 @@ def _limits(settings: Settings) -> HttpLimits:
         write_timeout_s=limits.write_timeout_s,
         connections=limits.max_connections,
     )
+
+
+def _file_terms(settings: Settings) -> FileTerms:
+    return FileTerms(int(settings.files.max_mb * MEBI), int(settings.files.quota_mb * MEBI))
 
 
 def _secret_key(settings: Settings) -> bytes:

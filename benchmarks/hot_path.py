@@ -112,8 +112,10 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
         recorder=Recorder(Metrics()),
         local={},
         dialects={},
+        prices=PriceMap(),
         limits=PoolLimits(),
         user_agent="penstock",
+        engine=engine,
     )
     listener = Listener(plane.routes, plane.prefixes, _no_app, HttpLimits())
     origin = plane.pool.origin(origin_key(deployment.base_url))

@@ -65,6 +65,7 @@ CAPABILITIES = {
     "supports_pdf_input": "pdf",
     "supports_web_search": "web_search",
 }
+_DATE = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _TIER = re.compile(r"_above_(\d+)k_tokens")
 
 
@@ -91,6 +92,7 @@ def entry(model: Mapping[str, Any]) -> Entry:
         max_input_tokens=_size(model, "max_input_tokens") or _size(model, "max_tokens"),
         max_output_tokens=_size(model, "max_output_tokens"),
         capabilities=tuple(ours for theirs, ours in CAPABILITIES.items() if model.get(theirs) is True),
+        deprecated=_date(model.get("deprecation_date")),
     )
 
 
@@ -102,7 +104,7 @@ def schedule(model: Mapping[str, Any]) -> Schedule | None:
     if stated and stated[0][0] == 0 and base.input is None:
         base, stated = stated[0][1], stated[1:]
     if not any(msgspec.structs.astuple(base)):
-        return None
+        return Schedule(base) if model.get("mode") == "moderation" and base.input is not None else None  # it is free
     if base.input and not base.output and model.get("mode") in {"chat", "responses", "completion"}:
         return None
     services = {name: _service(model, suffix) for name, suffix in SERVICES.items()}
@@ -159,6 +161,10 @@ def _search(model: Mapping[str, Any]) -> float:
 def _size(model: Mapping[str, Any], name: str) -> int | None:
     value = model.get(name)
     return int(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _date(value: object) -> str | None:
+    return value if isinstance(value, str) and _DATE.match(value) else None
 
 
 def _lines(models: Mapping[str, Mapping[str, Any]]) -> Iterator[bytes]:

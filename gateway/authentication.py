@@ -1,7 +1,11 @@
 """Who is calling: the key in the header, looked up by its hash in the snapshot. No await, no database."""
 
+import secrets
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import final
+
+import msgspec
 
 from gateway import errors
 from gateway.keys import Key, digest
@@ -22,6 +26,7 @@ class Authenticator:
             bytes, Key
         ] = {}  # by the bearer header's value, for one snapshot: a key is hashed once, not per request
         self._known_in: Snapshot | None = None
+        self._deputies: dict[bytes, _Deputy] = {}
 
     def caller(self, snapshot: Snapshot, headers: Mapping[bytes, bytes]) -> Key:
         """The active key of a request. Unknown and revoked keys take the same way and the same time.
@@ -41,9 +46,23 @@ class Authenticator:
             raise errors.KeyExpired("This API key has expired")
         return key
 
+    def deputy(self, key_id: str, service_tier: str | None = None) -> bytes:
+        """A secret that stands for a key in this process alone, as long as the key works: for who acts on its behalf later on.
+
+        Its calls cost what the service tier costs, at deployments that have a price for it. Until `dismiss`.
+        """
+        made = secrets.token_urlsafe(32).encode()
+        self._deputies[digest(made)] = _Deputy(key_id, service_tier)
+        return made
+
+    def dismiss(self, secret: bytes) -> None:
+        self._deputies.pop(digest(secret), None)
+
     def _look_up(self, snapshot: Snapshot, shown: bytes) -> Key:
         hashed = digest(shown)
         key = snapshot.keys.get(hashed)
+        if key is None and (deputy := self._deputies.get(hashed)) is not None:
+            key = deputy.key(snapshot)
         if key is not None:
             if key.blocked is not None:
                 raise errors.AccessDenied(f"The {key.blocked} is blocked: ask an admin", code="blocked")
@@ -51,6 +70,37 @@ class Authenticator:
         if hashed == self._admin_digest:  # of 256-bit secrets' hashes: how far two agree tells nothing about the secret
             return ADMIN
         raise errors.Unauthenticated("Incorrect API key provided")
+
+
+@final
+class _Deputy:
+    """Finds a key by its id. Snapshots are indexed by secrets, so where it was found is remembered."""
+
+    def __init__(self, key_id: str, service_tier: str | None) -> None:
+        self._key_id = key_id
+        self._service_tier = service_tier
+        self._hashed = b""
+
+    def key(self, snapshot: Snapshot) -> Key | None:
+        if self._key_id == ADMIN.id:
+            return self._priced(ADMIN)
+        known = snapshot.keys.get(self._hashed)
+        if known is None or known.id != self._key_id or known.expires_at is not None:
+            lives = {hashed: key for hashed, key in snapshot.keys.items() if key.id == self._key_id}
+            if not lives:
+                return None
+            self._hashed = max(lives, key=lambda hashed: _expiry(lives[hashed]))  # a rotated key has several secrets
+            known = lives[self._hashed]
+        return self._priced(known)
+
+    def _priced(self, key: Key) -> Key:
+        """The very key where there is no tier: what is kept for a key is kept once."""
+        tier = self._service_tier
+        return key if tier is None else msgspec.structs.replace(key, service_tier=tier)
+
+
+def _expiry(key: Key) -> float:
+    return inf if key.expires_at is None else key.expires_at
 
 
 def secret(headers: Mapping[bytes, bytes]) -> bytes:

@@ -9,22 +9,35 @@ from gateway import wire
 from gateway.catalog import Model
 from gateway.continuation import Continuation
 from gateway.exchange import Exchange
+from gateway.front import Front
+from gateway.kinds import Kind
 from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
 from gateway.snapshot import Snapshot
+from gateway.units.door import Door
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One of the OpenAI API's paths. `path` is its part behind a base URL."""
+    """One of the paths that clients call. `path` is its part behind a base URL; `front` is its API, where that is not OpenAI's chat.
+
+    `kind` is what a deployment must serve. `door`: the call is billed by other units than a text's tokens, and read by the door.
+    """
 
     name: str
     path: str
-    parse: Callable[[bytes], wire.Request]
+    parse: Callable[[bytes], wire.Request] = lambda body: wire.parse(wire.chat_decoder, body)
+    kind: Kind = "chat"
+    front: Front | None = None
+    door: Door | None = None
+    done: bytes = b"data: [DONE]\n\n"  # what follows a stream that is whole
 
 
 CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))
-COMPLETIONS = Endpoint("completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body))
-EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body))
+RESPONSES = Endpoint("responses", "/responses", lambda body: wire.parse(wire.responses_decoder, body))
+COMPLETIONS = Endpoint(
+    "completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body), "completion"
+)
+EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body), "embedding")
 
 
 class Contest(Protocol):
@@ -83,5 +96,6 @@ class Call:
         """From here on it is a call of another model, under a name of that one's. Raises BadRequest if the body cannot be rewritten."""
         self.model, self.match = model, match
         self.request.model = name
-        self.body = wire.rewrite(self.body, name, ask_usage=False)
+        if self.endpoint.door is None:  # a door names the model when it sends
+            self.body = wire.rewrite(self.body, name, ask_usage=False)
         self.record.model, self.record.metric_model = name, model.name

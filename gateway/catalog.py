@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.kinds import TEXT, Kinds
 from gateway.pricing import Price, Terms
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
@@ -76,6 +77,8 @@ class Deployment(msgspec.Struct, frozen=True):
     when: When | None = None
     region: str | None = None  # where it runs
     api_version: str | None = None  # of Azure's dated API
+    responses: bool = False  # it speaks `/v1/responses` itself
+    kinds: Kinds | None = None  # of endpoints that it serves; None: whatever is asked of it
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""
@@ -164,4 +167,10 @@ def compile_catalog(models: Iterable[Model]) -> Catalog:
 
 
 def _plain(deployment: Deployment) -> bool:
-    return deployment.limits is None and deployment.when is None and deployment.region is None
+    kinds = deployment.kinds
+    return (
+        deployment.limits is None
+        and deployment.when is None
+        and deployment.region is None
+        and (kinds is None or kinds >= TEXT)
+    )

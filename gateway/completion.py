@@ -1,18 +1,17 @@
 """The life of a model call, top to bottom: authenticate, resolve, dispatch, record.
 
-Chat, completions and embeddings take this one path, streaming or not. Everything before the upstream call is plain functions on memory;
+Every endpoint takes this one path, streaming or not. Everything before the upstream call is plain functions on memory;
 the coroutine is driven straight from the protocol's callbacks (`gateway.drive`).
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import final
+from typing import Any, Protocol, final
 
 from gateway import errors, wire
 from gateway.authentication import ADMIN, Authenticator
 from gateway.call import Call, Endpoint
 from gateway.catalog import Model
-from gateway.dispatch import Dispatch
 from gateway.exchange import Exchange
 from gateway.http_exchange import error_head
 from gateway.ids import RequestIds
@@ -30,6 +29,12 @@ from gateway.till import BudgetShort
 from gateway.versioning import Caller, applied
 
 
+class Answers(Protocol):
+    """The stage that has a call answered. `gateway.dispatch` asks deployments; what can be told without them, others tell."""
+
+    def answer(self, call: Call) -> Coroutine[Any, Any, None]: ...
+
+
 @final
 class Completions:
     """Everything that a call needs, by name. `unix` and `now` are clocks: Unix seconds, and monotonic ones.
@@ -42,7 +47,7 @@ class Completions:
         *,
         current: Current,
         authenticator: Authenticator,
-        dispatch: Dispatch,
+        dispatch: Answers,
         meter: Meter,
         unix: Callable[[], float],
         now: Callable[[], float],
@@ -61,6 +66,9 @@ class Completions:
 
     def handler(self, endpoint: Endpoint) -> Callable[[Exchange], Coroutine[None, None, None]]:
         """The hot route's handler for one endpoint."""
+        front = endpoint.front
+        if front is not None:
+            return lambda exchange: self.serve(endpoint, front.exchange(exchange))
         return lambda exchange: self.serve(endpoint, exchange)
 
     async def serve(self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None) -> None:
@@ -79,7 +87,8 @@ class Completions:
                 raise errors.AccessDenied(f"This key may not call /v1{endpoint.path}", code="route_access_denied")
             if snapshot.versions is not None and original is None:
                 body = _versioned(snapshot.versions, endpoint, exchange, key, record)
-            request = endpoint.parse(body)
+            door = endpoint.door
+            request = endpoint.parse(body) if door is None else door.read(body, exchange.headers)
             model, match = self._resolve(snapshot, request, exchange, record)
             call = Call(endpoint, exchange, body, request, model, match, snapshot, record)
             asked = overrides(exchange.headers)
@@ -93,7 +102,7 @@ class Completions:
                 self._shadows.offer(model.shadow, call, body, self.serve)
         except errors.GatewayError as error:
             record.error_code = error.code or error.type
-            self._fail(exchange, error, record)
+            self._fail(endpoint, exchange, error, record)
         except asyncio.CancelledError:  # the client has left, perhaps in the middle of a stream that began with a 200
             record.error_code = LEFT
             raise
@@ -140,18 +149,19 @@ class Completions:
             record.relief = b""
             raise short from None
 
-    def _fail(self, exchange: Exchange, error: errors.GatewayError, record: Record) -> None:
+    def _fail(self, endpoint: Endpoint, exchange: Exchange, error: errors.GatewayError, record: Record) -> None:
         """Before the first byte a status, after it an error inside the stream, which then ends without `[DONE]`."""
+        front = endpoint.front
         record.finished_at = self._now()
         if exchange.begun:
-            exchange.send(wire.encode_error_event(error))
+            exchange.send(wire.encode_error_event(error) if front is None else front.error_event(error, record.id))
             exchange.end()
             return
         record.status = error.status
         head = error_head(error) + b"x-request-id: %b\r\n" % record.id.encode()
         if record.deployment is not None:
             head += where(record.model or "", record.deployment, record.attempts) + record.relief
-        exchange.respond(error.status, head, error.body())
+        exchange.respond(error.status, head, error.body() if front is None else front.error(error, record.id))
 
 
 def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: Key, record: Record) -> bytes:

@@ -58,6 +58,19 @@ def appending(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def locked_for(tx: Connection, name: str) -> None:
+    """Waits for other transactions that hold the same name; until this one ends. On SQLite a transaction that writes is alone anyway."""
+    if tx.dialect.name == "postgresql":
+        tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+
+def now(tx: Connection) -> float:
+    """Unix seconds by the one clock that all replicas share: the database's."""
+    if tx.dialect.name == "postgresql":
+        return float(tx.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+    return time.time()
+
+
 def record_revision(tx: Connection, subject: str) -> int:
     """Numbers a change of the control state; only inside `changing`, which keeps numbers in the order of commits."""
     revision = newest_revision(tx) + 1

@@ -4,13 +4,16 @@ A provider that does speak it has no dialect: its bytes go through unread.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 import msgspec
 
 from gateway import errors
 from gateway.usage import Usage
 from gateway.wire import UpstreamFault
+
+NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -63,8 +66,8 @@ class Dialect(Protocol):
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
         """The header lines that carry the key, and the API's version. Without a key, `""`, what is left of them."""
 
-    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
-        """An OpenAI request body for the upstream's `model`; whether it streams stands in the body."""
+    def request(self, endpoint: str, body: bytes, model: str, headers: Mapping[bytes, bytes] = NO_HEADERS) -> Outgoing:
+        """An OpenAI request body for the upstream's `model`; whether it streams stands in the body. `headers` are the client's."""
 
     def answer(self, endpoint: str, body: bytes, model: str, asked: bytes = b"") -> tuple[bytes, Usage | None]:
         """A complete 2xx answer as OpenAI's, and its usage. UpstreamError if it is damaged.
@@ -72,7 +75,7 @@ class Dialect(Protocol):
         `model` is the name that the client used, `asked` its request, for what depends on that.
         """
 
-    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream: ...
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool, asked: bytes = b"") -> Stream: ...
 
     def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:
         """An error answer in OpenAI's terms. Never raises."""

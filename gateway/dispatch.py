@@ -72,7 +72,7 @@ class Dispatch:
 
     def answer(self, call: Call) -> Coroutine[None, None, None]:
         """Raises the first error if nothing answers, and BudgetShort if not even the first attempt can be paid for."""
-        if call.model.heartbeat_s is not None and call.record.stream:
+        if call.model.heartbeat_s is not None and call.record.stream and call.endpoint.door is None:
             return self._beating(call, call.model.heartbeat_s)
         return self._answer(call)
 
@@ -85,7 +85,7 @@ class Dispatch:
             heart.stop()
 
     async def _answer(self, call: Call) -> None:
-        if call.model.context_fallbacks and _too_long(call):
+        if call.model.context_fallbacks and call.endpoint.door is None and _too_long(call):
             await self._go_on(_Course(call), (), None, "context")
             return
         order = self._attempts.order(call)

@@ -43,6 +43,9 @@ class Exchange(Protocol):
 
     def end(self) -> None: ...
 
+    def break_off(self) -> None:
+        """Ends an answer that cannot be finished and has no place for an error, so that no client takes it for whole."""
+
     @property
     def write_paused(self) -> bool:
         """Whether the client reads too slowly: then `drained` is to be awaited before more is sent."""

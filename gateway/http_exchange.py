@@ -12,6 +12,7 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Run, Signal
+from gateway.faces import face
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -22,7 +23,7 @@ NOTHING: Mapping[bytes, bytes] = {}
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A hot route: one method, one handler."""
+    """A hot route: one method, one handler. Without a method (`b""`) the handler looks at that itself."""
 
     method: bytes
     handler: Handler
@@ -215,7 +216,10 @@ class HttpExchange:
 
     def break_off(self) -> None:
         """Ends an answer that cannot be finished so that no client takes it for whole: the connection breaks before the last chunk."""
+        self.ended = True  # whatever is still said, nobody hears
         self._connection.abort()
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     async def drained(self) -> None:
         connection = self._connection
@@ -228,8 +232,9 @@ class HttpExchange:
         self.run.step()
 
     def fail(self, error: errors.GatewayError) -> None:
-        """Answers with an error."""
-        self.respond(error.status, error_head(error), error.body())
+        """Answers with an error, in the shape of the API that the path belongs to."""
+        lines, body = face(self.url, error)
+        self.respond(error.status, error_head(error) + lines, body)
 
     def cancel(self) -> None:
         """The client is gone."""

@@ -122,7 +122,9 @@ class Party(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
-    """An Intent in its usual form. `party` is a Party that was encoded before; `holds` are set where they do not follow from it."""
+    """An Intent in its usual form. `party` is a Party that was encoded before; `holds` are set where they do not follow from it,
+    `worst` where a call may use more than a text's tokens.
+    """
 
     id: str
     at: float
@@ -133,6 +135,7 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
     customer: str | None = None
     tags: tuple[str, ...] | None = None
     holds: Amounts | None = None
+    worst: Usage | None = None
 
     def intent(self) -> "Intent":
         party = party_of(self.party)
@@ -155,7 +158,7 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
             party.deployment,
             self.tags,
             party.stream,
-            of_tokens(prompt, output),
+            of_tokens(prompt, output) if self.worst is None else self.worst,
         )
 
 

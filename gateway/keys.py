@@ -25,6 +25,9 @@ class Key(msgspec.Struct, frozen=True):
     models_above: tuple[frozenset[str], ...] = ()  # the allow-lists of its user, team and organisation: all must admit
     regions: tuple[str, ...] = ()  # where its answers have to come from, by its metadata and that of what it belongs to
     blocked: str | None = None  # who is blocked, for the client to read: `key key_…`, `team team_…`
+    service_tier: str | None = (
+        None  # whose price its calls have, where the deployment has one: they ask their upstream for it
+    )
 
     def may_use(self, model: str, also: Collection[str] = ()) -> bool:
         """Whether the allow-lists admit a model by its public name; `gpt-*` admits every name with that start.

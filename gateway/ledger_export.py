@@ -17,6 +17,7 @@ from gateway.ledger_entries import COLUMNS, Entry
 from gateway.ledger_groups import Head
 
 NANO: Final = 1_000_000_000
+UNITS: Final = {"images": "Images", "seconds": "Seconds", "characters": "Characters", "search_units": "Searches"}
 
 FOCUS_COLUMNS: Final = (
     "BilledCost",
@@ -93,13 +94,21 @@ def usd(nanousd: int) -> str:
     return f"{'-' if nanousd < 0 else ''}{whole}{'.' if digits else ''}{digits}"
 
 
+def _consumed(entry: Entry) -> tuple[float, str]:
+    """Tokens where there are any, else what the call was billed by."""
+    tokens = entry.input_tokens + entry.output_tokens
+    if tokens:
+        return tokens, "Tokens"
+    more = {} if entry.usage_more is None else msgspec.json.decode(entry.usage_more, type=dict[str, float])
+    return next(((more[name], unit) for name, unit in UNITS.items() if more.get(name)), (1, "Requests"))
+
+
 def _focus(entry: Entry) -> Mapping[str, str]:
     begin = datetime.fromtimestamp(entry.at, UTC).replace(minute=0, second=0, microsecond=0)
     month = begin.replace(day=1, hour=0)
     following = (month + timedelta(days=32)).replace(day=1)
     cost = usd(entry.cost_nanousd)
-    tokens = entry.input_tokens + entry.output_tokens
-    quantity, unit = (tokens, "Tokens") if tokens else (1, "Requests")
+    quantity, unit = _consumed(entry)
     return {
         "BilledCost": cost,
         "BillingAccountId": entry.org_id or "penstock",

@@ -126,7 +126,7 @@ class Listener:
             route = self._routes.get(url.partition(b"?")[0]) or self._by_prefix(url)
             if route is None:
                 return None
-        if route.method != method:
+        if route.method != method and route.method:
             allowed = route.method.decode()
             raise errors.MethodNotAllowed(
                 f"{method.decode('latin-1')} is not allowed here; use {allowed}", headers=(("allow", allowed),)

@@ -1,4 +1,7 @@
-"""`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape."""
+"""`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape, with what is known of it beside that.
+
+The admin key also sees each model's deployments.
+"""
 
 from collections.abc import Collection
 from typing import final
@@ -7,20 +10,26 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gateway import errors
-from gateway.authentication import Authenticator
-from gateway.catalog import Model
+from gateway.authentication import ADMIN, Authenticator
+from gateway.catalog import Catalog, Model
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.keys import Key
+from gateway.model_card import Json, card
+from gateway.price_map import PriceMap
 from gateway.snapshot import Current
 
 PREFIX = b"/v1/models/"
+MAX_CARDS = 4096  # names that stand behind wildcards come from clients
 
 
 @final
 class Listing:
     """Wildcards are shown as their patterns: what they admit, only the upstream knows."""
 
-    def __init__(self, current: Current, authenticator: Authenticator) -> None:
+    def __init__(self, current: Current, authenticator: Authenticator, prices: PriceMap) -> None:
+        self._prices = prices
+        self._cards: dict[tuple[str, bool], Json] = {}
+        self._cards_of: Catalog | None = None
         self._current = current
         self._authenticator = authenticator
 
@@ -33,7 +42,7 @@ class Listing:
             return
         catalog = self._current.snapshot.catalog
         named = {**{model.name: model for _, model in catalog.wildcards}, **catalog.aliases, **catalog.models}
-        rows = [_row(named[name], name) for name in named if key.may_use(name, named[name].admitted_by)]
+        rows = [self._card(named[name], name, key) for name in named if key.may_use(name, named[name].admitted_by)]
         rows += [_route(name) for name in self._routes() if name not in named and key.may_use(name)]
         rows.sort(key=lambda row: str(row["id"]))
         exchange.respond(200, JSON_HEAD, msgspec.json.encode({"object": "list", "data": rows}))
@@ -52,7 +61,20 @@ class Listing:
         except errors.GatewayError as error:
             exchange.fail(error)
             return
-        exchange.respond(200, JSON_HEAD, msgspec.json.encode(_row(found[0], name)))
+        model, match = found
+        exchange.respond(200, JSON_HEAD, msgspec.json.encode(self._card(model, name, key, match)))
+
+    def _card(self, model: Model, name: str, key: Key, match: str = "") -> Json:
+        """Made once per name and configuration: clients' interfaces ask for the list all day."""
+        catalog = self._current.snapshot.catalog
+        if catalog is not self._cards_of or len(self._cards) >= MAX_CARDS:
+            self._cards, self._cards_of = {}, catalog
+        known = self._cards.get((name, key is ADMIN))
+        if known is None:
+            stands_for = match or ("" if name.endswith("*") else model.name)
+            known = card(model, name, stands_for, self._prices, for_admin=key is ADMIN)
+            self._cards[name, key is ADMIN] = known
+        return known
 
     def _routes(self) -> Collection[str]:
         versions = self._current.snapshot.versions
@@ -60,10 +82,6 @@ class Listing:
 
     def _key(self, exchange: HttpExchange) -> Key:
         return self._authenticator.caller(self._current.snapshot, exchange.headers)
-
-
-def _row(model: Model, name: str) -> dict[str, object]:
-    return {"id": name, "object": "model", "created": model.created, "owned_by": model.owned_by}
 
 
 def _route(name: str) -> dict[str, object]:

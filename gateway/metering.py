@@ -22,6 +22,8 @@ from gateway.scopes import Rules
 from gateway.shares import Hold, Need, Shares, charges
 from gateway.tabs import Tab, Tabs
 from gateway.till import Till, blocked
+from gateway.units.ask import Ask, is_text, weighed
+from gateway.units.settle import prices
 from gateway.usage import Source, Usage, of_tokens
 from gateway.wire import Request
 
@@ -37,6 +39,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     price: Price | None
     need: Need
     flat_nanousd: int | None = None  # a declared cost per call, where no price is known
+    worst: Usage | None = None  # of a call that is billed by other units than a text's tokens
 
 
 @final
@@ -77,19 +80,17 @@ class Meter:
         if price is None and "*" in deployment.target:
             quote = self._prices.quote(deployment, wild)
             price, most_input, most_output = quote.price, quote.max_input_tokens, quote.max_output_tokens
+        if isinstance(request, Ask):
+            return _unit_offer(
+                deployment, price, request, weighed(request, most_input, most_output or DEFAULT_OUTPUT_TOKENS)
+            )
         prompt = prompt_bound.upper_bound(body, request, context_tokens=most_input)
         output = prompt_bound.output_bound(request, most_output or DEFAULT_OUTPUT_TOKENS)
         if price is not None:
             plain = price.one_rate or prompt_bound.text_only(body)
             most = worst_case(prompt, output, 1, price, text_only=plain)
             return Offer(price, Need(most, prompt, output))
-        terms = deployment.terms
-        if terms.unknown == "deny":
-            raise errors.AccessDenied(
-                f"The price of '{request.model}' is not known, and the configuration denies calls without a price",
-                code="unknown_price",
-            )
-        flat = terms.hold_nanousd if terms.unknown == "hold" else None
+        flat = _flat(deployment, request)
         return Offer(None, Need(flat or 0, prompt, output), flat)
 
     async def open(self, rules: Rules, record: Record, offer: Offer) -> None:
@@ -125,7 +126,7 @@ class Meter:
     ) -> tuple[int, Request, bytes] | None:
         """The longest answer that fits into what is short, with the request and body that ask for it; None where that helps nobody."""
         most = wire.asked_tokens(request) or self.offer(deployment, wild, request, body).need.output_tokens
-        if isinstance(request, wire.EmbeddingRequest) or not most:
+        if isinstance(request, (wire.EmbeddingRequest, wire.Counted)) or not most:
             return None
         left = min(share.left for share, _ in short)
         longest_body = wire.capped(body, request, most)
@@ -155,7 +156,7 @@ class Meter:
                 used, record.usage_source = _used(record, ticket, body)
                 record.usage = used
                 if record.cost_nanousd is None:
-                    record.cost_nanousd = _price(ticket, used)
+                    record.cost_nanousd = _price(record, ticket, used)
                 self._shares.settle(ticket.hold, Need(record.cost_nanousd or 0, used.input, used.output))
             else:
                 self._shares.settle(ticket.hold, None)
@@ -173,7 +174,7 @@ class Meter:
     def cost(self, record: Record) -> int | None:
         """What a call whose usage is known has cost; None where no price is."""
         if record.ticket is not None and record.usage is not None:
-            record.cost_nanousd = _price(record.ticket, record.usage)
+            record.cost_nanousd = _price(record, record.ticket, record.usage)
         return record.cost_nanousd
 
     def price(self, deployment: Deployment, wild: str) -> Price | None:
@@ -219,10 +220,34 @@ class Meter:
             raise errors.Overloaded(str(error), code="journal_full") from None
 
 
-def _price(ticket: Ticket, used: Usage) -> int | None:
+def _unit_offer(deployment: Deployment, price: Price | None, ask: Ask, worst: Usage) -> Offer:
+    """As `Meter.offer`. A price that says nothing of this kind of call is an unknown one."""
+    if price is not None and prices(price, ask):
+        most = worst_case(worst.input, worst.output, 1, price, text_only=is_text(worst), extras=worst)
+        return Offer(price, Need(most, worst.input, worst.output), worst=worst)
+    flat = _flat(deployment, ask)
+    return Offer(None, Need(flat or 0, worst.input, worst.output), flat, worst)
+
+
+def _flat(deployment: Deployment, request: Request) -> int | None:
+    """What a call without a price is charged, if anything. Raises AccessDenied, if the configuration wants that."""
+    terms = deployment.terms
+    if terms.unknown == "deny":
+        raise errors.AccessDenied(
+            f"The price of '{request.model}' is not known, and the configuration denies calls without a price",
+            code="unknown_price",
+        )
+    return terms.hold_nanousd if terms.unknown == "hold" else None
+
+
+def _price(record: Record, ticket: Ticket, used: Usage) -> int | None:
+    """A service tier's price is never more than the plain one, which is what is held."""
     offer = ticket.offer
     if offer.price is not None:
-        return cost(used, offer.price)
+        plain, key = cost(used, offer.price), record.key
+        if key is None or key.service_tier is None:
+            return plain
+        return min(plain, cost(used, offer.price, key.service_tier))
     return offer.flat_nanousd
 
 
@@ -234,8 +259,8 @@ def _used(record: Record, ticket: Ticket, body: bytes) -> tuple[Usage, Source]:
         return of_tokens(0, 0), "provider"
     if record.received:
         return of_tokens(-(-len(body) // BYTES_PER_TOKEN), record.received), "estimated"
-    need = ticket.offer.need
-    return of_tokens(need.prompt_tokens, need.output_tokens), "estimated"
+    offer = ticket.offer
+    return offer.worst or of_tokens(offer.need.prompt_tokens, offer.need.output_tokens), "estimated"
 
 
 def _began(record: Record, ticket: Ticket) -> Began:
@@ -250,6 +275,7 @@ def _began(record: Record, ticket: Ticket) -> Began:
         record.user,
         None if record.tags is None else tuple(record.tags),
         tuple([(share.account.id, held) for share, held in ticket.hold]) if ticket.capped else None,
+        ticket.offer.worst,
     )
 
 

@@ -10,6 +10,7 @@ A loop that has one thing to do at a time writes at once: nothing would come to 
 
 import asyncio
 import time
+from collections.abc import Iterable
 from os import write
 from typing import Final, final
 
@@ -74,9 +75,7 @@ class Outlet:
         if self._file < 0:
             self._transport.write(data)
         elif len(data) > AT_ONCE:
-            self.flush()
-            self._clear = False
-            self._transport.write(data)
+            self.write_through((data,))
         elif pieces or self._outlets.busy:
             pieces.append(data)
             if len(pieces) == 1:
@@ -84,6 +83,14 @@ class Outlet:
         else:
             self._outlets.wrote()
             self._send(data)
+
+    def write_through(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """What is too large to wait, or to be joined to something else."""
+        self.flush()
+        self._clear = False
+        for piece in pieces:
+            if piece:
+                self._transport.write(piece)
 
     def flush(self) -> None:
         """Writes what waits."""

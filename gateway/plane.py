@@ -6,26 +6,43 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, final
 
+from sqlalchemy import Engine
+
+from gateway import errors
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
-from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS
-from gateway.completion import Completions
+from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.completion import Answers, Completions
+from gateway.counting import Counting
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
 from gateway.engines import Engines
-from gateway.http_exchange import Route
-from gateway.listing import PREFIX, Listing
+from gateway.faces import face_of
+from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
+from gateway.http_exchange import HttpExchange, Route
+from gateway.listing import PREFIX as LISTED
+from gateway.listing import Listing
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
+from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
+from gateway.responses import conversations as conversing
+from gateway.responses import service
+from gateway.responses.conversations import Conversations
+from gateway.responses.dialects import between as responses_between
+from gateway.responses.service import Responses
+from gateway.responses.shelf import Shelf
 from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
+from gateway.token_count import TokenCounter
+from gateway.units.endpoints import ENDPOINTS, FILES
+from gateway.units.relay import UnitRelay
 
 
 @final
@@ -41,16 +58,20 @@ class Plane:
         recorder: Recorder,
         local: Mapping[str, Local],
         dialects: Mapping[str, Dialect],
+        prices: PriceMap,
         bridge: Bridge | None = None,
         limits: PoolLimits,
         user_agent: str,
         ca_file: str | None = None,
         workers: int = 1,
+        engine: Engine,
     ) -> None:
         self.pool = Pool(limits, ca_file)
-        self._targets = Targets(self.pool, user_agent, dialects, bridge)
+        fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
+        between = {RESPONSES.path: responses_between}
+        self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts, between=between)
         self._tasks: set[asyncio.Task[Any]] = set()
-        authenticator = Authenticator(admin_digest, time.time)
+        self.authenticator = authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
         self.loads = Loads(time.monotonic, meter.price, workers)
         self.shadows = Shadows(self._spawn, random.random, time.monotonic)
@@ -61,6 +82,7 @@ class Plane:
             local=local,
             now=time.monotonic,
             spawn=self._spawn,
+            units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
         attempts = Attempts(
             relay=relay,
@@ -71,33 +93,61 @@ class Plane:
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
-        completions = Completions(
-            current=current,
+        dispatch = Dispatch(attempts, self.health, random.random, time.monotonic)
+        counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
+
+        def through(stage: Answers) -> Completions:
+            return Completions(
+                current=current,
+                authenticator=authenticator,
+                dispatch=stage,
+                meter=meter,
+                unix=time.time,
+                now=time.monotonic,
+                shadows=self.shadows,
+                finished=recorder.finished,
+            )
+
+        completions = through(dispatch)
+        listing = Listing(current, authenticator, prices)
+        shelf = Shelf(engine)
+        self._responses = Responses(
+            completions=completions,
             authenticator=authenticator,
-            dispatch=Dispatch(attempts, self.health, random.random, time.monotonic),
-            meter=meter,
+            current=current,
+            shelf=shelf,
             unix=time.time,
-            now=time.monotonic,
-            shadows=self.shadows,
-            finished=recorder.finished,
+            alone=workers == 1 and engine.dialect.name == "sqlite",
         )
-        listing = Listing(current, authenticator)
+        conversations = Conversations(shelf, self._responses.caller)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
+            b"/v1/messages": Route(b"POST", completions.handler(MESSAGES)),
+            b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
+            service.PATH: Route(b"", self._responses.every),
+            conversing.PATH: Route(b"", conversations.every),
+            **{path: Route(b"POST", completions.handler(endpoint)) for path, endpoint in ENDPOINTS.items()},
         }
-        self.prefixes = {PREFIX: Route(b"GET", listing.one)}
+        self.prefixes = {
+            LISTED: Route(b"GET", listing.one),
+            service.PREFIX: Route(b"", self._responses.one),
+            conversing.PREFIX: Route(b"", conversations.one),
+            b"/v1/messages/": Route(b"POST", _nothing_here),
+        }
+        self.lined = tuple(path for path, route in self.routes.items() if _fits_a_line(path, route))
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
-        return (self._probes.run(), self._engines.run())
+        return (self._probes.run(), self._engines.run(), self._responses.background())
 
     async def close(self) -> None:
+        await self._responses.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,3 +167,15 @@ class Plane:
         self._targets.forget(alive.__contains__)
         self.health.keep(alive)
         self.loads.keep(alive)
+
+
+def _fits_a_line(path: bytes, route: Route) -> bool:
+    """Whether a batch may ask for it: JSON in and out, with errors in OpenAI's shape."""
+    posted = route.method == b"POST" or path == service.PATH
+    return posted and path not in FILES and face_of(path) is None
+
+
+async def _nothing_here(exchange: HttpExchange) -> None:
+    """A path below one of Anthropic's that is not served: its clients read their own shape there as well."""
+    path = exchange.url.partition(b"?")[0].decode("latin-1")
+    exchange.fail(errors.NotFound(f"There is nothing at {path}"))

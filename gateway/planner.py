@@ -13,7 +13,7 @@ from gateway.resilience.failures import ANSWERED, Failure
 from gateway.resilience.health import Health
 from gateway.resilience.overrides import NONE
 from gateway.routing.asked import Asked
-from gateway.routing.conditions import admits
+from gateway.routing.conditions import admits, serves
 from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
 
@@ -36,8 +36,7 @@ class Planner:
         pinned = None if call.overrides is NONE else call.overrides.deployment
         if pinned is not None:
             return tuple(deployment for deployment in deployments if deployment.id == pinned)
-        key = call.record.key
-        if not (call.model.steered or REGION in call.exchange.headers or (key is not None and key.regions)):
+        if not _decides(call):
             return self._health.usable(deployments) if self._health.troubled else deployments
         chosen = plan(call.model, self._loads, _asked(call), self._random, self._health.usable)
         if chosen.reason is not None:
@@ -53,6 +52,12 @@ class Planner:
         asked = _asked(call)
         found = tuple(deployment for deployment in deployments if admits(deployment, asked))
         if not found and deployments:
+            if not any(serves(deployment, asked.kind) for deployment in deployments):
+                raise errors.BadRequest(
+                    f"No deployment of '{call.request.model}' serves {'/v1' + call.endpoint.path}; GET /v1/models says what each does",
+                    param="model",
+                    code="unsupported_endpoint",
+                )
             raise errors.NotFound(
                 f"No deployment of '{call.request.model}' is meant for a request with these tags, metadata and region",
                 code="no_matching_deployment",
@@ -91,8 +96,10 @@ class Planner:
 
 def _decides(call: Call) -> bool:
     """What is bound to a region may have nowhere to go, even where there is one deployment."""
+    if call.model.steered or call.endpoint.door is not None or REGION in call.exchange.headers:
+        return True
     key = call.record.key
-    return call.model.steered or REGION in call.exchange.headers or (key is not None and bool(key.regions))
+    return key is not None and bool(key.regions)
 
 
 def _asked(call: Call) -> Asked:
@@ -100,12 +107,13 @@ def _asked(call: Call) -> Asked:
     key = record.key
     return Asked(
         call.request,
-        call.body,
+        call.body if call.endpoint.door is None else b"",  # no text to be read, and its size says nothing of tokens
         call.exchange.headers,
         tags=record.tags or (),
         metadata=None if key is None else key.metadata,
         regions=() if key is None else key.regions,
         wild=call.match,
+        kind=call.endpoint.kind,
     )
 
 

@@ -74,6 +74,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     capabilities: tuple[str, ...] = ()
+    deprecated: str | None = None  # the day from which on its provider no longer offers it
 
 
 class Quote(msgspec.Struct, frozen=True):

@@ -10,7 +10,18 @@ from itertools import chain
 
 import msgspec
 
-from gateway.wire import NULL, ChatRequest, CompletionRequest, EmbeddingRequest, Request, capped, present
+from gateway.front import FrontRequest
+from gateway.wire import (
+    NULL,
+    ChatRequest,
+    CompletionRequest,
+    Counted,
+    EmbeddingRequest,
+    Request,
+    ResponsesRequest,
+    capped,
+    present,
+)
 
 MOST_BYTES_PER_TOKEN = 8  # English prose has 4 to 5 in today's vocabularies
 CALL_TOKENS = 512  # what templates and providers put around a prompt by themselves: a system prompt, how to call tools
@@ -18,6 +29,8 @@ IMAGE_TOKENS = 5_000  # the dearest picture of today's large models; gpt-4o-mini
 FILE_TOKENS = 200_000  # a document, video or recording that is only referred to, where the model's context is not known
 
 _ASCII_ESCAPE = b"\\u00"  # hides a plain character, so that searching for a word proves nothing
+_TEXTS = frozenset(("text", "input_text", "output_text", "refusal", "reasoning_text", "summary_text"))
+_CLIENTS_OWN = frozenset(("function", "custom"))  # tools that the provider does not run by itself
 _MEDIA = (b'"image', b'"input_', b'"file', b'"video', b'"audio', b'"document')
 
 
@@ -33,12 +46,21 @@ class _Part(msgspec.Struct, gc=False):
 class _Message(msgspec.Struct, gc=False):
     content: str | list[_Part | str] | None = None
     audio: msgspec.Raw = NULL
+    output: str | list[_Part | str] | None = None
 
 
 class _Conversation(msgspec.Struct, gc=False):
+    """`input` is the Responses API's name for messages and what stands between them."""
+
     messages: list[_Message] = []
+    input: str | list[_Message] = ""
 
 
+class _Tool(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+_tools = msgspec.json.Decoder(list[_Tool])
 _conversation = msgspec.json.Decoder(_Conversation)
 
 
@@ -50,14 +72,20 @@ def upper_bound(
     if isinstance(request, ChatRequest) and (b'"type"' in body or (b"\\" in body and _ASCII_ESCAPE in body)):
         # Templates indent the JSON of tools: at most one more token for each byte.
         bound += sum(len(bytes(tools)) for tools in (request.tools, request.functions) if present(tools))
-        bound += _beside_text(body, image_tokens, context_tokens or FILE_TOKENS)
+        file_tokens = context_tokens or FILE_TOKENS
+        if isinstance(request, FrontRequest):
+            bound += request.pictures * image_tokens + request.files * file_tokens - request.inline_bytes
+        else:
+            bound += _beside_text(body, image_tokens, file_tokens)
+        if isinstance(request, ResponsesRequest) and present(request.tools):
+            bound += _found_by_tools(bytes(request.tools), file_tokens)
     return bound if context_tokens is None or bound < context_tokens else context_tokens
 
 
 def output_bound(request: Request, max_output_tokens: int) -> int:
     """Tokens that all answers together cannot pass. `max_output_tokens`: the model's own limit, for a client that names none."""
     if not isinstance(request, ChatRequest):
-        if isinstance(request, EmbeddingRequest):
+        if isinstance(request, (EmbeddingRequest, Counted)):
             return 0
         limit = max_output_tokens if request.max_tokens is None else request.max_tokens
         return limit * max(request.n or 1, request.best_of or 1) * _prompts(request)
@@ -103,22 +131,33 @@ def _prompts(request: CompletionRequest) -> int:
     return 1
 
 
+def _found_by_tools(tools: bytes, file_tokens: int) -> int:
+    """What a provider's own tools (web search, file search, …) put into the prompt while it answers: a document for each of them."""
+    try:
+        return file_tokens * sum(tool.type not in _CLIENTS_OWN for tool in _tools.decode(tools))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return file_tokens
+
+
 def _beside_text(body: bytes, image_tokens: int, file_tokens: int) -> int:
     """What pictures and files add to the bytes of the body, less what inline pictures spell out in base64."""
     if _ASCII_ESCAPE not in body and not any(word in body for word in _MEDIA):
         return 0
     try:
-        messages = _conversation.decode(body).messages
+        conversation = _conversation.decode(body)
     except (
         msgspec.DecodeError,
         RecursionError,
         UnicodeDecodeError,
     ):  # a shape that we do not know: take each word for the dearest
         return file_tokens * max(1, sum(body.count(word) for word in _MEDIA))
+    messages = conversation.messages
+    if isinstance(conversation.input, list):
+        messages = [*messages, *conversation.input]
     extra = sum(file_tokens for message in messages if present(message.audio))
-    contents = (message.content for message in messages)
+    contents = (one for message in messages for one in (message.content, message.output))
     for part in chain.from_iterable(content for content in contents if isinstance(content, list)):
-        if isinstance(part, str) or part.type in {"text", "input_text", "output_text", "refusal"}:
+        if isinstance(part, str) or part.type in _TEXTS:
             continue
         if part.type is not None and "image" in part.type:
             extra += image_tokens - _inline(part.image_url)

@@ -14,6 +14,7 @@ class Provider(msgspec.Struct, frozen=True):
     """`wildcards` are public names that mean this provider alone; each also answers under `<name>/*`.
 
     `base_url` of None: every deployment names its own. `example` is a chat model that a fresh key can usually reach.
+    `responses`: at its own address it speaks `/v1/responses`, too.
     `litellm` is LiteLLM's prefix for a provider that is only reached through it, empty where a model's name has the prefix itself.
     """
 
@@ -28,6 +29,7 @@ class Provider(msgspec.Struct, frozen=True):
     auth: Literal["bearer", "api-key"] = "bearer"
     example: str | None = None
     litellm: str | None = None
+    responses: bool = False
 
     @property
     def placed(self) -> bool:
@@ -46,9 +48,22 @@ _EVERY = (
         "https://api.openai.com/v1",
         env="OPENAI_API_KEY",
         base_url_env="OPENAI_BASE_URL",
-        wildcards=("gpt-*", "chatgpt-*", "o1", "o1-*", "o3", "o3-*", "o4-*", "text-embedding-*"),
+        wildcards=(
+            "gpt-*",
+            "chatgpt-*",
+            "o1",
+            "o1-*",
+            "o3",
+            "o3-*",
+            "o4-*",
+            "text-embedding-*",
+            "omni-moderation-*",
+            "tts-*",
+            "whisper-*",
+        ),
         key_required=False,  # "any compatible URL": many of them ask for none
         example="gpt-4o-mini",
+        responses=True,
     ),
     Provider(
         "anthropic",
@@ -129,7 +144,7 @@ _EVERY = (
         "cohere",
         "https://api.cohere.ai/compatibility/v1",
         env="COHERE_API_KEY",
-        wildcards=("command-*",),
+        wildcards=("command-*", "rerank-*"),
         example="command-r7b-12-2024",
     ),
     Provider(

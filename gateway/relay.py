@@ -20,6 +20,7 @@ from gateway.refusal import refusal
 from gateway.resilience.health import Health
 from gateway.sse import ChatStream
 from gateway.targets import Target, Targets, where
+from gateway.units.relay import UnitRelay
 from gateway.upstream import UpstreamConnection
 
 log = structlog.stdlib.get_logger(__name__)
@@ -28,7 +29,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_FAULT_BYTES = 1024 * 1024
 MAX_HELD_BYTES = 256 * 1024  # of a stream's opening that has no content yet
 AFTER_DONE_S = 1.0  # how long an upstream may take to end its body after [DONE] before its connection is given up
-DONE = b"data: [DONE]\n\n"
 
 
 class Local(Protocol):
@@ -39,7 +39,10 @@ class Local(Protocol):
 
 @final
 class Relay:
-    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine."""
+    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine.
+
+    `units` carries what has a door of its own.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Relay:
         local: Mapping[str, Local],
         now: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, bytes]], Awaitable[bytes]],
+        units: UnitRelay,
     ) -> None:
         self._targets = targets
         self._meter = meter
@@ -57,9 +61,13 @@ class Relay:
         self._local = local
         self._now = now
         self._spawn = spawn
+        self._units = units
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
         """The call's hold is open; `name` is the model's at the deployment. Raises GatewayError for whatever is not a whole answer."""
+        if call.endpoint.door is not None:
+            await self._units.run(call, deployment, name)
+            return
         if deployment.provider in self._local:
             await self._run_local(call, deployment)
             return
@@ -86,7 +94,7 @@ class Relay:
             if not record.stream:
                 whole = await connection.whole(MAX_ANSWER_BYTES)
             elif not 200 <= await connection.head() < 300:
-                await connection.whole(MAX_FAULT_BYTES)
+                await connection.rest(MAX_FAULT_BYTES)
             record.upstream_s += self._now() - sent_at
             if not 200 <= connection.status < 300:
                 record.refused = True
@@ -138,7 +146,9 @@ class Relay:
         if target.dialect is None:
             stream = ChatStream(keep_usage=keep_usage)
         else:
-            stream = target.dialect.stream(call.endpoint.name, call.request.model, keep_usage=keep_usage)
+            stream = target.dialect.stream(
+                call.endpoint.name, call.request.model, keep_usage=keep_usage, asked=call.body
+            )
         if call.model.continue_streams and call.endpoint is CHAT:
             stream = _remembered(call, stream)
         try:
@@ -162,7 +172,7 @@ class Relay:
 
     async def _refuse(self, record: Record, connection: UpstreamConnection, content_type: bytes) -> None:
         """A 200 that is no stream: an error object, or something else altogether."""
-        body = await connection.whole(MAX_FAULT_BYTES)
+        body = await connection.rest(MAX_FAULT_BYTES)
         record.received = max(1, len(body) // BYTES_PER_TOKEN)
         try:
             wire.read_answer(body)
@@ -201,7 +211,7 @@ class Relay:
             raise stream.error
         if not stream.whole:
             raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
-        exchange.send(DONE)
+        exchange.send(call.endpoint.done)
         exchange.end()
 
     async def _pass_events_on(self, call: Call, stream: Stream, connection: UpstreamConnection) -> None:
@@ -282,9 +292,9 @@ def _translated(call: Call, target: Target, dialect: Dialect, name: str) -> tupl
     """Head and body for a provider with an API of its own. Raises BadRequest for what it cannot do."""
     ticket = call.record.ticket
     body = call.body
-    if ticket is not None:
+    if ticket is not None and target.limited:
         body = prompt_bound.limited(body, call.request, ticket.offer.need.output_tokens)
-    outgoing = dialect.request(call.endpoint.name, body, name)
+    outgoing = dialect.request(call.endpoint.name, body, name, call.exchange.headers)
     return target.opening(outgoing.path, outgoing.headers), outgoing.body
 
 

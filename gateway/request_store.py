@@ -16,6 +16,7 @@ from gateway.ledger_blocks import Part
 from gateway.ledger_entries import label
 from gateway.paging import Page, page
 from gateway.tables import ledger_blocks, request_blocks, request_keys
+from gateway.usage import units_of
 
 BLOCKS_AT_ONCE = 4
 FORGOTTEN_AT_ONCE = 100
@@ -52,6 +53,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     route_version: str | None = None  # `name@3`
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
+    units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -199,6 +201,7 @@ def _record(settled: Settled) -> RequestRecord:
         route_version=routed.route_version,
         prompt_version=routed.prompt_version,
         shadow_of=routed.shadow_of,
+        units=None if usage is None else units_of(usage),
     )
 
 

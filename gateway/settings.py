@@ -10,6 +10,8 @@ from typing import Annotated, Any, Self
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
+from gateway.kinds import Kind
+from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
 
@@ -21,6 +23,9 @@ ApiVersion = Annotated[  # without quotes it is a date in YAML
     Field(max_length=40, pattern=r"^[0-9A-Za-z][0-9A-Za-z.-]*$"),
 ]
 GROUP = "group:"
+OTHER_APIS = frozenset(
+    ("anthropic", "gemini", EMBEDDED, *(one.name for one in PROVIDERS.values() if one.litellm is not None))
+)
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
 
 
@@ -166,6 +171,8 @@ class WhenSpec(Section):
 class DeploymentSpec(Section):
     """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such.
 
+    `kinds` of endpoints that it serves; default: what its provider has.
+    `responses`: whether it speaks `/v1/responses` itself; without it, OpenAI at its own address does.
     `api_version` is Azure's: with it the deployment is called by the dated API, where the model's name stands in the path.
     """
 
@@ -186,6 +193,14 @@ class DeploymentSpec(Section):
     verify_tls: bool = True
     ca_file: str | None = None
     api_version: ApiVersion | None = None
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    responses: bool | None = None
+
+    @model_validator(mode="after")
+    def _responses_are_openais(self) -> Self:
+        if self.responses and (self.provider in OTHER_APIS or self.api_version is not None):
+            raise ValueError("responses is for addresses that speak OpenAI's API, with /v1/responses among it")
+        return self
 
     @model_validator(mode="after")
     def _a_version_has_a_path(self) -> Self:

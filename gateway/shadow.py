@@ -63,7 +63,7 @@ class Shadows:
 
     def offer(self, shadow: Shadow, call: Call, body: bytes, serve: Serve) -> None:
         """A call that was answered. `body` is as it was before a fallback changed it."""
-        if self._random() >= shadow.share:
+        if call.endpoint.door is not None or self._random() >= shadow.share:
             return
         if len(body) > MAX_BODY_BYTES:
             self.counts["too_large"] += 1
@@ -72,6 +72,8 @@ class Shadows:
         else:
             self.counts["sent"] += 1
             self._running += 1
+            front = call.endpoint.front
+            body = body if front is None else front.anonymous(body)
             copy = Copy(wire.copied(body, shadow.model.replace("*", call.match)), self._now())
             self._spawn(self._run(serve(call.endpoint, copy, Original(call.record.id, regions_of(call)))))
 
@@ -110,6 +112,8 @@ class Copy:
     def send_chunk(self, data: bytes, chunk: bytes) -> None: ...
 
     def end(self) -> None: ...
+
+    def break_off(self) -> None: ...
 
     @property
     def write_paused(self) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from gateway import budget_store, key_store, model_store, version_store
 from gateway.catalog import Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
+from gateway.kinds import served_by
 from gateway.model_store import DeploymentRecord, ModelRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
@@ -129,6 +130,8 @@ class SnapshotStore:
             when=None if spec.when is None else spec.when.compile(),
             region=spec.region,
             api_version=spec.api_version,
+            responses=self._speaks_responses(spec),
+            kinds=served_by(spec.provider) if spec.kinds is None else frozenset(spec.kinds),
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:
@@ -140,6 +143,13 @@ class SnapshotStore:
             return terms, FREE, entry
         own = next((schedule for price in stated if (schedule := price.schedule()) is not None), None)
         return terms, own or (entry.schedule if entry is not None else None), entry
+
+    def _speaks_responses(self, spec: DeploymentSpec) -> bool:
+        """As declared; else where the provider does, at its own address."""
+        if spec.responses is not None:
+            return spec.responses
+        provider = self._providers.get(spec.provider)
+        return provider is not None and provider.responses and self._base_url(spec) == provider.base_url
 
     def _base_url(self, spec: DeploymentSpec) -> str:
         if spec.base_url is not None:

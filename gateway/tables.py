@@ -1,4 +1,4 @@
-"""The gateway's tables: who may call, what models there are, budgets and limits, the order of changes, records of requests.
+"""The gateway's tables: who may call, what models there are, budgets and limits, the order of changes, records of requests, files, batches.
 
 SQLAlchemy Core without the ORM: importing that adds a quarter of a second to every start (measured: 0.59 s and 0.84 s).
 Times are Unix seconds. The schema is changed by `migrations/` alone; a test compares the two on both databases.
@@ -245,6 +245,51 @@ request_keys = Table(
     sqlite_with_rowid=False,
 )
 
+# What was answered on `/v1/responses`, by whose it is: `owner` is part of every question (gateway.responses.store). `request` is the items
+# that came with it, `response` its object. One in the background is run by whoever renews `seen_at`; `cancelled` asks that one to stop.
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+    Column("status", Text, nullable=False),
+    Column("background", Boolean, nullable=False),
+    Column("previous_id", Text),
+    Column("conversation_id", Text),
+    Column("before", Integer),
+    Column("seen_at", Double, index=True),
+    Column("cancelled", Boolean, nullable=False, server_default=false()),
+    Column("request", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+)
+
+# The events of responses in the background, some at a time; `last` is the highest sequence number among them.
+response_events = Table(
+    "response_events",
+    metadata,
+    Column("response_id", Text, ForeignKey("responses.id", ondelete="CASCADE"), primary_key=True),
+    Column("last", Integer, primary_key=True, autoincrement=False),
+    Column("events", LargeBinary, nullable=False),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("metadata", LargeBinary, nullable=False),
+)
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),
+    Column("item", LargeBinary, nullable=False),
+)
+
 # The thresholds of a budget that were told in the window that ends at `until`, null for a total. `account` without its window.
 budget_alerts = Table(
     "budget_alerts",
@@ -383,4 +428,83 @@ spend_rollup = Table(
     Column("owner", Integer, primary_key=True, autoincrement=False),
     *_sums(),
     sqlite_with_rowid=False,
+)
+
+
+def _whose() -> list[Column[Any]]:
+    """The key that made it; keys of the same team see it as well."""
+    return [
+        Column("key_id", Text, nullable=False, index=True),
+        Column("team_id", Text, index=True),
+        Column("org_id", Text),
+    ]
+
+
+# What clients keep here; the bytes lie in a folder (gateway.files.shelf) under the id.
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *_whose(),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, index=True),
+)
+
+# Files that come in parts, until `expires_at`. `keep_s` is how long the file is to be kept.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *_whose(),
+    Column("purpose", Text, nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("mime_type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("file_id", Text),
+    Column("keep_s", Integer),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False, index=True),
+)
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("upload_id", Text, ForeignKey("uploads.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+# `moments` is when each state began. `outcome` is set once every line has its result and only files are left to be handed over.
+# Who works on it has the lease: `owner` on the machine `host`, last heard of at `seen_at`; each owner has its own `epoch`.
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *_whose(),
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("completion_window", Text, nullable=False),
+    Column("status", Text, nullable=False, index=True),
+    Column("outcome", Text),
+    Column("moments", JSON, nullable=False),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("errors", JSON(none_as_null=True)),
+    Column("model", Text),
+    Column("keep_s", Integer),
+    Column("total", Integer, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("usage", JSON(none_as_null=True)),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("owner", Text),
+    Column("host", Text),
+    Column("seen_at", Double),
+    Column("epoch", Integer, nullable=False),
 )

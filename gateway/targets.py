@@ -1,7 +1,8 @@
 """What a deployment looks like on the wire, prepared once so that a request only adds its own bytes."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, final
+from types import MappingProxyType
+from typing import Final, Protocol, final
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -9,11 +10,14 @@ import msgspec
 from gateway.catalog import Deployment
 from gateway.dialect import Dialect
 from gateway.errors import BadRequest
+from gateway.front import Front, Translated
 from gateway.pool import Origin, Pool, origin_key
 from gateway.providers import PROVIDERS
 
 IN_PATHS = "/:@!$&()*+,;=~%"
 VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+CHATS: Final = "/chat/completions"
+NO_FRONTS: Final[Mapping[str, Front]] = MappingProxyType({})
 
 
 class Bridge(Protocol):
@@ -26,10 +30,15 @@ class Bridge(Protocol):
         """What it has to know of a deployment; `prefix` stands before the model's name there."""
 
 
+Between = Callable[[Deployment, Dialect | None, str], Dialect]
+"""What stands between an endpoint and a deployment whose provider has this dialect, if any, and its chat behind this path."""
+
+
 class Target(msgspec.Struct, frozen=True):
     """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt.
 
-    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it.
+    With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it. `limited`: the provider
+    behind it chooses a limit for answers where the client names none, so it is told one.
     """
 
     deployment: Deployment
@@ -38,6 +47,7 @@ class Target(msgspec.Struct, frozen=True):
     where: bytes
     dialect: Dialect | None = None
     base: str = ""
+    limited: bool = True
 
     def opening(self, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
         """The head of a request in a dialect. Raises BadRequest: a client's model name may end up in here."""
@@ -49,23 +59,38 @@ class Target(msgspec.Struct, frozen=True):
 
 @final
 class Targets:
-    """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes."""
+    """Targets by deployment and endpoint path, made on first use, forgotten when the configuration changes.
+
+    `fronts` are the APIs of endpoint paths that are not OpenAI's: a target has a dialect there in any case, of its own or out of chat's.
+    `between`: by path, endpoints of OpenAI's that are not asked of every deployment as they are.
+    """
 
     def __init__(
-        self, pool: Pool, user_agent: str, dialects: Mapping[str, Dialect], bridge: Bridge | None = None
+        self,
+        pool: Pool,
+        user_agent: str,
+        dialects: Mapping[str, Dialect],
+        bridge: Bridge | None = None,
+        fronts: Mapping[str, Front] = NO_FRONTS,
+        between: Mapping[str, Between] = MappingProxyType({}),
     ) -> None:
         self._pool = pool
+        self._between = between
         self._bridge = bridge
         self._dialects = dialects
+        self._fronts = fronts
         self._user_agent = user_agent
         self._made: dict[tuple[str, str], Target] = {}
 
-    def of(self, deployment: Deployment, path: str, model: str) -> Target:
-        """`path` is the endpoint's part behind the base URL, such as `/chat/completions`; `model` the public name."""
+    def of(self, deployment: Deployment, path: str, model: str, *, at_root: bool = False) -> Target:
+        """`path` is the endpoint's part behind the base URL, such as `/chat/completions`; `model` the public name.
+
+        `at_root`: it stands beside the API's version, which the base URL ends with.
+        """
         key = (deployment.id, path)
         target = self._made.get(key)
         if target is None or target.deployment is not deployment:
-            target = self._made[key] = self._make(deployment, path, model)
+            target = self._made[key] = self._make(deployment, path, model, at_root=at_root)
         return target
 
     def question(self, deployment: Deployment, path: str) -> Target:
@@ -76,18 +101,39 @@ class Targets:
         """Drops targets of deployments that are gone."""
         self._made = {key: target for key, target in self._made.items() if alive(key[0])}
 
-    def _make(self, deployment: Deployment, path: str, model: str, method: str = "POST") -> Target:
+    def _make(
+        self, deployment: Deployment, path: str, model: str, method: str = "POST", *, at_root: bool = False
+    ) -> Target:
         provider = PROVIDERS.get(deployment.provider)
         prefix = None if provider is None else provider.litellm
-        address, authorization = deployment.base_url, self._authorization(deployment)
+        own = dialect = self._dialects.get(deployment.provider)
+        spoken_at = path
+        front = self._fronts.get(path)
+        native = None if front is None else front.native.get(deployment.provider)
+        if native is not None:
+            dialect = native
+        elif front is not None:
+            spoken_at = CHATS
+        address, authorization = deployment.base_url, _authorization(deployment, dialect)
         if prefix is not None and self._bridge is not None:
             address, authorization = self._bridge.base_url(), self._bridge.headers(prefix, deployment)
         key = origin_key(address, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
         host = f"[{key.host}]" if ":" in key.host else key.host
         default_port = 443 if key.scheme == "https" else 80
         base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
-        dialect = self._dialects.get(deployment.provider)
-        place = f"{base}{path}" if deployment.api_version is None else _dated(base, deployment, path, method)
+        if at_root:
+            base = base.removesuffix("/v1").removesuffix("/v2").removesuffix("/compatibility")
+        dated = deployment.api_version is not None
+        place = _dated(base, deployment, spoken_at, method) if dated else f"{base}{spoken_at}"
+        between = self._between.get(path)
+        if between is not None:
+            dialect = between(deployment, dialect, _dated(base, deployment, CHATS, method) if dated else CHATS)
+            base = "" if dated else base
+        if front is not None and native is None:
+            base = "" if dated else base
+            dialect = Translated(
+                front, dialect, deployment.provider, bridged=prefix is not None, place=place if dated else CHATS
+            )
         lines = [
             *(() if dialect is not None and method == "POST" else (f"{method} {place} HTTP/1.1",)),
             f"host: {host}" if key.port == default_port else f"host: {host}:{key.port}",
@@ -99,19 +145,21 @@ class Targets:
             if "\r" in line or "\n" in line:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
         head = "".join(line + "\r\n" for line in lines).encode("latin-1")
-        return Target(deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base)
+        return Target(
+            deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base, own is not None
+        )
 
-    def _authorization(self, deployment: Deployment) -> tuple[tuple[str, str], ...]:
-        secret = deployment.api_key or ""
-        dialect = self._dialects.get(deployment.provider)
-        if dialect is not None:
-            return dialect.authorization(secret)
-        if not secret:
-            return ()
-        provider = PROVIDERS.get(deployment.provider)
-        if provider is not None and provider.auth == "api-key":
-            return (("api-key", secret),)
-        return (("authorization", f"Bearer {secret}"),)
+
+def _authorization(deployment: Deployment, dialect: Dialect | None) -> tuple[tuple[str, str], ...]:
+    secret = deployment.api_key or ""
+    if dialect is not None:
+        return dialect.authorization(secret)
+    if not secret:
+        return ()
+    provider = PROVIDERS.get(deployment.provider)
+    if provider is not None and provider.auth == "api-key":
+        return (("api-key", secret),)
+    return (("authorization", f"Bearer {secret}"),)
 
 
 def _dated(base: str, deployment: Deployment, path: str, method: str) -> str:

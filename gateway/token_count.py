@@ -108,6 +108,11 @@ class TokenCounter:
         encoding = self._encoding(model)
         return None if encoding is None else sum(len(encoding.encode_ordinary(text)) for text in texts)
 
+    def ready(self, model: str) -> bool:
+        """Whether counting for the model loads nothing first."""
+        vocabulary = next((vocabulary for vocabulary in VOCABULARIES if vocabulary.models.match(model)), None)
+        return vocabulary is None or vocabulary.name in self._loaded
+
     def prompt(self, body: bytes, model: str) -> int | None:
         """Tokens of a request's prompt with the frames around its messages; None for more than plain text."""
         try:

@@ -7,7 +7,7 @@ Between pieces the socket is paused once `HIGH_WATER` bytes wait, so a slow clie
 import asyncio
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 import httptools
@@ -128,6 +128,14 @@ class UpstreamConnection(asyncio.Protocol):
             outlet.write(b"%bcontent-length: %d\r\n\r\n" % (head, size))
             outlet.write(body)
 
+    def send_pieces(self, head: bytes, body: Sequence[bytes | memoryview]) -> None:
+        """As `send`, of a body that lies in pieces: nothing large is copied."""
+        outlet = self._outlet
+        assert outlet is not None
+        self._reset()
+        outlet.write(b"%bcontent-length: %d\r\n\r\n" % (head, sum(len(piece) for piece in body)))
+        outlet.write_through(body)
+
     async def whole(self, limit: int) -> bytes:
         """The body of an answer of at most `limit` bytes, once it is complete. `status` and `headers` are set by then."""
         self._whole = True
@@ -141,6 +149,13 @@ class UpstreamConnection(asyncio.Protocol):
         if len(pieces) > 1:
             self._pieces = pieces = [b"".join(pieces)]
         return pieces[0] if pieces else b""
+
+    async def rest(self, limit: int) -> bytes:
+        """As `whole`, once the header is there: what of the body came with it may have been enough to stop reading."""
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return await self.whole(limit)
 
     def collected(self) -> bytes:
         """What of the body has arrived and was not taken."""

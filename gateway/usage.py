@@ -49,6 +49,12 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "adjusted")
 NOTHING = Usage(requests=0)
+UNITS = ("images", "seconds", "characters", "search_units")  # what is billed beside tokens and calls
+
+
+def units_of(used: Usage) -> dict[str, float] | None:
+    """Those that a call used; None where it was text alone."""
+    return {unit: value for unit in UNITS if (value := getattr(used, unit))} or None
 
 
 def usage(
@@ -169,6 +175,7 @@ def from_responses(report: ResponsesUsage) -> Usage:
         report.input_tokens or 0,
         report.output_tokens or 0,
         cached_read=(before.cached_tokens or 0) if before else 0,
+        cache_write=(before.cache_write_tokens or 0) if before else 0,
         audio_input=(before.audio_tokens or 0) if before else 0,
         image_input=(before.image_tokens or 0) if before else 0,
         reasoning=(after.reasoning_tokens or 0) if after else 0,

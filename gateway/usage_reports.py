@@ -8,6 +8,7 @@ class Details(msgspec.Struct, gc=False):
     audio_tokens: int | None = None
     image_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class ResponsesUsage(msgspec.Struct, gc=False):

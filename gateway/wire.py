@@ -55,6 +55,13 @@ class ChatRequest(msgspec.Struct, gc=False):
     functions: msgspec.Raw = NULL
 
 
+class ResponsesRequest(ChatRequest, gc=False, kw_only=True):
+    """`POST /v1/responses`, read as the chat that it stands for: it has `input` instead of messages, and another name for its limit."""
+
+    messages: list[Message] = []
+    max_completion_tokens: Positive | None = msgspec.field(default=None, name="max_output_tokens")
+
+
 class CompletionRequest(msgspec.Struct, gc=False):
     """`POST /v1/completions`."""
 
@@ -79,6 +86,14 @@ class EmbeddingRequest(msgspec.Struct, gc=False):
     dimensions: Positive | None = None
     user: str | None = None
     stream: None = None  # embeddings do not stream
+
+
+class Counted(msgspec.Struct, kw_only=True):
+    """A request whose answer has no length that could be limited, and that is billed by other units: `gateway.units`."""
+
+    model: str
+    stream: bool | None = None
+    user: str | None = None
 
 
 class PromptDetails(msgspec.Struct, gc=False):
@@ -139,6 +154,7 @@ class _ErrorEnvelope(msgspec.Struct, gc=False):
 
 
 chat_decoder = msgspec.json.Decoder(ChatRequest)
+responses_decoder = msgspec.json.Decoder(ResponsesRequest)
 completion_decoder = msgspec.json.Decoder(CompletionRequest)
 embedding_decoder = msgspec.json.Decoder(EmbeddingRequest)
 
@@ -155,7 +171,7 @@ _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
-Request = ChatRequest | CompletionRequest | EmbeddingRequest
+Request = ChatRequest | CompletionRequest | EmbeddingRequest | Counted
 AnyRequest = TypeVar("AnyRequest", bound=msgspec.Struct)
 
 
@@ -183,7 +199,7 @@ def is_plain(body: bytes) -> bool:
 
 def wants_usage(request: Request) -> bool:
     """Whether the client asked for the usage chunk of a stream."""
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, (EmbeddingRequest, Counted)):
         return False
     options = request.stream_options
     return options is not None and options.include_usage is True
@@ -213,7 +229,7 @@ def copied(body: bytes, target: str) -> bytes:
 
 def asked_tokens(request: Request) -> int | None:
     """The limit that a client set on its answer."""
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, (EmbeddingRequest, Counted)):
         return None
     if isinstance(request, CompletionRequest):
         return request.max_tokens
@@ -223,7 +239,8 @@ def asked_tokens(request: Request) -> int | None:
 def capped(body: bytes, request: Request, tokens: int) -> bytes:
     """The body with a lower limit on its answer, under the name that the client used; `max_tokens` if it used none. Raises BadRequest."""
     fields = _fields(body)
-    for name in _cap_names(request):
+    named = ("max_output_tokens",) if isinstance(request, ResponsesRequest) else getattr(request, "caps", None)
+    for name in named or _cap_names(request):  # another API has a name of its own for it
         fields[name] = msgspec.Raw(b"%d" % tokens)
     return _encode(fields)
 

@@ -14,6 +14,7 @@ from admin.rest.errors import documented
 from admin.rest.wire import After, Filter, Identifier, Limit, ListPage, StrictRoute, at
 from gateway import model_store
 from gateway.errors import BadRequest
+from gateway.kinds import Kind
 from gateway.model_store import DeploymentRecord
 from gateway.providers import PROVIDERS
 from gateway.resilience.health import Condition
@@ -48,6 +49,8 @@ class DeploymentChangeBody(Section):
     verify_tls: bool | None = None
     ca_file: str | None = None
     api_version: ApiVersion | None = None
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    responses: bool | None = None
 
 
 class HealthView(BaseModel):

@@ -57,6 +57,9 @@ class RequestView(BaseModel):
     route_version: Annotated[str | None, Field(description="The version of a route that was drawn, as `name@3`.")]
     prompt_version: Annotated[str | None, Field(description="The version of a prompt that was drawn, as `name@3`.")]
     shadow_of: Annotated[str | None, Field(description="The id of the request that this one is a copy of.")]
+    units: Annotated[
+        dict[str, float] | None, Field(description="Images, seconds, characters and search_units that it used.")
+    ]
 
 
 def router(control: Control) -> APIRouter:

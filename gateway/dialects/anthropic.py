@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from gateway import errors
-from gateway.dialect import Outgoing, Stream
+from gateway.dialect import NO_HEADERS, Outgoing, Stream
 from gateway.dialects.anthropic_answer import completion
 from gateway.dialects.anthropic_faults import fault
 from gateway.dialects.anthropic_request import messages_request
@@ -29,7 +29,7 @@ class Anthropic:
         version = (("anthropic-version", VERSION),)
         return (("x-api-key", api_key), *version) if api_key else version
 
-    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
+    def request(self, endpoint: str, body: bytes, model: str, headers: Mapping[bytes, bytes] = NO_HEADERS) -> Outgoing:  # noqa: ARG002  # nothing of the client's goes along
         if endpoint not in self.endpoints:
             raise errors.BadRequest(f"Anthropic has no {endpoint}", param="model", code="unsupported_endpoint")
         return messages_request(body, model)
@@ -37,7 +37,7 @@ class Anthropic:
     def answer(self, endpoint: str, body: bytes, model: str, asked: bytes = b"") -> tuple[bytes, Usage | None]:  # noqa: ARG002  # there is one endpoint
         return completion(body, model, int(self._unix()))
 
-    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream:  # noqa: ARG002  # there is one endpoint
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool, asked: bytes = b"") -> Stream:  # noqa: ARG002  # there is one endpoint
         return MessageStream(model, int(self._unix()), keep_usage=keep_usage)
 
     def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:  # noqa: ARG002  # the body says it all

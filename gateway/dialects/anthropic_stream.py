@@ -277,7 +277,7 @@ class MessageStream:
 
     def _end(self, event: _Event) -> bytes:
         if event.usage is not None:
-            self._usage = _merged(self._usage, event.usage)
+            self._usage = merged(self._usage, event.usage)
             self._counted = event.usage.output_tokens is not None
         end = _end.decode(event.delta) if present(event.delta) else _End()
         if end.stop_reason is None or self._ended:
@@ -318,7 +318,7 @@ def _call(index: int, call: dict[str, object]) -> bytes:
     return _encode({"tool_calls": [{"index": index, **call}]})
 
 
-def _merged(before: AnthropicUsage | None, after: AnthropicUsage) -> AnthropicUsage:
+def merged(before: AnthropicUsage | None, after: AnthropicUsage) -> AnthropicUsage:
     """Counts are cumulative; what the later report leaves out stays as it was."""
     if before is None:
         return after

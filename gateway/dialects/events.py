@@ -19,6 +19,10 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of every event that is complete by now; comments and bare fields have none. Raises UpstreamError."""
+        return [data for event in self.events(data) if (data := payload(event))]
+
+    def events(self, data: bytes) -> list[bytes]:
+        """Every event that is complete by now, as it came, less its empty line; its lines end in LF. Raises UpstreamError."""
         if self._tail:
             data = self._tail + data
         half = b""
@@ -30,15 +34,13 @@ class EventReader:
         self._tail = rest + half
         if len(self._tail) > self._most:
             raise errors.UpstreamError(f"The upstream sent an event of more than {self._most} bytes")
-        if not ends:
-            return []
-        return [payload for event in whole.split(b"\n\n") if (payload := _payload(event))]
+        return [event for event in whole.split(b"\n\n") if event] if ends else []
 
     def close(self) -> list[bytes]:
         """The end of the body: an event that only lacks its empty line still counts."""
         return self.feed(b"\n\n") if self._tail.strip() else []
 
 
-def _payload(event: bytes) -> bytes:
+def payload(event: bytes) -> bytes:
     """`data` lines joined by LF."""
     return b"\n".join(line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from gateway import errors
-from gateway.dialect import Outgoing, Stream
+from gateway.dialect import NO_HEADERS, Outgoing, Stream
 from gateway.dialects.gemini_answer import completion
 from gateway.dialects.gemini_embeddings import embed_request, embeddings
 from gateway.dialects.gemini_faults import fault
@@ -27,7 +27,7 @@ class Gemini:
     def authorization(self, api_key: str) -> tuple[tuple[str, str], ...]:
         return (("x-goog-api-key", api_key),) if api_key else ()
 
-    def request(self, endpoint: str, body: bytes, model: str) -> Outgoing:
+    def request(self, endpoint: str, body: bytes, model: str, headers: Mapping[bytes, bytes] = NO_HEADERS) -> Outgoing:  # noqa: ARG002  # nothing of the client's goes along
         match endpoint:
             case "chat":
                 return generate_request(body, model)
@@ -41,7 +41,7 @@ class Gemini:
             return embeddings(body, model, asked)
         return completion(body, model, int(self._unix()), self._new_id)
 
-    def stream(self, endpoint: str, model: str, *, keep_usage: bool) -> Stream:  # noqa: ARG002  # only chat streams
+    def stream(self, endpoint: str, model: str, *, keep_usage: bool, asked: bytes = b"") -> Stream:  # noqa: ARG002  # only chat streams
         return ContentStream(model, int(self._unix()), self._new_id, keep_usage=keep_usage)
 
     def fault(self, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> UpstreamFault:  # noqa: ARG002  # the body says it all

@@ -6,8 +6,9 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway.catalog import Affinity
+from gateway.kinds import Kind
 from gateway.routing.rendezvous import fingerprint
-from gateway.wire import ChatRequest, CompletionRequest, Request, asked_tokens
+from gateway.wire import ChatRequest, CompletionRequest, Request, ResponsesRequest, asked_tokens
 
 LEAD_BYTES: Final = 2048  # of a prompt: what comes later differs from call to call
 OUTPUT_TOKENS: Final = 256  # of an answer that nobody limits, to compare prices with
@@ -20,6 +21,8 @@ _OPENING_ROLES = frozenset(("system", "developer"))
 class _Texts(msgspec.Struct, gc=False):
     messages: list[msgspec.Raw] = []
     prompt: msgspec.Raw = msgspec.Raw(b"")
+    instructions: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _CacheKey(msgspec.Struct, gc=False):
@@ -34,10 +37,10 @@ _cache_key = msgspec.json.Decoder(_CacheKey)
 class Asked:
     """`regions`: where the answer has to come from, all of them, so that what a client asks for cannot undo what its key says.
 
-    `wild` is what the model's wildcard stands for.
+    `wild` is what the model's wildcard stands for, `kind` the endpoint's.
     """
 
-    __slots__ = ("_body", "_headers", "_request", "metadata", "regions", "tags", "wild")
+    __slots__ = ("_body", "_headers", "_request", "kind", "metadata", "regions", "tags", "wild")
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Asked:
         metadata: Mapping[str, Any] | None = None,
         regions: tuple[str, ...] = (),
         wild: str = "",
+        kind: Kind = "chat",
     ) -> None:
         self._request = request
         self._body = body
@@ -56,6 +60,7 @@ class Asked:
         self.tags = tags
         self.metadata = metadata or {}
         self.wild = wild
+        self.kind: Kind = kind
         wanted = headers.get(b"x-penstock-region")
         self.regions = regions if wanted is None else (*regions, wanted.decode("latin-1").strip())
 
@@ -103,6 +108,8 @@ class Asked:
             return None
         if isinstance(request, CompletionRequest):
             return fingerprint(bytes(texts.prompt)[:LEAD_BYTES])
+        if isinstance(request, ResponsesRequest):
+            return fingerprint((bytes(texts.instructions) + bytes(texts.input))[:LEAD_BYTES])
         count = 1
         while count < len(request.messages) and request.messages[count - 1].role in _OPENING_ROLES:
             count += 1

@@ -1,17 +1,24 @@
-"""Which deployments a request may go to at all: by its tags, its key's metadata, and where the answer has to come from."""
+"""Which deployments a request may go to at all: by what they serve, its tags, its key's metadata, and where the answer has to come from."""
 
 from gateway.catalog import Deployment, When
+from gateway.kinds import Kind
 from gateway.routing.asked import Asked
 
 
 def admits(deployment: Deployment, asked: Asked) -> bool:
     """Whether every condition holds. A request that is bound to a region goes to no place that does not say that it lies there."""
     when = deployment.when
+    if not serves(deployment, asked.kind):
+        return False
     if asked.regions:
         region = deployment.region or (when.region if when is not None else None)
         if any(wanted != region for wanted in asked.regions):
             return False
     return when is None or _holds(when, asked)
+
+
+def serves(deployment: Deployment, kind: Kind) -> bool:
+    return deployment.kinds is None or kind in deployment.kinds
 
 
 def _holds(when: When, asked: Asked) -> bool:

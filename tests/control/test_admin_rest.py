@@ -265,6 +265,7 @@ async def test_requests_are_listed_newest_first_and_filtered(admin: httpx.AsyncC
         for session, some in (("ses_a", records[0:4:3]), ("ses_b", records[1:3]), *(2 * [("ses_a", records[4:])])):
             part = Part()
             part.take(some, [msgpack.encode(one) for one in some])
+            part.keys.update([one.key_id for one in some])
             request_store.add(tx, session, part)
 
     async def found(**params: str) -> list[str]:

@@ -10,11 +10,13 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.units.endpoints import ENDPOINTS
 from tests.fixtures.raw import Raw, Reply, chat, head, said, whole
 from tests.fixtures.server import Server
 
 PATIENCE_S = 15.0
-HOT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
+HOT = (*TEXT, *(path.decode() for path in ENDPOINTS))
 STATUS = re.compile(rb"^HTTP/1\.1 (\d{3}) ", re.MULTILINE)
 FEW = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -27,13 +29,33 @@ messages = st.lists(
 KNOWN: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["chat", "s/none", "embed", "gpt-99", "*", "s/*", ""]) | values,
     "messages": messages | values,
+    "items": messages | values,
     "prompt": st.text(max_size=20) | values,
-    "input": st.text(max_size=20) | st.lists(st.text(max_size=5)) | values,
+    "input": st.text(max_size=20) | st.lists(st.text(max_size=5)) | messages | values,
     "stream": st.booleans() | values,
     "stream_options": st.fixed_dictionaries({}, optional={"include_usage": st.booleans() | values}) | values,
     "user": st.text(max_size=9) | values,
+    "query": st.text(max_size=9) | values,
+    "documents": st.lists(st.text(max_size=5) | st.dictionaries(st.just("text"), values), max_size=3) | values,
 }
-OTHERS = ("temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "presence_penalty", "dimensions", "x")
+OTHERS = (
+    "temperature",
+    "top_p",
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "presence_penalty",
+    "dimensions",
+    "x",
+    "instructions",
+    "previous_response_id",
+    "conversation",
+    "background",
+    "store",
+    "tools",
+    "include",
+    "metadata",
+)
 bodies = st.fixed_dictionaries({}, optional={**KNOWN, **dict.fromkeys(OTHERS, values)})
 
 
@@ -116,10 +138,12 @@ def test_any_json_object_gets_an_answer_or_a_reason(server: Server, body: dict[s
 
 
 @FEW
-@given(value=values, field=st.sampled_from([*KNOWN, *OTHERS]), path=st.sampled_from(HOT))
+@given(value=values, field=st.sampled_from([*KNOWN, *OTHERS]), path=st.sampled_from(TEXT))
 def test_one_odd_value_in_a_good_request_is_passed_or_named(server: Server, value: Any, field: str, path: str) -> None:
     """If it is refused, `param` starts with the field's name."""
-    good = {**server.ask("chat"), "prompt": "x", "input": "x"}
+    good = {**server.ask("chat"), "input": "x"}
+    if path != "/v1/responses":  # a prompt is a reference there
+        good["prompt"] = "x"
     data = json.dumps({**good, field: value}).encode()
     reply = post(server, path, data)
     assert reply.status in (200, 400, 404), (field, value, reply)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.fixtures.deployments import Routes
 from tests.fixtures.raw import Raw, Reply, chat, said, whole
 from tests.fixtures.server import Scripts, Server
 from tests.upstream.behaviour import Behaviour
@@ -188,3 +189,22 @@ def test_the_upstream_sees_its_own_key_and_not_the_clients(server: Server, scrip
     assert entry.header("x-request-id") == reply.headers["x-request-id"]
     assert entry.header("content-type") == "application/json"
     assert "cookie" not in dict(entry.headers)
+
+
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_long_fault_instead_of_a_stream_is_read_to_its_end(routes: Routes, status: int) -> None:
+    """Its first segment unpacks to more than is read ahead of a stream, so that reading has stopped before it is known to be none."""
+    long = Behaviour(
+        status=status,
+        body=json.dumps({"error": {"message": "A" * 600_000}}),
+        content_type="application/json",
+        gzip="always",
+        framing="chunked",
+        splits=(500_000,),
+        gap_s=0.1,
+    )
+    route = routes(long, timeouts={"first_token_s": 5}, retries={"attempts": 0})
+    answer = routes.ask(route, stream=True)
+    error = answer.json()["error"]
+    assert error["code"] != "upstream_timeout"
+    assert "AAA" in error["message"]

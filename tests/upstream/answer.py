@@ -1,6 +1,6 @@
 """An answer before it is on the wire: a status and the pieces of a body. A stream's pieces are its events."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -26,11 +26,14 @@ class Answer(NamedTuple):
     prompt_tokens: int = 0
     error_event: bytes = b""
     streams: bool = False
+    units: Mapping[str, float] = {}  # what else than tokens is billed: characters, seconds, images, search_units
 
 
-def whole(status: int, value: object, *, prompt_tokens: int = 0, tokens: int = 0) -> Answer:
+def whole(
+    status: int, value: object, *, prompt_tokens: int = 0, tokens: int = 0, units: Mapping[str, float] | None = None
+) -> Answer:
     """A body in one piece."""
-    return Answer(status, JSON, iter((Piece(msgspec.json.encode(value), tokens),)), prompt_tokens)
+    return Answer(status, JSON, iter((Piece(msgspec.json.encode(value), tokens),)), prompt_tokens, units=units or {})
 
 
 def event(value: object, name: str | None = None) -> bytes:

@@ -59,6 +59,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     error_param: str | None = None
     retry_delay: str | None = None  # Gemini says in the body how long to wait: "7s"
     body: str | None = None  # instead of the dialect's answer
+    by_token: bool = False  # sound and pictures are billed by the token, not by the unit
     pad_bytes: int = 0  # makes a plain answer's content so much longer
 
     # How it looks on the wire

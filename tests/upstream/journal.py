@@ -28,6 +28,7 @@ class Entry(msgspec.Struct):
     pieces_sent: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    units: dict[str, float] = {}  # what else the provider bills for this call
 
     def header(self, name: str) -> str | None:
         """The last value of a header; `name` in lower case."""

@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from tests.upstream import answer, anthropic_dialect, asked, gemini_dialect, openai_dialect
+from tests.upstream import (
+    answer,
+    anthropic_dialect,
+    asked,
+    gemini_dialect,
+    openai_dialect,
+    responses_dialect,
+    units_dialect,
+)
 from tests.upstream.answer import Answer, Piece
 from tests.upstream.asked import Asked
 from tests.upstream.behaviour import PLAIN, Behaviour, Script
@@ -18,12 +26,14 @@ ROUTES: dict[str, Callable[[Asked, Behaviour], Answer]] = {
     "chat/completions": openai_dialect.chat,
     "completions": openai_dialect.completion,
     "embeddings": openai_dialect.embeddings,
+    "responses": responses_dialect.responses,
     "models": lambda _asked, _behaviour: openai_dialect.models(),
+    **units_dialect.ROUTES,
     "messages": anthropic_dialect.messages,
     "messages/count_tokens": lambda question, _behaviour: anthropic_dialect.count_tokens(question),
 }
 
-PLACES = re.compile(r"/v1/|/openai/deployments/[^/]+/")  # what stands before a route; the second is Azure's
+PLACES = re.compile(r"/v1/|/openai/deployments/[^/]+/|^/(?=v2/)")  # what stands before a route; the second is Azure's
 
 _script = msgspec.json.Decoder(Script)
 
@@ -65,13 +75,15 @@ class Site:
         if path.startswith("/s/"):
             script, _, rest = path[3:].partition("/")
             path = "/" + rest
-        question = asked.read(request.body)
+        question = asked.read(request.body, request.header("content-type"))
         if not script and question.model in self._scripts:
             script = question.model
         behaviour = self._next(script)
         entry = self._entry(request, script)
         self.journal.add(entry)
-        return Reaction(_answer(path, question, behaviour), behaviour, entry)
+        made = _answer(path, question, behaviour)
+        entry.units = dict(made.units)
+        return Reaction(made, behaviour, entry)
 
     def _next(self, script: str) -> Behaviour:
         waiting = self._scripts.get(script)

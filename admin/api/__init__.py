@@ -1,0 +1,1 @@
+"""The data plane's paths that are not hot: files, uploads, batches, in OpenAI's shape, for virtual keys."""

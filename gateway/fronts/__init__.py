@@ -1,0 +1,1 @@
+"""APIs that clients speak here beside OpenAI's chat, each behind `gateway.front`."""

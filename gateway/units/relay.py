@@ -1,0 +1,244 @@
+"""One attempt of such a call at one deployment: the request out, the answer back as it is, truthfully. It decides nothing.
+
+What an upstream answers, not what was asked, says how it goes on: JSON and text are read whole, events go on one by one, and sound
+goes on as it comes. `gateway.relay` is the pattern; text and embeddings go there.
+"""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from gateway import allowance, errors
+from gateway.call import Call
+from gateway.catalog import Deployment
+from gateway.metering import Meter
+from gateway.record import Record
+from gateway.refusal import refusal
+from gateway.resilience.health import Health
+from gateway.targets import Target, Targets, where
+from gateway.units.ask import Ask
+from gateway.units.door import Door, Sent
+from gateway.units.events import Events
+from gateway.units.settle import settled
+from gateway.upstream import UpstreamConnection
+from gateway.usage import Usage
+
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024  # ten pictures in base64
+MAX_FAULT_BYTES: Final = 1024 * 1024
+EVENTS: Final = b"text/event-stream"
+_VISIBLE: Final = frozenset(range(0x20, 0x7F))
+
+
+@final
+class UnitRelay:
+    """`now` is a monotonic clock."""
+
+    def __init__(self, *, targets: Targets, meter: Meter, health: Health, now: Callable[[], float]) -> None:
+        self._targets = targets
+        self._meter = meter
+        self._health = health
+        self._now = now
+
+    async def run(self, call: Call, deployment: Deployment, name: str) -> None:
+        """The call's hold is open; `name` is the model's at the deployment. Raises GatewayError for whatever is not a whole answer."""
+        door, ask, record = call.endpoint.door, call.request, call.record
+        assert door is not None
+        assert isinstance(ask, Ask)
+        sent = door.sent(ask, call.body, deployment, name)
+        target = self._targets.of(deployment, sent.path, call.model.name, at_root=sent.at_root)
+        connection = target.origin.idle() or await target.origin.acquire(self._connect_s(call))
+        try:
+            sent_at = self._now()
+            record.sent = True
+            connection.send_pieces(_head(target, call, sent), sent.body)
+            self._expect_start(call, connection, sent_at)
+            status = await connection.head()
+            record.upstream_s += self._now() - sent_at
+            if not 200 <= status < 300:
+                await self._whole(call, connection, MAX_FAULT_BYTES)
+                record.refused = True
+                raise refusal(connection, target)
+            await self._pass_on(call, door, ask, target, connection, sent_at)
+        finally:
+            connection.release()
+
+    async def _pass_on(
+        self, call: Call, door: Door, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float
+    ) -> None:
+        kind = connection.header(b"content-type") or b""
+        plain = kind.lower()
+        if plain.startswith(EVENTS) and ask.stream:
+            await self._follow(call, door, ask, target, connection, sent_at)
+        elif door.plays and not plain.startswith((b"application/json", EVENTS)):
+            await self._play(call, ask, target, connection, sent_at)
+        else:
+            await self._answer(call, door, ask, target, connection, sent_at)
+
+    async def _answer(
+        self, call: Call, door: Door, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float
+    ) -> None:
+        """A complete answer: what it says of its usage is read."""
+        record = call.record
+        kind = connection.header(b"content-type") or b"application/json"
+        if record.stream:  # it was to be a stream, and takes as long as an answer does
+            connection.expect(call.deadline, "total")
+        body = await self._whole(call, connection, MAX_ANSWER_BYTES)
+        try:
+            told = door.told(ask, target.deployment, body, json=b"json" in kind.lower())
+        except errors.UpstreamFailed:
+            record.refused = True
+            raise
+        self._settle(call, told.ask or ask, told.usage)
+        self._answered(call, target, sent_at)
+        record.status = connection.status
+        record.finished_at = self._now()
+        head = _answer_head(record, kind) + _cost_head(self._meter.cost(record), record)
+        call.exchange.respond(connection.status, head, told.body)
+
+    async def _play(self, call: Call, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
+        """Sound, piece by piece. It has no place for an error: where it breaks, the client's connection does."""
+        record, exchange = call.record, call.exchange
+        asked = self._now()
+        piece = await connection.piece()
+        record.upstream_s += self._now() - asked
+        if not piece:
+            raise errors.UpstreamError("The upstream's answer is empty")
+        self._settle(call, ask, None)
+        self._answered(call, target, sent_at)
+        record.status = connection.status
+        record.first_token_at = record.finished_at = self._now()
+        kind = connection.header(b"content-type") or b"application/octet-stream"
+        head = _answer_head(record, kind) + _cost_head(self._meter.cost(record), record)
+        exchange.begin(connection.status, head)
+        exchange.send(piece)
+
+        def passed_on(piece: bytes, _chunk: bytes) -> bool:
+            exchange.send(piece)
+            return not exchange.write_paused
+
+        try:
+            await self._pour(call, connection, passed_on, lambda: False)
+        except errors.GatewayError:
+            exchange.break_off()
+            raise
+        exchange.end()
+
+    async def _follow(
+        self, call: Call, door: Door, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float
+    ) -> None:
+        """Events, held back until the first that is no error."""
+        record, exchange = call.record, call.exchange
+        events = Events(door.event_usage)
+        held, ended = b"", False
+        while not (events.content or ended):
+            asked = self._now()
+            piece = await connection.piece()
+            record.upstream_s += self._now() - asked
+            held += events.feed(piece) if piece else events.close()
+            ended = not piece
+            if events.error is not None and not events.content:
+                record.refused = isinstance(events.error, errors.UpstreamFailed)
+                raise events.error
+        if not events.content:
+            raise errors.UpstreamError("The upstream's stream has no event")
+        self._settle(call, ask, None)  # what is billed if it breaks, or if the client leaves
+        self._answered(call, target, sent_at)
+        record.status = connection.status
+        record.first_token_at = record.finished_at = self._now()
+        exchange.begin_events(connection.status, _answer_head(record, b"text/event-stream; charset=utf-8"))
+        exchange.send(held)
+
+        def passed_on(piece: bytes, _chunk: bytes) -> bool:
+            exchange.send(events.feed(piece))
+            return events.error is None and not exchange.write_paused
+
+        try:
+            if not ended:
+                await self._pour(call, connection, passed_on, lambda: events.error is not None)
+                exchange.send(events.close())
+        finally:
+            if events.usage is not None:
+                self._settle(call, ask, events.usage)
+        if events.error is not None:
+            raise events.error
+        if not events.whole:
+            raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
+        exchange.end()
+
+    async def _pour(
+        self,
+        call: Call,
+        connection: UpstreamConnection,
+        sink: Callable[[bytes, bytes], bool],
+        over: Callable[[], bool],
+    ) -> None:
+        """The rest of the body, until it ends or `over` says so; no faster than the client reads."""
+        exchange, record = call.exchange, call.record
+        while not (connection.ended or over()):
+            began = self._now()
+            try:
+                await connection.pour(sink, call.model.timeouts.stall_s, call.deadline)
+            finally:
+                record.upstream_s += self._now() - began
+            if exchange.write_paused:
+                connection.expect(call.deadline, "total")  # the client is slow, not the upstream
+                await exchange.drained()
+
+    async def _whole(self, call: Call, connection: UpstreamConnection, limit: int) -> bytes:
+        began = self._now()
+        try:
+            return await connection.rest(limit)
+        finally:
+            call.record.upstream_s += self._now() - began
+
+    def _settle(self, call: Call, ask: Ask, reported: Usage | None) -> None:
+        record = call.record
+        ticket = record.ticket
+        record.usage, record.usage_source = settled(reported, ask, None if ticket is None else ticket.offer.price)
+
+    def _answered(self, call: Call, target: Target, sent_at: float) -> None:
+        if self._health.troubled:
+            self._health.succeeded(target.deployment, sent_at)
+        if call.race is not None:
+            call.race.claim(call)
+
+    def _expect_start(self, call: Call, connection: UpstreamConnection, sent_at: float) -> None:
+        timeouts = call.model.timeouts
+        limit_s = timeouts.first_token_s if call.record.stream else timeouts.attempt_s
+        if limit_s is None or sent_at + limit_s >= call.deadline:
+            connection.expect(call.deadline, "total")
+        else:
+            connection.expect(sent_at + limit_s, "first-token" if call.record.stream else "attempt")
+
+    def _connect_s(self, call: Call) -> float:
+        return max(0.001, min(call.model.timeouts.connect_s, call.deadline - self._now()))
+
+
+def _head(target: Target, call: Call, sent: Sent) -> bytes:
+    """The prepared head with this request's own lines; the last content-type counts nowhere, so there is one."""
+    headers = call.exchange.headers
+    head = target.head.replace(b"content-type: application/json", b"content-type: " + sent.content_type, 1)
+    lines = [head, b"x-request-id: %b\r\n" % call.record.id.encode()]
+    for name in (b"traceparent", b"tracestate"):
+        value = headers.get(name)
+        if value is not None and b"traceparent" in headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)
+
+
+def _cost_head(nanousd: int | None, record: Record) -> bytes:
+    """Of all attempts together."""
+    if nanousd is None:
+        return b""
+    return b"x-penstock-cost-usd: %d.%09d\r\n" % divmod(nanousd + record.earlier_nanousd, 1_000_000_000)
+
+
+def _answer_head(record: Record, content_type: bytes) -> bytes:
+    ticket = record.ticket
+    return b"content-type: %b\r\nx-request-id: %b\r\n%b%b%bx-penstock-overhead-ms: %d.%03d\r\n" % (
+        bytes(byte for byte in content_type if byte in _VISIBLE),
+        record.id.encode(),
+        where(record.model or "", record.deployment or "", record.attempts),
+        record.relief,
+        allowance.headers(ticket.tab.notices) if ticket is not None else b"",
+        *divmod(int(record.overhead_s * 1_000_000), 1000),
+    )

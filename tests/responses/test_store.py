@@ -1,0 +1,138 @@
+"""What is kept of responses and conversations, on both databases."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from msgspec import Raw
+from sqlalchemy import Engine, func, select
+
+from gateway import errors
+from gateway.database import appending, connect
+from gateway.responses import store
+from gateway.responses.frame import Status
+from gateway.responses.items import id_of, whole
+from gateway.responses.shelf import Shelf
+from gateway.responses.store import Stored
+from gateway.tables import response_events, responses
+
+OWNER = "key key_1"
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = connect(database_url)
+    yield engine
+    engine.dispose()
+
+
+def items(*texts: str, stem: str = "s") -> list[Raw]:
+    made = [Raw(json.dumps({"role": "user", "content": text}).encode()) for text in texts]
+    return whole(made, stem)
+
+
+def stored(id_: str, *texts: str, status: Status = "completed", **more: object) -> Stored:
+    output = json.dumps({"id": id_, "status": status, "output": [{"type": "message", "id": f"out_{id_}"}]})
+    made = Stored(
+        id=id_,
+        owner=OWNER,
+        created_at=time.time(),
+        status=status,
+        request=msgspec.json.encode(items(*texts, stem=id_)),
+        response=output.encode(),
+    )
+    return msgspec.structs.replace(made, **more)
+
+
+def ids(found: list[Raw]) -> list[str]:
+    return [id_of(one) for one in found]
+
+
+def test_a_chain_is_read_from_its_beginning(engine: Engine) -> None:
+    """Each turn's input and output; nothing of it is somebody else's, and a part that is gone is named."""
+    with appending(engine) as tx:
+        store.save(tx, stored("a", "one"))
+        store.save(tx, stored("b", "two", "three", previous_id="a"))
+        store.save(tx, stored("r", status="in_progress"))
+        assert ids(store.history(tx, OWNER, "b")) == ["msg_a0000", "out_a", "msg_b0000", "msg_b0001", "out_b"]
+        assert ids(store.inputs(tx, OWNER, "b")) == ["msg_a0000", "out_a", "msg_b0000", "msg_b0001"]
+        for owner, id_ in (("key key_2", "b"), (OWNER, "r"), (OWNER, "x")):
+            with pytest.raises(errors.BadRequest):
+                store.history(tx, owner, id_)
+        store.remove(tx, OWNER, "a")
+        with pytest.raises(errors.BadRequest, match="'a'"):
+            store.history(tx, OWNER, "b")
+
+
+def test_an_end_is_written_once(engine: Engine) -> None:
+    """What was given up or cancelled meanwhile does not come back as completed."""
+    with appending(engine) as tx:
+        store.save(tx, stored("a", status="queued", background=True, seen_at=100.0))
+        store.save(tx, stored("b", status="queued", background=True, seen_at=100.0))
+        store.save(tx, stored("c", status="queued", background=True, seen_at=100.0))
+        assert store.seen(tx, ["a", "b", "c"], 200.0) == set()
+        store.ask_to_stop(tx, "b")
+        assert store.seen(tx, ["a", "b", "c", "gone"], 200.0) == {"b", "gone"}
+        store.save(tx, stored("a"))
+        assert not store.any_lost(tx, 150.0)
+        assert store.any_lost(tx, 250.0)
+        assert store.give_up(tx, 250.0) == 2
+        store.save(tx, stored("c"))
+        found = {one: store.get(tx, OWNER, one) for one in "abc"}
+    assert {one: row.status for one, row in found.items()} == {"a": "completed", "b": "cancelled", "c": "failed"}
+    assert json.loads(found["c"].response)["error"]["code"] == "server_error"
+    assert json.loads(found["b"].response)["status"] == "cancelled"
+
+
+def test_what_is_old_is_forgotten_with_its_events(engine: Engine) -> None:
+    """And nothing else is."""
+    with appending(engine) as tx:
+        for number in range(450):
+            store.save(tx, stored(f"old{number}", created_at=50.0))
+        store.save(tx, stored("new", created_at=150.0))
+        for id_ in ("old3", "new"):
+            store.add_events(tx, id_, 1, b"x")
+        store.add_events(tx, "nowhere", 1, b"x")
+        store.forget(tx, 100.0)
+        assert tx.execute(select(responses.c.id)).scalars().all() == ["new"]
+        assert tx.execute(select(func.count()).select_from(response_events)).scalar_one() == 1
+        assert store.events_after(tx, "new", 0) == [(1, b"x")]
+        assert store.events_after(tx, "new", 1) == []
+
+
+def test_a_conversation_keeps_its_order(engine: Engine) -> None:
+    """Whatever is added or taken out; a response that was part of it still knows what it was made from."""
+    with appending(engine) as tx:
+        made = store.new_conversation("conv_1", OWNER, Raw(b"{}"))
+        store.create(tx, made, items("a", "b"))
+        store.save(tx, stored("r", "c", conversation_id="conv_1", before=store.end_of(tx, "conv_1")))
+        store.append(tx, OWNER, "conv_1", items("c", stem="t"))
+        assert ids(store.items_of(tx, "conv_1")) == ["msg_s0000", "msg_s0001", "msg_t0000"]
+        assert ids(store.inputs(tx, OWNER, "r")) == ["msg_s0000", "msg_s0001", "msg_r0000"]
+        store.remove_item(tx, "conv_1", "msg_s0001")
+        store.append(tx, OWNER, "conv_1", items("d", stem="u"))
+        assert ids(store.items_of(tx, "conv_1")) == ["msg_s0000", "msg_t0000", "msg_u0000"]
+        store.append(tx, "key key_2", "conv_1", items("e", stem="v"))
+        assert len(store.items_of(tx, "conv_1")) == 3
+        with pytest.raises(errors.NotFound):
+            store.conversation(tx, "key key_2", "conv_1")
+        store.remove_conversation(tx, OWNER, "conv_1")
+        assert ids(store.inputs(tx, OWNER, "r")) == ["msg_r0000"]
+
+
+async def test_writes_at_the_same_time_share_a_transaction_and_its_failure(engine: Engine) -> None:
+    """Nobody is told that something is kept which is not."""
+    shelf = Shelf(engine)
+    one, two = stored("a"), stored("b")
+    kept = await asyncio.gather(
+        shelf.write(lambda tx: store.save(tx, one)), shelf.write(lambda tx: store.save(tx, two))
+    )
+    assert list(kept) == [True, True]
+    broken = stored("c", owner=None)
+    assert await shelf.write(lambda tx: store.save(tx, broken)) is False
+    assert await shelf.ask(lambda tx: store.find(tx, OWNER, "c")) is None
+    assert await shelf.ask(lambda tx: store.get(tx, OWNER, "b")) == two
+    await shelf.close()

@@ -9,6 +9,9 @@ BIN := .venv/bin
 SOURCES := gateway retrieval embedding inference admin migrations tests benchmarks
 PYTEST := $(BIN)/python -m pytest
 
+# Tests make databases and journals by the hundred: in memory where there is room for them, as a disk has other things to do.
+SCRATCH = $(shell df --output=avail,target /dev/shm 2>/dev/null | awk '$$1 > 2e6 && $$2 == "/dev/shm" { print $$2; exit }')
+
 # Stamps lie inside the environment: they vanish with it, and a second `make serve` has nothing to do.
 SERVE_READY := .venv/.ready-serve
 DEV_READY := .venv/.ready-dev
@@ -27,7 +30,7 @@ serve: $(SERVE_READY) ## start the server; ARGS="--port 5000" passes options on
 
 test: $(DEV_READY) ## run the whole suite; ARGS="tests/gateway -k keys" narrows it
 	@deploy/setup.sh system nodejs npm
-	@$(PYTEST) $(ARGS)
+	@$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) $(ARGS)
 
 check: static test ## everything that a change must pass: format, lint, types, layers, tests
 

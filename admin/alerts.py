@@ -128,6 +128,8 @@ class Alerts:
                     self._told.pop((alert.account, alert.threshold), None)  # the next report shows it again
                 else:
                     self._waiting.put_nowait(alert)
+            finally:
+                self._waiting.task_done()
 
     async def _claim(self, alert: Alert) -> bool:
         """Whether it is ours to tell."""

@@ -87,19 +87,12 @@ async def run_for(background: Coroutine[Any, Any, None], work: Awaitable[None]) 
         task.cancel()
 
 
-async def _idle(alerts: Alerts) -> None:
-    """Until nothing waits, and the last one has had its time."""
-    while not alerts._waiting.empty():  # noqa: ASYNC110  # a queue has no event for being empty
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.3)
-
-
 async def told(alerts: Alerts, *seen: tuple[Share, int]) -> list[float]:
     """The thresholds that are logged after these reports."""
     with capture_logs() as logs:
         for each, settled in seen:
             alerts.seen(each, settled)
-        await run_for(alerts.run(), _idle(alerts))
+        await run_for(alerts.run(), alerts._waiting.join())
     assert "alerts.waiting" not in {entry["event"] for entry in logs}, logs
     return [entry["threshold"] for entry in logs if entry["event"] == "budget.threshold"]
 

@@ -19,7 +19,6 @@ log = structlog.stdlib.get_logger(__name__)
 Handler = Callable[["HttpExchange"], Coroutine[Any, None, None]]
 
 JSON_HEAD = b"content-type: application/json\r\n"
-NOTHING: Mapping[bytes, bytes] = {}
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -90,7 +89,7 @@ class HttpExchange:
         started_at: float,
         url: bytes = b"",
         method: bytes = b"",
-        headers: Mapping[bytes, bytes] = NOTHING,
+        headers: Mapping[bytes, bytes] | None = None,
         route: Route | None = None,
         body: bytes | None = None,
     ) -> None:
@@ -102,7 +101,8 @@ class HttpExchange:
         self.method = method
         self.version = "1.1"
         self.raw_headers: list[tuple[bytes, bytes]] = []
-        self.headers = headers  # names in lower case; of a repeated one the last value
+        # Names in lower case; of a repeated one the last value.
+        self.headers: Mapping[bytes, bytes] = {} if headers is None else headers
         self.parts: list[bytes] = []
         self.size = 0
         self.held_bytes = 0

@@ -11,6 +11,7 @@ from os import write
 from typing import final
 
 AT_ONCE = 64 * 1024  # larger pieces are not worth waiting for, and joining them costs more than a write
+PIECES = 16  # wait at most: who never lets the loop turn would not be told that its reader is slow
 
 
 @final
@@ -62,8 +63,11 @@ class Outlet:
         else:
             pieces = self._pieces
             pieces.append(data)
-            if len(pieces) == 1:
+            count = len(pieces)
+            if count == 1:
                 self._outlets.wait(self)
+            elif count >= PIECES:
+                self.flush()
 
     def flush(self) -> None:
         """Writes what waits."""

@@ -56,9 +56,10 @@ def headers(told: Notices) -> bytes:
         if share.remaining > 0:
             left += share.remaining
         if notice.line is None:
-            lines += _BUDGET % divmod(left, NANO)
+            lines += _BUDGET % divmod(max(left, 0), NANO)  # a debt is nothing left
             continue
         missing = notice.most - left
+        left = max(left, 0)
         if missing <= 0 or notice.per_s <= 0:
             lines += notice.line % (left, b"0s")
             continue

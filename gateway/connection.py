@@ -182,6 +182,7 @@ class Connection(asyncio.Protocol):
         """The client will send no more. That is a half-closed socket or a client that left: see `_probe`."""
         active = self._active
         if active is None or active.ended or self.tls or not active.complete:
+            self._flush()  # the transport closes itself, and an answer of this very turn is due
             return False
         self.half_closed = True
         last = self._pending[-1] if self._pending else active

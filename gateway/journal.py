@@ -24,7 +24,7 @@ import msgspec
 import structlog
 
 from gateway.journal_files import FRAME, HEADER, Session, segment_head, segment_path, segments, start_session
-from gateway.journal_records import Closed, Intent, Opened, Record
+from gateway.journal_records import Began, Closed, Intent, Opened, Record
 
 MEBI: Final = 1024 * 1024
 SEGMENT_BYTES: Final = 4 * MEBI  # mapped pages count as memory until the segment is full
@@ -98,7 +98,7 @@ class Journal:
     def append(self, record: Record) -> None:
         """Returns when the record is safe from the death of this process. Raises JournalFull, and then nothing was written.
 
-        While there is no next segment, the last quarter of this one is kept for settlements: an Intent is refused.
+        While there is no next segment, the last quarter of this one is kept for settlements: what a call begins with is refused.
         """
         payload = self._encode(record)
         size = len(payload)
@@ -144,11 +144,12 @@ class Journal:
         if self._closed:
             raise ValueError("the journal is closed")
         fits = self._offset + size <= self._segment_bytes
-        if self._spare is None and (not fits or type(record) is Intent) and not self._refused:
+        begins = type(record) is Began or type(record) is Intent
+        if self._spare is None and (not fits or begins) and not self._refused:
             self._allocate_spare()  # the second thread got no time since the last turn; a disk that is full it has seen
         spare = self._spare
         if spare is None:
-            if not fits or type(record) is Intent:
+            if not fits or begins:
                 raise JournalFull(
                     "the journal has no room: its disk is full, or the database has been away for too long"
                 )

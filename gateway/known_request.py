@@ -32,7 +32,7 @@ class KnownRequest(msgspec.Struct, frozen=True):
 def learned(exchange: HttpExchange, data: bytes) -> KnownRequest | None:
     """From a parsed request and the segment that held it and nothing else; None if the next one must not be taken for its like."""
     route = exchange.route
-    if route is None or not exchange.complete or exchange.close_after or exchange.expects:
+    if route is None or not exchange.complete or exchange.close_after or exchange.expects or exchange.version != "1.1":
         return None
     head = learn(data, exchange.size)
     return None if head is None else KnownRequest(head, exchange.url, exchange.method, exchange.headers, route)

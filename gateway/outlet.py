@@ -17,6 +17,7 @@ from typing import Final, final
 AT_ONCE: Final = 64 * 1024  # larger pieces are not worth waiting for, and joining them costs more than a write
 CLOSE_S: Final = 60e-6  # writes as close as this are of one turn, or of turns that had better be one
 ROW: Final = 4  # so many in a row make a loop a busy one, and so many turns with a single one an idle one
+PIECES: Final = 16  # wait at most: who never lets the loop turn would not be told that its reader is slow
 
 
 @final
@@ -78,8 +79,11 @@ class Outlet:
             self.write_through((data,))
         elif pieces or self._outlets.busy:
             pieces.append(data)
-            if len(pieces) == 1:
+            count = len(pieces)
+            if count == 1:
                 self._outlets.wait(self)
+            elif count >= PIECES:
+                self.flush()
         else:
             self._outlets.wrote()
             self._send(data)

@@ -91,11 +91,11 @@ class Sums:
                 place = bytes(party), day
                 known = parties.get(place)
                 found = parties[place] = _Calls(party_of(party)) if known is None else known
-            if one.charges is None:
+            if one.charges is None and one.usage is not None:
                 found.take(one)
             else:
                 assert found.party is not None
-                self._take_settled(one.settled(found.party))
+                self._take_settled(one.settled(found.party))  # charges of its own, or none: nobody knows what was used
 
     def _take_settled(self, one: Settled) -> None:
         owner = (one.at // DAY_S, one.org_id, one.team_id, one.user_id, one.key_id, one.model, one.provider)

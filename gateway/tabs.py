@@ -25,19 +25,22 @@ _Names = tuple[str | None, tuple[str, ...]]
 
 @final
 class Tab:
-    """`party` is a Party's bytes. `until` is when a window ends or an amount changes by itself, in Unix seconds."""
+    """`party` is a Party's bytes. `until` is when a window ends or an amount changes by itself, in Unix seconds.
+
+    A call that was held on a tab settles on it, whatever has ended meanwhile: other shares make another tab.
+    """
 
     __slots__ = ("as_of", "bound", "deployment", "key", "model", "notices", "party", "provider", "shares", "until")
 
-    def __init__(self, key: Key, record: Record, bound: tuple[Bound, ...]) -> None:
+    def __init__(self, key: Key, record: Record, bound: tuple[Bound, ...], shares: tuple[Share, ...]) -> None:
         self.key = key
         self.model = record.model
         self.provider = record.provider
         self.deployment = record.deployment
         self.bound = bound
-        self.shares: tuple[Share, ...] = ()
-        self.notices: Notices = ()
-        self.party = msgspec.Raw()
+        self.shares = shares
+        self.notices: Notices = notices(shares)
+        self.party = msgspec.Raw(_encode(_party(key, record, shares)))
         self.until = 0.0
         self.as_of = -1
 
@@ -73,47 +76,47 @@ class Tabs:
         )
         tab = self._plain.get(place)
         if tab is None or tab.key is not key:
-            tab = self._look_up(rules, key, record, place)
+            return self._look_up(rules, key, record, place, unix)
         if unix >= tab.until or tab.as_of != self._shares.forgotten:
-            self._renew(tab, record, unix)
+            tab = self._plain[place] = self._renewed(tab, key, record, tab.bound, unix)
         return tab
 
-    def _look_up(self, rules: Rules, key: Key, record: Record, place: _Place) -> Tab:
+    def _look_up(self, rules: Rules, key: Key, record: Record, place: _Place, unix: float) -> Tab:
         of, static = self._statics.get(place, (None, None))
         if static is None or of is not key:
             static = static_binding(rules, key, record.metric_model, record.provider or "")
             self._statics[place] = key, static
         if not (static.customer or static.tag):
-            tab = self._plain[place] = Tab(key, record, static.bound)
+            tab = self._plain[place] = self._renewed(None, key, record, static.bound, unix)
             return tab
         names = (record.user if static.customer else None, tuple(record.tags or ()) if static.tag else ())
         named = self._named.get((place, names))
         if named is None or named.key is not key:
-            named = self._named[place, names] = Tab(key, record, binding(static, *names))
+            named = self._named[place, names] = self._renewed(None, key, record, binding(static, *names), unix)
+        elif unix >= named.until or named.as_of != self._shares.forgotten:
+            named = self._named[place, names] = self._renewed(named, key, record, named.bound, unix)
         return named
 
-    def _renew(self, tab: Tab, record: Record, unix: float) -> None:
-        shares = tuple([self._shares.of(bound, unix) for bound in tab.bound])
+    def _renewed(self, tab: Tab | None, key: Key, record: Record, bound: tuple[Bound, ...], unix: float) -> Tab:
+        """The tab itself, if its shares are those of this moment."""
+        shares = tuple([self._shares.of(one, unix) for one in bound])
+        if tab is None or shares != tab.shares:
+            tab = Tab(key, record, bound, shares)
         tab.until = min([share.stale_at for share in shares], default=float("inf"))
         tab.as_of = self._shares.forgotten
-        if shares == tab.shares and tab.party:
-            return
-        tab.shares, tab.notices = shares, notices(shares)
-        key = tab.key
-        accounts = tuple([(share.account.id, share.counts) for share in shares])
-        tab.party = msgspec.Raw(
-            _encode(
-                Party(
-                    record.endpoint,
-                    key.id,
-                    key.team_id,
-                    key.org_id,
-                    key.user_id,
-                    tab.model,
-                    tab.provider,
-                    tab.deployment,
-                    record.stream,
-                    accounts,
-                )
-            )
-        )
+        return tab
+
+
+def _party(key: Key, record: Record, shares: tuple[Share, ...]) -> Party:
+    return Party(
+        record.endpoint,
+        key.id,
+        key.team_id,
+        key.org_id,
+        key.user_id,
+        record.model,
+        record.provider,
+        record.deployment,
+        record.stream,
+        tuple([(share.account.id, share.counts) for share in shares]),
+    )

@@ -53,7 +53,21 @@ def test_odd_lengths_are_left_to_the_parser() -> None:
     """What `int` takes and HTTP does not."""
     head = learn(segment([], [], b"12345", b"5"), 5)
     assert head is not None
-    for odd in (b"+5", b"5 ", b" 5", b"5_", b"", b"0x5", b"5, 5", b"-5", "\u0665".encode()):
+    for odd in (
+        b"+5",
+        b"5 ",
+        b" 5",
+        b"5_",
+        b"",
+        b"0x5",
+        b"5, 5",
+        b"-5",
+        b"1_0",
+        b"\t5",
+        b"5\t",
+        b"\x0b5",
+        "\u0665".encode(),
+    ):
         assert head.body(segment([], [], b"12345", odd)) is None
 
 
@@ -62,3 +76,24 @@ def test_a_segment_with_more_than_one_message_teaches_nothing() -> None:
     one = segment([], [], b"12345", b"5")
     assert learn(one + one, 5) is None
     assert learn(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", 0) is None
+
+
+def test_zeros_before_a_length_are_read_as_the_parser_reads_them() -> None:
+    """RFC 9110 8.6 allows any digits; more than fifteen are left to the parser."""
+    head = learn(segment([], [], b"12345", b"5"), 5)
+    assert head is not None
+    assert head.body(segment([], [], b"12345", b"005")) == b"12345"
+    assert head.body(segment([], [], b"12345", b"5".zfill(15))) == b"12345"
+    assert head.body(segment([], [], b"12345", b"5".zfill(16))) is None
+
+
+@given(LINES, BODIES)
+def test_a_body_that_looks_like_the_rest_of_the_head_is_a_body(after: list[bytes], noise: bytes) -> None:
+    """The first end of the head counts, also where the body repeats it, digits and all."""
+    head = learn(segment([], after, b"12345", b"5"), 5)
+    assert head is not None
+    rest = b"".join(b"\r\n" + line for line in after) + b"\r\n\r\n"
+    for body in (rest, b"5" + rest, rest + noise, noise + rest + rest, b"12" + rest + b"12345"):
+        whole = segment([], after, body, b"%d" % len(body))
+        assert head.body(whole) == body
+        assert all(head.body(whole[:cut]) is None for cut in range(len(whole)))

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from msgspec import msgpack
+from msgspec import Raw, msgpack
 
 from gateway.journal import Journal, JournalFull
-from gateway.journal_files import Reader, Run, Session, abandoned, add_segment, segments
-from gateway.journal_records import Closed, Intent, Opened, Record, Settled
+from gateway.journal_files import Reader, Run, Session, abandoned, add_segment, segment_path, segments
+from gateway.journal_records import Began, Closed, Ended, Opened, Party, Record, Settled
 from tests.fixtures.ledger import BEGAN, SMALL, intent, settled, small_journal
 
 KILLS = 200
@@ -31,7 +31,7 @@ def everything(directory: Path, at_once: int = 50) -> list[Record]:
 
 
 def records(run: Run) -> list[Record]:
-    return [msgpack.decode(payload, type=Opened | Intent | Settled | Closed) for payload in run.payloads]
+    return [msgpack.decode(payload, type=Record) for payload in run.payloads]
 
 
 def end(journal: Journal) -> None:
@@ -196,6 +196,33 @@ def test_a_full_journal_refuses_new_calls_and_still_settles_old_ones(tmp_path: P
     journal.segment_released()
     wait_for_room(journal)
     journal.append(intent(opened))
+    end(journal)
+
+
+def test_the_short_form_of_a_beginning_takes_no_room_of_settlements_either(tmp_path: Path) -> None:
+    """It is what every call begins with: were it let in, calls that are under way would lose their ends."""
+    journal = small_journal(tmp_path, max_bytes=SMALL)
+    party = Raw(msgpack.encode(Party("chat", "key_1")))
+    opened = fill(journal, lambda n: Began(f"req_{n:024x}", BEGAN, party, 10, 1, 1))
+    fitting = fill(journal, lambda n: Ended(f"req_{n:024x}", BEGAN, party, 200, "provider", 10))
+    assert opened > 0
+    assert fitting * 120 > SMALL // 5
+    end(journal)
+
+
+def test_a_segment_that_vanishes_while_sizes_are_added_up_does_not_end_the_second_thread(tmp_path: Path) -> None:
+    """The shipper deletes what it has shipped. A link to nowhere is a segment that is listed and gone when it is looked at."""
+    journal = small_journal(tmp_path)
+    wait_for_room(journal)
+    gone = segment_path(journal.directory, 99_999)
+    gone.symlink_to(tmp_path / "nowhere")
+    before = len(segments(journal.directory))
+    for n in range(SMALL // 100):  # more than a segment: a spare one is used, and the next is prepared
+        journal.append(settled(n))
+    wait_for_room(journal)
+    assert journal._thread.is_alive()
+    assert len(segments(journal.directory)) > before
+    gone.unlink()
     end(journal)
 
 

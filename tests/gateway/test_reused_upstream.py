@@ -1,0 +1,171 @@
+"""An upstream connection that is used again shows nothing of the answer before, whichever way that one was read."""
+
+import asyncio
+import gzip
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.drive import Run
+from gateway.outlet import Outlets
+from gateway.repeated_head import RepeatedHead
+from gateway.upstream import UpstreamConnection
+
+TEXT = b'{"n":"' + b"x" * 50 + b'"}'
+LARGE = b"y" * 400_000
+
+
+class Answer(NamedTuple):
+    """What comes over the wire and what a caller has to see of it."""
+
+    wire: bytes
+    status: int
+    body: bytes
+    name: bytes | None = None  # the value of `x-name`
+
+
+def chunked(body: bytes, trailer: bytes = b"") -> bytes:
+    return b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailer)
+
+
+def answer(lines: bytes, body: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status, lines, len(body), body)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
+ANSWERS = [
+    Answer(answer(b"server: a\r\n", TEXT), 200, TEXT),
+    Answer(answer(b"server: a\r\n", b"{}"), 200, b"{}"),
+    Answer(answer(b"server: b\r\n", b""), 200, b""),
+    Answer(answer(b"x-name: z\r\ncontent-encoding: gzip\r\n", gzip.compress(TEXT)), 200, TEXT, b"z"),
+    Answer(CHUNKED + b"\r\n" + chunked(TEXT), 200, TEXT),
+    Answer(CHUNKED + b"x-name: c\r\ncontent-encoding: gzip\r\n\r\n" + chunked(gzip.compress(TEXT)), 200, TEXT, b"c"),
+    Answer(CHUNKED + b"trailer: x-name\r\n\r\n" + chunked(TEXT, b"x-name: t\r\n"), 200, TEXT),
+    Answer(answer(b"x-name: e\r\n", b"no", b"404 Not Found"), 404, b"no", b"e"),
+    Answer(b"HTTP/1.1 204 No Content\r\nx-name: n\r\n\r\n", 204, b"", b"n"),
+    Answer(b"HTTP/1.1 103 Early\r\nx-name: i\r\n\r\n" + answer(b"", b"after"), 200, b"after"),
+    Answer(answer(b"", LARGE), 200, LARGE),
+]
+
+
+class Transport(asyncio.Transport):
+    """Takes everything and says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = True
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Origin:
+    """What a connection needs of its origin."""
+
+    def __init__(self) -> None:
+        self.known: RepeatedHead | None = None
+        self.outlets = Outlets(asyncio.new_event_loop())
+        self.reusable: list[bool] = []
+
+    def now(self) -> float:
+        return 0.0
+
+    def give_back(self, _: UpstreamConnection, *, reusable: bool) -> None:
+        self.reusable.append(reusable)
+
+
+@pytest.fixture(scope="module")
+def origin() -> Origin:
+    origin = Origin()
+    origin.outlets._loop.close()  # nothing is written on it: the transport has no socket
+    return origin
+
+
+def exchange(
+    connection: UpstreamConnection, asked: Answer, how: str, cuts: list[int]
+) -> tuple[int, bytes, bytes | None]:
+    """One request and its answer, cut into segments, read in one of three ways."""
+    found = b""
+    failed: list[BaseException | None] = []
+
+    async def whole() -> None:
+        nonlocal found
+        found = await connection.whole(1 << 20)
+
+    async def pieces() -> None:
+        nonlocal found
+        await connection.head()
+        while piece := await connection.piece():
+            found += piece
+
+    async def pour() -> None:
+        await connection.head()
+        while not connection.ended:
+            await connection.pour(taken, 10.0, 100.0)
+
+    def taken(piece: bytes, _: bytes) -> bool:
+        nonlocal found
+        found += piece
+        return len(found) % 2 == 0
+
+    connection.busy = True
+    connection.send(b"POST / HTTP/1.1\r\n", b"{}")
+    Run({"whole": whole, "pieces": pieces, "pour": pour}[how](), failed.append).step()
+    edges = sorted({0, len(asked.wire), *(cut % len(asked.wire) for cut in cuts)})
+    for start, end in pairwise(edges):
+        connection.data_received(asked.wire[start:end])
+    assert failed == [None]
+    seen = connection.status, found, connection.header(b"x-name")
+    connection.release()
+    return seen
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(ANSWERS),
+        st.sampled_from(["whole", "whole", "pieces", "pour"]),
+        st.one_of(st.just([]), st.lists(st.integers(1, 500_000), max_size=4)),
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+@settings(max_examples=300)
+@given(STEPS)
+def test_every_answer_is_its_own(origin: Origin, steps: list[tuple[Answer, str, list[int]]]) -> None:
+    """Plain, compressed, chunked, with trailers, without a body, refused, too large to wait: in any order, cut anywhere."""
+    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    transport = Transport()
+    connection.connection_made(transport)
+    for asked, how, cuts in steps:
+        status, body, name = exchange(connection, asked, how, cuts)
+        assert (status, body) == (asked.status, asked.body)
+        assert name == asked.name
+        assert transport.reading
+        assert not transport.aborted
+        assert origin.reusable[-1]
+
+
+def test_a_plain_answer_cut_at_every_byte_is_read_the_same(origin: Origin) -> None:
+    """After one that was read at once, and before another one that is."""
+    plain = ANSWERS[0]
+    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection.connection_made(Transport())
+    for cut in range(1, len(plain.wire)):
+        assert exchange(connection, plain, "whole", [cut]) == (200, TEXT, None)
+        assert exchange(connection, plain, "whole", []) == (200, TEXT, None)
+    assert all(origin.reusable)

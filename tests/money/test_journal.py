@@ -18,6 +18,7 @@ from gateway.journal_records import Began, Closed, Ended, Opened, Party, Record,
 from tests.fixtures.ledger import BEGAN, SMALL, intent, settled, small_journal
 
 KILLS = 200
+RECORD: msgpack.Decoder[Record] = msgpack.Decoder(Record)
 
 
 def everything(directory: Path, at_once: int = 50) -> list[Record]:
@@ -31,7 +32,7 @@ def everything(directory: Path, at_once: int = 50) -> list[Record]:
 
 
 def records(run: Run) -> list[Record]:
-    return [msgpack.decode(payload, type=Record) for payload in run.payloads]
+    return [RECORD.decode(payload) for payload in run.payloads]
 
 
 def end(journal: Journal) -> None:

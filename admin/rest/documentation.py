@@ -1,9 +1,12 @@
 """`/docs`: the routes of the admin plane as one plain page, made here: no script, and nothing from other people's servers."""
 
 import html
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
+
+from admin.rest import errors
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 _PAGE = """<!doctype html>
@@ -26,6 +29,15 @@ _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
     "x-content-type-options": "nosniff",
 }
+
+
+class DocumentedApi(FastAPI):
+    """Knows the schema of errors, which the routes only refer to."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["schemas"].update(errors.schemas())
+        return document
 
 
 def install(app: FastAPI) -> None:

@@ -6,9 +6,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from fastapi import Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+
+from admin.rest.control import permitted
+from admin.rest.gate import PREFIX
 
 T = TypeVar("T")
 
@@ -21,6 +25,14 @@ After = Annotated[
     str | None,
     Query(min_length=1, max_length=200, pattern=_TEXT, description="The `next` of the page before."),
 ]
+
+
+# The headers are only for the documentation: the gate has checked the key before a route is looked for.
+_GUARD = (
+    Depends(permitted),
+    Depends(HTTPBearer(auto_error=False)),
+    *(Depends(APIKeyHeader(name=name, scheme_name=name, auto_error=False)) for name in ("x-api-key", "api-key")),
+)
 
 
 class Deleted(BaseModel):
@@ -58,7 +70,15 @@ def at(unix_s: float) -> datetime:
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON body is read by the rules of RFC 8259 alone, and holds only texts that every database takes."""
+    """A route of the admin plane: under its prefix, and for those whom its role lets in.
+
+    Its JSON body is read by the rules of RFC 8259 alone, and holds only texts that every database takes.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["dependencies"] = [*_GUARD, *(options.get("dependencies") or ())]
+        options["strict_content_type"] = False
+        super().__init__(PREFIX + path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

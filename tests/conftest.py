@@ -1,6 +1,11 @@
 """Fixtures live in tests/fixtures, one file per subject; this file only lists them."""
 
+import gc
+
 from hypothesis import HealthCheck, settings
+
+# A million objects live here, and the collector stops a test for a second whenever it looks at all of them: ten times as rarely, then.
+gc.set_threshold(700, 10, 100)
 
 # Two runs of the same tree try the same examples, and a slow machine is no failure; `make soak` looks for new ones.
 settings.register_profile(

@@ -2,7 +2,6 @@
 
 import asyncio
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -61,9 +60,11 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.unix = START
         self.shares = Shares()
-        clock = time.monotonic
-        store = MemoryLeases(clock, lambda: self.unix)
-        self.till = Till(store, "ses_a", self.shares, unix=lambda: self.unix, now=clock, spent=lambda *_: None)
+        self.steady = 0.0
+        store = MemoryLeases(lambda: self.steady, lambda: self.unix)
+        self.till = Till(
+            store, "ses_a", self.shares, unix=lambda: self.unix, now=lambda: self.steady, spent=lambda *_: None
+        )
         self.journal = Journal.create(folder, "ses_a", at=START)
         self.meter = Meter(self.shares, self.till, self.journal, PriceMap(), lambda: self.unix)
         self.rules = compile_rules(BUDGETS, LIMITS)
@@ -246,6 +247,7 @@ def test_a_history_of_calls_is_booked_as_if_each_were_looked_up_anew(steps: list
                     house.end(which, sent=sent, cost=cost, prompt=cost % 7, output=3, model=model)  # type: ignore[arg-type]
                 case ("clock", float(by)):
                     house.unix += by
+                    house.steady += max(by, 0.0)
                     house.set_back = house.set_back or by < 0
                 case ("edit", int(limit), bool(blocked), int(generation), raised):
                     house.edit(limit, blocked=blocked, generation=generation, raised_for=raised)  # type: ignore[arg-type]

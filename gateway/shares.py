@@ -133,6 +133,12 @@ class Shares:
             share.recent += need
             share.latest = need
 
+    def hold_late(self, needs: Hold) -> None:
+        """The same after a wait: a window that ended meanwhile may have taken its shares with it, and their spend is to be reported."""
+        for share, _ in needs:
+            self.every.setdefault(share.account.id, share)
+        self.hold(needs)
+
     def settle(self, hold: Hold, used: Need | None) -> None:
         """Ends a hold: charges what was used, None for nothing, and frees the rest.
 

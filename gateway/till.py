@@ -160,7 +160,7 @@ class Till:
                 continue
             short = self._shares.missing(needs)
             if not short:
-                self._shares.hold(needs)
+                self._shares.hold_late(needs)
                 done.set_result(None)
             elif tries < TRIES and all(share.left >= need for share, need in short):
                 again.append(_Waiter(needs, done, tries + 1))  # others took it while the store was asked
@@ -202,7 +202,7 @@ class Till:
             ):
                 for share, _ in short:
                     local_share.lend(share, self._local_part, self._now())
-                self._shares.hold(needs)
+                self._shares.hold_late(needs)
                 done.set_result(None)
             else:
                 left.append(waiter)

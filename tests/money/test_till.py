@@ -240,6 +240,21 @@ async def test_accounts_of_a_window_that_is_over_are_given_up() -> None:
     assert state.used == USD
 
 
+async def test_a_call_that_waited_past_the_end_of_its_window_is_reported() -> None:
+    """A report that forgets ended windows may come while the call waits for the store; what it costs is told at the next one."""
+    session = Session(MemoryLeases(), "s1")
+    one = bind(Budget("b1", Scope("key", "k"), USD, "minute"), "k")
+    needs = session.needs(one, need=Need(USD // 10, 0, 0))
+    share = needs[0][0]
+
+    assert session.shares.forget(time.time() + 120) == [share]
+    await session.till.fetch(needs)
+    session.shares.settle(needs, Need(USD // 20, 0, 0))
+    await session.till.sync()
+
+    assert share.reported[0] == USD // 20
+
+
 async def test_a_store_that_forgot_is_told_everything_again(new_redis: Callable[[], RedisServer]) -> None:
     """Also what has not changed since it was reported: otherwise it would be lent a second time."""
     redis = new_redis()

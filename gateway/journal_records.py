@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.usage import Source, Usage, of_tokens
 
-VERSION = 1
+VERSION = 2  # 2: Began and Ended
 
 Reason = Literal["done", "disconnect", "failure", "crash"]
 Amounts: TypeAlias = tuple[tuple[str, int], ...]  # account id → amount

@@ -87,5 +87,5 @@ def served_by(provider: str) -> Kinds | None:
     if known is None or provider in _ANY:
         return None
     if provider == EMBEDDED:
-        return TEXT
+        return frozenset(("embedding",))
     return TEXT | _BESIDE_TEXT.get(provider, frozenset())

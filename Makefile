@@ -29,7 +29,7 @@ serve: $(SERVE_READY) ## start the server; ARGS="--port 5000" passes options on
 	@exec $(BIN)/penstock serve $(ARGS)
 
 test: $(DEV_READY) ## run the whole suite; ARGS="tests/gateway -k keys" narrows it
-	@deploy/setup.sh system nodejs npm
+	@deploy/setup.sh system nodejs npm redis-server
 	@$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) $(ARGS)
 
 check: static test ## everything that a change must pass: format, lint, types, layers, tests
@@ -78,6 +78,7 @@ faults: $(DEV_READY) ## play everything that a provider may do wrong, and print 
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
+	@deploy/setup.sh system redis-server
 	@$(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
 
 clean: ## remove the environment and every cache, never the data folder

@@ -149,7 +149,7 @@ async def test_sixteen_streams_at_once_do_not_mix(vllm: Vllm, async_client: open
 
     async def streamed(messages: list[ChatCompletionMessageParam]) -> str:
         stream = await async_client.chat.completions.create(
-            model=PUBLIC, messages=messages, max_tokens=1200, stream=True, extra_body={"ignore_eos": True}, **SAME
+            model=PUBLIC, messages=messages, max_tokens=3000, stream=True, extra_body={"ignore_eos": True}, **SAME
         )
         chunks = [await anext(stream)]
         await begun.wait()
@@ -159,11 +159,11 @@ async def test_sixteen_streams_at_once_do_not_mix(vllm: Vllm, async_client: open
 
     async def whole(messages: list[ChatCompletionMessageParam]) -> str | None:
         answer: ChatCompletion = await async_client.chat.completions.create(
-            model=PUBLIC, messages=messages, max_tokens=1200, extra_body={"ignore_eos": True}, **SAME
+            model=PUBLIC, messages=messages, max_tokens=3000, extra_body={"ignore_eos": True}, **SAME
         )
         return answer.choices[0].message.content
 
-    async with asyncio.timeout(300), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(600), asyncio.TaskGroup() as group:
         streams = [group.create_task(streamed(messages)) for messages in asked]
         await asyncio.to_thread(vllm.await_running, PARALLEL, 60)
         await begun.wait()
@@ -223,16 +223,27 @@ def test_a_client_that_leaves_a_stream_stops_the_engine(vllm: Vllm, client: open
 
 def test_a_client_that_stops_waiting_for_an_answer_stops_the_engine(vllm: Vllm, gateway: Server) -> None:
     """The same without a stream: no byte has come back yet, and none will be paid for any longer than needed."""
-    before = vllm.generated()
     headers = {"authorization": f"Bearer {gateway.key}"}
-    with (
-        httpx.Client(base_url=gateway.url, timeout=0.2, trust_env=False) as impatient,
-        pytest.raises(httpx.ReadTimeout),
-    ):
-        impatient.post("/v1/chat/completions", json=long_call(stream=False), headers=headers)
-    took = vllm.await_running(0, 2)
-    made = vllm.generated() - before
-    print(f"\nstopped {took * 1000:.0f} ms after the client left, {made:.0f} of {LONG['max_tokens']} tokens made")
+    made = 0.0
+    for patience_s in (
+        0.4,
+        0.2,
+        0.1,
+        0.05,
+        0.025,
+    ):  # an engine may be so fast that it is through before a patient client leaves
+        before = vllm.generated()
+        with httpx.Client(base_url=gateway.url, timeout=patience_s, trust_env=False) as impatient:
+            try:
+                impatient.post("/v1/chat/completions", json=long_call(stream=False), headers=headers)
+            except httpx.ReadTimeout:
+                took = vllm.await_running(0, 2)
+                made = vllm.generated() - before
+                print(
+                    f"\nstopped {took * 1000:.0f} ms after the client left, {made:.0f} of {LONG['max_tokens']} tokens made"
+                )
+                if made < LONG["max_tokens"]:
+                    break
     assert 0 < made < LONG["max_tokens"]
 
 

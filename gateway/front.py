@@ -5,6 +5,7 @@ goes out: the client's bytes where the provider speaks the same API (`Front.nati
 comes back as one of the client's. So a request that cannot be translated still finds the deployment that needs no translation.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Protocol, final
 
@@ -113,7 +114,7 @@ class Translated:
         return wire.read_fault(body) if self._dialect is None else self._dialect.fault(status, body, headers)
 
 
-class FrontStream:
+class FrontStream(ABC):
     """A chat's stream as another API's: what every front shares. A front says what becomes of one chunk, and how a whole answer ends.
 
     The front's own methods may raise GatewayErrors, and what msgspec raises for a chunk that has another shape.
@@ -127,13 +128,13 @@ class FrontStream:
         self._broken: errors.GatewayError | None = None
         self._ended = False
 
+    @abstractmethod
     def chunk(self, payload: bytes) -> bytes:
         """What becomes of one chunk of chat."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ending(self, used: Usage | None) -> bytes:
         """How an answer ends that is whole."""
-        raise NotImplementedError
 
     @property
     def content(self) -> bool:

@@ -13,7 +13,7 @@ from gateway import errors, wire
 from gateway.dialect import NO_HEADERS, Outgoing, Stream
 from gateway.dialects.anthropic_answer import Opening
 from gateway.dialects.anthropic_faults import failed, fault
-from gateway.dialects.anthropic_stream import BYTES_PER_TOKEN, DAMAGED, merged
+from gateway.dialects.anthropic_stream import BYTES_PER_TOKEN, DAMAGED, merged, used_so_far
 from gateway.dialects.events import EventReader, payload
 from gateway.usage import NOTHING, Usage, from_anthropic
 from gateway.usage_reports import AnthropicUsage
@@ -131,13 +131,8 @@ class PassedMessages:
 
     @property
     def reported(self) -> Usage | None:
-        """As `MessageStream.reported`: until the provider has counted its answer, what has come of it counts."""
-        if self._usage is None:
-            return None
-        report = self._usage
-        if not self._counted and (report.output_tokens or 0) < self.events:
-            report = msgspec.structs.replace(report, output_tokens=self.events)
-        return from_anthropic(report)
+        """See `used_so_far`."""
+        return used_so_far(self._usage, self.events, counted=self._counted)
 
     @property
     def whole(self) -> bool:

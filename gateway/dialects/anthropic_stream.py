@@ -129,13 +129,8 @@ class MessageStream:
 
     @property
     def reported(self) -> Usage | None:
-        """Until the provider has said what the answer took, what has come of it counts: its first report stands for a token or so."""
-        if self._usage is None:
-            return None
-        report = self._usage
-        if not self._counted and (report.output_tokens or 0) < self.events:
-            report = msgspec.structs.replace(report, output_tokens=self.events)
-        return from_anthropic(report)
+        """See `used_so_far`."""
+        return used_so_far(self._usage, self.events, counted=self._counted)
 
     @property
     def whole(self) -> bool:
@@ -316,6 +311,15 @@ class MessageStream:
 
 def _call(index: int, call: dict[str, object]) -> bytes:
     return _encode({"tool_calls": [{"index": index, **call}]})
+
+
+def used_so_far(report: AnthropicUsage | None, events: int, *, counted: bool) -> Usage | None:
+    """Until the provider says what the answer took (`counted`), what has come of it counts: the first report stands for a token or so."""
+    if report is None:
+        return None
+    if not counted and (report.output_tokens or 0) < events:
+        report = msgspec.structs.replace(report, output_tokens=events)
+    return from_anthropic(report)
 
 
 def merged(before: AnthropicUsage | None, after: AnthropicUsage) -> AnthropicUsage:

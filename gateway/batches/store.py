@@ -256,7 +256,8 @@ def unknown(tx: Connection, ids: Sequence[str]) -> list[str]:
 
 
 def _mine(batch: Batch) -> tuple[ColumnElement[bool], ...]:
-    return (_Row.id == batch.id, _Row.owner == batch.owner, _Row.epoch == batch.epoch)
+    # A batch that has ended has no owner: a late beat of its last one must not take NULL for itself.
+    return (_Row.id == batch.id, _Row.owner.is_not(None), _Row.owner == batch.owner, _Row.epoch == batch.epoch)
 
 
 def _current(tx: Connection, batch: Batch) -> Batch:

@@ -210,6 +210,19 @@ def test_a_batch_from_its_beginning_to_its_end(engine: Engine) -> None:
             store.cancel(tx, ANN, finished.id)
 
 
+def test_a_beat_that_was_on_its_way_takes_nothing_from_a_batch_that_has_failed(engine: Engine) -> None:
+    """With the batch as it was before, and as the failure left it: nobody owns it any more."""
+    before = claim(engine, new_batch(engine), HERE)
+    with appending(engine) as tx:
+        failed = store.fail(tx, before, [Problem("invalid_method", "GET", line=2)])
+    for batch in (before, failed):
+        with pytest.raises(LeaseLost), appending(engine) as tx:
+            store.beat(tx, batch, Counts(), None)
+    with appending(engine) as tx:
+        assert store.get(tx, ANN, before.id).errors == failed.errors
+    assert failed.errors == (Problem("invalid_method", "GET", line=2),)
+
+
 def claim_failed(tx: Connection) -> Batch:
     """One that has failed."""
     file_id = files.new_id()

@@ -22,7 +22,7 @@ from gateway.upstream import UpstreamConnection
 
 log = structlog.stdlib.get_logger(__name__)
 
-WATCH_S = 0.05
+WATCH_S = 0.1
 
 
 class PoolLimits(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ class Pool:
         return {f"{key.host}:{key.port}": origin.size for key, origin in self._origins.items() if origin.size}
 
     def wake(self) -> None:
-        """Deadlines are looked at every 50 ms: a timer for each exchange would cost more than the requests' own work."""
+        """Deadlines are looked at every 100 ms: a timer for each exchange would cost more than the requests' own work."""
         if self._watcher is None:
             self._watcher = self.loop.call_later(WATCH_S, self._look)
 
@@ -173,7 +173,13 @@ class Origin:
 
     def check(self, now: float) -> None:
         """Fails what is past its deadline; idle connections have none."""
-        for connection in [one for one in self._connections if one.deadline <= now]:
+        late = []
+        for connection in self._connections:
+            if connection.moved:
+                connection.note(now)
+            elif connection.deadline <= now:
+                late.append(connection)
+        for connection in late:
             connection.time_out()
 
     def sweep(self, now: float) -> None:

@@ -29,6 +29,9 @@ NOT_PLAIN = re.compile(
 NEVER = float("inf")
 
 
+_heads: dict[int, bytes] = {}  # what a chunk begins with, by its whole length, frame included (RFC 9112 7.1)
+_MOST_HEADS = 4096
+
 # Takes a piece of a body and says whether it wants more. The second value, if not empty, is the very chunk (RFC 9112 7.1) that the
 # piece came in, which can go on as it is.
 Sink = Callable[[bytes, bytes], bool]
@@ -67,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         "headers",
         "idle_since",
         "lost",
+        "moved",
         "origin",
         "parser",
         "status",
@@ -81,6 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._stall_s = self._total = 0.0
         self.lost = False
         self.busy = False
+        self.moved = False  # a piece of a stream has come, and `deadline` does not know yet
         self._transport: asyncio.Transport | None = None
         self._outlet: Outlet | None = None
         self._arrived = Signal()
@@ -206,15 +211,22 @@ class UpstreamConnection(asyncio.Protocol):
                 await self._arrived
         finally:
             self._sink = None
+            self.note(self.origin.now())
 
     @property
     def ended(self) -> bool:
         """The body has ended, and all of it was taken."""
         return self.complete and not self._pieces
 
+    def note(self, now: float) -> None:
+        """Of a body that moved since somebody looked, the last piece came now: a look at the clock for each costs too much."""
+        if self.moved:
+            self.moved = False
+            self.deadline = min(self._total, now + self._stall_s)
+
     def _touch(self) -> None:
-        deadline = self.origin.now() + self._stall_s
-        self.deadline = min(self._total, deadline)
+        self.moved = True
+        self.note(self.origin.now())
 
     def _take(self) -> bytes:
         """What waits, and room for more."""
@@ -283,13 +295,23 @@ class UpstreamConnection(asyncio.Protocol):
         self.origin.lost(self)
 
     def data_received(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is not None and self._between_chunks:  # nearly all of a stream is segments that are exactly one chunk
+            head = _heads.get(len(data)) or _chunk_head(len(data))
+            if data.startswith(head) and data.endswith(b"\r\n"):
+                self.moved = True
+                if not sink(data[len(head) : -2], data):
+                    self._sink = None
+                    self._arrived.fire()
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if not self.busy or self.complete:  # nobody asked: what follows cannot be told from the next answer
             self._closing = True
             self.abort()
             return
         if self._whole and not self._received and self._at_once(data):
-            return
-        if self._sink is not None and self._between_chunks and self._one_chunk(self._sink, data):
             return
         self._received += len(data)
         self._touched = True
@@ -312,18 +334,6 @@ class UpstreamConnection(asyncio.Protocol):
                 self._arrived.fire()
         elif self.complete or not self._whole or self._buffered > HIGH_WATER:
             self._arrived.fire()
-
-    def _one_chunk(self, sink: "Sink", data: bytes) -> bool:
-        """The common case of a stream without the parser: one segment that is exactly one chunk. Anything else is left to it."""
-        end = data.find(b"\r\n", 1, 8)
-        size = len(data) - end - 4
-        if size <= 0 or data[:end] != b"%x" % size or not data.endswith(b"\r\n"):
-            return False
-        self._touch()
-        if not sink(data[end + 2 : -2], data):
-            self._sink = None
-            self._arrived.fire()
-        return True
 
     def _at_once(self, data: bytes) -> bool:
         """The common case without the parser: one segment that is exactly one 200 with a length. Anything else is left to it."""
@@ -420,6 +430,20 @@ class UpstreamConnection(asyncio.Protocol):
             self._error = error
         self.abort()
         self._arrived.fire()
+
+
+def _chunk_head(length: int) -> bytes:
+    """What a chunk of `length` bytes begins with, frame included. Something longer, where there is no such chunk."""
+    size = length - 4
+    for digits in range(1, 9):
+        head = b"%x\r\n" % max(0, size - digits)
+        if len(head) == digits + 2 and size - digits > 0:
+            break
+    else:
+        head = bytes(length + 1)
+    if len(_heads) < _MOST_HEADS:
+        _heads[length] = head
+    return head
 
 
 def _cause(error: httptools.HttpParserError) -> errors.GatewayError:

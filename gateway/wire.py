@@ -193,7 +193,7 @@ def is_plain(body: bytes) -> bool:
         and body.count(b'"max_') < 2
         and body.count(b'"n"') < 2
         and body.count(b'"stream"') < 2
-        and b"\\u" not in body
+        and body.find(b"\\u") < 0
     )
 
 

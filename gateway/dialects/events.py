@@ -26,7 +26,7 @@ class EventReader:
         if self._tail:
             data = self._tail + data
         half = b""
-        if b"\r" in data:
+        if data.find(b"\r") >= 0:
             if data.endswith(b"\r"):  # perhaps half of a CRLF
                 data, half = data[:-1], b"\r"
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")

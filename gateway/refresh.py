@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 import structlog
 
@@ -53,10 +54,16 @@ class Refresher:
         return self._current.snapshot
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            await self.refresh_now()
+        """Until cancelled. The thread asks by itself: an answer that says nothing new costs the event loop no turn."""
+        loop = asyncio.get_running_loop()
+        self._asking.repeat(lambda: self._poll(loop), self._interval_s)
+        try:
+            while True:
+                await asyncio.sleep(self._slow_s / 2)
+                if self._asking.busy_s > self._slow_s:
+                    self._note(self._slow)
+        finally:
+            self._asking.repeat(None, 0.0)
 
     def close(self) -> None:
         """Lets the thread end after the question that it is at. Does not wait for it."""
@@ -71,12 +78,29 @@ class Refresher:
             async with asyncio.timeout(self._slow_s):
                 await asyncio.wrap_future(answer)
         except TimeoutError:
-            self._note(f"no answer within {self._slow_s:g} s")
+            self._note(self._slow)
         except Exception as error:  # noqa: BLE001 — a task border: whatever breaks, requests go on with the last snapshot
-            self._note(f"{type(error).__name__}: {error}")
+            self._note(_told(error))
         else:
             self._note(None)
         return self.healthy
+
+    @property
+    def _slow(self) -> str:
+        return f"no answer within {self._slow_s:g} s"
+
+    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the thread. The event loop hears of it only if something has changed."""
+        trouble: str | None = None
+        try:
+            self._ask(loop)
+        except Exception as error:  # noqa: BLE001 — a thread border: whatever breaks, requests go on with the last snapshot
+            trouble = _told(error)
+        if trouble is None and self._asking.busy_s > self._slow_s:
+            trouble = self._slow
+        if trouble != self._trouble:
+            with suppress(RuntimeError):  # the loop is closed, and nobody wants to know any more
+                loop.call_soon_threadsafe(self._note, trouble)
 
     def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the thread. An answer that comes after `slow_s` still counts: a slow database must not mean none."""
@@ -84,12 +108,12 @@ class Refresher:
         revision = self._store.revision()
         if revision < known.revision:
             raise LostRevisionsError(f"the database went back from revision {known.revision} to {revision}: restart")
-        loaded = self._store.load(known) if revision > known.revision else None
-        loop.call_soon_threadsafe(self._accept, loaded)
-
-    def _accept(self, loaded: Loaded | None) -> None:
+        if revision > known.revision:
+            loop.call_soon_threadsafe(self._accept, self._store.load(known))
         self._confirmed = time.monotonic()
-        if loaded is None or loaded.snapshot.revision < self._current.snapshot.revision:
+
+    def _accept(self, loaded: Loaded) -> None:
+        if loaded.snapshot.revision < self._current.snapshot.revision:
             return
         for skipped in set(loaded.skipped).difference(self._skipped):
             log.warning("snapshot.skipped", kind=skipped.kind, id=skipped.id, reason=skipped.reason)
@@ -105,21 +129,39 @@ class Refresher:
         self._trouble = trouble
 
 
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 class LostRevisionsError(Exception):
     """The database is an older copy of itself. What changed since is unknown, so the snapshot is kept."""
 
 
 class _Asking:
-    """One daemon thread that answers questions in turn. A question whose asker gave up before its turn is dropped."""
+    """One daemon thread that answers questions in turn, and repeats one of its own. A question whose asker gave up before its turn is
+    dropped."""
 
     def __init__(self) -> None:
         self._questions: queue.SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._own: Callable[[], None] | None = None  # never raises
+        self._every_s: float | None = None
+        self._busy_since: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the thread has been at the question that it is at."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def repeat(self, own: Callable[[], None] | None, every_s: float) -> None:
+        """Asks `own` whenever nothing else was asked for `every_s`; None ends that."""
+        self._own, self._every_s = own, None if own is None else every_s
+        if own is not None:
+            self.submit(lambda: None)  # the thread may be waiting for as long as it takes
 
     def submit(self, question: Callable[[], None]) -> Future[None]:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="penstock-refresh", daemon=True)
-            self._thread.start()
+        self._start()
         answer: Future[None] = Future()
         self._questions.put((answer, question))
         return answer
@@ -130,14 +172,32 @@ class _Asking:
             self._questions.put(None)
             self._thread = None
 
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="penstock-refresh", daemon=True)
+            self._thread.start()
+
     def _work(self) -> None:
-        while (item := self._questions.get()) is not None:
+        while True:
+            try:
+                item = self._questions.get(timeout=self._every_s)
+            except queue.Empty:
+                self._busy_since = time.monotonic()
+                own = self._own
+                if own is not None:
+                    own()
+                self._busy_since = None
+                continue
+            if item is None:
+                return
             answer, question = item
             if not answer.set_running_or_notify_cancel():
                 continue
+            self._busy_since = time.monotonic()
             try:
                 question()
             except Exception as error:  # noqa: BLE001 — a thread border: the asker gets it and logs it
                 answer.set_exception(error)
             else:
                 answer.set_result(None)
+            self._busy_since = None

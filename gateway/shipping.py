@@ -26,6 +26,9 @@ from gateway.spend_sums import compact_all
 
 GROUP: Final = 4_000  # records of one transaction, two of each call; fewer commits are worth more than the milliseconds that one takes
 INTERVAL_S: Final = 0.2
+STEADY_S: Final = 0.5  # between the small groups of a trickle: a transaction costs more than what is in it
+STEADY_TURNS: Final = 5
+SMALL: Final = GROUP // 8
 COMPACT_EVERY_S: Final = 30.0  # the more it finds, the more of it is the same
 MAX_PAUSE_S: Final = 5.0
 
@@ -72,6 +75,7 @@ class Shipper:
         self._engine = engine
         self._journal = journal
         self._interval_s = interval_s
+        self._steady_s = interval_s * STEADY_S / INTERVAL_S
         self._compact_every_s = compact_every_s
         self._compacted_at = time.monotonic()
         self._reader = Reader(journal.directory)
@@ -80,6 +84,7 @@ class Shipper:
         self._waiting: Tally | None = None
         self._caught_up_at = time.monotonic()
         self._pause_s = 0.0
+        self._small_in_a_row = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-shipping", daemon=True)
         self.shipped = 0
@@ -136,13 +141,17 @@ class Shipper:
                 log.exception("ledger.shipping_failed", waiting=self.lag_records)
             self._pause_s = min(MAX_PAUSE_S, max(self._interval_s, 2 * self._pause_s))
             return False
-        self._pause_s = 0.0 if more else self._interval_s
+        self._pause_s = 0.0 if more else self._steady_s if self._small_in_a_row >= STEADY_TURNS else self._interval_s
         return True
 
     def _ship(self) -> bool:
         """Whether there may be more at once."""
         seen = time.monotonic()
         if self._waiting is None:
+            if self._journal.appended == self.shipped:
+                self._caught_up_at = seen
+                self._small_in_a_row = 0
+                return False
             run = self._reader.read(GROUP)
             if not run.payloads:
                 self._caught_up_at = seen
@@ -151,6 +160,7 @@ class Shipper:
         run = self._waiting.run
         deliver(self._engine, self._journal.session, self._waiting)
         self._waiting = None
+        self._small_in_a_row = self._small_in_a_row + 1 if len(run.payloads) < SMALL else 0
         self.shipped = run.end
         if not run.full:
             self._caught_up_at = seen

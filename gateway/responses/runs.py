@@ -219,7 +219,8 @@ class Runs:
 
         stops = await self._shelf.change(tell)
         for run, _, end in parts:
-            run.kept = end
+            if run.stored.id not in stops:
+                run.kept = end
         for run in runs:
             if run.stored.id in stops and not run.ended:
                 run.stop()

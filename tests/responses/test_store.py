@@ -15,6 +15,7 @@ from gateway.database import appending, connect
 from gateway.responses import store
 from gateway.responses.frame import Status
 from gateway.responses.items import id_of, whole
+from gateway.responses.runs import Run, Runs
 from gateway.responses.shelf import Shelf
 from gateway.responses.store import Stored
 from gateway.tables import response_events, responses
@@ -85,6 +86,27 @@ def test_an_end_is_written_once(engine: Engine) -> None:
     assert {one: row.status for one, row in found.items()} == {"a": "completed", "b": "cancelled", "c": "failed"}
     assert json.loads(found["c"].response)["error"]["code"] == "server_error"
     assert json.loads(found["b"].response)["status"] == "cancelled"
+
+
+def begun(id_: str) -> Run:
+    """In the background, and silent for so long that others would give it up."""
+    return Run(stored(id_, status="queued", background=True, seen_at=100.0), {}, b"", 0.0)
+
+
+async def test_what_was_said_before_a_cancellation_is_kept_with_the_end(engine: Engine) -> None:
+    """The beat that hears of it, from another process, keeps nothing; so it must not count as kept."""
+    shelf = Shelf(engine)
+    runs, run = Runs(shelf, alone=False), begun("cancelled")
+    await shelf.change(lambda tx: store.save(tx, run.stored))
+    runs.add(run)
+    run.send(b"event: response.created\n\nevent: response.queued\n\n")
+    await shelf.change(lambda tx: store.ask_to_stop(tx, "cancelled"))
+    await runs._beat()
+    run.end_with(b"event: response.incomplete\n\n")
+    await runs.keep_end(run, stored("cancelled", status="cancelled"), lambda _: None)
+    parts = await shelf.ask(lambda tx: store.events_after(tx, "cancelled", -1))
+    names = [b"response.created", b"response.queued", b"response.incomplete"]
+    assert b"".join(events for _, events in parts) == b"".join(b"event: %b\n\n" % name for name in names)
 
 
 def test_what_is_old_is_forgotten_with_its_events(engine: Engine) -> None:

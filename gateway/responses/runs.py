@@ -150,13 +150,14 @@ class Runs:
         self._runs[run.stored.id] = run
 
     async def keep_end(self, run: Run, stored: Stored, extra: Callable[[Connection], None]) -> None:
-        """Writes the end of a run, with what follows from it. A database that is away is asked again for a while."""
+        """Writes the end of a run, and what follows from it if it is the end. A database that is away is asked again for a while."""
 
         def write(tx: Connection) -> None:
-            store.save(tx, stored)
-            if len(run.events) > run.kept:
+            status = store.end(tx, stored)
+            if status is not None and len(run.events) > run.kept:
                 store.add_events(tx, stored.id, len(run.events) - 1, b"".join(run.events[run.kept :]))
-            extra(tx)
+            if status == stored.status:
+                extra(tx)
 
         try:
             for attempt in range(WRITES):
@@ -189,14 +190,15 @@ class Runs:
 
     async def sweep(self) -> None:
         """Ends what nobody runs any longer."""
-        since = max(time.time() - LOST_S, self._lost_before)
-        if await self._shelf.ask(lambda tx: store.any_lost(tx, since)):
-            lost = await self._shelf.change(lambda tx: store.give_up(tx, since))
+        since, mine = max(time.time() - LOST_S, self._lost_before), tuple(self._runs)
+        if await self._shelf.ask(lambda tx: store.any_lost(tx, since, mine)):
+            lost = await self._shelf.change(lambda tx: store.give_up(tx, since, mine))
             log.warning("responses.lost", count=lost, reason=LOST.message)
 
     def lost(self, stored: Stored) -> bool:
         """Whether `sweep` would end it."""
-        return stored.running and (stored.seen_at or 0.0) < max(time.time() - LOST_S, self._lost_before)
+        unseen = (stored.seen_at or 0.0) < max(time.time() - LOST_S, self._lost_before)
+        return stored.running and unseen and stored.id not in self._runs
 
     async def close(self) -> None:
         """Ends every run; each keeps what it has."""
@@ -206,8 +208,10 @@ class Runs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _beat(self) -> None:
-        runs = [run for run in self._runs.values() if not run.ended]
-        parts = [(run, run.kept, len(run.events)) for run in runs if len(run.events) > run.kept]
+        runs = tuple(
+            self._runs.values()
+        )  # also those whose end the database does not take yet: nobody shall give them up meanwhile
+        parts = [(run, run.kept, len(run.events)) for run in runs if len(run.events) > run.kept and not run.ended]
         ids = [run.stored.id for run in runs]
 
         def tell(tx: Connection) -> set[str]:
@@ -222,5 +226,5 @@ class Runs:
             if run.stored.id not in stops:
                 run.kept = end
         for run in runs:
-            if run.stored.id in stops and not run.ended:
+            if run.stored.id in stops:
                 run.stop()

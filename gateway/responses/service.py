@@ -342,13 +342,13 @@ class Responses:
             exchange.respond(200, JSON_HEAD, bytes(visible(stored.response, frozenset())))
             return
         run = self._runs.find(owner, id_)
-        body = stored.response
-        if run is None:
-            await self._shelf.change(lambda tx: store.ask_to_stop(tx, id_))
-            body = altered(body, "cancelled", None)
-        else:
+        if run is not None:
             await run.stopping()
             body = run.current()
+        elif await self._shelf.change(lambda tx: store.ask_to_stop(tx, id_)):
+            body = altered(stored.response, "cancelled", None)
+        else:
+            body = (await self._fresh(owner, id_)).response
         exchange.respond(200, JSON_HEAD, bytes(visible(body, frozenset())))
 
     async def _inputs(self, exchange: HttpExchange, owner: str, id_: str) -> None:

@@ -4,13 +4,12 @@ What belongs to somebody else is not there: the owner is part of every question,
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Row, case, delete, func, insert, select, update
 
 from gateway import errors
 from gateway.keys import Key
@@ -73,16 +72,26 @@ def owner_of(key: Key) -> str:
 
 
 def save(tx: Connection, one: Stored) -> None:
-    """A new one, or one that was running until now. What was cancelled or given up meanwhile keeps its status."""
-    dialect = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
-    row = msgspec.structs.asdict(one)
-    added = dialect.insert(responses).values(row)
-    changed = {name: added.excluded[name] for name in ("status", "seen_at", "response")}
-    tx.execute(
-        added.on_conflict_do_update(
-            index_elements=[responses.c.id], set_=changed, where=responses.c.status.in_(RUNNING)
+    """A new one."""
+    tx.execute(insert(responses).values(msgspec.structs.asdict(one)))
+
+
+def end(tx: Connection, one: Stored) -> Status | None:
+    """How one that was running until now has ended: what others were told, that it is cancelled, it is. None if it is gone or given up."""
+    columns = responses.c
+    told = altered(one.response, "cancelled", None)
+    changed = (
+        update(responses)
+        .where(columns.id == one.id, columns.status.in_(RUNNING))
+        .values(
+            status=case((columns.cancelled, "cancelled"), else_=one.status),
+            response=case((columns.cancelled, told), else_=one.response),
+            seen_at=one.seen_at,
         )
+        .returning(columns.status)
     )
+    status: Status | None = tx.execute(changed).scalar_one_or_none()
+    return status
 
 
 def find(tx: Connection, owner: str, id_: str) -> Stored | None:
@@ -152,28 +161,32 @@ def seen(tx: Connection, ids: Sequence[str], now: float) -> set[str]:
     return set(ids) - set(tx.execute(going).scalars())
 
 
-def ask_to_stop(tx: Connection, id_: str) -> None:
-    tx.execute(update(responses).where(responses.c.id == id_).values(cancelled=True))
+def ask_to_stop(tx: Connection, id_: str) -> bool:
+    """Whether it was still running: from now on it ends as cancelled."""
+    running = (responses.c.id == id_) & responses.c.status.in_(RUNNING)
+    return tx.execute(update(responses).where(running).values(cancelled=True)).rowcount == 1
 
 
-def any_lost(tx: Connection, unseen_since: float) -> bool:
+def any_lost(tx: Connection, unseen_since: float, mine: Collection[str]) -> bool:
     """Whether `give_up` has something to do."""
-    query = select(responses.c.id).where(responses.c.seen_at < unseen_since, responses.c.status.in_(RUNNING))
-    return tx.execute(query.limit(1)).one_or_none() is not None
+    return tx.execute(select(responses.c.id).where(*_lost(unseen_since, mine)).limit(1)).one_or_none() is not None
 
 
-def give_up(tx: Connection, unseen_since: float) -> int:
-    """Ends what nobody runs any longer, honestly: it failed. How many there were."""
+def give_up(tx: Connection, unseen_since: float, mine: Collection[str]) -> int:
+    """Ends what nobody runs any longer, honestly: it failed. How many there were. `mine` are those that the asker does run."""
     columns = responses.c
-    lost = tx.execute(
-        select(responses).where(columns.seen_at < unseen_since, columns.status.in_(RUNNING)).limit(PRUNED_AT_ONCE)
-    ).all()
+    lost = tx.execute(select(responses).where(*_lost(unseen_since, mine)).limit(PRUNED_AT_ONCE)).all()
     for row in lost:
         status: Status = "cancelled" if row.cancelled else "failed"
         ended = altered(row.response, status, None if row.cancelled else LOST)
         unchanged = (columns.id == row.id) & (columns.seen_at == row.seen_at) & columns.status.in_(RUNNING)
         tx.execute(update(responses).where(unchanged).values(status=status, response=ended, seen_at=None))
     return len(lost)
+
+
+def _lost(unseen_since: float, mine: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+    columns = responses.c
+    return columns.seen_at < unseen_since, columns.status.in_(RUNNING), columns.id.not_in(mine)
 
 
 def add_events(tx: Connection, id_: str, last: int, events: bytes) -> None:

@@ -258,6 +258,21 @@ def test_cancel_stops_the_upstream_at_once(routes: Routes, client: openai.OpenAI
         client.responses.cancel(plain.id)
 
 
+def test_a_deletion_stops_the_upstream_and_leaves_nothing(routes: Routes, client: openai.OpenAI) -> None:
+    """Also not the end of the answer, which comes after the deletion."""
+    route = routes(Behaviour(text="w", chunks=500, gap_s=0.02))
+    made = client.responses.create(model=route.name, input="hi", background=True)
+    route.places[0].handle.wait(bool)
+    client.responses.delete(made.id)
+    assert route.places[0].handle.ended().outcome == "client_left"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.cancel(made.id)
+    after = client.responses.create(model=routes(Behaviour()).name, input="hi")  # kept behind the end of the first
+    assert client.responses.retrieve(after.id).status == "completed"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made.id)
+
+
 def test_conversations_are_kept_by_hand(client: openai.OpenAI) -> None:
     """Every method of conversations and their items."""
     made = client.conversations.create(

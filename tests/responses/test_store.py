@@ -77,20 +77,65 @@ def test_an_end_is_written_once(engine: Engine) -> None:
         assert store.seen(tx, ["a", "b", "c"], 200.0) == set()
         store.ask_to_stop(tx, "b")
         assert store.seen(tx, ["a", "b", "c", "gone"], 200.0) == {"b", "gone"}
-        store.save(tx, stored("a"))
-        assert not store.any_lost(tx, 150.0)
-        assert store.any_lost(tx, 250.0)
-        assert store.give_up(tx, 250.0) == 2
-        store.save(tx, stored("c"))
+        assert store.end(tx, stored("a")) == "completed"
+        assert not store.any_lost(tx, 150.0, ())
+        assert not store.any_lost(tx, 250.0, ("b", "c"))
+        assert store.any_lost(tx, 250.0, ("b",))
+        assert store.give_up(tx, 250.0, ()) == 2
+        assert store.end(tx, stored("c")) is None
         found = {one: store.get(tx, OWNER, one) for one in "abc"}
     assert {one: row.status for one, row in found.items()} == {"a": "completed", "b": "cancelled", "c": "failed"}
     assert json.loads(found["c"].response)["error"]["code"] == "server_error"
     assert json.loads(found["b"].response)["status"] == "cancelled"
 
 
+def test_an_end_does_not_come_back_from_a_deletion_or_a_cancellation(engine: Engine) -> None:
+    """Whoever asked for it was told so by another process, while the last words were on their way."""
+    with appending(engine) as tx:
+        for id_ in ("deleted", "cancelled"):
+            store.save(tx, stored(id_, status="queued", background=True, seen_at=100.0))
+        store.remove(tx, OWNER, "deleted")
+        assert store.end(tx, stored("deleted")) is None
+        assert store.find(tx, OWNER, "deleted") is None
+        assert store.ask_to_stop(tx, "cancelled")
+        assert store.end(tx, stored("cancelled")) == "cancelled"
+        assert not store.ask_to_stop(tx, "cancelled")
+        kept = store.get(tx, OWNER, "cancelled")
+    assert kept.status == json.loads(kept.response)["status"] == "cancelled"
+    assert json.loads(kept.response)["output"]
+
+
 def begun(id_: str) -> Run:
     """In the background, and silent for so long that others would give it up."""
     return Run(stored(id_, status="queued", background=True, seen_at=100.0), {}, b"", 0.0)
+
+
+async def test_a_run_that_waits_for_the_database_is_given_up_by_nobody(engine: Engine) -> None:
+    """Whether it still speaks or has ended: a database that was away knows neither, and whoever comes first asks about it."""
+    shelf = Shelf(engine)
+    runs, others = Runs(shelf, alone=False), Runs(shelf, alone=False)
+    speaking, ended, dead = begun("speaking"), begun("ended"), begun("dead")
+    with appending(engine) as tx:
+        for run in (speaking, ended, dead):
+            store.save(tx, run.stored)
+    for run in (speaking, ended):
+        runs.add(run)
+        assert not runs.lost(run.stored)
+    ended.end_with(b"event: response.completed\n\n")
+    await runs.sweep()
+    await runs._beat()
+    await others.sweep()
+    assert await shelf.ask(
+        lambda tx: {one: store.get(tx, OWNER, one).status for one in ("speaking", "ended", "dead")}
+    ) == {
+        "speaking": "queued",
+        "ended": "queued",
+        "dead": "failed",
+    }
+    said: list[str] = []
+    await runs.keep_end(ended, stored("ended"), lambda _: said.append("ended"))
+    assert (await shelf.ask(lambda tx: store.get(tx, OWNER, "ended"))).status == "completed"
+    assert said == ["ended"]
 
 
 async def test_what_was_said_before_a_cancellation_is_kept_with_the_end(engine: Engine) -> None:
@@ -107,6 +152,21 @@ async def test_what_was_said_before_a_cancellation_is_kept_with_the_end(engine: 
     parts = await shelf.ask(lambda tx: store.events_after(tx, "cancelled", -1))
     names = [b"response.created", b"response.queued", b"response.incomplete"]
     assert b"".join(events for _, events in parts) == b"".join(b"event: %b\n\n" % name for name in names)
+
+
+async def test_the_end_of_a_run_that_was_deleted_is_kept_nowhere(engine: Engine) -> None:
+    """Neither as a response, nor as events, nor in its conversation."""
+    shelf = Shelf(engine)
+    runs, run = Runs(shelf, alone=False), begun("deleted")
+    await shelf.change(lambda tx: store.save(tx, run.stored))
+    runs.add(run)
+    run.end_with(b"event: response.incomplete\n\n")
+    await shelf.change(lambda tx: store.remove(tx, OWNER, "deleted"))
+    said: list[str] = []
+    await runs.keep_end(run, stored("deleted", status="cancelled"), lambda _: said.append("deleted"))
+    assert await shelf.ask(lambda tx: store.find(tx, OWNER, "deleted")) is None
+    assert await shelf.ask(lambda tx: store.events_after(tx, "deleted", -1)) == []
+    assert said == []
 
 
 def test_what_is_old_is_forgotten_with_its_events(engine: Engine) -> None:

@@ -86,6 +86,10 @@ class Shipper:
         self._pause_s = 0.0
         self._small_in_a_row = 0
         self._stop = threading.Event()
+        self._ends_at = 0.0
+        self._done = False
+        self._files = threading.Lock()  # while segments are deleted, and while the session is left to others
+        self._left = False
         self._thread = threading.Thread(target=self._run, name="penstock-shipping", daemon=True)
         self.shipped = 0
 
@@ -107,26 +111,28 @@ class Shipper:
         A session that was shipped and has no open calls leaves no directory, unless `keep`; any other is recovered by the next start.
         """
         self._journal.close(at)
+        self._ends_at = time.monotonic() + timeout_s
         self._stop.set()
-        deadline = time.monotonic() + timeout_s
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        if (
-            self._thread.is_alive()
-        ):  # a database that neither answers nor fails; whoever recovers finds what it committed
+        if self._thread.ident is None:
+            self._thread.start()
+        self._thread.join(timeout_s)
+        with self._files:
+            self._left = self._thread.is_alive()
+        if self._left:  # a database that neither answers nor fails; whoever recovers finds what it committed
             self._journal.release(remove=False)
             return False
-        while not (done := self._turn() and self._waiting is None and self.lag_records == 0):
-            if time.monotonic() + self._pause_s > deadline:
-                break
-            time.sleep(self._pause_s)
         self._reader.close()
-        self._journal.release(remove=done and not keep and not len(self._open))
-        return done
+        self._journal.release(remove=self._done and not keep and not len(self._open))
+        return self._done
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause_s):
             self._turn()
+        while not (done := self._turn() and self._waiting is None and self.lag_records == 0):
+            if time.monotonic() + self._pause_s > self._ends_at:
+                break
+            time.sleep(self._pause_s)
+        self._done = done
 
     def _turn(self) -> bool:
         """Ships one group, or compacts; says whether that worked."""
@@ -164,8 +170,9 @@ class Shipper:
         self.shipped = run.end
         if not run.full:
             self._caught_up_at = seen
-        if self._reader.segment > self._oldest_segment:
-            self._delete_shipped()
+        with self._files:
+            if self._reader.segment > self._oldest_segment and not self._left:
+                self._delete_shipped()
         return run.full
 
     def _delete_shipped(self) -> None:

@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -187,6 +188,23 @@ def test_a_stalled_upstream_says_nothing_more(upstream: Upstream) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{script.base_url}/chat/completions", json=ask("x", stream=True), timeout=0.2)
     assert script.ended().pieces_sent == 2
+
+
+@pytest.mark.parametrize("held_after", [-1, 0, 3])
+def test_what_is_held_goes_on_when_it_is_let_go_and_not_before(upstream: Upstream, held_after: int) -> None:
+    """Before the head, between it and the first event, and in the stream; what comes afterwards is not held."""
+    script = upstream.script(Behaviour(chunks=9, held_after=held_after))
+    url, body = f"{script.base_url}/chat/completions", ask("x", stream=True)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx.post, url, json=body)
+        entry = script.wait(lambda entries: bool(entries) and entries[0].pieces_sent == max(0, held_after))[0]
+        assert (entry.first_byte_at is None) is (held_after < 0)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json=body, timeout=0.1)
+        assert not answer.done()
+        script.let_go()
+        assert events(answer.result().text)[-1] == "[DONE]"
+    assert events(httpx.post(url, json=body).text)[-1] == "[DONE]"
 
 
 def test_certificates_are_good_expired_or_for_someone_else(upstream: Upstream) -> None:

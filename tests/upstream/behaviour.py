@@ -35,6 +35,7 @@ class Behaviour(msgspec.Struct, frozen=True):
     headers_after_s: float = 0.0
     first_token_after_s: float = 0.0
     gap_s: float = 0.0  # between two pieces
+    held_after: int | None = None  # pieces (-1: before the head), until the script is let go
     idle_close_s: float | None = None  # closes the connection, unannounced, so long after the answer
 
     # What

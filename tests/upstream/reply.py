@@ -20,6 +20,9 @@ class Output(Protocol):
     async def put(self, data: bytes) -> None:
         """Writes and waits until the client takes more."""
 
+    async def let_go(self) -> None:
+        """Returns once the script of this answer has been let go."""
+
     def close(self) -> None: ...
 
     def reset(self) -> None: ...
@@ -65,6 +68,8 @@ class Reply:
     async def run(self) -> None:
         script = self._script
         await asyncio.sleep(script.headers_after_s)
+        if script.held_after is not None and script.held_after < 0:
+            await self._output.let_go()
         if script.fault != "none" and script.fault_after < 0:
             await self._break()
             return
@@ -100,6 +105,8 @@ class Reply:
             if script.fault != "none" and number - 1 == script.fault_after:
                 await self._put(waiting)
                 return await self._break()
+            if number - 1 == script.held_after:
+                await self._output.let_go()
             if piece.content and not talked:
                 talked = True
                 await asyncio.sleep(script.first_token_after_s)

@@ -1,8 +1,10 @@
 """Finds the answer to a request: the control routes, the script that is meant, and the dialect of the path."""
 
+import asyncio
 import hashlib
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -65,6 +67,7 @@ class Site:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+        self.gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)  # by script; what is held waits for it
         self._scripts: dict[str, list[Behaviour]] = {}
 
     def react(self, request: Request) -> Reaction:
@@ -113,6 +116,9 @@ class Site:
                 script = _script.decode(request.body)
                 self._scripts[script.id] = list(script.behaviours)
                 return answer.whole(200, {"id": script.id})
+            case "POST", "/__let_go__":
+                self.gates[query.removeprefix("script=")].set()
+                return answer.whole(200, {})
             case "GET", "/__log__":
                 wanted = query.removeprefix("script=") if query else None
                 return answer.whole(200, self.journal.of(wanted))

@@ -97,6 +97,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         await self._writable.wait()
 
+    async def let_go(self) -> None:
+        if self._entry is not None:
+            await self._site.gates[self._entry.script].wait()
+
     def close(self) -> None:
         self._transport.close()
 

@@ -1,6 +1,8 @@
 """Streams that break, stall or wait: what the client sees is whole, or says that it is not."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import openai
@@ -107,26 +109,51 @@ def test_a_call_of_a_tool_is_passed_on_whole_or_as_an_error(routes: Routes) -> N
     assert route.asked == [1, 0]
 
 
+@contextmanager
+def streamed(routes: Routes, route: Route) -> Iterator[httpx.Response]:
+    """On a connection of its own."""
+    headers = {"authorization": f"Bearer {routes.server.key}"}
+    body = routes.server.ask(route.name, stream=True)
+    with (
+        httpx.Client(base_url=routes.server.base_url, timeout=20, trust_env=False) as client,
+        client.stream("POST", "/chat/completions", json=body, headers=headers) as answer,
+    ):
+        yield answer
+
+
+def beat(lines: Iterator[str]) -> None:
+    """The next thing that comes is a heartbeat."""
+    assert (next(lines), next(lines)) == (": penstock heartbeat", "")
+
+
 def test_heartbeats_keep_a_waiting_stream_alive_and_fallbacks_still_run(routes: Routes) -> None:
     """The head is sent with the first beat; the first deployment fails after that, and the second one answers."""
-    route = routes(
-        Behaviour(status=500, headers_after_s=0.5), Behaviour(text="fine", first_token_after_s=0.3), heartbeat_s=0.1
-    )
-    answer = routes.ask(route, stream=True)
-    assert answer.text.count(": penstock heartbeat\n\n") >= 4
-    assert said(answer) == "fine"
-    assert whole(answer)
+    route = routes(Behaviour(status=500, held_after=-1), Behaviour(text="fine", held_after=0), heartbeat_s=0.1)
+    with streamed(routes, route) as answer:
+        lines = answer.iter_lines()
+        for place in route.places:
+            for _ in range(2):
+                beat(lines)
+            place.handle.wait(bool)
+            beat(lines)
+            place.handle.let_go()
+        rest = [line for line in lines if line.startswith("data: ")]
+    assert json.loads(rest[1][6:])["choices"][0]["delta"]["content"] == "fine"
+    assert rest[-1] == "data: [DONE]"
     assert "x-penstock-deployment" not in answer.headers  # nobody knew yet
     assert routes.record(answer)["deployment"] == route.places[1].id
 
 
 def test_after_a_heartbeat_an_error_is_told_in_the_stream(routes: Routes) -> None:
     """The status was sent; what follows is an error event and no [DONE]."""
-    route = routes(Behaviour(status=500, headers_after_s=0.3), retries={"attempts": 0}, heartbeat_s=0.1)
-    answer = routes.ask(route, stream=True)
+    route = routes(Behaviour(status=500, held_after=-1), retries={"attempts": 0}, heartbeat_s=0.1)
+    with streamed(routes, route) as answer:
+        lines = answer.iter_lines()
+        beat(lines)
+        route.places[0].handle.let_go()
+        rest = [line for line in lines if line.startswith("data: ")]
     assert answer.status_code == 200
-    assert "[DONE]" not in answer.text
-    assert chunks(answer)[-1]["error"]["code"] == "upstream_error"
+    assert [json.loads(line[6:])["error"]["code"] for line in rest] == ["upstream_error"]
     record = routes.record(answer)
     assert (record["status"], record["error_code"]) == (200, "upstream_error")
 
@@ -142,14 +169,8 @@ def test_a_failure_before_the_first_heartbeat_is_a_status(routes: Routes) -> Non
 def test_a_client_that_leaves_while_it_waits_ends_everything(routes: Routes) -> None:
     """The upstream is cancelled, and no heartbeat goes to nobody."""
     route = routes(Behaviour(fault="silence"), heartbeat_s=0.05)
-    headers = {"authorization": f"Bearer {routes.server.key}"}
-    with (
-        httpx.Client(base_url=routes.server.base_url, timeout=10) as client,
-        client.stream(
-            "POST", "/chat/completions", json=routes.server.ask(route.name, stream=True), headers=headers
-        ) as answer,
-    ):
-        assert next(answer.iter_lines()) == ": penstock heartbeat"
+    with streamed(routes, route) as answer:
+        beat(answer.iter_lines())
     assert route.places[0].handle.ended().outcome == "client_left"
 
 

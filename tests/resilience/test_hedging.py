@@ -1,23 +1,37 @@
 """A second attempt for a slow first one: one answer, both settled, and never more than the model allows."""
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
-from tests.fixtures.deployments import Routes, price, said, whole
+from tests.fixtures.deployments import Route, Routes, price, said, whole
 from tests.fixtures.raw import Raw, chat, head
 from tests.fixtures.server import Json
 from tests.upstream.behaviour import Behaviour
 
-SLOW = Behaviour(text="slow", headers_after_s=2.0, prompt_tokens=7, completion_tokens=3)
+HELD = Behaviour(text="slow", held_after=-1, prompt_tokens=7, completion_tokens=3)
 GOOD = Behaviour(text="quick", prompt_tokens=7, completion_tokens=3)
 HEDGE: Json = {"hedge": {"after_s": 0.15, "max_share": 1}}
+
+
+def ask(routes: Routes, route: Route, let_go: Sequence[int]) -> httpx.Response:
+    """Both attempts are under way before the deployments with these numbers go on."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(routes.ask, route)
+        for place in route.places:
+            place.handle.wait(bool)
+        for number in let_go:
+            route.places[number].handle.let_go()
+        return answer.result()
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_faster_one_answers_and_the_other_is_cancelled_and_billed(routes: Routes, stream: bool) -> None:
     """Nobody can know what the slow one did: it is settled at its worst case, under an id of its own."""
-    route = routes(SLOW, GOOD, **HEDGE)
+    route = routes(HELD, GOOD, **HEDGE)
     answer = routes.ask(route, stream=stream, max_tokens=50)
     assert said(answer) == "quick"
     assert whole(answer) is stream
@@ -33,9 +47,9 @@ def test_the_faster_one_answers_and_the_other_is_cancelled_and_billed(routes: Ro
 
 def test_the_first_may_still_win(routes: Routes) -> None:
     """Then the second one is the one that is cancelled."""
-    route = routes(Behaviour(text="first", headers_after_s=0.5), SLOW, **HEDGE)
-    answer = routes.ask(route)
-    assert said(answer) == "first"
+    route = routes(HELD, HELD, **HEDGE)
+    answer = ask(routes, route, let_go=[0])
+    assert answer.headers["x-penstock-deployment"] == route.places[0].id
     lost, won = routes.records(answer)
     assert (lost["id"], lost["deployment"]) == (f"{won['id']}-2", route.places[1].id)
     assert route.asked == [1, 1]
@@ -43,7 +57,7 @@ def test_the_first_may_still_win(routes: Routes) -> None:
 
 def test_an_answer_in_time_needs_no_second_attempt(routes: Routes) -> None:
     """Nothing but the usual is paid or recorded."""
-    route = routes(GOOD, GOOD, **HEDGE)
+    route = routes(GOOD, GOOD, hedge={"after_s": 30, "max_share": 1})
     answer = routes.ask(route)
     assert answer.headers["x-penstock-attempts"] == "1"
     assert route.asked == [1, 0]
@@ -60,10 +74,10 @@ def test_a_failure_before_that_is_an_ordinary_one(routes: Routes) -> None:
 
 def test_when_both_fail_the_call_goes_on_and_both_are_settled(routes: Routes) -> None:
     """Three attempts, three settlements with ids of their own."""
-    late = Behaviour(status=500, headers_after_s=0.5)
+    late = Behaviour(status=500, held_after=-1)
     third = routes(GOOD)
     route = routes(late, late, retries={"attempts": 0}, fallbacks=[third.name], **HEDGE)
-    answer = routes.ask(route)
+    answer = ask(routes, route, let_go=[0, 1])
     assert said(answer) == "quick"
     records = routes.records(answer)
     assert [one["id"].partition("-")[2] for one in records] == ["1", "2", ""]
@@ -73,7 +87,8 @@ def test_when_both_fail_the_call_goes_on_and_both_are_settled(routes: Routes) ->
 
 def test_no_more_than_a_share_of_the_calls_is_helped(routes: Routes) -> None:
     """One to begin with, then one for every ten calls."""
-    route = routes(Behaviour(text="slow", headers_after_s=0.2), GOOD, hedge={"after_s": 0.05, "max_share": 0.1})
+    slow = Behaviour(text="slow", headers_after_s=0.2)
+    route = routes((HELD, slow), GOOD, hedge={"after_s": 0.05, "max_share": 0.1})
     assert [said(routes.ask(route)) for _ in range(5)] == ["quick", *["slow"] * 4]
 
 

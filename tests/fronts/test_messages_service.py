@@ -378,7 +378,7 @@ def test_a_stream_that_has_to_wait_beats(routes: Routes, client: anthropic.Anthr
 @TWO
 def test_whoever_is_faster_answers(routes: Routes, place: str) -> None:
     """A second attempt beside one that is slow to begin, each with a translation of its own."""
-    slow, fast = Behaviour(text="slow", headers_after_s=5), Behaviour(text="fast")
+    slow, fast = Behaviour(text="slow", held_after=-1), Behaviour(text="fast")
     route = routes(slow, fast, deployment=PLACES[place], hedge={"after_s": 0.05, "max_share": 1})
     answer = post(routes, route, stream=True)
     assert _text(answer) == "fast"

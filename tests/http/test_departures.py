@@ -74,10 +74,13 @@ def test_a_client_that_leaves_with_an_unread_answer_cancels_too(server: Server, 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_half_closed_client_still_gets_its_answer(server: Server, scripts: Scripts, stream: bool) -> None:
     """`shutdown(SHUT_WR)` after the request means: no more from me. Netcat and old clients do it."""
-    scripted = scripts(Behaviour(headers_after_s=0.4, chunks=4, gap_s=0.2))
+    scripted = scripts(Behaviour(chunks=4, held_after=2 if stream else -1))
     with Raw(server) as raw:
         raw.send(whole(server, chat(server, scripted.model, stream=stream)))
+        scripted.upstream.wait(bool)
         raw.socket.shutdown(socket.SHUT_WR)
+        time.sleep(0.3)
+        scripted.upstream.let_go()
         reply = raw.reply()
         assert raw.closed()
     assert reply.status == 200
@@ -110,11 +113,13 @@ def test_pipelined_requests_behind_a_departure_are_not_started(server: Server, s
 
 def test_a_departure_leaves_the_rest_alone(server: Server, scripts: Scripts) -> None:
     """Twenty streams at once, every other client leaves; the others complete."""
-    scripted = scripts(Behaviour(chunks=10, gap_s=0.08))
+    scripted = scripts(Behaviour(chunks=10, held_after=5))
     clients = [Raw(server).send(whole(server, chat(server, scripted.model, f"q{n}", stream=True))) for n in range(20)]
     for raw in clients[::2]:
         raw.until(b"|q")
         raw.socket.close()
+    scripted.upstream.wait(lambda entries: sum(entry.outcome == "client_left" for entry in entries) == 10)
+    scripted.upstream.let_go()
     for number, raw in enumerate(clients):
         if number % 2:
             body = raw.reply().body

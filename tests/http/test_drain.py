@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.raw import Raw, chat, head, said, whole
-from tests.fixtures.server import Scripts, Server
+from tests.fixtures.server import Scripts, Server, models
+from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
 
 def test_what_runs_completes_and_nothing_new_begins(own_server: Server, scripts: Scripts) -> None:
     """Streams and plain answers go on to their end, new connections are refused, then the process ends with 0."""
     server = own_server
-    streaming = scripts(Behaviour(chunks=6, gap_s=0.3))
-    plain = scripts(Behaviour(headers_after_s=1.2))
+    streaming = scripts(Behaviour(chunks=6, held_after=3))
+    plain = scripts(Behaviour(held_after=-1))
     with Raw(server) as first, Raw(server) as second, Raw(server) as idle:
         assert idle.send(whole(server, chat(server))).reply().status == 200
         first.send(whole(server, chat(server, streaming.model, stream=True)))
@@ -26,7 +27,9 @@ def test_what_runs_completes_and_nothing_new_begins(own_server: Server, scripts:
         server.terminate()
         assert idle.closed(), "an idle connection was kept"
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", server.port), timeout=1)
+            socket.create_connection(("127.0.0.1", server.port), timeout=5)
+        streaming.upstream.let_go()
+        plain.upstream.let_go()
         first.until(b"[DONE]")
         assert said(second.reply()) == "ann|hello"
     assert server.wait() == 0
@@ -36,7 +39,7 @@ def test_what_runs_completes_and_nothing_new_begins(own_server: Server, scripts:
 def test_readiness_goes_while_liveness_stays(own_server: Server, scripts: Scripts) -> None:
     """A balancer that still has a connection is told 503; who runs the process is told that it lives."""
     server = own_server
-    slow = scripts(Behaviour(headers_after_s=1.5))
+    slow = scripts(Behaviour(held_after=-1))
     probe = head(server, method="GET", path="/health/ready")
     alive = head(server, method="GET", path="/health/live")
     with Raw(server) as working, Raw(server) as prober:
@@ -48,26 +51,33 @@ def test_readiness_goes_while_liveness_stays(own_server: Server, scripts: Script
         prober.send(b"\r\n")
         reply = prober.reply()
         assert reply.status == 503
+        slow.upstream.let_go()
         assert said(working.reply()) == "ann|hello"
     assert alive
     assert server.wait() == 0
 
 
-def test_a_stream_longer_than_the_drain_is_cut_and_the_process_ends(own_server: Server, scripts: Scripts) -> None:
+def test_a_stream_longer_than_the_drain_is_cut_and_the_process_ends(
+    upstream: Upstream, tmp_path: Path, scripts: Scripts
+) -> None:
     """`drain_s` is a promise to whoever waits for the process."""
-    server = own_server
+    config = {"server": {"limits": {"drain_s": 1.5}}, "models": models(upstream)}
     endless = scripts(Behaviour(chunks=10_000, gap_s=0.05))
-    with Raw(server) as raw:
-        raw.send(whole(server, chat(server, endless.model, stream=True)))
-        raw.until(b"hello")
-        began = time.monotonic()
-        server.terminate()
-        assert server.wait() == 0
-        assert 4 < time.monotonic() - began < 15
-        received = rest(raw)
-        assert b"[DONE]" not in received
-        assert not received.endswith(b"0\r\n\r\n"), "a cut stream looked complete"
-    assert endless.upstream.ended().outcome == "client_left"
+    server = Server(config, tmp_path).start()
+    try:
+        with Raw(server) as raw:
+            raw.send(whole(server, chat(server, endless.model, stream=True)))
+            raw.until(b"hello")
+            began = time.monotonic()
+            server.terminate()
+            assert server.wait() == 0
+            assert 1.4 < time.monotonic() - began < 15
+            received = rest(raw)
+            assert b"[DONE]" not in received
+            assert not received.endswith(b"0\r\n\r\n"), "a cut stream looked complete"
+        assert endless.upstream.ended().outcome == "client_left"
+    finally:
+        server.stop()
 
 
 def test_a_restart_finds_the_same_keys(own_server: Server) -> None:

@@ -290,9 +290,7 @@ def test_heartbeats_go_through(routes: Routes) -> None:
 
 def test_a_hedged_response_is_answered_once(routes: Routes) -> None:
     """By whoever is faster."""
-    route = routes(
-        Behaviour(first_token_after_s=2.0), Behaviour(text="faster"), hedge={"after_s": 0.05, "max_share": 1.0}
-    )
+    route = routes(Behaviour(held_after=-1), Behaviour(text="faster"), hedge={"after_s": 0.05, "max_share": 1.0})
     last = events(post(routes, route, stream=True))[-1]
     assert said(last["response"]) == "faster"
 

@@ -1,6 +1,7 @@
 """Routing in the real server: what was decided is what happened, and stands in the record."""
 
 import asyncio
+import time
 from collections import Counter
 
 import httpx
@@ -10,6 +11,7 @@ from tests.fixtures.deployments import Route, Routes, said
 from tests.upstream.behaviour import Behaviour
 
 GOOD = Behaviour(text="fine")
+HELD = Behaviour(text="held", held_after=-1)
 LEVEL = {"order": 1}
 
 
@@ -23,16 +25,24 @@ def places(
 
 
 async def at_once(routes: Routes, route: Route, calls: int) -> list[httpx.Response]:
+    """None of them is answered before all of them have come."""
     headers = {"authorization": f"Bearer {routes.server.key}"}
     async with httpx.AsyncClient(base_url=routes.server.url, timeout=30, trust_env=False) as client:
         body = routes.server.ask(route.name)
         asks = [client.post("/v1/chat/completions", json=body, headers=headers) for _ in range(calls)]
-        return await asyncio.gather(*asks)
+        answers = asyncio.gather(*asks)
+        deadline = time.monotonic() + 20
+        while sum(route.asked) < calls:
+            assert time.monotonic() < deadline, route.asked
+            await asyncio.sleep(0.01)
+        for place in route.places:
+            place.handle.let_go()
+        return await answers
 
 
 def test_a_slow_deployment_is_left_for_a_faster_one(routes: Routes) -> None:
     """After its first slow answer; the record says why."""
-    slow = Behaviour(text="slow", headers_after_s=0.4)
+    slow = Behaviour(text="slow", headers_after_s=0.8)
     route = routes(slow, GOOD, strategy="latency", deployment=LEVEL)
     places(routes, route, calls=4)
     assert places(routes, route, calls=6) == {route.places[1].id: 6}
@@ -43,8 +53,7 @@ def test_a_slow_deployment_is_left_for_a_faster_one(routes: Routes) -> None:
 
 async def test_calls_in_flight_are_spread(routes: Routes) -> None:
     """Least busy: twelve at once on three deployments are four each."""
-    held = Behaviour(text="held", headers_after_s=2.0)
-    route = routes(held, held, held, strategy="least_busy", deployment=LEVEL)
+    route = routes(HELD, HELD, HELD, strategy="least_busy", deployment=LEVEL)
     answers = await at_once(routes, route, 12)
     assert {answer.status_code for answer in answers} == {200}
     assert route.asked == [4, 4, 4]
@@ -52,8 +61,7 @@ async def test_calls_in_flight_are_spread(routes: Routes) -> None:
 
 async def test_a_deployment_at_its_limit_is_passed_over(routes: Routes) -> None:
     """Two at the same time there and no more; the others go elsewhere, whatever the order says."""
-    held = Behaviour(text="held", headers_after_s=2.0)
-    route = routes(held, held, deployment={"limits": {"parallel": 2}})
+    route = routes(HELD, HELD, deployment={"limits": {"parallel": 2}})
     answers = await at_once(routes, route, 4)
     assert {answer.status_code for answer in answers} == {200}
     assert route.asked == [2, 2]

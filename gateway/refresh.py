@@ -65,9 +65,9 @@ class Refresher:
         finally:
             self._asking.repeat(None, 0.0)
 
-    def close(self) -> None:
-        """Lets the thread end after the question that it is at. Does not wait for it."""
-        self._asking.close()
+    def close(self, wait_s: float = 0.0) -> None:
+        """Lets the thread end after the question that it is at. Blocks until then, for up to `wait_s`."""
+        self._asking.close(wait_s)
 
     async def refresh_now(self) -> bool:
         """Whether the newest revision at the time of the call is in force. Does not raise for a database in trouble."""
@@ -166,10 +166,10 @@ class _Asking:
         self._questions.put((answer, question))
         return answer
 
-    def close(self) -> None:
-        """Lets the thread end after the question it is at."""
+    def close(self, wait_s: float) -> None:
         if self._thread is not None:
             self._questions.put(None)
+            self._thread.join(wait_s)
             self._thread = None
 
     def _start(self) -> None:

@@ -24,6 +24,7 @@ from gateway.snapshot import EMPTY, Current, Snapshot
 from gateway.snapshot_store import Loaded, SnapshotStore
 from gateway.tables import deployments, revisions
 from gateway.tables import keys as key_table
+from tests.fixtures.control import CLOSED_S
 from tests.fixtures.patience import soonest
 
 
@@ -36,6 +37,7 @@ async def running(refresher: Refresher) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        refresher.close(CLOSED_S)
 
 
 async def seconds_until(condition: Callable[[], bool], limit_s: float = 20) -> float:
@@ -258,7 +260,6 @@ async def test_a_postgresql_that_is_gone_or_hangs_does_not_disturb_the_snapshot(
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
         await seconds_until(lambda: refresher.healthy)
-    refresher.close()
     engine.dispose()
     server.dispose()
 
@@ -294,7 +295,6 @@ async def test_a_slow_answer_still_counts(current: Current, engine: Engine, snap
     async with running(refresher):
         await seconds_until(lambda: digest in current.snapshot.keys)
     assert not refresher.healthy
-    refresher.close()
 
 
 async def test_a_refresher_that_is_cancelled_as_its_answer_comes_still_ends(
@@ -322,7 +322,7 @@ async def test_a_refresher_that_is_cancelled_as_its_answer_comes_still_ends(
     done, _ = await asyncio.wait([running], timeout=15)
     ended = running in done
     running.cancel()
-    refresher.close()
+    refresher.close(CLOSED_S)
     assert ended
 
 

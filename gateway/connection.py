@@ -20,7 +20,7 @@ from gateway.drive import Signal
 from gateway.framing import declared_length
 from gateway.http_exchange import HttpExchange
 from gateway.known_request import KnownRequest, learned
-from gateway.outlet import Outlet
+from gateway.outlet import Outlet, unacknowledged
 
 if TYPE_CHECKING:  # the listener makes connections; the name is needed for types alone
     from gateway.listener import Listener
@@ -276,6 +276,12 @@ class Connection(asyncio.Protocol):
     @property
     def reading_body(self) -> bool:
         return self._building is not None and not self.reading_head and not self._paused_reading
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the client's system has everything that was written."""
+        transport = self._transport
+        return transport is None or (transport.get_write_buffer_size() == 0 and unacknowledged(transport) == 0)
 
     def write(self, data: bytes) -> None:
         outlet = self._outlet

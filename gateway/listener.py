@@ -98,8 +98,9 @@ class Listener:
             if connection.idle:
                 connection.close()
         deadline = self.now() + timeout_s
-        while self._connections and self.now() < deadline:  # noqa: ASYNC110 — once per process, and no hot path pays for an event
+        while self._connections and self.now() < deadline:
             await asyncio.sleep(0.02)
+            self._leave_silent()
         left = tuple(self._connections)
         for connection in left:
             connection.abort()
@@ -107,6 +108,12 @@ class Listener:
         if self._sweeper is not None:
             self._sweeper.cancel()
         return not left
+
+    def _leave_silent(self) -> None:
+        """A transport under TLS waits for half a minute until its client says goodbye too: it may, but need not (RFC 8446 6.1)."""
+        for connection in tuple(self._connections):
+            if connection.idle and connection.delivered:
+                connection.abort()
 
     # Called by connections
 

@@ -10,8 +10,11 @@ A loop that has one thing to do at a time writes at once: nothing would come to 
 
 import asyncio
 import time
+from array import array
 from collections.abc import Iterable
+from fcntl import ioctl
 from os import write
+from termios import TIOCOUTQ
 from typing import Final, final
 
 AT_ONCE: Final = 64 * 1024  # larger pieces are not worth waiting for, and joining them costs more than a write
@@ -124,3 +127,13 @@ class Outlet:
         if sent < len(data):
             self._clear = False
             transport.write(data[sent:])
+
+
+def unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the kernel keeps for a peer which may not have them yet. More may wait in the transport."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return 0
+    count = array("i", [0])
+    ioctl(sock.fileno(), TIOCOUTQ, count)  # of a socket it is SIOCOUTQ, tcp(7)
+    return count[0]

@@ -2,13 +2,16 @@
 
 import socket
 import ssl
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import openai
 import pytest
 
 from tests.fixtures.raw import Raw, chat, said, whole
-from tests.fixtures.server import Scripts, Server
+from tests.fixtures.server import Scripts, Server, secure_server
+from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
 
@@ -81,6 +84,21 @@ def test_a_handshake_that_does_not_come_does_not_block_others(tls_server: Server
         assert said(raw.send(whole(tls_server, chat(tls_server))).reply()) == "ann|hello"
     for sock in silent:
         sock.close()
+
+
+def test_clients_that_keep_silent_do_not_hold_up_the_end(upstream: Upstream, tmp_path: Path) -> None:
+    """They are told of it, and need not answer; `drain_s` is for those that are being served."""
+    server = secure_server(upstream, tmp_path).start()
+    try:
+        with Raw(server) as raw:
+            assert said(raw.send(whole(server, chat(server))).reply()) == "ann|hello"
+            began = time.monotonic()
+            server.terminate()
+            assert server.wait(25) == 0
+            assert time.monotonic() - began < 15  # 30 s are the time for draining, and for a goodbye under TLS
+            assert raw.more() == b""  # no reset, and nothing cut off
+    finally:
+        server.stop()
 
 
 def test_a_client_that_leaves_over_tls_cancels_the_upstream(tls_server: Server, scripts: Scripts) -> None:

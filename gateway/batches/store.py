@@ -180,7 +180,7 @@ def begin(tx: Connection, batch: Batch, total: int, model: str | None) -> Batch:
 
 def fail(tx: Connection, batch: Batch, problems: Sequence[Problem]) -> Batch:
     """Nothing of it was begun. Raises LeaseLost."""
-    moments = {**batch.moments, "failed": database.now(tx)}
+    moments = {**_current(tx, batch).moments, "failed": database.now(tx)}
     return _changed(tx, batch, status="failed", moments=moments, errors=_problems(problems), owner=None, host=None)
 
 

@@ -214,6 +214,7 @@ def test_a_beat_that_was_on_its_way_takes_nothing_from_a_batch_that_has_failed(e
     """With the batch as it was before, and as the failure left it: nobody owns it any more."""
     before = claim(engine, new_batch(engine), HERE)
     with appending(engine) as tx:
+        store.cancel(tx, ANN, before.id)
         failed = store.fail(tx, before, [Problem("invalid_method", "GET", line=2)])
     for batch in (before, failed):
         with pytest.raises(LeaseLost), appending(engine) as tx:
@@ -221,6 +222,7 @@ def test_a_beat_that_was_on_its_way_takes_nothing_from_a_batch_that_has_failed(e
     with appending(engine) as tx:
         assert store.get(tx, ANN, before.id).errors == failed.errors
     assert failed.errors == (Problem("invalid_method", "GET", line=2),)
+    assert failed.moments.keys() == {"cancelling", "failed"}
 
 
 def claim_failed(tx: Connection) -> Batch:

@@ -149,8 +149,9 @@ def test_a_batch_that_is_not_done_in_time_expires(paid: Server, scripts: Scripts
             script = scripts(*[Behaviour()] * 8, Behaviour(held_after=-1))
             lines = [chat_line(f"{n}", script.model) for n in range(60)]
             batch = start(client, lines, window=window)
-            wait(client, batch.id, lambda batch: len(script.upstream.entries()) > 8 or batch.status in ENDED)
-            if script.upstream.entries():
+            while not (begun := len(script.upstream.entries()) > 8) and batch.status not in ENDED:
+                batch = client.batches.retrieve(batch.id)
+            if begun:
                 break
         time.sleep(max(0.0, (batch.expires_at or 0) + 1 - time.time()))
         script.upstream.let_go()

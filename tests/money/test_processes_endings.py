@@ -148,7 +148,8 @@ def test_an_upstream_that_dies_before_the_first_byte_costs_the_worst_case(
 @pytest.mark.parametrize("fault", ["fin", "rst", "silence", "bad_framing", "error_event"])
 def test_a_stream_that_breaks_costs_what_came(payer: Payer, scripts: Scripts, fault: str) -> None:
     """Eight pieces came before it broke: at least as many tokens are settled, and not all that was held."""
-    script = scripts(Behaviour(text="word", chunks=20, fault=fault, fault_after=9), quick=True)  # type: ignore[arg-type] # a Fault
+    breaks = Behaviour(text="word", chunks=20, fault=fault, fault_after=9)  # type: ignore[arg-type]  # a Fault
+    script = scripts(breaks, quick=fault == "silence")
     with Raw(payer.server) as raw:
         payer.send(raw, script.model, stream=True)
         answer = raw.reply()

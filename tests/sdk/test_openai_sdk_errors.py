@@ -121,11 +121,10 @@ def test_no_server_behind_the_url_is_a_502(client: openai.OpenAI) -> None:
 def test_an_upstream_that_says_nothing_is_a_504(client: openai.OpenAI, scripts: Scripts, stream: bool) -> None:
     """The first-token limit on a stream, the total limit otherwise; the upstream's connection is given up."""
     scripted = scripts(Behaviour(fault="silence"), quick=True)
-    began = time.monotonic()
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model=scripted.model, messages=HELLO, stream=stream)
     assert caught.value.status_code == 504
-    assert time.monotonic() - began < (2.5 if stream else 10)
+    assert f"within its {'first-token' if stream else 'total'} limit" in caught.value.message
     assert scripted.upstream.ended().outcome == "client_left"
 
 
@@ -135,7 +134,7 @@ def test_a_stream_that_breaks_is_an_error_and_never_a_short_answer(
 ) -> None:
     """After the first token the status is out; the error comes inside the stream and the SDK raises it."""
     broken = Behaviour(chunks=9, gap_s=0.01, fault=fault, fault_after=4)  # type: ignore[arg-type]  # parametrized
-    scripted = scripts(broken, quick=True)
+    scripted = scripts(broken, quick=fault == "silence")
     chunks = client.chat.completions.create(model=scripted.model, messages=HELLO, user="ann", stream=True)
     seen: list[str] = []
     with pytest.raises(openai.APIError) as caught:
@@ -152,7 +151,7 @@ def test_a_stream_that_breaks_before_its_first_content_is_a_plain_502(
 ) -> None:
     """Headers are withheld until there is content, so that a failure before it has its status."""
     broken = Behaviour(chunks=9, fault=fault, fault_after=1)  # type: ignore[arg-type]  # parametrized
-    scripted = scripts(broken, quick=True)
+    scripted = scripts(broken)
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model=scripted.model, messages=HELLO, stream=True)
     assert caught.value.status_code == 502

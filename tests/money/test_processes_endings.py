@@ -86,7 +86,7 @@ def payer(paid_server: Server) -> Iterator[Payer]:
 
 def test_a_client_that_leaves_a_stream_pays_for_what_it_got(payer: Payer, scripts: Scripts) -> None:
     """Five pieces were read: at least five tokens are settled, far less than the worst case, and the upstream is left at once."""
-    script = scripts(Behaviour(text="word", chunks=40, gap_s=0.05))
+    script = scripts(Behaviour(text="word", chunks=40, held_after=10))
     with Raw(payer.server) as raw:
         payer.send(raw, script.model, stream=True)
         for _ in range(6):  # the first event has no content
@@ -102,7 +102,7 @@ def test_a_client_that_leaves_a_stream_pays_for_what_it_got(payer: Payer, script
 
 def test_a_client_that_leaves_before_the_answer_pays_the_worst_case(payer: Payer, scripts: Scripts) -> None:
     """The upstream may have done all the work, and nobody can know."""
-    script = scripts(Behaviour(headers_after_s=2))
+    script = scripts(Behaviour(held_after=-1))
     with Raw(payer.server) as raw:
         payer.send(raw, script.model)
         script.upstream.wait(lambda entries: len(entries) == 1)

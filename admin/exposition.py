@@ -49,6 +49,7 @@ class Exposition:
         yield from self._deployments()
         yield from self._money()
         yield from self._shadows()
+        yield from self._queues()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -121,6 +122,28 @@ class Exposition:
         for outcome, count in self._plane.shadows.counts.items():
             shadows.add_metric((outcome,), count)
         yield shadows
+
+    def _queues(self) -> Iterator[Metric]:
+        """Of models with a `queue`."""
+        labels, gates = ("model", "priority"), self._plane.gates
+        depth = GaugeMetricFamily(
+            "penstock_queue_depth", "Calls that wait for a place, in this process.", labels=labels
+        )
+        for place, count in gates.depths().items():
+            depth.add_metric(place, count)
+        calls = CounterMetricFamily(
+            "penstock_queue_calls",
+            "Calls that found their model full, by what became of them.",
+            labels=(*labels, "outcome"),
+        )
+        for label, count in tuple(gates.counts.items()):
+            calls.add_metric(label, count)
+        waited = HistogramMetricFamily(
+            "penstock_queue_wait_seconds", "How long those that were served had waited.", labels=labels
+        )
+        for place, histogram in tuple(gates.waited.items()):
+            waited.add_metric(place, histogram.cumulative(), histogram.total)
+        yield from (depth, calls, waited)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

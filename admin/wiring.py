@@ -171,6 +171,7 @@ class House:
     def drain(self) -> None:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
+        self._plane.drain(self._settings.server.limits.drain_s)
 
     async def close(self) -> None:
         await self._batches.close(self._settings.server.limits.drain_s)
@@ -183,13 +184,13 @@ class House:
         self._engine.dispose()
 
     def _make_batches(self) -> Batches:
-        terms, meter = self._settings.batches.compile(), self._books.meter
+        terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates
         # A batch line is another carrier: what a handler of a call needs of its exchange, it has.
         handlers = {path.decode(): cast("Handler", self._plane.routes[path].handler) for path in self._plane.lined}
         tools = Tools(
             engine=self._engine,
             shelf=self._shelf,
-            room=Room(terms.lines, terms.calls, lambda: meter.open_holds),
+            room=Room(terms.lines, terms.calls, lambda: meter.open_holds + gates.waiting),
             terms=terms,
             authenticator=self._plane.authenticator,
             handlers=handlers,

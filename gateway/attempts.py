@@ -6,6 +6,7 @@ from typing import Any, final
 import msgspec
 
 from gateway import errors
+from gateway.admission.gates import Gates
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.journal_records import Try
@@ -41,6 +42,7 @@ class Attempts:
         meter: Meter,
         health: Health,
         planner: Planner,
+        gates: Gates,
         now: Callable[[], float],
         failed: Callable[[str, Failure], None],
         attempted: Callable[[Record], None],
@@ -49,6 +51,7 @@ class Attempts:
         self._meter = meter
         self._health = health
         self._planner = planner
+        self._gates = gates
         self.order = planner.order  # the deployments that may be tried now, best first
         self._now = now
         self._tell_failed = failed
@@ -72,13 +75,18 @@ class Attempts:
             record = call.record
             record.deployment, record.provider = deployment.id, deployment.provider
             return self._noted(record, Failed(deployment, "busy", full, wait_asked_s(full)), 0.0)
+        place = None if call.model.queue is None else self._gates.begin(call)
         try:
             failed = await self._run(call, deployment)
         except BaseException:
             self._planner.let_go(call, ticket)
             raise
-        self._planner.leave(call, ticket, None if failed is None else failed.failure)
-        return failed
+        else:
+            self._planner.leave(call, ticket, None if failed is None else failed.failure)
+            return failed
+        finally:
+            if place is not None:
+                self._gates.end(place)
 
     async def _run(self, call: Call, deployment: Deployment) -> Failed | None:
         record = call.record

@@ -31,11 +31,15 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a deployment takes, of all processes together: requests and tokens per minute, calls at the same time."""
+    """What a deployment takes, of all processes together: requests and tokens per minute, calls at the same time.
+
+    `fair_share`: the active keys share the tokens.
+    """
 
     rpm: int | None = None
     tpm: int | None = None
     parallel: int | None = None
+    fair_share: bool = False
 
 
 class When(msgspec.Struct, frozen=True):
@@ -92,6 +96,13 @@ class Hedge(msgspec.Struct, frozen=True):
     max_share: float = 0.1
 
 
+class Queue(msgspec.Struct, frozen=True):
+    """How many calls may wait where every deployment is at its limit, and how long each."""
+
+    length: int = 256
+    wait_s: float = 30.0
+
+
 class Probe(msgspec.Struct, frozen=True):
     """A GET that finds out whether a deployment is well, every `interval_s`. `path` stands behind its base URL."""
 
@@ -116,6 +127,7 @@ class Model(msgspec.Struct, frozen=True):
     heartbeat_s: float | None = None
     continue_streams: bool = False
     hedge: Hedge | None = None
+    queue: Queue | None = None
     health: Probe | None = None
     timeouts: Timeouts = Timeouts()
     created: int = 0
@@ -129,7 +141,7 @@ class Model(msgspec.Struct, frozen=True):
     )
 
     def __post_init__(self) -> None:
-        steered = len(self.deployments) != 1 or not _plain(self.deployments[0])
+        steered = len(self.deployments) != 1 or self.queue is not None or not _plain(self.deployments[0])
         msgspec.structs.force_setattr(self, "steered", steered)
 
     @property

@@ -13,6 +13,7 @@ from typing import Literal, final
 import msgspec
 
 from gateway import errors, wire
+from gateway.admission.gates import Gates
 from gateway.attempts import Attempts, Failed
 from gateway.call import Call
 from gateway.catalog import Deployment
@@ -21,7 +22,7 @@ from gateway.heartbeat import Heartbeat
 from gateway.hedging import Hedging
 from gateway.prompt_bound import surely_too_long
 from gateway.resilience.backoff import Retries
-from gateway.resilience.failures import BREAKS, Failure
+from gateway.resilience.failures import BREAKS, Failure, wait_asked_s
 from gateway.resilience.fallbacks import Chain
 from gateway.resilience.health import Health
 from gateway.resilience.rounds import Rounds
@@ -62,9 +63,10 @@ class Dispatch:
     """`now` is a monotonic clock, `random` gives floats in [0, 1)."""
 
     def __init__(
-        self, attempts: Attempts, health: Health, random: Callable[[], float], now: Callable[[], float]
+        self, attempts: Attempts, gates: Gates, health: Health, random: Callable[[], float], now: Callable[[], float]
     ) -> None:
         self._attempts = attempts
+        self._gates = gates
         self._hedging = Hedging(attempts, now)
         self._health = health
         self._random = random
@@ -88,7 +90,14 @@ class Dispatch:
         if call.model.context_fallbacks and call.endpoint.door is None and _too_long(call):
             await self._go_on(_Course(call), (), None, "context")
             return
-        order = self._attempts.order(call)
+        if call.model.queue is None:
+            order: Order = self._attempts.order(call)
+        else:
+            try:
+                order = await self._gates.order(call)
+            except errors.Shed as shed:
+                await self._instead(call, shed)
+                return
         failed = None
         if order:
             hedge = call.model.hedge
@@ -99,6 +108,15 @@ class Dispatch:
             if failed is None:
                 return
         await self._go_on(_Course(call), order, failed)
+
+    async def _instead(self, call: Call, shed: errors.Shed) -> None:
+        """Has another model answer for one that is full. Raises `shed` if none does."""
+        course = _Course(call)
+        if not course.chain.stands_in(call.model, "busy"):
+            raise shed
+        failed = Failed(call.model.deployments[0], "busy", shed)
+        course.note(failed)
+        await self._go_on(course, (), failed, "busy")
 
     async def _go_on(
         self, course: _Course, order: Order, failed: Failed | None, why: Failure | Literal["unhealthy"] = "unhealthy"
@@ -158,7 +176,11 @@ class Dispatch:
     async def _again(self, call: Call, deployment: Deployment) -> Failed | None:
         """An attempt that is not the first: if it cannot be paid for, that is one more failure, and not what the client is told."""
         try:
+            if call.model.queue is not None:
+                await self._gates.again(call, deployment)
             return await self._attempts.run(call, deployment)
+        except errors.Shed as full:
+            return Failed(deployment, "busy", full, wait_asked_s(full))
         except errors.GatewayError as error:
             return Failed(deployment, "unaffordable", error)
 

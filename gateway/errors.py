@@ -19,7 +19,8 @@
     │   ├── UpstreamFailed        502 upstream_error        it says so itself: a 5xx, or an error inside a 200
     │   └── UpstreamCut           502 upstream_error        its connection broke
     ├── Overloaded            503 overloaded / no_healthy_deployment, overloaded
-    │   └── LimitsUnavailable     503 overloaded / limits_unavailable
+    │   ├── LimitsUnavailable     503 overloaded / limits_unavailable
+    │   └── Shed                  503 overloaded / overloaded, with retry-after: it waited, or could not be let wait
     ├── UpstreamTimeout       504 timeout_error / upstream_timeout
     └── UpstreamRefused       400 … 429, the upstream's own, passed on
 
@@ -135,6 +136,12 @@ class Overloaded(GatewayError):
 
 class LimitsUnavailable(Overloaded):
     code = "limits_unavailable"
+
+
+class Shed(Overloaded):
+    """A call that found its model full, and cannot be served in time."""
+
+    code = "overloaded"
 
 
 class UpstreamTimeout(GatewayError):

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from gateway import budget_store, org_store
 from gateway import keys as virtual
+from gateway.admission.classes import standing
 from gateway.database import record_revision
 from gateway.errors import Conflict, NotFound
 from gateway.ids import new_id
@@ -219,6 +220,7 @@ def _active(row: Row[Any]) -> virtual.Key:
         routes=None if row.routes is None else tuple(row.routes),
         models_above=tuple(frozenset(models) for models in above),
         regions=_regions(row.metadata, row.user_metadata, row.team_metadata, row.org_metadata),
+        standing=standing(row.metadata, row.user_metadata, row.team_metadata, row.org_metadata),
         blocked=blocked[0] if blocked else None,
     )
 

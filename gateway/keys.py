@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.admission.classes import PLAIN, Standing
+
 PREFIX = "sk-ps-"
 
 
@@ -24,6 +26,7 @@ class Key(msgspec.Struct, frozen=True):
     routes: tuple[str, ...] | None = None  # paths such as `/v1/embeddings`, `/v1/audio/*`; None: every one
     models_above: tuple[frozenset[str], ...] = ()  # the allow-lists of its user, team and organisation: all must admit
     regions: tuple[str, ...] = ()  # where its answers have to come from, by its metadata and that of what it belongs to
+    standing: Standing = PLAIN  # against other keys, where a model is full or a limit is shared
     blocked: str | None = None  # who is blocked, for the client to read: `key key_…`, `team team_…`
     service_tier: str | None = (
         None  # whose price its calls have, where the deployment has one: they ask their upstream for it

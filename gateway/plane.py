@@ -9,6 +9,7 @@ from typing import Any, final
 from sqlalchemy import Engine
 
 from gateway import errors
+from gateway.admission.gates import Gates
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
@@ -84,16 +85,19 @@ class Plane:
             spawn=self._spawn,
             units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
+        planner = Planner(self.health, self.loads, random.random)
+        self.gates = Gates(planner, time.monotonic)
         attempts = Attempts(
             relay=relay,
             meter=meter,
             health=self.health,
-            planner=Planner(self.health, self.loads, random.random),
+            planner=planner,
+            gates=self.gates,
             now=time.monotonic,
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
-        dispatch = Dispatch(attempts, self.health, random.random, time.monotonic)
+        dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -146,6 +150,10 @@ class Plane:
         """What runs as long as the server does."""
         return (self._probes.run(), self._engines.run(), self._responses.background())
 
+    def drain(self, grace_s: float) -> None:
+        """The process ends in so many seconds: calls that wait and cannot be answered by then are told."""
+        self.gates.drain(grace_s)
+
     async def close(self) -> None:
         await self._responses.close()
         for task in self._tasks:
@@ -167,6 +175,7 @@ class Plane:
         self._targets.forget(alive.__contains__)
         self.health.keep(alive)
         self.loads.keep(alive)
+        self.gates.keep({model.name: model for model in models})
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

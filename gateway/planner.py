@@ -1,6 +1,6 @@
 """Plans calls and counts them: the pure plan of `gateway.routing` with this process's loads, health and chance put in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import msgspec
@@ -64,18 +64,35 @@ class Planner:
             )
         return found
 
+    def usable(self, deployments: Sequence[Deployment]) -> Sequence[Deployment]:
+        """Those that are well."""
+        return self._health.usable(deployments) if self._health.troubled else deployments
+
+    def tokens(self, call: Call) -> int:
+        """About how many the call needs, for limits of deployments."""
+        asked = _asked(call)
+        return asked.prompt_tokens + asked.output_tokens
+
+    def fits(self, call: Call, deployment: Deployment, tokens: int) -> bool:
+        """Whether a deployment is not at its limit for the call."""
+        return self._loads.fits(deployment, tokens, call.record.key)
+
+    def frees_s(self, deployment: Deployment) -> float | None:
+        """When a deployment that is at its limit may have room again; None where that is when a call ends."""
+        return self._loads.frees_s(deployment)
+
     def enter(self, call: Call, deployment: Deployment) -> Ticket:
         """Counts an attempt at a deployment of a steered model. Raises Overloaded where it is at its limit by now."""
         asked = _asked(call)
         tokens = asked.prompt_tokens + asked.output_tokens
-        if call.overrides.deployment is None and not self._loads.fits(deployment, tokens):
+        if call.overrides.deployment is None and not self._loads.fits(deployment, tokens, call.record.key):
             wait_s = self._loads.frees_s(deployment)
             raise errors.Overloaded(
                 f"Deployment {deployment.id!r} is at its limit",
                 code="deployment_limit",
                 headers=() if wait_s is None else (("retry-after", f"{max(1, round(wait_s))}"),),
             )
-        return self._loads.begin(deployment, tokens)
+        return self._loads.begin(deployment, tokens, call.record.key)
 
     def leave(self, call: Call, ticket: Ticket, failure: Failure | None) -> None:
         """An attempt that was entered is over."""
@@ -114,6 +131,7 @@ def _asked(call: Call) -> Asked:
         regions=() if key is None else key.regions,
         wild=call.match,
         kind=call.endpoint.kind,
+        key=key,
     )
 
 

@@ -136,14 +136,24 @@ class PricingSection(Section):
 
 
 class LimitsSpec(Section):
-    """Per deployment: requests and tokens per minute, calls at the same time. What is at its limit is passed over."""
+    """Per deployment: requests and tokens per minute, calls at the same time. What is at its limit is passed over.
+
+    `fair_share`: each active key has its part of the tokens, and what one does not use is the others'.
+    """
 
     rpm: int | None = Field(default=None, gt=0)
     tpm: int | None = Field(default=None, gt=0)
     parallel: int | None = Field(default=None, gt=0)
+    fair_share: bool = False
+
+    @model_validator(mode="after")
+    def _there_is_something_to_share(self) -> Self:
+        if self.fair_share and self.tpm is None:
+            raise ValueError("fair_share divides tokens per minute; set tpm, too")
+        return self
 
     def compile(self) -> catalog.Limits:
-        return catalog.Limits(self.rpm, self.tpm, self.parallel)
+        return catalog.Limits(self.rpm, self.tpm, self.parallel, self.fair_share)
 
 
 Plain = str | int | float | bool
@@ -251,6 +261,16 @@ class HedgeSpec(Section):
         return catalog.Hedge(self.after_s, self.max_share)
 
 
+class QueueSpec(Section):
+    """Calls that find every deployment at its limit wait: at most `length` of them, for at most `wait_s` each."""
+
+    length: int = Field(default=256, ge=1, le=10_000)
+    wait_s: float = Field(default=30, gt=0, le=3600)
+
+    def compile(self) -> catalog.Queue:
+        return catalog.Queue(self.length, self.wait_s)
+
+
 class ProbeSpec(Section):
     """A GET to each deployment every `interval_s`; any answer below 500 that is not a refused key says that it is well."""
 
@@ -299,6 +319,7 @@ class ModelSpec(Section):
     heartbeat_s: float | None = Field(default=None, ge=0.05, le=3600)
     continue_streams: bool = False
     hedge: HedgeSpec | None = None
+    queue: QueueSpec | None = None
     health: ProbeSpec | None = None
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None

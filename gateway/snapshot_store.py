@@ -194,6 +194,7 @@ def _model(record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...]) 
         heartbeat_s=spec.heartbeat_s,
         continue_streams=spec.continue_streams,
         hedge=None if spec.hedge is None else spec.hedge.compile(),
+        queue=None if spec.queue is None else spec.queue.compile(),
         health=None if spec.health is None else spec.health.compile(),
         timeouts=spec.timeouts.compile(),
         created=int(record.created_at),

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, BaseModel, Field
 
+from gateway.admission.classes import complaint
 from gateway.settings import Name
 
 MAX_METADATA_BYTES = 16_384
@@ -14,6 +15,9 @@ MAX_METADATA_BYTES = 16_384
 def _bounded(value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is not None and len(json.dumps(value, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
         raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
+    wrong = None if value is None else complaint(value)
+    if wrong is not None:
+        raise ValueError(wrong)
     return value
 
 

@@ -22,6 +22,7 @@ from gateway.settings import (
     PriceSpec,
     PricingSection,
     ProbeSpec,
+    QueueSpec,
     RetriesSpec,
     Section,
     ShadowSpec,
@@ -44,6 +45,7 @@ class ModelChangeBody(Section):
     heartbeat_s: Annotated[float | None, Field(ge=0.05, le=3600)] = None
     continue_streams: bool | None = None
     hedge: HedgeSpec | None = None
+    queue: QueueSpec | None = None
     health: ProbeSpec | None = None
     timeouts: TimeoutsSpec | None = None
     shadow: ShadowSpec | None = None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from gateway import errors
+from gateway.admission.classes import HEADER
 
 TAG: Final = b"batch"
 
@@ -21,6 +22,7 @@ class LineExchange:
             b"authorization": b"Bearer " + secret,
             b"content-type": b"application/json",
             b"x-penstock-tags": TAG,
+            HEADER: b"batch",
         }
         self.body = body
         self.started_at = started_at

@@ -321,14 +321,16 @@ class Run:
     def _taken(self, line: Line, status: int, head: bytes, body: bytes, *, last: bool) -> _Answer:
         code, message = (None, "") if status < 400 else error_of(body)
         what = verdict(status, code)
-        if what == "again" and last and status == 503:
+        # Our own queue is waited for as a limit is: as long as the batch lasts.
+        overloaded = status == 503 and header(head, b"x-penstock-shed") is None
+        if what == "again" and last and overloaded:
             what = "done"
         if what == "done":
             ok = 200 <= status < 300
             done = Done(line.number, ok, usage_of(body) if ok else Usage())
             id_ = result_id(self._batch.id, line.number)
             self._keep(done, answered(id_, line.custom_id, status, header(head, b"x-request-id"), body))
-        return _Answer(what, message, status == 503, _seconds(header(head, b"retry-after")))
+        return _Answer(what, message, overloaded, _seconds(header(head, b"retry-after")))
 
     def _asked(self, line: Line) -> tuple[bytes, bytes]:
         """Who asks, and what: a service tier's price is only for lines that ask their upstream for that tier."""

@@ -6,6 +6,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway.catalog import Affinity
+from gateway.keys import Key
 from gateway.kinds import Kind
 from gateway.routing.rendezvous import fingerprint
 from gateway.wire import ChatRequest, CompletionRequest, Request, ResponsesRequest, asked_tokens
@@ -37,10 +38,10 @@ _cache_key = msgspec.json.Decoder(_CacheKey)
 class Asked:
     """`regions`: where the answer has to come from, all of them, so that what a client asks for cannot undo what its key says.
 
-    `wild` is what the model's wildcard stands for, `kind` the endpoint's.
+    `wild` is what the model's wildcard stands for, `kind` the endpoint's, `key` whose call it is.
     """
 
-    __slots__ = ("_body", "_headers", "_request", "kind", "metadata", "regions", "tags", "wild")
+    __slots__ = ("_body", "_headers", "_request", "key", "kind", "metadata", "regions", "tags", "wild")
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Asked:
         regions: tuple[str, ...] = (),
         wild: str = "",
         kind: Kind = "chat",
+        key: Key | None = None,
     ) -> None:
         self._request = request
         self._body = body
@@ -61,6 +63,7 @@ class Asked:
         self.metadata = metadata or {}
         self.wild = wild
         self.kind: Kind = kind
+        self.key = key
         wanted = headers.get(b"x-penstock-region")
         self.regions = regions if wanted is None else (*regions, wanted.decode("latin-1").strip())
 

@@ -10,7 +10,9 @@ from typing import Final, final
 import msgspec
 from msgspec.structs import astuple
 
+from gateway.admission.fair_minute import FairMinute
 from gateway.catalog import Deployment, Limits
+from gateway.keys import Key
 from gateway.pricing import Price
 from gateway.routing.minute import Minute
 from gateway.routing.rendezvous import fingerprint
@@ -36,6 +38,7 @@ class Load:
     __slots__ = (
         "_measured_at",
         "engine",
+        "fair",
         "fingerprint",
         "first_s",
         "in_flight",
@@ -58,6 +61,7 @@ class Load:
         self.tokens_each = 0.0  # of an answer
         self.requests = Minute()
         self.tokens = Minute()
+        self.fair: FairMinute | None = None  # where keys share its tokens
         self.engine: Engine | None = None
         self.others = 0.0  # calls at the engine that are not ours
         self._measured_at = 0.0
@@ -134,10 +138,11 @@ def _peak(known: float | None, new: float, fresh: float) -> float:
 class Ticket:
     """A place at a deployment, for one attempt."""
 
-    __slots__ = ("began", "limited", "load", "tokens")
+    __slots__ = ("began", "key", "limited", "load", "tokens")
 
-    def __init__(self, load: Load, began: float, tokens: int, *, limited: bool) -> None:
+    def __init__(self, load: Load, began: float, tokens: int, key: Key | None, *, limited: bool) -> None:
         self.load = load
+        self.key = key
         self.began = began
         self.tokens = tokens
         self.limited = limited
@@ -176,8 +181,11 @@ class Loads:
             load.tokens.used(now) / self._share(limits.tpm) if limits.tpm is not None else 0.0,
         )
 
-    def fits(self, deployment: Deployment, tokens: int) -> bool:
-        """Whether one more call of about so many tokens is within its limits. One that is larger than a whole minute has it to itself."""
+    def fits(self, deployment: Deployment, tokens: int, key: Key | None = None) -> bool:
+        """Whether one more call of about so many tokens is within its limits. One that is larger than a whole minute has it to itself.
+
+        Where keys share the tokens, one that does not fit has a part of them kept for when it comes again.
+        """
         limits = deployment.limits
         if limits is None:
             return True
@@ -186,10 +194,20 @@ class Loads:
             return False
         if limits.rpm is not None and load.requests.used(now) >= self._share(limits.rpm):
             return False
-        if limits.tpm is None:
+        return limits.tpm is None or self._tokens_fit(load, limits, self._share(limits.tpm), tokens, key)
+
+    def _tokens_fit(self, load: Load, limits: Limits, limit: int, tokens: int, key: Key | None) -> bool:
+        now, used = self._now(), load.tokens.used(self._now())
+        fits = not used or used + tokens <= limit
+        if not limits.fair_share or key is None:
+            return fits
+        if load.fair is None:
+            load.fair = FairMinute()
+        weight = key.standing.weight
+        if fits and load.fair.allows(now, limit, key.id, weight, tokens):
             return True
-        used = load.tokens.used(now)
-        return not used or used + tokens <= self._share(limits.tpm)
+        load.fair.turned_away(now, key.id, weight, load.tokens.frees_s(now))
+        return False
 
     def frees_s(self, deployment: Deployment) -> float | None:
         """When a full deployment may have room again; None where that is when a call ends."""
@@ -203,7 +221,7 @@ class Loads:
         full = limits.parallel is not None and load.in_flight >= self._share(limits.parallel)
         return None if full or not waits else max(waits)
 
-    def begin(self, deployment: Deployment, tokens: int) -> Ticket:
+    def begin(self, deployment: Deployment, tokens: int, key: Key | None = None) -> Ticket:
         """A call goes there."""
         load, now = self.of(deployment), self._now()
         load.in_flight += 1
@@ -211,14 +229,16 @@ class Loads:
         if limited:
             load.requests.add(now, 1)
             load.tokens.add(now, tokens)
-        return Ticket(load, now, tokens, limited=limited)
+            if load.fair is not None and key is not None:
+                load.fair.use(now, key.id, key.standing.weight, tokens)
+        return Ticket(load, now, tokens, key, limited=limited)
 
     def end(self, ticket: Ticket, first_at: float | None, prompt: int | None, output: int, *, ok: bool) -> None:
         """It is over. `first_at`: when its first token came, if it streamed; `prompt`: tokens, None if nobody knows how many there were."""
         load, now = ticket.load, self._now()
         load.in_flight -= 1
         if prompt is not None and ticket.limited:
-            load.tokens.add(now, prompt + output - ticket.tokens)
+            _correct(ticket, now, prompt + output - ticket.tokens)
         elapsed_s = now - ticket.began
         if ok:
             load.measure(now, elapsed_s, None if first_at is None else max(0.0, first_at - ticket.began), output)
@@ -232,7 +252,7 @@ class Loads:
         if not sent and ticket.limited:
             now = self._now()
             load.requests.add(now, -1)
-            load.tokens.add(now, -ticket.tokens)
+            _correct(ticket, now, -ticket.tokens)
 
     def seconds(self, deployment: Deployment, tokens: float, *, stream: bool) -> float | None:
         return self.of(deployment).seconds(self._now(), tokens, stream=stream)
@@ -247,3 +267,10 @@ class Loads:
     def _share(self, limit: int) -> int:
         """A process's part of a limit, at least one: a limit below the number of processes is passed by that much."""
         return max(1, limit // self._sharers)
+
+
+def _correct(ticket: Ticket, now: float, tokens: int) -> None:
+    """What was counted when the call began is not what it used."""
+    ticket.load.tokens.add(now, tokens)
+    if ticket.load.fair is not None and ticket.key is not None:
+        ticket.load.fair.correct(now, ticket.key.id, tokens)

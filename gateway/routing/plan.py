@@ -33,7 +33,7 @@ def plan(
     matching = [one for one in model.deployments if admits(one, asked)]
     well = usable(matching)
     tokens = asked.prompt_tokens + asked.output_tokens
-    roomy = [one for one in well if one.limits is None or view.fits(one, tokens)]
+    roomy = [one for one in well if one.limits is None or view.fits(one, tokens, asked.key)]
     candidates = roomy or well
     if len(candidates) < 2:
         return Plan(tuple(candidates), _aside(model, matching, well, roomy).lstrip("; ") or None)

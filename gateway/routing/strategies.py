@@ -8,6 +8,7 @@ from math import ceil
 from typing import Final, Protocol
 
 from gateway.catalog import Deployment, Strategy
+from gateway.keys import Key
 from gateway.pricing import Price, cost
 from gateway.routing.asked import Asked
 from gateway.routing.loads import Load
@@ -28,7 +29,7 @@ class LoadView(Protocol):
 
     def used(self, deployment: Deployment) -> float: ...
 
-    def fits(self, deployment: Deployment, tokens: int) -> bool: ...
+    def fits(self, deployment: Deployment, tokens: int, key: Key | None = None) -> bool: ...
 
     def seconds(self, deployment: Deployment, tokens: float, *, stream: bool) -> float | None: ...
 

@@ -62,6 +62,7 @@ class Numbers(msgspec.Struct, frozen=True):
     request_burst: float | UnsetType = UNSET
     token_burst: float | UnsetType = UNSET
     timezone: str | UnsetType = UNSET
+    fair_share: bool | UnsetType = UNSET
 
 
 class BudgetRecord(msgspec.Struct, frozen=True):
@@ -368,4 +369,5 @@ def _limits(row: Row[Any]) -> Limits:
         request_burst=row.request_burst,
         token_burst=row.token_burst,
         timezone=row.timezone,
+        fair_share=row.fair_share is True,
     )

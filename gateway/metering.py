@@ -10,8 +10,9 @@ from typing import final
 import msgspec
 import structlog
 
-from gateway import errors, prompt_bound, wire
+from gateway import errors, fair_limits, prompt_bound, wire
 from gateway.catalog import Deployment
+from gateway.fair_limits import Part
 from gateway.journal import Journal, JournalFull
 from gateway.journal_records import Amounts, Began, Ended, Reason, Settled
 from gateway.price_map import PriceMap
@@ -46,13 +47,14 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 class Ticket:
     """An open hold: one request that may have reached an upstream and is not settled yet."""
 
-    __slots__ = ("capped", "hold", "offer", "tab")
+    __slots__ = ("capped", "fair", "hold", "offer", "tab")
 
     def __init__(self, tab: Tab, offer: Offer, hold: Hold, *, capped: bool) -> None:
         self.tab = tab
         self.offer = offer
         self.hold = hold
         self.capped = capped  # it needs more of a bucket than the bucket can hold
+        self.fair: tuple[Part, ...] = ()  # of limits that keys share
 
 
 @final
@@ -105,7 +107,13 @@ class Meter:
     async def open_borrowing(self, rules: Rules, record: Record, offer: Offer) -> None:
         """The part of `open` that waits: for who has just heard from `open_at_once` that it must."""
         ticket, _ = self._ticket(rules, record, offer)
-        await self._till.fetch(ticket.hold)
+        try:
+            await self._till.fetch(ticket.hold)
+        except errors.RateLimited as limited:
+            if ticket.fair:
+                back_in_s = max((float(value) for name, value in limited.headers if name == "retry-after"), default=0.0)
+                fair_limits.refused(ticket.hold, ticket.tab.key, self._unix(), back_in_s)
+            raise
         self._opened(record, ticket)
 
     def open_at_once(self, rules: Rules, record: Record, offer: Offer) -> bool:
@@ -144,22 +152,20 @@ class Meter:
         """Ends a hold whose call did not reach an upstream: nothing is owed."""
         ticket, record.ticket = record.ticket, None
         if ticket is not None:
-            self.open_holds -= 1
-            self._shares.settle(ticket.hold, None)
+            self._end(ticket, None)
 
     def close(self, record: Record, body: bytes) -> None:
         """Settles a request and journals its end. Called exactly once for each, after everything else."""
         ticket, record.ticket = record.ticket, None
         if ticket is not None:
-            self.open_holds -= 1
+            need = None
             if record.sent:
                 used, record.usage_source = _used(record, ticket, body)
                 record.usage = used
                 if record.cost_nanousd is None:
                     record.cost_nanousd = _price(record, ticket, used)
-                self._shares.settle(ticket.hold, Need(record.cost_nanousd or 0, used.input, used.output))
-            else:
-                self._shares.settle(ticket.hold, None)
+                need = Need(record.cost_nanousd or 0, used.input, used.output)
+            self._end(ticket, need)
         if record.key is None:  # whoever shows no key leaves no trace but in the metrics: anybody could fill the disk
             return
         try:
@@ -196,23 +202,38 @@ class Meter:
         return Ticket(tab, offer, tuple(hold), capped=False), True
 
     def _special_ticket(self, tab: Tab, offer: Offer, amounts: Sequence[int]) -> tuple[Ticket, bool]:
-        """The same where something is blocked, not borrowed yet, too much for a bucket, or nothing. Raises BudgetExceeded."""
+        """The same where something is blocked, shared by keys, not borrowed yet, too much for a bucket, or nothing.
+
+        Raises BudgetExceeded, RateLimited.
+        """
         hold = []
         enough, capped = True, False
         for share in tab.shares:
             if share.blocked:
                 raise blocked(share)
             amount = amounts[share.counts]
-            if amount > share.cap:
-                amount, capped = int(share.cap), True
+            if amount > share.largest:
+                amount, capped = int(share.largest), True
             if amount:
+                if share.fair is not None:
+                    fair_limits.check(share, tab.key, amount, self._unix())
                 hold.append((share, amount))
                 enough = enough and share.free >= amount
-        return Ticket(tab, offer, tuple(hold), capped=capped), enough
+        ticket = Ticket(tab, offer, tuple(hold), capped=capped)
+        ticket.fair = fair_limits.parts(ticket.hold)
+        return ticket, enough
+
+    def _end(self, ticket: Ticket, used: Need | None) -> None:
+        self.open_holds -= 1
+        self._shares.settle(ticket.hold, used)
+        if ticket.fair:
+            fair_limits.ended(ticket.fair, ticket.tab.key, self._unix(), used)
 
     def _opened(self, record: Record, ticket: Ticket) -> None:
         record.ticket = ticket
         self.open_holds += 1
+        if ticket.fair:
+            fair_limits.began(ticket.fair, ticket.tab.key, self._unix())
         try:
             self._journal.append(_began(record, ticket))
         except JournalFull as error:

@@ -95,6 +95,7 @@ class Limit(msgspec.Struct, frozen=True):
     limit: int
     burst: int = 0  # buckets alone
     timezone: str = "UTC"  # rpd alone
+    fair: bool = False  # the active keys share it; tokens alone
 
     @property
     def kind(self) -> AccountKind:
@@ -117,7 +118,10 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Per minute, per day and at the same time. A bucket holds `…_burst` minutes' worth: 1.0 lets a quiet minute be made up."""
+    """Per minute, per day and at the same time. A bucket holds `…_burst` minutes' worth: 1.0 lets a quiet minute be made up.
+
+    `fair_share`: the active keys share the tokens.
+    """
 
     id: str
     scope: Scope
@@ -130,6 +134,7 @@ class Limits(msgspec.Struct, frozen=True):
     request_burst: float = 1.0
     token_burst: float = 1.0
     timezone: str = "UTC"
+    fair_share: bool = False
 
     def each(self) -> tuple[Limit, ...]:
         """One Limit for every number that is set."""
@@ -142,7 +147,8 @@ class Limits(msgspec.Struct, frozen=True):
         )
         for measure, limit, burst in buckets:
             if limit is not None:
-                found.append(Limit(self.id, self.scope, measure, limit, max(1, int(limit * burst))))
+                fair = self.fair_share and measure != "rpm"
+                found.append(Limit(self.id, self.scope, measure, limit, max(1, int(limit * burst)), fair=fair))
         if self.rpd is not None:
             found.append(Limit(self.id, self.scope, "rpd", self.rpd, timezone=self.timezone))
         if self.parallel is not None:

@@ -13,6 +13,7 @@ from typing import final
 
 import msgspec
 
+from gateway.admission.fair_minute import FairMinute
 from gateway.leases.accounts import Account
 from gateway.scopes import Bound, Budget, Limit, Measure, Window, window
 
@@ -27,6 +28,7 @@ class Share:
         "bound",
         "cap",
         "counts",
+        "fair",
         "free",
         "held",
         "latest",
@@ -48,9 +50,9 @@ class Share:
         self.account = account
         self.resets_at = resets_at
         self.counts = _counts(bound.rule)  # which of a need's amounts
-        self.cap: float = _cap(
-            account
-        )  # one call that is larger than a full bucket takes all of it; -1 while it is blocked
+        # One call that is larger than a full bucket takes all of it; -1 where more has to be looked at than this.
+        self.cap: float = _cap(account)
+        self.fair: FairMinute | None = None  # where keys share it
         self.slots = account.kind == "slots"
         self.free = 0
         self.held = 0
@@ -69,6 +71,11 @@ class Share:
     @property
     def lent(self) -> int:
         return self.free + self.held
+
+    @property
+    def largest(self) -> float:
+        """What one call can hold of it at most."""
+        return _cap(self.account)
 
     @property
     def left(self) -> int:
@@ -202,7 +209,9 @@ def _amend(share: Share, bound: Bound, unix: float) -> None:
     share.bound = bound
     share.account = msgspec.structs.replace(share.account, limit=limit, rate_per_s=_rate(bound))
     share.blocked = isinstance(rule, Budget) and rule.blocked
-    share.cap = -1 if share.blocked else _cap(share.account)
+    fair = isinstance(rule, Limit) and rule.fair
+    share.fair = (share.fair or FairMinute()) if fair else None
+    share.cap = -1 if share.blocked or fair else _cap(share.account)
     share.stale_at = inf if share.resets_at is None else share.resets_at
     if isinstance(rule, Budget) and rule.raised is not None and unix < rule.raised.until:
         share.stale_at = min(share.stale_at, rule.raised.until)

@@ -192,6 +192,7 @@ limits = Table(
     Column("request_burst", Double, nullable=False),
     Column("token_burst", Double, nullable=False),
     Column("timezone", Text, nullable=False),
+    Column("fair_share", Boolean),
     Index(None, "scope_kind", "scope_id"),
 )
 

@@ -89,7 +89,10 @@ class BudgetFields(Section):
 
 
 class LimitsFields(Section):
-    """Per minute, per day (`rpd`, in a time zone) and at the same time; a burst is what a full bucket holds, in minutes' worth."""
+    """Per minute, per day (`rpd`, in a time zone) and at the same time; a burst is what a full bucket holds, in minutes' worth.
+
+    `fair_share`: each active key has its part of the tokens per minute, and what one does not use is the others'.
+    """
 
     rpm: Number | None = None
     tpm: Number | None = None
@@ -100,6 +103,7 @@ class LimitsFields(Section):
     request_burst: Burst = 1.0
     token_burst: Burst = 1.0
     timezone: Zone = "UTC"
+    fair_share: bool = False
 
     def compile(self) -> Numbers:
         """Only what the client gave."""
@@ -155,6 +159,7 @@ class LimitsView(BaseModel):
     request_burst: float
     token_burst: float
     timezone: str
+    fair_share: bool
     created_at: datetime
     updated_at: datetime
 

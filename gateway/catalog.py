@@ -90,10 +90,14 @@ class Deployment(msgspec.Struct, frozen=True):
 
 
 class Hedge(msgspec.Struct, frozen=True):
-    """A second attempt elsewhere for a call that has no answer after `after_s`, for at most `max_share` of a model's calls."""
+    """A second attempt elsewhere for a call that has no answer after `after_s`, for at most `max_share` of a model's calls.
 
-    after_s: float
+    `after_p95`: after as long as 95 % of the last calls took at most, and after `after_s` only while that is not known.
+    """
+
+    after_s: float | None
     max_share: float = 0.1
+    after_p95: bool = False
 
 
 class Queue(msgspec.Struct, frozen=True):

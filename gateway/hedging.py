@@ -1,8 +1,9 @@
 """A second attempt for a call whose first one is slow to begin: whichever has something to say first answers, the other one is cancelled.
 
-Opt-in (`hedge` on a model). The second attempt is only made where this process has the money for both in hand, at once and without waiting,
-and for no more than a share of a model's calls: hedging must not double the load of an upstream that is slow because it is loaded. Both are
-settled, the loser at what came of it, or at its worst case.
+Opt-in (`hedge` on a model): after a fixed time, or when a call has waited longer than 95 % of the last ones did. The second attempt is
+only made where this process has the money for both in hand, at once and without waiting, and for no more than a share of a model's calls:
+hedging must not double the load of an upstream that is slow because it is loaded. Both are settled, the loser at what came of it, or at
+its worst case.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from gateway.attempts import Attempts, Failed
 from gateway.call import Call
 from gateway.catalog import Deployment, Hedge
 from gateway.drive import Run, Signal
+from gateway.first_words import FirstWords
 from gateway.journal_records import Try
 from gateway.record import Record
 
@@ -47,8 +49,13 @@ class _Runner:
 class Race:
     """The attempts of one call. `claim` is the relay's, before it writes anything to the client."""
 
-    def __init__(self, request: str, late: Callable[[_Runner], None]) -> None:
+    def __init__(self, request: str, late: Callable[[_Runner], None], now: Callable[[], float]) -> None:
         self._request = request
+        self._now = now
+        self.began = now()
+        self.first_s: float | None = (
+            None  # what the first attempt took to say something, or had taken when it was overtaken
+        )
         self.signal = Signal()
         self.runners: list[_Runner] = []
         self.winner: _Runner | None = None
@@ -80,6 +87,8 @@ class Race:
     def claim(self, call: Call) -> None:
         """This attempt has something to say: the others are cancelled before it says it."""
         if self.winner is None:
+            if not self.runners[0].done:
+                self.first_s = self._now() - self.began
             self.winner = next(runner for runner in self.runners if runner.call is call)
             call.record.id, call.record.attempts = self._request, len(self.runners)
             self.cancel(spare=self.winner)
@@ -102,12 +111,15 @@ class Hedging:
         self._attempts = attempts
         self._now = now
         self._credit: dict[str, float] = {}  # by model: how many second attempts its calls have earned
+        self._first_words: dict[tuple[str, str, bool], FirstWords] = {}  # by model and kind of call
 
     async def run(self, call: Call, order: Sequence[Deployment], hedge: Hedge) -> Failed | None:
         """As `Attempts.run` for the first of the order, helped out by the second."""
         self._credit[call.model.name] = min(MOST_CREDIT, self._credit.get(call.model.name, 1.0) + hedge.max_share)
-        race = Race(call.record.id, lambda runner: self._lose(call, runner))
-        timer = asyncio.get_running_loop().call_later(hedge.after_s, race.ring)
+        race = Race(call.record.id, lambda runner: self._lose(call, runner), self._now)
+        seen = self._seen(call) if hedge.after_p95 else None
+        after_s = hedge.after_s if seen is None or seen.p95_s is None else seen.p95_s
+        timer = None if after_s is None else asyncio.get_running_loop().call_later(after_s, race.ring)
         try:
             race.start(_Runner(call, race, order[0], 1), self._attempts)
             while race.running and race.winner is None and not race.due:
@@ -123,8 +135,19 @@ class Hedging:
             self._end(call, race, race.winner or race.runners[0])
             raise
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+            if seen is not None and race.first_s is not None:
+                seen.note(race.first_s)
         return self._outcome(call, race)
+
+    def _seen(self, call: Call) -> FirstWords:
+        """What the first attempts of such calls have taken. One that was overtaken counts with what it had taken by then: if it did not
+        count, whoever is slow would seem rarer with each one that is helped."""
+        kind = call.model.name, call.record.endpoint, call.record.stream
+        if kind not in self._first_words:
+            self._first_words[kind] = FirstWords()
+        return self._first_words[kind]
 
     def _help(self, call: Call, race: Race, deployment: Deployment) -> None:
         """Starts the second attempt, if it is earned and its worst case is in hand."""

@@ -252,13 +252,23 @@ class BreakerSpec(Section):
 
 
 class HedgeSpec(Section):
-    """A second attempt elsewhere for a call without an answer after `after_s`, for at most `max_share` of the calls."""
+    """A second attempt elsewhere for a call without an answer after `after_s`, for at most `max_share` of the calls.
 
-    after_s: PositiveSeconds
+    `after_p95`: after as long as 95 % of the last calls took at most, and after `after_s` only while that is not known.
+    """
+
+    after_s: PositiveSeconds | None = None
+    after_p95: bool = False
     max_share: float = Field(default=0.1, gt=0, le=1)
 
+    @model_validator(mode="after")
+    def _there_is_a_time(self) -> Self:
+        if self.after_s is None and not self.after_p95:
+            raise ValueError("a hedge needs after_s, or after_p95: true")
+        return self
+
     def compile(self) -> catalog.Hedge:
-        return catalog.Hedge(self.after_s, self.max_share)
+        return catalog.Hedge(self.after_s, self.max_share, self.after_p95)
 
 
 class QueueSpec(Section):

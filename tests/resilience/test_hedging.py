@@ -115,3 +115,35 @@ def test_a_client_that_leaves_ends_both(routes: Routes) -> None:
     while "penstock_open_holds 0.0" not in routes.server.http.get("/metrics").text:
         assert time.monotonic() < deadline, "a hold stayed open"
         time.sleep(0.05)
+
+
+def test_a_call_slower_than_most_is_helped(routes: Routes) -> None:
+    """`after_p95`: twenty quick calls tell what is usual, and the next one is not; until then nobody is helped."""
+    usual = Behaviour(text="usual", headers_after_s=0.05, prompt_tokens=7, completion_tokens=3)
+    stuck = Behaviour(text="stuck", headers_after_s=20.0)
+    route = routes((*[usual] * 20, stuck), GOOD, hedge={"after_p95": True, "max_share": 1})
+    assert [said(routes.ask(route)) for _ in range(20)] == ["usual"] * 20
+    assert route.asked == [20, 0]
+    answer = routes.ask(route)
+    assert said(answer) == "quick"
+    assert answer.headers["x-penstock-attempts"] == "2"
+    lost, won = routes.records(answer)
+    assert (lost["error_code"], won["deployment"]) == ("hedge_lost", route.places[1].id)
+    route.places[0].handle.wait(lambda entries: entries[-1].outcome == "client_left")
+
+
+def test_streams_are_measured_by_themselves_and_a_fixed_time_counts_until_then(routes: Routes) -> None:
+    """What answers that do not stream take says nothing of a first token."""
+    slow = Behaviour(text="slow", headers_after_s=0.4)
+    route = routes((*[GOOD] * 20, slow), GOOD, hedge={"after_p95": True, "after_s": 20, "max_share": 1})
+    assert [said(routes.ask(route)) for _ in range(20)] == ["quick"] * 20
+    assert said(routes.ask(route, stream=True)) == "slow"
+    assert route.asked == [21, 0]
+
+
+def test_a_hedge_without_a_time_is_refused(routes: Routes) -> None:
+    """Nobody could say when."""
+    body = {"name": "timeless", "hedge": {"max_share": 0.5}}
+    refused = routes.server.admin.post("/models", json=body)
+    assert refused.status_code == 400
+    assert "after_p95" in refused.text

@@ -35,6 +35,11 @@ def lease_store(settings: Settings, engine: Engine) -> LeaseStore:
     return SqliteLeases(Path(settings.data_dir) / "leases.db")
 
 
+def meets_others(settings: Settings, engine: Engine) -> bool:
+    """Whether there may be other processes: workers of this machine, or replicas that share Redis or PostgreSQL."""
+    return settings.server.workers > 1 or settings.redis_url is not None or engine.dialect.name == "postgresql"
+
+
 def uses(books: Books) -> Callable[[Sequence[str]], Awaitable[Sequence[Use]]]:
     """What accounts hold right now, this process's own calls included."""
 

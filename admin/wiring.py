@@ -10,7 +10,7 @@ import structlog
 from admin import discovery, first_run, migrate
 from admin.alerts import Alerts
 from admin.first_run import Group
-from admin.leasing import lease_store, uses
+from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels
 from admin.long_tail.bridge import LiteLlm
 from admin.settings import Loaded, Settings
@@ -113,6 +113,8 @@ class House:
             user_agent=settings.upstream.user_agent,
             ca_file=str(settings.upstream.ca_file) if settings.upstream.ca_file is not None else None,
             workers=settings.server.workers,
+            till=self._books.till,
+            shares=self._books.shares if meets_others(settings, self._engine) else None,
             engine=self._engine,
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))

@@ -115,6 +115,7 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
         prices=PriceMap(),
         limits=PoolLimits(),
         user_agent="penstock",
+        till=books.till,
         engine=engine,
     )
     listener = Listener(plane.routes, plane.prefixes, _no_app, HttpLimits())

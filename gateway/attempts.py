@@ -69,6 +69,8 @@ class Attempts:
 
     async def _run_counted(self, call: Call, deployment: Deployment) -> Failed | None:
         """Where there is a choice or a limit, calls are counted and timed."""
+        if self._planner.shares and deployment.limits is not None:
+            await self._planner.borrow(deployment, self._planner.tokens(call))
         try:
             ticket = self._planner.enter(call, deployment)
         except errors.Overloaded as full:

@@ -39,8 +39,10 @@ from gateway.responses.service import Responses
 from gateway.responses.shelf import Shelf
 from gateway.routing.loads import Loads
 from gateway.shadow import Shadows
+from gateway.shares import Shares
 from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
+from gateway.till import Till
 from gateway.token_count import TokenCounter
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
@@ -48,7 +50,10 @@ from gateway.units.relay import UnitRelay
 
 @final
 class Plane:
-    """Lives on one event loop. `routes` are exact paths, `prefixes` beginnings of paths."""
+    """Lives on one event loop. `routes` are exact paths, `prefixes` beginnings of paths.
+
+    `shares`: where limits of deployments are shared with other processes, through the `till`; None where there are none.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,8 @@ class Plane:
         user_agent: str,
         ca_file: str | None = None,
         workers: int = 1,
+        till: Till,
+        shares: Shares | None = None,
         engine: Engine,
     ) -> None:
         self.pool = Pool(limits, ca_file)
@@ -74,7 +81,8 @@ class Plane:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.authenticator = authenticator = Authenticator(admin_digest, time.time)
         self.health = Health(time.monotonic, random.random)
-        self.loads = Loads(time.monotonic, meter.price, workers)
+        self.loads = Loads(time.monotonic, meter.price, shares)
+        till.before_report = self.loads.refresh
         self.shadows = Shadows(self._spawn, random.random, time.monotonic)
         relay = Relay(
             targets=self._targets,
@@ -85,7 +93,7 @@ class Plane:
             spawn=self._spawn,
             units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
-        planner = Planner(self.health, self.loads, random.random)
+        planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)
         self.gates = Gates(planner, time.monotonic)
         attempts = Attempts(
             relay=relay,

@@ -1,6 +1,6 @@
 """Plans calls and counts them: the pure plan of `gateway.routing` with this process's loads, health and chance put in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 import msgspec
@@ -16,16 +16,26 @@ from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits, serves
 from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
+from gateway.shares import Hold
 
 REGION = b"x-penstock-region"
 NOTHING = Routed()
+TRIES = 3
 
 
 @final
 class Planner:
     """One per process. A model with one deployment that takes every call pays for nothing here."""
 
-    def __init__(self, health: Health, loads: Loads, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        health: Health,
+        loads: Loads,
+        random: Callable[[], float],
+        fetch: Callable[[Hold], Awaitable[None]] | None = None,
+    ) -> None:
+        """`fetch` borrows from where processes share the limits of deployments; None where there is one process."""
+        self._fetch = fetch
         self._health = health
         self._loads = loads
         self._random = random
@@ -74,8 +84,31 @@ class Planner:
         return asked.prompt_tokens + asked.output_tokens
 
     def fits(self, call: Call, deployment: Deployment, tokens: int) -> bool:
-        """Whether a deployment is not at its limit for the call."""
-        return self._loads.fits(deployment, tokens, call.record.key)
+        """Whether a deployment has room for the call in what this process has of its limits."""
+        return self._loads.fits(deployment, tokens, call.record.key, sure=True)
+
+    @property
+    def shares(self) -> bool:
+        """Whether other processes use the same limits."""
+        return self._fetch is not None
+
+    async def borrow(self, deployment: Deployment, tokens: int) -> None:
+        """Has this process's part of a deployment's limits be large enough for one more call, if there is as much.
+
+        Without a wait as long as there is enough: what is borrowed at once is what is used in two seconds.
+        """
+        for _ in range(TRIES):  # others may take it in between
+            lacking = self._loads.lacking(deployment, tokens)
+            if not lacking or self._fetch is None:
+                return
+            try:
+                await self._fetch(lacking)
+            except errors.RateLimited:
+                self._loads.denied(deployment)
+            except errors.LimitsUnavailable:
+                self._loads.cut_off(deployment)
+            else:
+                self._loads.borrowed(lacking)
 
     def frees_s(self, deployment: Deployment) -> float | None:
         """When a deployment that is at its limit may have room again; None where that is when a call ends."""
@@ -85,7 +118,7 @@ class Planner:
         """Counts an attempt at a deployment of a steered model. Raises Overloaded where it is at its limit by now."""
         asked = _asked(call)
         tokens = asked.prompt_tokens + asked.output_tokens
-        if call.overrides.deployment is None and not self._loads.fits(deployment, tokens, call.record.key):
+        if call.overrides.deployment is None and not self._loads.fits(deployment, tokens, call.record.key, sure=True):
             wait_s = self._loads.frees_s(deployment)
             raise errors.Overloaded(
                 f"Deployment {deployment.id!r} is at its limit",

@@ -281,6 +281,12 @@ def bind(rule: Rule, id_: str) -> Bound:
     return Bound(rule, concrete, _account(rule, id_))
 
 
+def deployment_limit(id_: str, name: str, limit: int) -> Bound:
+    """A limit of a deployment, which no rule names: an account that is only ever lent from."""
+    rule = Limit(f"d.{_plain(id_)}.{name}", Scope("model", id_), "parallel", limit)
+    return Bound(rule, rule.scope, _account(rule, id_))
+
+
 def compile_rules(budgets: Iterable[Budget], limits: Iterable[Limits]) -> Rules:
     """All rules at once."""
     return changed_rules(Rules(), {each.id: each for each in budgets}, {each.id: each for each in limits})

@@ -61,6 +61,7 @@ class Till:
         self._answered_at = now()
         self._distrusts = False
         self.healthy = True
+        self.before_report: Callable[[], None] = lambda: None
 
     async def fetch(self, needs: Hold) -> None:
         """Borrows so that `needs` can be held, and holds them. Raises BudgetShort, RateLimited or LimitsUnavailable.
@@ -83,6 +84,7 @@ class Till:
         """Tells the store what was settled and gives back what is not going to be needed soon."""
         async with self._line:
             unix = self._unix()
+            self.before_report()
             gone = self._shares.forget(unix)
             for share in gone:
                 share.free = 0

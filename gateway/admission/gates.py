@@ -72,12 +72,13 @@ class Place:
 class _Gate:
     """One model's."""
 
-    __slots__ = ("line", "pace", "places", "pumping", "scheduled", "ticking")
+    __slots__ = ("borrowing", "line", "pace", "places", "pumping", "scheduled", "ticking")
 
     def __init__(self, queue: Queue) -> None:
         self.line = Line[_Waiting](queue.length)
         self.pace = Pace()
         self.places: dict[Place, None] = {}
+        self.borrowing: asyncio.Task[None] | None = None
         self.pumping = False
         self.scheduled = False
         self.ticking = False
@@ -119,13 +120,18 @@ class Gates:
             return order
         gate = self._gate(call.model)
         tokens = self._planner.tokens(call)
-        if not gate.line.size and self._planner.fits(call, order[0], tokens):
-            return order
+        if not gate.line.size:
+            if self._planner.shares:
+                await self._planner.borrow(order[0], tokens)
+            if self._planner.fits(call, order[0], tokens):
+                return order
         return await self._wait(gate, _Waiting(call, rank, self._planner.eligible(call), tokens, again=False))
 
     async def again(self, call: Call, deployment: Deployment) -> None:
         """The same for another try, at one deployment: one that has had its turn goes before those who wait. Raises Shed."""
         tokens = self._planner.tokens(call)
+        if self._planner.shares:
+            await self._planner.borrow(deployment, tokens)
         if call.overrides.deployment is None and not self._planner.fits(call, deployment, tokens):
             body = call.body if call.endpoint.door is None else b""
             rank = rank_of(_key(call).standing, call.exchange.headers, body)
@@ -297,7 +303,20 @@ class Gates:
 
     def _tick(self, gate: _Gate) -> None:
         gate.ticking = False
-        self._pump(gate)
+        if self._planner.shares and gate.borrowing is None:
+            gate.borrowing = asyncio.get_running_loop().create_task(self._borrow(gate))
+        else:
+            self._pump(gate)
+
+    async def _borrow(self, gate: _Gate) -> None:
+        """Asks for what other processes do not need any more, for who is next."""
+        try:
+            for waiter in tuple(gate.line.in_turn())[:1]:
+                for one in waiter.deployments:
+                    await self._planner.borrow(one, waiter.tokens)
+        finally:
+            gate.borrowing = None
+            self._pump(gate)
 
     def _places_for(self, waiter: _Waiting, kept: frozenset[str]) -> frozenset[str] | None:
         """As `next_of` asks. Where nothing is well there is nothing to wait for: what the call does then is not this one's business."""

@@ -15,7 +15,9 @@ from gateway.catalog import Deployment, Limits
 from gateway.keys import Key
 from gateway.pricing import Price
 from gateway.routing.minute import Minute
+from gateway.routing.quota import Measured, Quota, Used
 from gateway.routing.rendezvous import fingerprint
+from gateway.shares import Hold, Shares
 
 DECAY_S: Final = 10.0  # after so long, a measurement has lost two thirds of its say
 PROMPT_TOKENS: Final = 20  # reading a prompt takes about as long as writing so many tokens
@@ -43,6 +45,7 @@ class Load:
         "first_s",
         "in_flight",
         "others",
+        "quota",
         "requests",
         "token_s",
         "tokens",
@@ -62,6 +65,7 @@ class Load:
         self.requests = Minute()
         self.tokens = Minute()
         self.fair: FairMinute | None = None  # where keys share its tokens
+        self.quota: Quota | None = None  # where processes share its limits
         self.engine: Engine | None = None
         self.others = 0.0  # calls at the engine that are not ours
         self._measured_at = 0.0
@@ -150,17 +154,17 @@ class Ticket:
 
 @final
 class Loads:
-    """One per process. `now` is a monotonic clock; `sharers`: processes that split a deployment's limits among them.
+    """One per process. `now` is a monotonic clock; `shares`: where other processes have their part of a deployment's limits.
 
     `price` knows what a deployment without a price of its own charges for what its wildcard stands for.
     """
 
     def __init__(
-        self, now: Callable[[], float], price: Callable[[Deployment, str], Price | None], sharers: int = 1
+        self, now: Callable[[], float], price: Callable[[Deployment, str], Price | None], shares: Shares | None = None
     ) -> None:
         self._now = now
         self._price = price
-        self._sharers = sharers
+        self._shares = shares
         self._known: dict[str, Load] = {}
 
     def of(self, deployment: Deployment) -> Load:
@@ -174,31 +178,100 @@ class Loads:
         limits = deployment.limits
         if limits is None:
             return 0.0
-        now, load = self._now(), self.of(deployment)
+        load = self.of(deployment)
+        used = self._used(load)
+        quota = self._quota(deployment, load)
+        named: tuple[tuple[Measured, int, int | None], ...] = (
+            ("parallel", used.parallel, limits.parallel),
+            ("rpm", used.rpm, limits.rpm),
+            ("tpm", used.tpm, limits.tpm),
+        )
         return max(
-            load.in_flight / self._share(limits.parallel) if limits.parallel is not None else 0.0,
-            load.requests.used(now) / self._share(limits.rpm) if limits.rpm is not None else 0.0,
-            load.tokens.used(now) / self._share(limits.tpm) if limits.tpm is not None else 0.0,
+            (
+                own / limit if quota is None else quota.used_part(name)
+                for name, own, limit in named
+                if limit is not None
+            ),
+            default=0.0,
         )
 
-    def fits(self, deployment: Deployment, tokens: int, key: Key | None = None) -> bool:
+    def fits(self, deployment: Deployment, tokens: int, key: Key | None = None, *, sure: bool = False) -> bool:
         """Whether one more call of about so many tokens is within its limits. One that is larger than a whole minute has it to itself.
 
-        Where keys share the tokens, one that does not fit has a part of them kept for when it comes again.
+        Where processes share the limits, it may be that this one has to borrow first, unless `sure`. Where keys share the tokens, one
+        that does not fit has a part of them kept for when it comes again.
         """
         limits = deployment.limits
         if limits is None:
             return True
-        now, load = self._now(), self.of(deployment)
-        if limits.parallel is not None and load.in_flight >= self._share(limits.parallel):
+        load = self.of(deployment)
+        quota = self._quota(deployment, load)
+        if quota is not None and not sure and quota.may_ask(self._now()):
+            return limits.tpm is None or self._is_fair(load, limits, limits.tpm // quota.sharers("tpm"), tokens, key)
+        used = self._used(load)
+        if limits.parallel is not None and used.parallel >= (
+            limits.parallel if quota is None else quota.lent("parallel")
+        ):
             return False
-        if limits.rpm is not None and load.requests.used(now) >= self._share(limits.rpm):
+        if limits.rpm is not None and used.rpm >= (limits.rpm if quota is None else quota.lent("rpm")):
             return False
-        return limits.tpm is None or self._tokens_fit(load, limits, self._share(limits.tpm), tokens, key)
+        return limits.tpm is None or self._tokens_fit(load, quota, limits, tokens, key)
 
-    def _tokens_fit(self, load: Load, limits: Limits, limit: int, tokens: int, key: Key | None) -> bool:
-        now, used = self._now(), load.tokens.used(self._now())
-        fits = not used or used + tokens <= limit
+    def lacking(self, deployment: Deployment, tokens: int) -> Hold:
+        """What this process has to borrow before one more call fits; nothing where it has enough, or has just heard that nobody can."""
+        load = self.of(deployment)
+        quota = self._quota(deployment, load)
+        if quota is None or not quota.may_ask(self._now()):
+            return ()
+        return quota.lacking(self._used(load), tokens)
+
+    def borrowed(self, hold: Hold) -> None:
+        """What was held on the way from the store is there for calls."""
+        if self._shares is not None:
+            self._shares.settle(hold, None)
+
+    def denied(self, deployment: Deployment) -> None:
+        """The store has no more for now."""
+        quota = self.of(deployment).quota
+        if quota is not None:
+            quota.denied(self._now())
+
+    def cut_off(self, deployment: Deployment) -> None:
+        """The store does not answer."""
+        quota = self.of(deployment).quota
+        if quota is not None:
+            quota.cut_off()
+
+    def refresh(self) -> None:
+        """Before this process reports to the store: what is not in use any more can be given back."""
+        for load in self._known.values():
+            if load.quota is not None:
+                load.quota.refresh(self._used(load))
+
+    def _used(self, load: Load) -> Used:
+        now = self._now()
+        return Used(load.in_flight, load.requests.used(now), load.tokens.used(now))
+
+    def _quota(self, deployment: Deployment, load: Load) -> Quota | None:
+        limits = deployment.limits
+        if self._shares is None or limits is None:
+            return None
+        if load.quota is None or load.quota.limits is not limits:
+            load.quota = Quota(deployment.id, limits, self._shares)
+        return load.quota
+
+    def _tokens_fit(self, load: Load, quota: Quota | None, limits: Limits, tokens: int, key: Key | None) -> bool:
+        assert limits.tpm is not None
+        used, limit = load.tokens.used(self._now()), limits.tpm if quota is None else quota.lent("tpm")
+        larger = tokens > limits.tpm and not used and limit >= limits.tpm
+        fits = larger or used + tokens <= limit
+        part = limits.tpm if quota is None else limits.tpm // quota.sharers("tpm")
+        return self._is_fair(load, limits, part, tokens, key, fits=fits)
+
+    def _is_fair(
+        self, load: Load, limits: Limits, limit: int, tokens: int, key: Key | None, *, fits: bool = True
+    ) -> bool:
+        now = self._now()
         if not limits.fair_share or key is None:
             return fits
         if load.fair is None:
@@ -218,7 +291,10 @@ class Loads:
             for limit, used in ((limits.rpm, load.requests), (limits.tpm, load.tokens))
             if limit is not None and used.used(now)
         ]
-        full = limits.parallel is not None and load.in_flight >= self._share(limits.parallel)
+        quota = self._quota(deployment, load)
+        full = limits.parallel is not None and load.in_flight >= (
+            limits.parallel if quota is None else quota.lent("parallel")
+        )
         return None if full or not waits else max(waits)
 
     def begin(self, deployment: Deployment, tokens: int, key: Key | None = None) -> Ticket:
@@ -227,6 +303,8 @@ class Loads:
         load.in_flight += 1
         limited = deployment.limits is not None
         if limited:
+            if load.quota is not None:
+                load.quota.note(tokens)
             load.requests.add(now, 1)
             load.tokens.add(now, tokens)
             if load.fair is not None and key is not None:
@@ -262,11 +340,10 @@ class Loads:
 
     def keep(self, alive: Mapping[str, Deployment]) -> None:
         """The configuration changed: what is gone is forgotten."""
-        self._known = {id_: load for id_, load in self._known.items() if id_ in alive}
-
-    def _share(self, limit: int) -> int:
-        """A process's part of a limit, at least one: a limit below the number of processes is passed by that much."""
-        return max(1, limit // self._sharers)
+        for id_ in self._known.keys() - alive.keys():
+            load = self._known.pop(id_)
+            if load.quota is not None:
+                load.quota.close()
 
 
 def _correct(ticket: Ticket, now: float, tokens: int) -> None:

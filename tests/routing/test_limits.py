@@ -91,14 +91,3 @@ def test_calls_at_the_same_time() -> None:
     assert view.frees_s(one) is None
     view.let_go(first, sent=True)
     assert view.fits(one, 0)
-
-
-def test_each_process_has_its_part() -> None:
-    """Four of them keep a limit of eight with two each; a limit of one is one each."""
-    eight, single = deployment("a", limits=Limits(parallel=8)), deployment("b", limits=Limits(parallel=1))
-    view = loads(sharers=4)
-    view.begin(eight, 0)
-    assert view.fits(eight, 0)
-    view.begin(eight, 0)
-    assert not view.fits(eight, 0)
-    assert view.fits(single, 0)

@@ -227,8 +227,11 @@ class Loads:
 
     def borrowed(self, hold: Hold) -> None:
         """What was held on the way from the store is there for calls."""
-        if self._shares is not None:
-            self._shares.settle(hold, None)
+        if self._shares is None:
+            return
+        self._shares.settle(hold, None)
+        for share, need in hold:
+            share.recent -= need  # it is counted when the call begins
 
     def denied(self, deployment: Deployment) -> None:
         """The store has no more for now."""

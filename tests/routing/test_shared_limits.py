@@ -104,7 +104,7 @@ async def test_what_one_does_not_need_another_can_have() -> None:
     assert not await second.begin(one)
     for _ in range(4):
         first.end()
-    for _ in range(8):
+    for _ in range(12):
         clock.now += 0.5
         await first.till.sync()
         await second.till.sync()

@@ -152,12 +152,16 @@ class Meter:
         """Ends a hold whose call did not reach an upstream: nothing is owed."""
         ticket, record.ticket = record.ticket, None
         if ticket is not None:
-            self._end(ticket, None)
+            self.open_holds -= 1
+            self._shares.settle(ticket.hold, None)
+            if ticket.fair:
+                fair_limits.ended(ticket.fair, ticket.tab.key, self._unix(), None)
 
     def close(self, record: Record, body: bytes) -> None:
         """Settles a request and journals its end. Called exactly once for each, after everything else."""
         ticket, record.ticket = record.ticket, None
         if ticket is not None:
+            self.open_holds -= 1
             need = None
             if record.sent:
                 used, record.usage_source = _used(record, ticket, body)
@@ -165,7 +169,9 @@ class Meter:
                 if record.cost_nanousd is None:
                     record.cost_nanousd = _price(record, ticket, used)
                 need = Need(record.cost_nanousd or 0, used.input, used.output)
-            self._end(ticket, need)
+            self._shares.settle(ticket.hold, need)
+            if ticket.fair:
+                fair_limits.ended(ticket.fair, ticket.tab.key, self._unix(), need)
         if record.key is None:  # whoever shows no key leaves no trace but in the metrics: anybody could fill the disk
             return
         try:
@@ -222,12 +228,6 @@ class Meter:
         ticket = Ticket(tab, offer, tuple(hold), capped=capped)
         ticket.fair = fair_limits.parts(ticket.hold)
         return ticket, enough
-
-    def _end(self, ticket: Ticket, used: Need | None) -> None:
-        self.open_holds -= 1
-        self._shares.settle(ticket.hold, used)
-        if ticket.fair:
-            fair_limits.ended(ticket.fair, ticket.tab.key, self._unix(), used)
 
     def _opened(self, record: Record, ticket: Ticket) -> None:
         record.ticket = ticket

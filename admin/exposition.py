@@ -124,7 +124,7 @@ class Exposition:
         yield shadows
 
     def _queues(self) -> Iterator[Metric]:
-        """Of models with a `queue`."""
+        """Of models with a `queue`, and of deployments with a `fair_share`."""
         labels, gates = ("model", "priority"), self._plane.gates
         depth = GaugeMetricFamily(
             "penstock_queue_depth", "Calls that wait for a place, in this process.", labels=labels
@@ -143,7 +143,12 @@ class Exposition:
         )
         for place, histogram in tuple(gates.waited.items()):
             waited.add_metric(place, histogram.cumulative(), histogram.total)
-        yield from (depth, calls, waited)
+        keys = GaugeMetricFamily(
+            "penstock_fair_share_keys", "Keys that share a deployment's tokens per minute.", labels=("deployment",)
+        )
+        for deployment, count in self._plane.loads.active_keys().items():
+            keys.add_metric((deployment,), count)
+        yield from (depth, calls, waited, keys)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

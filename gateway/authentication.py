@@ -8,10 +8,11 @@ from typing import final
 import msgspec
 
 from gateway import errors
+from gateway.admission.classes import Standing
 from gateway.keys import Key, digest
 from gateway.snapshot import Snapshot
 
-ADMIN = Key("admin", "admin")
+ADMIN = Key("admin", "admin", standing=Standing(top=0))
 MAX_KNOWN = 10_000
 
 

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from gateway import errors, wire
+from gateway.admission.classes import RANKS, Standing
 from gateway.call import Call, Endpoint
 from gateway.catalog import Shadow
 from gateway.drive import driven
@@ -21,7 +22,7 @@ from gateway.planner import regions_of
 
 log = structlog.stdlib.get_logger(__name__)
 
-KEY: Final = Key("shadow", "shadow")
+KEY: Final = Key("shadow", "shadow", standing=Standing(RANKS["batch"], RANKS["batch"]))
 MAX_RUNNING: Final = 32
 MAX_BODY_BYTES: Final = 256 * 1024
 

@@ -5,7 +5,6 @@ max-min fair shares of it for as long as that one keeps asking; as the minute sl
 than a minute for it.
 """
 
-from collections.abc import Mapping
 from math import inf
 from typing import Final, final
 
@@ -80,10 +79,10 @@ class FairMinute:
         part.waits_until = max(part.waits_until, now + back_in_s + COMES_BACK_S)
         part.crowded_until = max(part.waits_until, now + REMEMBERED_S)
 
-    def told(self, now: float, limit: float) -> Mapping[str, tuple[int, float]]:
-        """For people: what each active key has used of the last minute, and how much it might if it wanted more."""
+    def active(self, now: float) -> int:
+        """How many keys share it now."""
         self._forget(now)
-        return {key: (part.used.used(now), self._share(now, limit, key)) for key, part in self._parts.items()}
+        return len(self._parts)
 
     def _share(self, now: float, limit: float, key: str) -> float:
         """Of a key that would take any number."""

@@ -182,7 +182,10 @@ class Gates:
         assert queue is not None
         ahead = gate.line.ahead(waiter.key, waiter.rank, waiter.weight)
         outlook = self._outlook(gate, waiter, ahead)
-        if hopeless(outlook, left_s=self._left_s(call), patience_s=queue.wait_s):
+        elsewhere = (
+            gate.line.size and self._places_for(waiter, frozenset()) is None
+        )  # the others wait for another place
+        if not elsewhere and hopeless(outlook, left_s=self._left_s(call), patience_s=queue.wait_s):
             raise self._refused(waiter, "deadline" if self._until == inf else "draining", outlook)
         try:
             displaced = gate.line.join(waiter)

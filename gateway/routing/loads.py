@@ -245,6 +245,11 @@ class Loads:
         if quota is not None:
             quota.cut_off()
 
+    def active_keys(self) -> Mapping[str, int]:
+        """How many keys share the tokens of a deployment, where they do."""
+        now = self._now()
+        return {id_: load.fair.active(now) for id_, load in self._known.items() if load.fair is not None}
+
     def refresh(self) -> None:
         """Before this process reports to the store: what is not in use any more can be given back."""
         for load in self._known.values():

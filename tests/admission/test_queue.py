@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures import batches
 from tests.fixtures.deployments import Routes, said, whole
-from tests.fixtures.queues import ALONE, GOOD, busy, most_at_once
+from tests.fixtures.queues import ALONE, ENDLESS, GOOD, Busy, block, busy, most_at_once
 from tests.fixtures.raw import Raw, chat, head
 from tests.fixtures.server import Server
 from tests.fixtures.upstream import Upstream
@@ -66,9 +66,9 @@ def test_a_wait_is_not_the_gateways_own_time(routes: Routes) -> None:
     """`x-penstock-overhead-ms` stays what it is."""
     with busy(routes) as model:
         call = model.ask_and_wait("later")
-        time.sleep(0.3)
+        time.sleep(1.0)
         model.free()
-        assert float(call.result().headers["x-penstock-overhead-ms"]) < 200
+        assert float(call.result().headers["x-penstock-overhead-ms"]) < 1000
 
 
 def test_keys_take_turns(routes: Routes) -> None:
@@ -107,18 +107,15 @@ def test_a_limit_holds_exactly_and_everybody_is_served(routes: Routes, stream: b
 def test_a_call_that_cannot_be_answered_in_time_is_refused_at_once(routes: Routes) -> None:
     """Calls there take half a second, and it has less; nothing is sent, held or billed."""
     slow = Behaviour(headers_after_s=0.5, prompt_tokens=7, completion_tokens=3)
-    with busy(routes, slow, slow, GOOD) as model:
+    with busy(routes, slow, ENDLESS, GOOD) as model:
         first = model.ask_and_wait("first")
         model.free()
         assert first.result().status_code == 200
-        held = model.ask("second")  # has the free place for half a second
-        model.route.places[0].handle.wait(lambda entries: len(entries) == 4)
+        model.take()
         late = model.ask("late", headers={"x-penstock-timeout-s": "0.3"}).result()
         assert shed(late) == "deadline"
-        assert float(late.headers.get("x-penstock-overhead-ms", "0")) < 300
         record = routes.record(late)
         assert (record["status"], record["error_code"], record["cost_nanousd"]) == (503, "overloaded", None)
-        assert held.result().status_code == 200
         assert "late" not in model.served()
         assert model.outcomes()["deadline"] == 1
 
@@ -174,14 +171,38 @@ def test_another_model_stands_in_for_one_that_cannot_be_waited_for(routes: Route
 
 def test_another_deployment_is_taken_before_anybody_waits(routes: Routes) -> None:
     """Only a model that is full as a whole has a queue."""
-    route = routes(
-        (Behaviour(headers_after_s=1.0), GOOD), GOOD, deployment={"limits": {"parallel": 1}}, queue={}, **ALONE
-    )
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(routes.ask, route)
-        route.places[0].handle.wait(bool)
+    route = routes(ENDLESS, GOOD, deployment={"limits": {"parallel": 1}}, queue={}, **ALONE)
+    with block(routes.server, route):
         assert routes.ask(route).headers["x-penstock-deployment"] == route.places[1].id
-        assert first.result().status_code == 200
+
+
+def test_who_waits_for_one_place_holds_nobody_up_who_can_go_to_another(routes: Routes) -> None:
+    """Not even who has little time."""
+    slow = Behaviour(headers_after_s=1.5)
+    route = routes((slow, ENDLESS, GOOD), GOOD, deployment={"limits": {"parallel": 1}}, queue={}, **ALONE)
+    east, west = (place.id for place in route.places)
+    for id_, tag in ((east, "east"), (west, "west")):
+        changed = routes.server.admin.patch(f"/deployments/{id_}", json={"when": {"tags": [tag]}})
+        assert changed.status_code == 200, changed.text
+    to_east, to_west = {"x-penstock-tags": "east"}, {"x-penstock-tags": "west", "x-penstock-timeout-s": "1.4"}
+    assert routes.ask(route, headers=to_east).status_code == 200
+    with ThreadPoolExecutor(1) as pool, block(routes.server, route, "x-penstock-tags: east") as blocker:
+        model = Busy(routes, route, [blocker], pool)
+        waiting = model.ask_and_wait("waiting", headers=to_east)
+        assert routes.ask(route, headers=to_west).headers["x-penstock-deployment"] == west
+        model.free()
+        assert waiting.result().status_code == 200
+
+
+def test_who_waits_hears_a_heartbeat(routes: Routes) -> None:
+    """Where the model has one: a stream's client is told that somebody is there."""
+    with busy(routes, heartbeat_s=0.05) as model, Raw(routes.server) as raw:
+        body = chat(routes.server, model.route.name, "later", stream=True)
+        raw.send(head(routes.server, f"content-length: {len(body)}"), body)
+        model.until_depth(1)
+        raw.until(b"\n: ")
+        model.free()
+        raw.until(b"[DONE]")
 
 
 def test_a_retry_waits_as_well(routes: Routes) -> None:
@@ -197,13 +218,10 @@ def test_a_retry_waits_as_well(routes: Routes) -> None:
 
 def test_without_a_queue_a_full_model_refuses_at_once(routes: Routes) -> None:
     """The default, as ever."""
-    route = routes((Behaviour(headers_after_s=1.0), GOOD), deployment={"limits": {"parallel": 1}}, **ALONE)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(routes.ask, route)
-        route.places[0].handle.wait(bool)
+    route = routes(ENDLESS, deployment={"limits": {"parallel": 1}}, **ALONE)
+    with block(routes.server, route):
         refused = routes.ask(route, headers={"x-penstock-priority": "nonsense"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "deployment_limit")
-        assert first.result().status_code == 200
 
 
 def test_a_priority_that_the_key_may_not_have_is_refused(routes: Routes) -> None:
@@ -270,31 +288,24 @@ def test_active_keys_share_a_deployments_tokens(routes: Routes) -> None:
 
 
 def test_a_server_that_ends_serves_whom_it_can_and_tells_the_others(upstream: Upstream, tmp_path: Path) -> None:
-    """SIGTERM with a place, one call in it, and two that wait: one is served in time, the other one could not be."""
-    server = Server({"server": {"limits": {"drain_s": 3}}, "models": []}, tmp_path).start()
+    """SIGTERM while six wait for the only place: the last ones hear at once that it cannot be, the first ones are served."""
+    server = Server({"server": {"limits": {"drain_s": 4}}, "models": []}, tmp_path).start()
     try:
         routes = Routes(server, upstream)
-        slow = Behaviour(headers_after_s=1.2, prompt_tokens=7, completion_tokens=3)
-        route = routes(slow, deployment={"limits": {"parallel": 1}}, queue={}, **ALONE)
-        assert routes.ask(route).status_code == 200  # so that it is known how long they take
-        with ThreadPoolExecutor(4) as pool:
-            first = pool.submit(routes.ask, route, text="first")
-            route.places[0].handle.wait(lambda entries: len(entries) == 2)
-            rest = [pool.submit(routes.ask, route, text=f"rest{number}") for number in range(3)]
-            deadline = time.monotonic() + 15
-            while f'penstock_queue_depth{{model="{route.name}",priority="normal"}} 3.0' not in _metrics(server):
-                assert time.monotonic() < deadline
+        usual = Behaviour(headers_after_s=1.2, prompt_tokens=7, completion_tokens=3)
+        route = routes((usual, ENDLESS, GOOD), deployment={"limits": {"parallel": 1}}, queue={}, **ALONE)
+        assert routes.ask(route).status_code == 200  # so that it is known how long calls take
+        with ThreadPoolExecutor(6) as pool, block(server, route) as blocker:
+            model = Busy(routes, route, [blocker], pool)
+            waiting = [model.ask_and_wait(f"call{number}") for number in range(6)]
             server.terminate()
-            assert first.result().status_code == 200
-            told = [one.result() for one in rest]
+            assert shed(waiting[-1].result()) == "draining"
+            model.free()
+            answers = [call.result() for call in waiting]
         assert server.wait() == 0
-        sent_away = [answer for answer in told if answer.status_code != 200]
-        assert sent_away
-        assert {shed(answer) for answer in sent_away} == {"draining"}
-        assert len(route.places[0].handle.entries()) == 2 + len(told) - len(sent_away)
+        served = [answer for answer in answers if answer.status_code == 200]
+        assert served
+        assert {shed(answer) for answer in answers if answer.status_code != 200} == {"draining"}
+        assert len(route.places[0].handle.entries()) == 2 + len(served)
     finally:
         server.stop()
-
-
-def _metrics(server: Server) -> str:
-    return server.http.get("/metrics").text

@@ -141,14 +141,6 @@ def test_keys_are_forgotten() -> None:
     for number in range(1000):
         sharing.now += 1
         sharing.ask(str(number), 10)
-    sharing.now += 120
-    assert sharing.fair.told(sharing.now, LIMIT) == {}
-
-
-def test_what_the_keys_have_can_be_told() -> None:
-    """Used, and how much each might: others keep a quarter more than they had, and two calls."""
-    sharing = Sharing()
-    for _ in range(10):
-        sharing.ask("a", 100)
-    sharing.ask("b", 40)
-    assert sharing.fair.told(sharing.now, LIMIT) == {"a": (1000, 6000 - 50 - 80), "b": (40, 6000 - 1250 - 200)}
+    assert sharing.fair.active(sharing.now) <= 130
+    sharing.now += 130
+    assert sharing.fair.active(sharing.now) == 0

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 import structlog
 
+from gateway.deadline import deadline
 from gateway.snapshot import Current, Snapshot
 from gateway.snapshot_store import Loaded, Skipped, SnapshotStore
 
@@ -75,7 +76,7 @@ class Refresher:
         answer = self._asking.submit(lambda: self._ask(loop))
         try:
             # Not `wait_for`: before Python 3.12 it loses a cancellation that meets the answer.
-            async with asyncio.timeout(self._slow_s):
+            async with deadline(self._slow_s):
                 await asyncio.wrap_future(answer)
         except TimeoutError:
             self._note(self._slow)

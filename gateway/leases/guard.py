@@ -6,12 +6,12 @@ per second, the probe, is answered again.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, final
 
 import structlog
 
+from gateway.deadline import deadline
 from gateway.leases.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Guard:
         Raises StoreUnavailable, and what `operation` raises beside `failures`.
         """
         try:
-            async with self._deadline():
+            async with deadline(self._deadline_s):
                 await self._turn.acquire()
         except TimeoutError:
             raise StoreUnavailable(
@@ -56,7 +56,7 @@ class Guard:
     async def _ask(self, operation: Callable[[], Awaitable[T]]) -> T:
         self._refuse_while_away()
         try:
-            async with self._deadline():
+            async with deadline(self._deadline_s):
                 answer = await operation()
         except TimeoutError:
             raise self._away(f"{self._store} gave no answer within {self._deadline_s * 1000:.0f} ms") from None
@@ -66,23 +66,6 @@ class Guard:
             self._probe_at = None
             log.info("leases.store_back", store=self._store)
         return answer
-
-    @asynccontextmanager
-    async def _deadline(self) -> AsyncIterator[None]:
-        """Raises TimeoutError; later if this process comes late to it: then the answer may be here, and nobody has read it."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self._deadline_s
-        async with asyncio.timeout(None) as limit:
-
-            def expire() -> None:
-                now = loop.time()
-                limit.reschedule(now + min(now - due, self._deadline_s))
-
-            expiry = loop.call_at(due, expire)
-            try:
-                yield
-            finally:
-                expiry.cancel()
 
     def _refuse_while_away(self) -> None:
         if self._probe_at is None:

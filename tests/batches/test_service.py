@@ -145,14 +145,7 @@ def test_a_batch_is_requests_of_its_key(paid: Server, scripts: Scripts) -> None:
 def test_a_batch_that_is_not_done_in_time_expires(paid: Server, scripts: Scripts) -> None:
     """What was served is there, what was not is named, and each line is one or the other."""
     with client_of(paid) as client:
-        for window in ("1s", "5s", "25s"):  # the first is enough, unless the machine has other things to do meanwhile
-            script = scripts(*[Behaviour()] * 8, Behaviour(held_after=-1))
-            lines = [chat_line(f"{n}", script.model) for n in range(60)]
-            batch = start(client, lines, window=window)
-            while not (begun := len(script.upstream.entries()) > 8) and batch.status not in ENDED:
-                batch = client.batches.retrieve(batch.id)
-            if begun:
-                break
+        script, batch = in_time(client, scripts)
         time.sleep(max(0.0, (batch.expires_at or 0) + 1 - time.time()))
         script.upstream.let_go()
         batch = wait(client, batch.id)
@@ -164,6 +157,18 @@ def test_a_batch_that_is_not_done_in_time_expires(paid: Server, scripts: Scripts
         assert 8 <= len(served) < 60
         assert sizes(batch) == (60, len(served), len(left))
         assert len(script.upstream.entries()) == len(served)
+
+
+def in_time(client: openai.OpenAI, scripts: Scripts) -> tuple[Scripted, openai.types.Batch]:
+    """A batch of 60 lines of which eight are served before it expires, and the others wait."""
+    for window in ("1s", "5s", "25s"):  # the first is enough, unless the machine has other things to do meanwhile
+        script = scripts(*[Behaviour()] * 8, Behaviour(held_after=-1))
+        batch = start(client, [chat_line(f"{n}", script.model) for n in range(60)], window=window)
+        while batch.status not in ENDED:
+            if len(script.upstream.entries()) > 8:
+                return script, batch
+            batch = client.batches.retrieve(batch.id)
+    raise AssertionError("no line was served in time")
 
 
 def test_a_batch_without_money_waits_and_says_so(paid: Server, scripts: Scripts) -> None:

@@ -297,6 +297,35 @@ async def test_a_slow_answer_still_counts(current: Current, engine: Engine, snap
     assert not refresher.healthy
 
 
+async def test_a_process_that_was_late_itself_shows_a_writer_what_it_wrote(
+    current: Current, engine: Engine, snapshots: SnapshotStore
+) -> None:
+    """The database answered in time, while this process did something else for longer than is waited."""
+    answered = Event()
+
+    class Telling(SnapshotStore):
+        def __init__(self) -> None: ...
+
+        def revision(self) -> int:
+            return snapshots.revision()
+
+        def load(self, known: Snapshot = EMPTY) -> Loaded:
+            loaded = snapshots.load(known)
+            answered.set()
+            return loaded
+
+    def be_late() -> None:
+        assert answered.wait(20)
+        time.sleep(0.5)
+
+    _, digest = make_key(engine)
+    refresher = Refresher(Telling(), current, slow_s=0.3)
+    asyncio.get_running_loop().call_soon(be_late)
+    assert await refresher.refresh_now()
+    assert digest in current.snapshot.keys
+    refresher.close(CLOSED_S)
+
+
 async def test_a_refresher_that_is_cancelled_as_its_answer_comes_still_ends(
     current: Current, snapshots: SnapshotStore
 ) -> None:

@@ -59,6 +59,12 @@ def post(
     return routes.server.http.post(f"/v1/messages{path}", json=body, headers={"x-api-key": key or routes.server.key})
 
 
+def beaten(routes: Routes, route: Route) -> httpx.Response:
+    """A stream that begins with a heartbeat, as its deployments hold it."""
+    body = {"model": route.name, "max_tokens": 50, "messages": HELLO, "stream": True}
+    return routes.beaten("/v1/messages", body, {"x-api-key": routes.server.key}, *route.places)
+
+
 def events(answer: httpx.Response) -> list[Any]:
     return [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: ")]
 
@@ -364,14 +370,15 @@ def test_what_a_chat_cannot_express_goes_to_where_it_need_not(routes: Routes) ->
 @TWO
 def test_a_stream_that_has_to_wait_beats(routes: Routes, client: anthropic.Anthropic, place: str) -> None:
     """With comments, which are none of the API's events; an error behind them is one of them."""
-    route = model(routes, place, Behaviour(text="a b", first_token_after_s=0.25), heartbeat_s=0.05)
-    answer = post(routes, route, stream=True)
+    route = model(routes, place, Behaviour(text="a b", held_after=0), heartbeat_s=0.05)
+    answer = beaten(routes, route)
     assert answer.text.startswith(": penstock heartbeat\n\n")
     assert answer.headers["request-id"] == answer.headers["x-request-id"]
+    route.places[0].handle.becomes(Behaviour(text="a b", first_token_after_s=0.25))
     with client.messages.stream(model=route.name, max_tokens=50, messages=HELLO) as stream:
         assert "".join(stream.text_stream) == "a b"
-    failing = Behaviour(status=500, headers_after_s=0.25)
-    failed = post(routes, model(routes, place, failing, heartbeat_s=0.05, retries={"attempts": 0}), stream=True)
+    failing = Behaviour(status=500, held_after=-1)
+    failed = beaten(routes, model(routes, place, failing, heartbeat_s=0.05, retries={"attempts": 0}))
     assert (failed.status_code, events(failed)[-1]["error"]["type"]) == (200, "api_error")
 
 

@@ -59,7 +59,7 @@ def test_connections_that_take_over_a_file_number_get_nothing_of_the_last_owner(
     """Clients that reset in the turn of their answer, while others connect: the kernel gives them the numbers that got free."""
     behaviour = scripts(Behaviour())
     wrong: list[str] = []
-    stop = time.monotonic() + 4
+    stop = time.monotonic() + 2
 
     def leave(name: str) -> None:
         number = 0

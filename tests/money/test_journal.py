@@ -17,7 +17,6 @@ from gateway.journal_files import Reader, Run, Session, abandoned, add_segment, 
 from gateway.journal_records import Began, Closed, Ended, Opened, Party, Record, Settled
 from tests.fixtures.ledger import BEGAN, SMALL, intent, settled, small_journal
 
-KILLS = 200
 RECORD: msgpack.Decoder[Record] = msgpack.Decoder(Record)
 
 
@@ -99,11 +98,12 @@ def test_a_reader_follows_the_writer(tmp_path: Path) -> None:
     end(journal)
 
 
-def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
-    """A child appends as fast as it can and reports what append() returned for; it is killed at 200 random moments."""
+@pytest.mark.parametrize("kills", [60, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, kills: int) -> None:
+    """A child appends as fast as it can and reports what append() returned for; it is killed at random moments."""
     chance = random.Random(9)
     calls = [settled(n) for n in range(1000)]
-    for attempt in range(KILLS):
+    for attempt in range(kills):
         session = f"ses_{attempt:04d}"
         out, into = os.pipe()
         child = os.fork()
@@ -127,7 +127,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
         found = everything(tmp_path / "journal" / session)[1:]
         assert count <= len(found) <= count + 1, "an append that had not returned yet may be there, no other"
         assert all(record == calls[n % 1000] for n, record in enumerate(found))
-    assert [session.id for session in abandoned(tmp_path)] == [f"ses_{n:04d}" for n in range(KILLS)]
+    assert [session.id for session in abandoned(tmp_path)] == [f"ses_{n:04d}" for n in range(kills)]
 
 
 def test_a_frame_that_was_cut_anywhere_ends_the_journal_there(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ PAUSE_S = 0.02  # between two calls of a writer: 32 of them make more than a tho
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(10, id="ten-seconds"),
+        pytest.param(5, id="five-seconds"),
         pytest.param(600, id="ten-minutes", marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
     ],
 )

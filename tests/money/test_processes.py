@@ -21,7 +21,6 @@ from tests.upstream.journal import Entry
 
 CLIENTS = 64
 TOTAL = {"limit_usd": 1, "period": "total"}
-SOON_S = 2.0  # half a second for the store, and a machine that is busy with everything else
 HANG_S = 10.0  # whatever the machine is busy with
 
 pytestmark = pytest.mark.timeout(150)
@@ -124,7 +123,9 @@ async def test_a_redis_that_hangs_for_seconds_hangs_nobody(
             await crowd.reaches(200)
             paused_at = time.monotonic()
             redis.pause()
-            await asyncio.sleep(3)
+            while not everybody_answered(crowd, paused_at):
+                assert time.monotonic() < paused_at + 2 * HANG_S, "they wait for Redis"
+                await asyncio.sleep(0.05)
             redis.resume()
             resumed_at = time.monotonic()
 
@@ -143,8 +144,14 @@ async def test_a_redis_that_hangs_for_seconds_hangs_nobody(
         lines = await four.shipped(lambda lines: len(lines) == len(seen))
         assert costs(lines) == {id_: price(entry) for id_, entry in seen.items()}
         await nothing_held(four, made["budget"]["id"], bill)
-        assert not [a for a in during if a.began + SOON_S < resumed_at < a.began + a.took_s], "they waited for Redis"
         assert max(answer.took_s for answer in crowd.answers) < HANG_S
+
+
+def everybody_answered(crowd: Crowd, since: float) -> bool:
+    """Whether each client has heard three answers to calls that began after a moment, and somebody that limits cannot be checked."""
+    calls = [answer for answer in crowd.answers if answer.began > since]
+    told = Counter(answer.client for answer in calls)
+    return len(told) == CLIENTS and min(told.values()) >= 3 and any(answer.status == 503 for answer in calls)
 
 
 async def killed_at_work(victim: Server) -> None:

@@ -37,7 +37,7 @@ async def places(
     return Places(new_postgres(migrated_postgres), redis.url)
 
 
-@pytest.mark.parametrize("seconds", [15, pytest.param(75, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seconds", [8, pytest.param(75, marks=pytest.mark.soak)])
 async def test_no_stretch_of_time_serves_more_tokens_than_burst_and_refill(
     seconds: float, places: Places, upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -60,7 +60,7 @@ async def test_requests_per_minute_are_served_to_the_last_and_not_one_more(
     """Of 120 a minute: 120 at once, then two a second, from two processes together."""
     async with fleet(2, places, upstream, tmp_path, Behaviour(headers_after_s=0.005)) as two:
         key, _ = two.new_key(limits={"rpm": 120})
-        await crowded(two, key, 8)
+        await crowded(two, key, 5)
 
         served = [Served(one.arrived_at, 1) for one in arrivals(two)]
         most_at_once(served, burst=120, rate_per_s=2)
@@ -75,7 +75,7 @@ async def test_no_more_calls_run_at_once_than_the_limit_says(
     """Four, as the upstream counts them, whichever of two processes they come from; and four do run."""
     async with fleet(2, places, upstream, tmp_path, Behaviour(headers_after_s=0.05)) as two:
         key, _ = two.new_key(limits={"parallel": 4})
-        await crowded(two, key, 6)
+        await crowded(two, key, 3)
 
         moments = [(one.arrived_at, 1) for one in arrivals(two)] + [(one.ended_at or 0.0, -1) for one in arrivals(two)]
         running, most = 0, 0

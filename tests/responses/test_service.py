@@ -273,15 +273,16 @@ def test_claude_is_told_the_limit_that_is_held_for(routes: Routes) -> None:
 
 def test_heartbeats_go_through(routes: Routes) -> None:
     """Comments before the first event; an error after them is still an event."""
-    route = routes(
-        (Behaviour(first_token_after_s=0.3), Behaviour(headers_after_s=0.3, status=500)),
-        heartbeat_s=0.05,
-        retries={"attempts": 0},
-    )
-    answer = post(routes, route, stream=True)
-    assert answer.text.startswith(": penstock heartbeat\n\n")
-    assert "event: response.completed\n" in answer.text
-    answer = post(routes, route, stream=True)
+
+    def beaten(behaviour: Behaviour) -> httpx.Response:
+        route = routes(behaviour, heartbeat_s=0.05, retries={"attempts": 0})
+        bearer = {"authorization": f"Bearer {routes.server.key}"}
+        return routes.beaten(
+            "/v1/responses", {"model": route.name, "input": "hello", "stream": True}, bearer, *route.places
+        )
+
+    assert "event: response.completed\n" in beaten(Behaviour(held_after=0)).text
+    answer = beaten(Behaviour(status=500, held_after=-1))
     names = [line for line in answer.text.split("\n") if line.startswith("event: ")]
     assert names == [
         f"event: {name}" for name in ("response.created", "response.in_progress", "error", "response.failed")

@@ -27,10 +27,8 @@ NOT_PLAIN = re.compile(
     rb"\r\n(?:content-length|transfer-encoding|content-encoding|connection: ?close|trailer|upgrade|[ \t])"
 )
 NEVER = float("inf")
+MOST_CHUNK_HEADS = 256  # of one connection, some 100 bytes each
 
-
-_heads: dict[int, bytes] = {}  # what a chunk begins with, by its whole length, frame included (RFC 9112 7.1)
-_MOST_HEADS = 4096
 
 # Takes a piece of a body and says whether it wants more. The second value, if not empty, is the very chunk (RFC 9112 7.1) that the
 # piece came in, which can go on as it is.
@@ -45,6 +43,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_arrived",
         "_between_chunks",
         "_buffered",
+        "_chunk_heads",
         "_closing",
         "_decoder",
         "_error",
@@ -78,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, origin: "Origin") -> None:
         self.origin = origin
+        self._chunk_heads: dict[int, bytes] = {}  # by the length of a whole chunk
         self.parser = httptools.HttpResponseParser(self)
         self.deadline = NEVER
         self.deadline_is = ""
@@ -297,7 +297,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is not None and self._between_chunks:  # nearly all of a stream is segments that are exactly one chunk
-            head = _heads.get(len(data)) or _chunk_head(len(data))
+            head = self._chunk_heads.get(len(data)) or self._chunk_head(len(data))
             if data.startswith(head) and data.endswith(b"\r\n"):
                 self.moved = True
                 if not sink(data[len(head) : -2], data):
@@ -425,25 +425,25 @@ class UpstreamConnection(asyncio.Protocol):
 
     # Private
 
+    def _chunk_head(self, length: int) -> bytes:
+        """What a chunk of `length` bytes begins with, frame included (RFC 9112 7.1). Something longer, where there is no such chunk."""
+        size = length - 4
+        for digits in range(1, 9):
+            head = b"%x\r\n" % max(0, size - digits)
+            if len(head) == digits + 2 and size - digits > 0:
+                break
+        else:
+            head = bytes(length + 1)
+        if len(self._chunk_heads) >= MOST_CHUNK_HEADS:
+            self._chunk_heads.clear()
+        self._chunk_heads[length] = head
+        return head
+
     def _fail(self, error: errors.GatewayError) -> None:
         if self._error is None:
             self._error = error
         self.abort()
         self._arrived.fire()
-
-
-def _chunk_head(length: int) -> bytes:
-    """What a chunk of `length` bytes begins with, frame included. Something longer, where there is no such chunk."""
-    size = length - 4
-    for digits in range(1, 9):
-        head = b"%x\r\n" % max(0, size - digits)
-        if len(head) == digits + 2 and size - digits > 0:
-            break
-    else:
-        head = bytes(length + 1)
-    if len(_heads) < _MOST_HEADS:
-        _heads[length] = head
-    return head
 
 
 def _cause(error: httptools.HttpParserError) -> errors.GatewayError:

@@ -83,9 +83,9 @@ class Completions:
             else:
                 record.key = key = original.key
                 record.routed = Routed(shadow_of=original.id)
-            if key.routes is not None and not key.may_call(f"/v1{endpoint.path}"):
-                raise errors.AccessDenied(f"This key may not call /v1{endpoint.path}", code="route_access_denied")
-            if snapshot.versions is not None and original is None:
+            if key.routes is not None and not key.may_call(endpoint.place):
+                raise errors.AccessDenied(f"This key may not call {endpoint.place}", code="route_access_denied")
+            if snapshot.versions is not None and original is None and endpoint.providers is None:
                 body = _versioned(snapshot.versions, endpoint, exchange, key, record)
             door = endpoint.door
             request = endpoint.parse(body) if door is None else door.read(body, exchange.headers)
@@ -151,17 +151,21 @@ class Completions:
 
     def _fail(self, endpoint: Endpoint, exchange: Exchange, error: errors.GatewayError, record: Record) -> None:
         """Before the first byte a status, after it an error inside the stream, which then ends without `[DONE]`."""
-        front = endpoint.front
+        face = endpoint.face or endpoint.front
         record.finished_at = self._now()
         if exchange.begun:
-            exchange.send(wire.encode_error_event(error) if front is None else front.error_event(error, record.id))
+            exchange.send(wire.encode_error_event(error) if face is None else face.error_event(error, record.id))
             exchange.end()
             return
-        record.status = error.status
+        native = error.native if endpoint.providers is not None else None
+        record.status = error.status if native is None else native[0]
         head = error_head(error) + b"x-request-id: %b\r\n" % record.id.encode()
         if record.deployment is not None:
             head += where(record.model or "", record.deployment, record.attempts) + record.relief
-        exchange.respond(error.status, head, error.body() if front is None else front.error(error, record.id))
+        if native is not None:
+            exchange.respond(record.status, head, native[1])
+            return
+        exchange.respond(error.status, head, error.body() if face is None else face.error(error, record.id))
 
 
 def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: Key, record: Record) -> bytes:

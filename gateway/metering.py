@@ -243,6 +243,8 @@ class Meter:
 
 def _unit_offer(deployment: Deployment, price: Price | None, ask: Ask, worst: Usage) -> Offer:
     """As `Meter.offer`. A price that says nothing of this kind of call is an unknown one."""
+    if ask.flat_nanousd is not None:
+        return Offer(None, Need(ask.flat_nanousd, 0, 0), ask.flat_nanousd, worst)
     if price is not None and prices(price, ask):
         most = worst_case(worst.input, worst.output, 1, price, text_only=is_text(worst), extras=worst)
         return Offer(price, Need(most, worst.input, worst.output), worst=worst)

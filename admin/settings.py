@@ -18,7 +18,9 @@ from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.references import UnresolvedError, references, resolve
 from admin.roles import Role
 from admin.webhooks import Webhook
+from gateway import pricing
 from gateway.batches.terms import BatchTerms
+from gateway.native.terms import Declared
 from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"
@@ -169,6 +171,31 @@ class BatchesSection(Section):
         return BatchTerms(self.concurrency, self.room, self.max_lines, self.on_budget, self.service_tiers)
 
 
+class PathSpec(Section):
+    """A provider's path that says nothing of what it costs. `…/*`: everything below it.
+
+    `model`: whose deployments carry it, and whose users may call it. `per_request` is USD.
+    """
+
+    path: str = Field(max_length=500, pattern=r"^/(openai|anthropic|gemini)/[!-)+->@-~]+(/\*)?$")
+    methods: tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...] = Field(default=("POST",), min_length=1)
+    model: str = Field(min_length=1, max_length=200)
+    per_request: float = Field(ge=0, le=1_000_000)
+
+    def compile(self) -> Declared:
+        nanousd = pricing.pico_per_unit(self.per_request) // pricing.PICO_PER_NANO
+        return Declared(self.path, frozenset(self.methods), self.model, nanousd)
+
+
+class PassthroughSection(Section):
+    """Paths below `/openai`, `/anthropic` and `/gemini` that cannot be metered and are passed on all the same, at a declared price."""
+
+    paths: tuple[PathSpec, ...] = Field(default=(), max_length=1000)
+
+    def compile(self) -> tuple[Declared, ...]:
+        return tuple(path.compile() for path in self.paths)
+
+
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -235,6 +262,7 @@ class Settings(Section):
     responses: ResponsesSection = ResponsesSection()
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
+    passthrough: PassthroughSection = PassthroughSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

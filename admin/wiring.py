@@ -115,6 +115,7 @@ class House:
             workers=settings.server.workers,
             till=self._books.till,
             shares=self._books.shares if meets_others(settings, self._engine) else None,
+            declared=settings.passthrough.compile(),
             engine=self._engine,
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))

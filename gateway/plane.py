@@ -4,7 +4,8 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
 
 from sqlalchemy import Engine
 
@@ -24,6 +25,7 @@ from gateway.http_exchange import HttpExchange, Route
 from gateway.listing import PREFIX as LISTED
 from gateway.listing import Listing
 from gateway.metering import Meter
+from gateway.native.terms import MOUNTS, NONE, Declared
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
 from gateway.price_map import PriceMap
@@ -46,6 +48,9 @@ from gateway.till import Till
 from gateway.token_count import TokenCounter
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
+
+if TYPE_CHECKING:  # it is loaded for whom it passes something through
+    from gateway.native.passing import PassThrough
 
 
 @final
@@ -72,6 +77,7 @@ class Plane:
         workers: int = 1,
         till: Till,
         shares: Shares | None = None,
+        declared: Sequence[Declared] = NONE,
         engine: Engine,
     ) -> None:
         self.pool = Pool(limits, ca_file)
@@ -120,7 +126,7 @@ class Plane:
                 finished=recorder.finished,
             )
 
-        completions = through(dispatch)
+        completions, counted = through(dispatch), through(counting)
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
@@ -131,13 +137,22 @@ class Plane:
             unix=time.time,
             alone=workers == 1 and engine.dialect.name == "sqlite",
         )
+        self._passing: PassThrough | None = None
+        self._make_passing = partial(
+            _passing,
+            completions=completions,
+            counting=counted,
+            authenticator=authenticator,
+            current=current,
+            declared=declared,
+        )
         conversations = Conversations(shelf, self._responses.caller)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
             b"/v1/messages": Route(b"POST", completions.handler(MESSAGES)),
-            b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
+            b"/v1/messages/count_tokens": Route(b"POST", counted.handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
             service.PATH: Route(b"", self._responses.every),
             conversing.PATH: Route(b"", conversations.every),
@@ -148,6 +163,7 @@ class Plane:
             service.PREFIX: Route(b"", self._responses.one),
             conversing.PREFIX: Route(b"", conversations.one),
             b"/v1/messages/": Route(b"POST", _nothing_here),
+            **dict.fromkeys(MOUNTS, Route(b"", self._pass_through)),
         }
         self.lined = tuple(path for path, route in self.routes.items() if _fits_a_line(path, route))
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
@@ -169,6 +185,12 @@ class Plane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pool.close()
 
+    async def _pass_through(self, exchange: HttpExchange) -> None:
+        """What is below the name of a provider whose own API is passed through."""
+        if self._passing is None:
+            self._passing = self._make_passing()
+        await self._passing.serve(exchange)
+
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""
         task = asyncio.get_running_loop().create_task(coro)
@@ -184,6 +206,27 @@ class Plane:
         self.health.keep(alive)
         self.loads.keep(alive)
         self.gates.keep({model.name: model for model in models})
+        if self._passing is not None:
+            self._passing.signer.keep(alive)
+
+
+def _passing(
+    *,
+    completions: Completions,
+    counting: Completions,
+    authenticator: Authenticator,
+    current: Current,
+    declared: Sequence[Declared],
+) -> "PassThrough":
+    from gateway.native.passing import PassThrough  # noqa: PLC0415 — memory that only those need who have such clients
+
+    return PassThrough(
+        completions=completions,
+        counting=counting,
+        authenticator=authenticator,
+        current=current,
+        declared=declared,
+    )
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

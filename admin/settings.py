@@ -21,6 +21,7 @@ from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
 from gateway.native.terms import Declared
+from gateway.realtime.limits import Limits as RealtimeLimits
 from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"
@@ -196,6 +197,18 @@ class PassthroughSection(Section):
         return tuple(path.compile() for path in self.paths)
 
 
+class RealtimeSection(Section):
+    """Conversations over a WebSocket. `idle_s`: without an event either way; `ping_s`: between pings, and for their answer."""
+
+    idle_s: PositiveSeconds = 900
+    session_s: PositiveSeconds = 3600
+    ping_s: PositiveSeconds = 20
+    message_mb: float = Field(default=16, gt=0, le=256)
+
+    def compile(self) -> RealtimeLimits:
+        return RealtimeLimits(self.idle_s, self.session_s, self.ping_s, int(self.message_mb * 1024 * 1024))
+
+
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -263,6 +276,7 @@ class Settings(Section):
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
     passthrough: PassthroughSection = PassthroughSection()
+    realtime: RealtimeSection = RealtimeSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

@@ -119,7 +119,7 @@ class Completions:
         """The model behind a name, if this caller may use it, and what its wildcard stands for."""
         name = request.model
         routed = record.routed is not None and record.routed.route_version is not None
-        found = snapshot.catalog.find(name) if routed else _permitted(snapshot, record, name)
+        found = snapshot.catalog.find(name) if routed else permitted(snapshot, record, name)
         if found is None:
             raise _unknown(name)
         record.model = name
@@ -128,7 +128,7 @@ class Completions:
         record.user = request.user
         tags = exchange.headers.get(b"x-penstock-tags")
         if tags is not None:
-            record.tags = _tags(tags)
+            record.tags = tags_of(tags)
         return found
 
     async def _fall_back(self, call: Call, short: BudgetShort) -> None:
@@ -139,7 +139,7 @@ class Completions:
             raise short
         before = record.model, record.metric_model, record.deployment, record.provider
         try:
-            call.becomes(name, *_permitted(call.snapshot, record, name))
+            call.becomes(name, *permitted(call.snapshot, record, name))
             record.relief = b"x-penstock-fallback: budget\r\n"
             await self._dispatch.answer(call)
         except (errors.NotFound, errors.AccessDenied, errors.BudgetExceeded, errors.RateLimited):
@@ -178,7 +178,7 @@ def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: 
     return body
 
 
-def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
+def permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
     """The model behind a name and what its wildcard stands for, if the caller may use it. Raises NotFound, AccessDenied."""
     found = snapshot.catalog.find(name)
     if found is None:
@@ -199,7 +199,7 @@ def _override(call: Call, asked: Overrides) -> None:
     if asked.timeout_s is not None:
         call.deadline = min(call.deadline, call.record.started_at + asked.timeout_s)
     for name in asked.fallbacks or ():
-        _permitted(call.snapshot, call.record, name)
+        permitted(call.snapshot, call.record, name)
     if asked.deployment is not None:
         if call.record.key is not ADMIN:  # it goes around weights, limits and health
             raise errors.AccessDenied(
@@ -213,6 +213,6 @@ def _override(call: Call, asked: Overrides) -> None:
             )
 
 
-def _tags(raw: bytes) -> list[str]:
+def tags_of(raw: bytes) -> list[str]:
     """`x-penstock-tags: a,b`."""
     return [tag.strip()[:64] for tag in raw.decode("latin-1").split(",")[:16] if tag.strip()]

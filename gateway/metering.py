@@ -125,6 +125,15 @@ class Meter:
         self._opened(record, ticket)
         return True
 
+    def open_owing(self, rules: Rules, record: Record, offer: Offer) -> None:
+        """For work that an upstream does unasked: nothing is set aside, whatever the limits say, and all of it is owed."""
+        key = record.key
+        assert key is not None
+        tab = self._tabs.of(rules, key, record, self._unix())
+        hold = tuple([(share, 0) for share in tab.shares])
+        self._shares.hold(hold)
+        self._opened(record, Ticket(tab, msgspec.structs.replace(offer, need=Need(0, 0, 0)), hold, capped=False))
+
     def fits(self, rules: Rules, record: Record, offer: Offer) -> bool:
         """Whether `open` would not have to wait. Raises BudgetExceeded where spending is stopped."""
         return self._ticket(rules, record, offer)[1]

@@ -30,6 +30,8 @@ from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
 from gateway.price_map import PriceMap
 from gateway.probes import Probes
+from gateway.realtime.limits import BELOW, TALKS
+from gateway.realtime.limits import Limits as TalkLimits
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
@@ -40,6 +42,7 @@ from gateway.responses.dialects import between as responses_between
 from gateway.responses.service import Responses
 from gateway.responses.shelf import Shelf
 from gateway.routing.loads import Loads
+from gateway.secret_box import SecretBox
 from gateway.shadow import Shadows
 from gateway.shares import Shares
 from gateway.snapshot import Current, Snapshot
@@ -51,6 +54,7 @@ from gateway.units.relay import UnitRelay
 
 if TYPE_CHECKING:  # it is loaded for whom it passes something through
     from gateway.native.passing import PassThrough
+    from gateway.realtime.service import Realtime
 
 
 @final
@@ -78,9 +82,11 @@ class Plane:
         till: Till,
         shares: Shares | None = None,
         declared: Sequence[Declared] = NONE,
+        box: SecretBox,
+        talks: TalkLimits,
         engine: Engine,
     ) -> None:
-        self.pool = Pool(limits, ca_file)
+        self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
         between = {RESPONSES.path: responses_between}
         self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts, between=between)
@@ -146,6 +152,20 @@ class Plane:
             current=current,
             declared=declared,
         )
+        self._realtime: Realtime | None = None
+        self._make_realtime = partial(
+            _realtime,
+            current=current,
+            authenticator=authenticator,
+            planner=planner,
+            health=self.health,
+            meter=meter,
+            finished=recorder.finished,
+            context=lambda key: pool.origin(key).context(),
+            box=box,
+            limits=talks,
+            user_agent=user_agent,
+        )
         conversations = Conversations(shelf, self._responses.caller)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
@@ -155,6 +175,7 @@ class Plane:
             b"/v1/messages/count_tokens": Route(b"POST", counted.handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
             service.PATH: Route(b"", self._responses.every),
+            **dict.fromkeys(TALKS, Route(b"GET", self._talk, switches=True)),
             conversing.PATH: Route(b"", conversations.every),
             **{path: Route(b"POST", completions.handler(endpoint)) for path, endpoint in ENDPOINTS.items()},
         }
@@ -163,6 +184,7 @@ class Plane:
             service.PREFIX: Route(b"", self._responses.one),
             conversing.PREFIX: Route(b"", conversations.one),
             b"/v1/messages/": Route(b"POST", _nothing_here),
+            **dict.fromkeys(BELOW, Route(b"", self._below_talks)),
             **dict.fromkeys(MOUNTS, Route(b"", self._pass_through)),
         }
         self.lined = tuple(path for path, route in self.routes.items() if _fits_a_line(path, route))
@@ -179,6 +201,8 @@ class Plane:
         self.gates.drain(grace_s)
 
     async def close(self) -> None:
+        if self._realtime is not None:
+            await self._realtime.close()
         await self._responses.close()
         for task in self._tasks:
             task.cancel()
@@ -190,6 +214,18 @@ class Plane:
         if self._passing is None:
             self._passing = self._make_passing()
         await self._passing.serve(exchange)
+
+    async def _talk(self, exchange: HttpExchange) -> None:
+        """A conversation over a WebSocket, in a task of its own from here on."""
+        await self._spawn(self._talks().open(exchange))
+
+    async def _below_talks(self, exchange: HttpExchange) -> None:
+        await self._talks().below(exchange)
+
+    def _talks(self) -> "Realtime":
+        if self._realtime is None:
+            self._realtime = self._make_realtime()
+        return self._realtime
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""
@@ -227,6 +263,12 @@ def _passing(
         current=current,
         declared=declared,
     )
+
+
+def _realtime(**parts: Any) -> "Realtime":
+    from gateway.realtime.service import Realtime  # noqa: PLC0415 — and a library that only they need
+
+    return Realtime(**parts, unix=time.time, now=time.monotonic)
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

@@ -32,15 +32,21 @@ def _refusal(connection: UpstreamConnection, target: Target, read: Read | None) 
         fault = read(status, body)
     else:
         fault = read_fault(body) if dialect is None else dialect.fault(status, body, connection.fields)
-    message = fault.message or f"The upstream answered {status}"
     headers = tuple(
         (name.decode(), value.decode("latin-1"))
         for name in KEPT_HEADERS
         if (value := connection.header(name)) is not None
     )
+    return refused(status, fault, target.deployment.id, headers)
+
+
+def refused(
+    status: int, fault: UpstreamFault, where: str, headers: tuple[tuple[str, str], ...] = ()
+) -> errors.GatewayError:
+    """What a refusal of the deployment `where` means. `headers`: those of it that are kept."""
+    message = fault.message or f"The upstream answered {status}"
     if not headers and fault.retry_after_s is not None:
         headers = (("retry-after", str(math.ceil(fault.retry_after_s))),)
-    where = target.deployment.id
     if status in PASSED_ON and not (status == 400 and fault.type in OURS):
         type_, code = _face(status, fault.code, message)
         return errors.UpstreamRefused(status, message, type_, code, param=fault.param, headers=headers)

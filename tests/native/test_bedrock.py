@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -43,6 +44,18 @@ def bedrock(natives: Natives, *places: Behaviour, **deployment: Any) -> Route:
     )
 
 
+def heard(stream: Any) -> list[Any]:
+    """Every event; the connection is given up, however that ends."""
+    with closing(stream):
+        return list(stream)
+
+
+def whole(body: Any) -> bytes:
+    with closing(body):
+        said: bytes = body.read()
+        return said
+
+
 def signed_right(entry: Entry, base_url: str) -> bool:
     """Whether AWS would take the signature: made again, by botocore, from what arrived."""
     shown = entry.header("authorization") or ""
@@ -80,8 +93,7 @@ def test_a_key_of_bedrock_s_needs_no_signature(natives: Natives, client: Any) ->
 def test_frames_come_as_they_were_sent(natives: Natives, client: Any) -> None:
     """In whatever pieces they arrive, with the bill of their last one."""
     route = bedrock(natives, Behaviour(completion_tokens=9, segment_bytes=7))
-    stream = client.converse_stream(modelId=route.name, messages=TURNS)["stream"]
-    events = list(stream)
+    events = heard(client.converse_stream(modelId=route.name, messages=TURNS)["stream"])
     text = "".join(one["contentBlockDelta"]["delta"]["text"] for one in events if "contentBlockDelta" in one)
     assert text == "-|one two three"
     assert "metadata" in events[-1]
@@ -95,10 +107,10 @@ def test_claude_s_own_body(natives: Natives, client: Any, stream: bool) -> None:
     asked = {"max_tokens": 50, "anthropic_version": "x", "messages": [{"role": "user", "content": "one two"}]}
     if stream:
         body = client.invoke_model_with_response_stream(modelId=route.name, body=json.dumps(asked))["body"]
-        events = [json.loads(one["chunk"]["bytes"]) for one in body]
+        events = [json.loads(one["chunk"]["bytes"]) for one in heard(body)]
         assert events[-1]["type"] == "message_stop"
     else:
-        body = json.loads(client.invoke_model(modelId=route.name, body=json.dumps(asked))["body"].read())
+        body = json.loads(whole(client.invoke_model(modelId=route.name, body=json.dumps(asked))["body"]))
         assert body["content"][0]["text"] == "-|one two"
     record = natives.of(route)
     assert (record["prompt_tokens"], record["completion_tokens"]) == (2, 5)
@@ -109,7 +121,7 @@ def test_usage_in_the_head_of_an_answer_counts(natives: Natives, client: Any) ->
     """Where the model's own body says nothing."""
     told = (("x-amzn-bedrock-input-token-count", "11"), ("x-amzn-bedrock-output-token-count", "13"))
     route = bedrock(natives, Behaviour(body='{"completion":"x"}', headers=told))
-    client.invoke_model(modelId=route.name, body=b'{"prompt":"x"}')
+    whole(client.invoke_model(modelId=route.name, body=b'{"prompt":"x"}')["body"])
     record = natives.of(route)
     assert (record["prompt_tokens"], record["completion_tokens"], record["usage_source"]) == (11, 13, "provider")
 
@@ -129,11 +141,11 @@ def test_an_exception_in_the_midst_of_a_stream(natives: Natives, client: Any) ->
     route = bedrock(natives, broken)
     stream = client.converse_stream(modelId=route.name, messages=TURNS)["stream"]
     with pytest.raises(EventStreamError, match="scripted failure"):
-        list(stream)
+        heard(stream)
     record = natives.of(route)
     assert (record["completion_tokens"], record["usage_source"]) == (2, "estimated")
     two = bedrock(natives, Behaviour(fault="error_event", fault_after=0), Behaviour())
-    events = list(client.converse_stream(modelId=two.name, messages=TURNS)["stream"])
+    events = heard(client.converse_stream(modelId=two.name, messages=TURNS)["stream"])
     assert "metadata" in events[-1]
     assert two.asked == [1, 1]
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -88,6 +89,17 @@ class Site:
         made = _answer(path, question, behaviour)
         entry.units = dict(made.units)
         return Reaction(made, behaviour, entry)
+
+    def talk(self, request: Request) -> tuple[Behaviour, Entry]:
+        """A conversation is asked for; the query may have the model."""
+        path = request.path
+        script = path[3:].partition("/")[0] if path.startswith("/s/") else ""
+        named = re.search(r"[?&](?:model|deployment)=([^&]+)", path)
+        if not script and named is not None and unquote(named[1]) in self._scripts:
+            script = unquote(named[1])
+        entry = self._entry(request, script)
+        self.journal.add(entry)
+        return self._next(script), entry
 
     def _next(self, script: str) -> Behaviour:
         waiting = self._scripts.get(script)

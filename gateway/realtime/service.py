@@ -236,6 +236,7 @@ class Realtime:
             ticket = None
             try:
                 if call.model.steered:
+                    await self._planner.borrow(deployment, self._planner.tokens(call))
                     ticket = self._planner.enter(call, deployment)
                 socket = await upstream.connect(
                     deployment,

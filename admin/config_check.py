@@ -196,6 +196,14 @@ def _at(data: object, path: KeyPath) -> object:
     return data
 
 
+def _passed_on(section: object) -> Iterator[tuple[KeyPath, str]]:
+    listed = section.get("paths") if isinstance(section, dict) else None
+    for path, declared in _mappings(listed, ("passthrough", "paths")):
+        name = declared.get("model")
+        if isinstance(name, str):
+            yield (*path, "model"), name
+
+
 def doubtful(data: Mapping[str, object], references: Mapping[KeyPath, tuple[str, ...]]) -> Iterator[Finding]:
     """What is allowed and hardly meant: models without an answer, fallbacks and variables that do not exist.
 
@@ -209,5 +217,8 @@ def doubtful(data: Mapping[str, object], references: Mapping[KeyPath, tuple[str,
         for place, name in _fallbacks(path, model):
             if name not in names and not any(name.startswith(n[:-1]) for n in names if n.endswith("*")):
                 yield place, f'{dotted(place)}: no model "{name}" in this file; {nearest(name, names)}'
+    for place, name in _passed_on(data.get("passthrough")):
+        if name not in names and not any(name.startswith(n[:-1]) for n in names if n.endswith("*")):
+            yield place, f'{dotted(place)}: no model "{name}" in this file; {nearest(name, names)}'
     for path, unset in references.items():
         yield path, f"{dotted(path)}: {', '.join(unset)} is not set; calls that need it fail until it is"

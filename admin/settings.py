@@ -18,7 +18,10 @@ from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.references import UnresolvedError, references, resolve
 from admin.roles import Role
 from admin.webhooks import Webhook
+from gateway import pricing
 from gateway.batches.terms import BatchTerms
+from gateway.native.terms import Declared
+from gateway.realtime.limits import Limits as RealtimeLimits
 from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"
@@ -169,6 +172,43 @@ class BatchesSection(Section):
         return BatchTerms(self.concurrency, self.room, self.max_lines, self.on_budget, self.service_tiers)
 
 
+class PathSpec(Section):
+    """A provider's path that says nothing of what it costs. `…/*`: everything below it.
+
+    `model`: whose deployments carry it, and whose users may call it. `per_request` is USD.
+    """
+
+    path: str = Field(max_length=500, pattern=r"^/(openai|anthropic|gemini)/[!-)+->@-~]+(/\*)?$")
+    methods: tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...] = Field(default=("POST",), min_length=1)
+    model: str = Field(min_length=1, max_length=200)
+    per_request: float = Field(ge=0, le=1_000_000)
+
+    def compile(self) -> Declared:
+        nanousd = pricing.pico_per_unit(self.per_request) // pricing.PICO_PER_NANO
+        return Declared(self.path, frozenset(self.methods), self.model, nanousd)
+
+
+class PassthroughSection(Section):
+    """Paths below `/openai`, `/anthropic` and `/gemini` that cannot be metered and are passed on all the same, at a declared price."""
+
+    paths: tuple[PathSpec, ...] = Field(default=(), max_length=1000)
+
+    def compile(self) -> tuple[Declared, ...]:
+        return tuple(path.compile() for path in self.paths)
+
+
+class RealtimeSection(Section):
+    """Conversations over a WebSocket. `idle_s`: without an event either way; `ping_s`: between pings, and for their answer."""
+
+    idle_s: PositiveSeconds = 900
+    session_s: PositiveSeconds = 3600
+    ping_s: PositiveSeconds = 20
+    message_mb: float = Field(default=16, gt=0, le=256)
+
+    def compile(self) -> RealtimeLimits:
+        return RealtimeLimits(self.idle_s, self.session_s, self.ping_s, int(self.message_mb * 1024 * 1024))
+
+
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -235,6 +275,8 @@ class Settings(Section):
     responses: ResponsesSection = ResponsesSection()
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
+    passthrough: PassthroughSection = PassthroughSection()
+    realtime: RealtimeSection = RealtimeSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

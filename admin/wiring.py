@@ -21,11 +21,11 @@ from gateway.batches.batches import Batches
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
-from gateway.connection import HttpLimits
 from gateway.database import appending, changing, connect
 from gateway.dialects.registry import DIALECTS
 from gateway.files.keeper import Files, FileTerms
 from gateway.files.shelf import Shelf
+from gateway.http_limits import HttpLimits
 from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics
@@ -115,6 +115,9 @@ class House:
             workers=settings.server.workers,
             till=self._books.till,
             shares=self._books.shares if meets_others(settings, self._engine) else None,
+            declared=settings.passthrough.compile(),
+            box=self._box,
+            talks=settings.realtime.compile(),
             engine=self._engine,
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))

@@ -21,8 +21,9 @@ import uvloop
 from admin import migrate
 from gateway.books import Books
 from gateway.catalog import Deployment, Model, compile_catalog
-from gateway.connection import Connection, HttpLimits
+from gateway.connection import Connection
 from gateway.database import connect
+from gateway.http_limits import HttpLimits
 from gateway.keys import Key, digest
 from gateway.leases.memory import MemoryLeases
 from gateway.listener import Listener
@@ -31,8 +32,10 @@ from gateway.plane import Plane
 from gateway.pool import PoolLimits, origin_key
 from gateway.price_map import PriceMap
 from gateway.pricing import Schedule, Tariff, compile_price, pico_per_token
+from gateway.realtime.limits import Limits as TalkLimits
 from gateway.recorder import Recorder
 from gateway.scopes import Budget, Limits, Scope, compile_rules, static_binding
+from gateway.secret_box import SecretBox
 from gateway.snapshot import Current, Snapshot
 from gateway.upstream import UpstreamConnection
 
@@ -116,6 +119,8 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
         limits=PoolLimits(),
         user_agent="penstock",
         till=books.till,
+        box=SecretBox(lambda: b""),
+        talks=TalkLimits(),
         engine=engine,
     )
     listener = Listener(plane.routes, plane.prefixes, _no_app, HttpLimits())

@@ -27,7 +27,7 @@ class Authenticator:
             bytes, Key
         ] = {}  # by the bearer header's value, for one snapshot: a key is hashed once, not per request
         self._known_in: Snapshot | None = None
-        self._deputies: dict[bytes, _Deputy] = {}
+        self._deputies: dict[bytes, Deputy] = {}
 
     def caller(self, snapshot: Snapshot, headers: Mapping[bytes, bytes]) -> Key:
         """The active key of a request. Unknown and revoked keys take the same way and the same time.
@@ -47,14 +47,28 @@ class Authenticator:
             raise errors.KeyExpired("This API key has expired")
         return key
 
+    def _fit(self, key: Key) -> Key:
+        if key.blocked is not None:
+            raise errors.AccessDenied(f"The {key.blocked} is blocked: ask an admin", code="blocked")
+        if key.expires_at is not None and key.expires_at <= self._unix():
+            raise errors.KeyExpired("This API key has expired")
+        return key
+
     def deputy(self, key_id: str, service_tier: str | None = None) -> bytes:
         """A secret that stands for a key in this process alone, as long as the key works: for who acts on its behalf later on.
 
         Its calls cost what the service tier costs, at deployments that have a price for it. Until `dismiss`.
         """
         made = secrets.token_urlsafe(32).encode()
-        self._deputies[digest(made)] = _Deputy(key_id, service_tier)
+        self._deputies[digest(made)] = Deputy(key_id, service_tier)
         return made
+
+    def of(self, snapshot: Snapshot, deputy: "Deputy") -> Key:
+        """The key that somebody stands for. Raises as `caller` does."""
+        key = deputy.key(snapshot)
+        if key is None:
+            raise errors.Unauthenticated("The API key behind this secret is no longer valid")
+        return self._fit(key)
 
     def dismiss(self, secret: bytes) -> None:
         self._deputies.pop(digest(secret), None)
@@ -74,10 +88,10 @@ class Authenticator:
 
 
 @final
-class _Deputy:
+class Deputy:
     """Finds a key by its id. Snapshots are indexed by secrets, so where it was found is remembered."""
 
-    def __init__(self, key_id: str, service_tier: str | None) -> None:
+    def __init__(self, key_id: str, service_tier: str | None = None) -> None:
         self._key_id = key_id
         self._service_tier = service_tier
         self._hashed = b""

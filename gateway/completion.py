@@ -83,9 +83,9 @@ class Completions:
             else:
                 record.key = key = original.key
                 record.routed = Routed(shadow_of=original.id)
-            if key.routes is not None and not key.may_call(f"/v1{endpoint.path}"):
-                raise errors.AccessDenied(f"This key may not call /v1{endpoint.path}", code="route_access_denied")
-            if snapshot.versions is not None and original is None:
+            if key.routes is not None and not key.may_call(endpoint.place):
+                raise errors.AccessDenied(f"This key may not call {endpoint.place}", code="route_access_denied")
+            if snapshot.versions is not None and original is None and endpoint.providers is None:
                 body = _versioned(snapshot.versions, endpoint, exchange, key, record)
             door = endpoint.door
             request = endpoint.parse(body) if door is None else door.read(body, exchange.headers)
@@ -119,7 +119,7 @@ class Completions:
         """The model behind a name, if this caller may use it, and what its wildcard stands for."""
         name = request.model
         routed = record.routed is not None and record.routed.route_version is not None
-        found = snapshot.catalog.find(name) if routed else _permitted(snapshot, record, name)
+        found = snapshot.catalog.find(name) if routed else permitted(snapshot, record, name)
         if found is None:
             raise _unknown(name)
         record.model = name
@@ -128,7 +128,7 @@ class Completions:
         record.user = request.user
         tags = exchange.headers.get(b"x-penstock-tags")
         if tags is not None:
-            record.tags = _tags(tags)
+            record.tags = tags_of(tags)
         return found
 
     async def _fall_back(self, call: Call, short: BudgetShort) -> None:
@@ -139,7 +139,7 @@ class Completions:
             raise short
         before = record.model, record.metric_model, record.deployment, record.provider
         try:
-            call.becomes(name, *_permitted(call.snapshot, record, name))
+            call.becomes(name, *permitted(call.snapshot, record, name))
             record.relief = b"x-penstock-fallback: budget\r\n"
             await self._dispatch.answer(call)
         except (errors.NotFound, errors.AccessDenied, errors.BudgetExceeded, errors.RateLimited):
@@ -151,17 +151,21 @@ class Completions:
 
     def _fail(self, endpoint: Endpoint, exchange: Exchange, error: errors.GatewayError, record: Record) -> None:
         """Before the first byte a status, after it an error inside the stream, which then ends without `[DONE]`."""
-        front = endpoint.front
+        face = endpoint.face or endpoint.front
         record.finished_at = self._now()
         if exchange.begun:
-            exchange.send(wire.encode_error_event(error) if front is None else front.error_event(error, record.id))
+            exchange.send(wire.encode_error_event(error) if face is None else face.error_event(error, record.id))
             exchange.end()
             return
-        record.status = error.status
+        native = error.native if endpoint.providers is not None else None
+        record.status = error.status if native is None else native[0]
         head = error_head(error) + b"x-request-id: %b\r\n" % record.id.encode()
         if record.deployment is not None:
             head += where(record.model or "", record.deployment, record.attempts) + record.relief
-        exchange.respond(error.status, head, error.body() if front is None else front.error(error, record.id))
+        if native is not None:
+            exchange.respond(record.status, head, native[1])
+            return
+        exchange.respond(error.status, head, error.body() if face is None else face.error(error, record.id))
 
 
 def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: Key, record: Record) -> bytes:
@@ -174,7 +178,7 @@ def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: 
     return body
 
 
-def _permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
+def permitted(snapshot: Snapshot, record: Record, name: str) -> tuple[Model, str]:
     """The model behind a name and what its wildcard stands for, if the caller may use it. Raises NotFound, AccessDenied."""
     found = snapshot.catalog.find(name)
     if found is None:
@@ -195,7 +199,7 @@ def _override(call: Call, asked: Overrides) -> None:
     if asked.timeout_s is not None:
         call.deadline = min(call.deadline, call.record.started_at + asked.timeout_s)
     for name in asked.fallbacks or ():
-        _permitted(call.snapshot, call.record, name)
+        permitted(call.snapshot, call.record, name)
     if asked.deployment is not None:
         if call.record.key is not ADMIN:  # it goes around weights, limits and health
             raise errors.AccessDenied(
@@ -209,6 +213,6 @@ def _override(call: Call, asked: Overrides) -> None:
             )
 
 
-def _tags(raw: bytes) -> list[str]:
+def tags_of(raw: bytes) -> list[str]:
     """`x-penstock-tags: a,b`."""
     return [tag.strip()[:64] for tag in raw.decode("latin-1").split(",")[:16] if tag.strip()]

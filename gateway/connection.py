@@ -12,15 +12,16 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
 import httptools
-import msgspec
 import structlog
 
 from gateway import errors
 from gateway.drive import Signal
 from gateway.framing import declared_length
 from gateway.http_exchange import HttpExchange
+from gateway.http_limits import body_too_large, header_size, headers_too_large
 from gateway.known_request import KnownRequest, learned
 from gateway.outlet import Outlet, unacknowledged
+from gateway.switching import Switched
 
 if TYPE_CHECKING:  # the listener makes connections; the name is needed for types alone
     from gateway.listener import Listener
@@ -32,23 +33,6 @@ TCP_CLOSE = 7  # linux/tcp_states.h: the peer reset the connection
 READ_AHEAD = 8  # pipelined requests that wait before reading is paused
 LESSONS = 4  # a client whose heads all differ (a trace id in each) is left to the parser
 PROBE_DELAYS_S = (0.005, 0.02, 0.05)  # then once a second: a reset from this network arrives within a round trip
-
-
-class HttpLimits(msgspec.Struct, frozen=True):
-    """What one client may cost. Bytes and seconds."""
-
-    header_bytes: int = 32 * 1024
-    header_count: int = 100
-    body_bytes: int = 32 * 1024 * 1024
-    upload_bytes: int = 512 * 1024 * 1024
-    buffered_bytes: int = 1024 * 1024 * 1024  # request bodies held by all connections together
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0
-    idle_timeout_s: float = 75.0
-    write_timeout_s: float = 120.0  # a client that does not read its answer
-    linger_s: float = 5.0
-    linger_bytes: int = 256 * 1024 * 1024
-    connections: int = 20_000
 
 
 @final
@@ -73,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_probes",
         "_refused",
         "_starting",
+        "_switching",
         "_transport",
         "closing",
         "half_closed",
@@ -109,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._linger_left = 0
         self._paused_reading = False
         self._starting = False
+        self._switching: HttpExchange | None = None
         self._probes = 0
         self.reading_head = False
         self.half_closed = False
@@ -162,17 +148,15 @@ class Connection(asyncio.Protocol):
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(
-                errors.BadRequest("This server does not switch protocols on this path", code="unsupported_upgrade")
-            )
+        except httptools.HttpParserUpgrade as stop:
+            self._hand_over(data[stop.args[0] :])
         except httptools.HttpParserCallbackError as error:
             self._refuse(_cause(error))
         except httptools.HttpParserError as error:
             self._refuse(errors.BadRequest(f"This is not HTTP/1.1: {error}", code="bad_request"))
         else:
             if self.reading_head and self._fed > self._limits.header_bytes:
-                self._refuse(self._headers_too_large())
+                self._refuse(headers_too_large(self._limits))
             elif fresh and self._lessons:
                 self._learn(data)
         if self._pending or self._building is not None:
@@ -227,9 +211,9 @@ class Connection(asyncio.Protocol):
         exchange.version = parser.get_http_version()
         exchange.close_after = not parser.should_keep_alive()
         if len(headers) > limits.header_count or (
-            self._fed > limits.header_bytes and _size(exchange) > limits.header_bytes
+            self._fed > limits.header_bytes and header_size(exchange.url, headers) > limits.header_bytes
         ):
-            raise self._headers_too_large()
+            raise headers_too_large(self._limits)
         self._fed = 0
         length = declared_length(headers, fields, exchange.version)
         if b"expect" in fields:
@@ -237,7 +221,7 @@ class Connection(asyncio.Protocol):
         route = exchange.route = self._listener.route(exchange.url, exchange.method)
         limit = limits.upload_bytes if route is None else limits.body_bytes
         if length > limit:
-            raise _body_too_large(limit)
+            raise body_too_large(limit)
         if route is None:  # the ASGI side reads the body as it comes
             self._pending.append(exchange)
 
@@ -247,13 +231,13 @@ class Connection(asyncio.Protocol):
         exchange.take(part)
         if exchange.route is None:
             if exchange.size > self._limits.upload_bytes:
-                raise _body_too_large(self._limits.upload_bytes)
+                raise body_too_large(self._limits.upload_bytes)
             if exchange.on_body is not None:
                 exchange.on_body()
             self._pause_reading()  # until the application asked for more
             return
         if exchange.size > self._limits.body_bytes:
-            raise _body_too_large(self._limits.body_bytes)
+            raise body_too_large(self._limits.body_bytes)
         if exchange.size > 65_536 and not self._listener.hold(exchange):
             raise errors.Overloaded("Too many large requests at the same time; try again", code="overloaded")
 
@@ -302,6 +286,24 @@ class Connection(asyncio.Protocol):
         if self._paused_reading and not self._pending and not self.lost and self._transport is not None:
             self._paused_reading = False
             self._transport.resume_reading()
+
+    def switch(self, protocol: Switched, head: bytes) -> None:
+        """Leaves the socket to another protocol, after a last word."""
+        transport = self._transport
+        if self.lost or transport is None or transport.is_closing():
+            protocol.connection_lost(None)
+            return
+        self._flush()
+        self._active = None
+        self.lost = True  # whatever is still said here goes nowhere
+        self._listener.lost(self)
+        transport.write(head)
+        transport.set_protocol(protocol)  # type: ignore[arg-type]  # it has what asyncio wants of one, and more
+        protocol.gone = lambda: self._listener.lost(protocol)
+        self._listener.keep(protocol)
+        protocol.connection_made(transport)
+        if self._paused_reading:
+            transport.resume_reading()
 
     def finished(self, exchange: HttpExchange) -> None:
         """The answer to the active request was written whole."""
@@ -353,11 +355,19 @@ class Connection(asyncio.Protocol):
             self._lessons -= 1
             self._known = known
 
-    def _headers_too_large(self) -> errors.GatewayError:
-        limits = self._limits
-        return errors.HeadersTooLarge(
-            f"The header may have {limits.header_count} lines and {limits.header_bytes} bytes"
-        )
+    def _hand_over(self, behind: bytes) -> None:
+        """A request for another protocol: its handler's business where the route says so, and nothing after it is ours to read."""
+        exchange = self._pending[-1] if self._pending and not self._refused else None
+        if exchange is None or exchange.route is None or not exchange.route.switches:
+            self._refuse(
+                errors.BadRequest("This server does not switch protocols on this path", code="unsupported_upgrade")
+            )
+            return
+        exchange.behind = behind
+        exchange.close_after = True
+        self._switching = exchange
+        self._lingering = True  # what comes now is for the next protocol
+        self._known = None
 
     def _refuse(self, error: errors.GatewayError) -> None:
         """Queues an error as the answer to the request being read; nothing after it is read any more."""
@@ -441,6 +451,10 @@ class Connection(asyncio.Protocol):
         self._listener.call_later(self._limits.linger_s, self.close)
 
     def _discard(self, data: bytes) -> None:
+        if self._switching is not None:
+            if not self._switching.hear(data):
+                self.abort()
+            return
         self._linger_left -= len(data)
         if self._linger_left < 0:
             self.abort()
@@ -474,10 +488,6 @@ class Connection(asyncio.Protocol):
             return True
 
 
-def _size(exchange: HttpExchange) -> int:
-    return len(exchange.url) + sum(len(name) + len(value) + 4 for name, value in exchange.raw_headers)
-
-
 def _address(name: Any) -> tuple[str, int] | None:
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None
 
@@ -488,7 +498,3 @@ def _cause(error: BaseException) -> errors.GatewayError:
         return cause
     log.error("request.unparsable", exc_info=error)
     return errors.BadRequest("The request could not be read", code="bad_request")
-
-
-def _body_too_large(limit: int) -> errors.GatewayError:
-    return errors.BodyTooLarge(f"The body may have {limit} bytes")

@@ -31,11 +31,15 @@ import msgspec
 
 
 class GatewayError(Exception):
-    """An error with the face that a client sees. `headers` are extra response headers, names in lower case."""
+    """An error with the face that a client sees. `headers` are extra response headers, names in lower case.
+
+    `native`: status and body with which an upstream said so itself, for who speaks its API.
+    """
 
     status = 500
     type = "internal_error"
     code: str | None = None
+    native: tuple[int, bytes] | None = None
 
     def __init__(
         self,

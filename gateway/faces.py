@@ -8,10 +8,18 @@ from typing import Final
 from gateway import errors
 from gateway.fronts import messages_errors
 from gateway.ids import RequestIds
+from gateway.native import faces as native
 
 Body = Callable[[errors.GatewayError, str], bytes]
 
-FACES: Final[Mapping[bytes, Body]] = MappingProxyType({b"/v1/messages": messages_errors.body})
+FACES: Final[Mapping[bytes, Body]] = MappingProxyType(
+    {
+        b"/v1/messages": messages_errors.body,
+        b"/anthropic": messages_errors.body,
+        b"/gemini": native.google,
+        b"/bedrock": native.amazon,
+    }
+)
 
 
 def face(url: bytes, error: errors.GatewayError) -> tuple[bytes, bytes]:

@@ -41,7 +41,16 @@ class Toward(msgspec.Struct, frozen=True):
     bridged: bool = False
 
 
-class Front(Protocol):
+class Face(Protocol):
+    """How an API says that something went wrong."""
+
+    def error(self, error: errors.GatewayError, request_id: str) -> bytes: ...
+
+    def error_event(self, error: errors.GatewayError, request_id: str) -> bytes:
+        """The same inside a stream that has begun."""
+
+
+class Front(Face, Protocol):
     """Shared by all calls, without state. Raises only GatewayErrors: BadRequest, with `param`, for what chat cannot express."""
 
     native: Mapping[str, Dialect]
@@ -55,11 +64,6 @@ class Front(Protocol):
 
     def stream(self, chat: Stream, model: str, asked: bytes) -> Stream:
         """The client's events out of the upstream's bytes, by way of chat's: a `FrontStream`."""
-
-    def error(self, error: errors.GatewayError, request_id: str) -> bytes: ...
-
-    def error_event(self, error: errors.GatewayError, request_id: str) -> bytes:
-        """The same inside a stream that has begun."""
 
     def anonymous(self, body: bytes) -> bytes:
         """The request without whose it is."""

@@ -13,19 +13,25 @@ import structlog
 from gateway import errors
 from gateway.drive import Run, Signal
 from gateway.faces import face
+from gateway.switching import Switched
 
 log = structlog.stdlib.get_logger(__name__)
 
 Handler = Callable[["HttpExchange"], Coroutine[Any, None, None]]
 
+MOST_BEHIND = 256 * 1024
 JSON_HEAD = b"content-type: application/json\r\n"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A hot route: one method, one handler. Without a method (`b""`) the handler looks at that itself."""
+    """A hot route: one method, one handler. Without a method (`b""`) the handler looks at that itself.
+
+    `switches`: a request for another protocol is the handler's business.
+    """
 
     method: bytes
     handler: Handler
+    switches: bool = False
 
 
 class Carrier(Protocol):
@@ -51,6 +57,8 @@ class Carrier(Protocol):
 
     def finished(self, exchange: "HttpExchange") -> None: ...
 
+    def switch(self, protocol: Switched, head: bytes) -> None: ...
+
 
 @final
 class HttpExchange:
@@ -60,6 +68,7 @@ class HttpExchange:
         "_body",
         "_connection",
         "begun",
+        "behind",
         "body_told",
         "chunked",
         "close_after",
@@ -119,6 +128,7 @@ class HttpExchange:
         self.chunked = False
         self.event_stream = False
         self.close_after = False
+        self.behind: bytes | None = None  # what came after a request for another protocol, which this one is
 
     @property
     def body(self) -> bytes:
@@ -220,6 +230,18 @@ class HttpExchange:
         self._connection.abort()
         if self.on_cancel is not None:
             self.on_cancel()
+
+    def switch(self, protocol: Switched, head: bytes) -> None:
+        """Answers a request for another protocol with a 101 of these header lines; from here on the connection is `protocol`'s."""
+        self.begun = self.ended = True
+        self._connection.switch(protocol, b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % head)
+        if self.behind:
+            protocol.data_received(self.behind)
+
+    def hear(self, data: bytes) -> bool:
+        """What a client says in another protocol before it is taken over; False if that is too much."""
+        self.behind = (self.behind or b"") + data
+        return len(self.behind) <= MOST_BEHIND
 
     async def drained(self) -> None:
         connection = self._connection

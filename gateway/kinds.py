@@ -18,6 +18,7 @@ Kind = Literal[
     "image",
     "image_edit",
     "image_variation",
+    "realtime",
 ]
 Kinds = frozenset[Kind]
 
@@ -28,7 +29,7 @@ AUDIO: Final[Kinds] = frozenset(("speech", "transcription", "translation"))
 # What providers have beside text, behind the base URL of their OpenAI-compatible API. Who is not listed and not an engine has nothing.
 _BESIDE_TEXT: Final[Mapping[str, Kinds]] = MappingProxyType(
     {
-        "azure": AUDIO | {"image", "image_edit"},
+        "azure": AUDIO | {"image", "image_edit", "realtime"},
         "cohere": frozenset(("rerank",)),
         "deepinfra": AUDIO | {"image", "image_edit", "image_variation"},
         "fireworks": frozenset(("rerank",)),
@@ -61,6 +62,7 @@ MODES: Final[Mapping[str, Kinds]] = MappingProxyType(
         "audio_transcription": frozenset(("transcription", "translation")),
         "image_generation": frozenset(("image", "image_edit")),
         "image_edit": frozenset(("image_edit",)),
+        "realtime": frozenset(("realtime",)),
     }
 )
 
@@ -77,6 +79,7 @@ PATHS: Final[Mapping[Kind, tuple[str, ...]]] = MappingProxyType(
         "image": ("/v1/images/generations",),
         "image_edit": ("/v1/images/edits",),
         "image_variation": ("/v1/images/variations",),
+        "realtime": ("/v1/realtime",),
     }
 )
 

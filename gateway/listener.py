@@ -15,9 +15,11 @@ import structlog
 
 from gateway import errors
 from gateway.asgi import AsgiApp, AsgiServer
-from gateway.connection import Connection, HttpLimits
+from gateway.connection import Connection
 from gateway.http_exchange import HttpExchange, Route
+from gateway.http_limits import HttpLimits
 from gateway.outlet import Outlets
+from gateway.switching import Kept
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,7 +44,7 @@ class Listener:
         self._routes = dict(routes)
         self._prefixes = tuple(prefixes.items())
         self._asgi = AsgiServer(app)
-        self._connections: set[Connection] = set()
+        self._connections: set[Kept] = set()
         self._servers: list[asyncio.Server] = []
         self._buffered = 0
         self._draining = False
@@ -149,7 +151,12 @@ class Listener:
             self.refused_connections += 1
             connection.abort()
 
-    def lost(self, connection: Connection) -> None:
+    def keep(self, connection: Kept) -> None:
+        """One that speaks another protocol from here on; it says by itself when it is gone."""
+        self._connections.add(connection)
+        connection.closing = self._draining
+
+    def lost(self, connection: Kept) -> None:
         self._connections.discard(connection)
 
     def hold(self, exchange: HttpExchange) -> bool:
@@ -180,7 +187,7 @@ class Listener:
             self._check(connection, now)
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
-    def _check(self, connection: Connection, now: float) -> None:
+    def _check(self, connection: Kept, now: float) -> None:
         limits = self.limits
         if connection.paused and now - connection.paused_at > limits.write_timeout_s:
             connection.abort()

@@ -125,6 +125,15 @@ class Meter:
         self._opened(record, ticket)
         return True
 
+    def open_owing(self, rules: Rules, record: Record, offer: Offer) -> None:
+        """For work that an upstream does unasked: nothing is set aside, whatever the limits say, and all of it is owed."""
+        key = record.key
+        assert key is not None
+        tab = self._tabs.of(rules, key, record, self._unix())
+        hold = tuple([(share, 0) for share in tab.shares])
+        self._shares.hold(hold)
+        self._opened(record, Ticket(tab, msgspec.structs.replace(offer, need=Need(0, 0, 0)), hold, capped=False))
+
     def fits(self, rules: Rules, record: Record, offer: Offer) -> bool:
         """Whether `open` would not have to wait. Raises BudgetExceeded where spending is stopped."""
         return self._ticket(rules, record, offer)[1]
@@ -243,6 +252,8 @@ class Meter:
 
 def _unit_offer(deployment: Deployment, price: Price | None, ask: Ask, worst: Usage) -> Offer:
     """As `Meter.offer`. A price that says nothing of this kind of call is an unknown one."""
+    if ask.flat_nanousd is not None:
+        return Offer(None, Need(ask.flat_nanousd, 0, 0), ask.flat_nanousd, worst)
     if price is not None and prices(price, ask):
         most = worst_case(worst.input, worst.output, 1, price, text_only=is_text(worst), extras=worst)
         return Offer(price, Need(most, worst.input, worst.output), worst=worst)

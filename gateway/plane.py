@@ -4,7 +4,8 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
 
 from sqlalchemy import Engine
 
@@ -24,10 +25,13 @@ from gateway.http_exchange import HttpExchange, Route
 from gateway.listing import PREFIX as LISTED
 from gateway.listing import Listing
 from gateway.metering import Meter
+from gateway.native.terms import MOUNTS, NONE, Declared
 from gateway.planner import Planner
 from gateway.pool import Pool, PoolLimits
 from gateway.price_map import PriceMap
 from gateway.probes import Probes
+from gateway.realtime.limits import BELOW, TALKS
+from gateway.realtime.limits import Limits as TalkLimits
 from gateway.recorder import Recorder
 from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
@@ -38,6 +42,7 @@ from gateway.responses.dialects import between as responses_between
 from gateway.responses.service import Responses
 from gateway.responses.shelf import Shelf
 from gateway.routing.loads import Loads
+from gateway.secret_box import SecretBox
 from gateway.shadow import Shadows
 from gateway.shares import Shares
 from gateway.snapshot import Current, Snapshot
@@ -46,6 +51,10 @@ from gateway.till import Till
 from gateway.token_count import TokenCounter
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
+
+if TYPE_CHECKING:  # it is loaded for whom it passes something through
+    from gateway.native.passing import PassThrough
+    from gateway.realtime.service import Realtime
 
 
 @final
@@ -72,9 +81,12 @@ class Plane:
         workers: int = 1,
         till: Till,
         shares: Shares | None = None,
+        declared: Sequence[Declared] = NONE,
+        box: SecretBox,
+        talks: TalkLimits,
         engine: Engine,
     ) -> None:
-        self.pool = Pool(limits, ca_file)
+        self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
         between = {RESPONSES.path: responses_between}
         self._targets = Targets(self.pool, user_agent, dialects, bridge, fronts, between=between)
@@ -120,7 +132,7 @@ class Plane:
                 finished=recorder.finished,
             )
 
-        completions = through(dispatch)
+        completions, counted = through(dispatch), through(counting)
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
@@ -131,15 +143,39 @@ class Plane:
             unix=time.time,
             alone=workers == 1 and engine.dialect.name == "sqlite",
         )
+        self._passing: PassThrough | None = None
+        self._make_passing = partial(
+            _passing,
+            completions=completions,
+            counting=counted,
+            authenticator=authenticator,
+            current=current,
+            declared=declared,
+        )
+        self._realtime: Realtime | None = None
+        self._make_realtime = partial(
+            _realtime,
+            current=current,
+            authenticator=authenticator,
+            planner=planner,
+            health=self.health,
+            meter=meter,
+            finished=recorder.finished,
+            context=lambda key: pool.origin(key).context(),
+            box=box,
+            limits=talks,
+            user_agent=user_agent,
+        )
         conversations = Conversations(shelf, self._responses.caller)
         self.routes = {
             b"/v1/chat/completions": Route(b"POST", completions.handler(CHAT)),
             b"/v1/completions": Route(b"POST", completions.handler(COMPLETIONS)),
             b"/v1/embeddings": Route(b"POST", completions.handler(EMBEDDINGS)),
             b"/v1/messages": Route(b"POST", completions.handler(MESSAGES)),
-            b"/v1/messages/count_tokens": Route(b"POST", through(counting).handler(COUNT_TOKENS)),
+            b"/v1/messages/count_tokens": Route(b"POST", counted.handler(COUNT_TOKENS)),
             b"/v1/models": Route(b"GET", listing.every),
             service.PATH: Route(b"", self._responses.every),
+            **dict.fromkeys(TALKS, Route(b"GET", self._talk, switches=True)),
             conversing.PATH: Route(b"", conversations.every),
             **{path: Route(b"POST", completions.handler(endpoint)) for path, endpoint in ENDPOINTS.items()},
         }
@@ -148,6 +184,8 @@ class Plane:
             service.PREFIX: Route(b"", self._responses.one),
             conversing.PREFIX: Route(b"", conversations.one),
             b"/v1/messages/": Route(b"POST", _nothing_here),
+            **dict.fromkeys(BELOW, Route(b"", self._below_talks)),
+            **dict.fromkeys(MOUNTS, Route(b"", self._pass_through)),
         }
         self.lined = tuple(path for path, route in self.routes.items() if _fits_a_line(path, route))
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
@@ -163,11 +201,31 @@ class Plane:
         self.gates.drain(grace_s)
 
     async def close(self) -> None:
+        if self._realtime is not None:
+            await self._realtime.close()
         await self._responses.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pool.close()
+
+    async def _pass_through(self, exchange: HttpExchange) -> None:
+        """What is below the name of a provider whose own API is passed through."""
+        if self._passing is None:
+            self._passing = self._make_passing()
+        await self._passing.serve(exchange)
+
+    async def _talk(self, exchange: HttpExchange) -> None:
+        """A conversation over a WebSocket, in a task of its own from here on."""
+        await self._spawn(self._talks().open(exchange))
+
+    async def _below_talks(self, exchange: HttpExchange) -> None:
+        await self._talks().below(exchange)
+
+    def _talks(self) -> "Realtime":
+        if self._realtime is None:
+            self._realtime = self._make_realtime()
+        return self._realtime
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""
@@ -184,6 +242,33 @@ class Plane:
         self.health.keep(alive)
         self.loads.keep(alive)
         self.gates.keep({model.name: model for model in models})
+        if self._passing is not None:
+            self._passing.signer.keep(alive)
+
+
+def _passing(
+    *,
+    completions: Completions,
+    counting: Completions,
+    authenticator: Authenticator,
+    current: Current,
+    declared: Sequence[Declared],
+) -> "PassThrough":
+    from gateway.native.passing import PassThrough  # noqa: PLC0415 — memory that only those need who have such clients
+
+    return PassThrough(
+        completions=completions,
+        counting=counting,
+        authenticator=authenticator,
+        current=current,
+        declared=declared,
+    )
+
+
+def _realtime(**parts: Any) -> "Realtime":
+    from gateway.realtime.service import Realtime  # noqa: PLC0415 — and a library that only they need
+
+    return Realtime(**parts, unix=time.time, now=time.monotonic)
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

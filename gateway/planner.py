@@ -62,9 +62,15 @@ class Planner:
         asked = _asked(call)
         found = tuple(deployment for deployment in deployments if admits(deployment, asked))
         if not found and deployments:
+            if asked.providers is not None and not any(one.provider in asked.providers for one in deployments):
+                raise errors.BadRequest(
+                    f"No deployment of '{call.request.model}' speaks the API of {call.endpoint.mount}",
+                    param="model",
+                    code="unsupported_endpoint",
+                )
             if not any(serves(deployment, asked.kind) for deployment in deployments):
                 raise errors.BadRequest(
-                    f"No deployment of '{call.request.model}' serves {'/v1' + call.endpoint.path}; GET /v1/models says what each does",
+                    f"No deployment of '{call.request.model}' serves {call.endpoint.place}; GET /v1/models says what each does",
                     param="model",
                     code="unsupported_endpoint",
                 )
@@ -146,7 +152,10 @@ class Planner:
 
 def _decides(call: Call) -> bool:
     """What is bound to a region may have nowhere to go, even where there is one deployment."""
-    if call.model.steered or call.endpoint.door is not None or REGION in call.exchange.headers:
+    endpoint = call.endpoint
+    if call.model.steered or endpoint.door is not None or endpoint.providers is not None:
+        return True
+    if REGION in call.exchange.headers:
         return True
     key = call.record.key
     return key is not None and bool(key.regions)
@@ -165,6 +174,7 @@ def _asked(call: Call) -> Asked:
         wild=call.match,
         kind=call.endpoint.kind,
         key=key,
+        providers=call.endpoint.providers,
     )
 
 

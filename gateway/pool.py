@@ -233,7 +233,7 @@ class Origin:
         where = f"{key.host}:{key.port}"
         options: dict[str, Any] = {}
         if key.scheme == "https":
-            options = {"ssl": self._context(), "server_hostname": key.host, "ssl_handshake_timeout": timeout_s}
+            options = {"ssl": self.context(), "server_hostname": key.host, "ssl_handshake_timeout": timeout_s}
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await self._pool.loop.create_connection(
@@ -252,7 +252,8 @@ class Origin:
             raise errors.UpstreamUnreachable(f"No connection to {where}: {_reason(error)}") from None
         return connection
 
-    def _context(self) -> ssl.SSLContext:
+    def context(self) -> ssl.SSLContext:
+        """What its connections are protected with."""
         context = self._tls
         if context is None:
             context = ssl.create_default_context()

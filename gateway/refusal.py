@@ -1,31 +1,52 @@
 """What an upstream's refusal means for the client: its own fault is passed on, ours and the upstream's become 502 to 504."""
 
 import math
+from collections.abc import Callable
 
 from gateway import errors
 from gateway.targets import Target
 from gateway.upstream import UpstreamConnection
-from gateway.wire import read_fault
+from gateway.wire import UpstreamFault, read_fault
 
 PASSED_ON = frozenset((400, 404, 409, 413, 415, 422, 429))
 KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
 OURS = frozenset(("authentication_error", "insufficient_quota"))  # some say 400 where it is the key that is wrong
 
 
-def refusal(connection: UpstreamConnection, target: Target) -> errors.GatewayError:
-    """The error for a complete answer that is not 2xx."""
+Read = Callable[[int, bytes], UpstreamFault]
+
+
+def refusal(connection: UpstreamConnection, target: Target, read: Read | None = None) -> errors.GatewayError:
+    """The error for a complete answer that is not 2xx; `read` knows it better than the target. What it says of our credentials is
+    nobody else's business."""
+    error, body = _refusal(connection, target, read), connection.collected()
+    if error.code != "upstream_credentials" and body.lstrip()[:1] in (b"{", b"["):
+        error.native = connection.status, body
+    return error
+
+
+def _refusal(connection: UpstreamConnection, target: Target, read: Read | None) -> errors.GatewayError:
     status = connection.status
     body, dialect = connection.collected(), target.dialect
-    fault = read_fault(body) if dialect is None else dialect.fault(status, body, connection.fields)
-    message = fault.message or f"The upstream answered {status}"
+    if read is not None:
+        fault = read(status, body)
+    else:
+        fault = read_fault(body) if dialect is None else dialect.fault(status, body, connection.fields)
     headers = tuple(
         (name.decode(), value.decode("latin-1"))
         for name in KEPT_HEADERS
         if (value := connection.header(name)) is not None
     )
+    return refused(status, fault, target.deployment.id, headers)
+
+
+def refused(
+    status: int, fault: UpstreamFault, where: str, headers: tuple[tuple[str, str], ...] = ()
+) -> errors.GatewayError:
+    """What a refusal of the deployment `where` means. `headers`: those of it that are kept."""
+    message = fault.message or f"The upstream answered {status}"
     if not headers and fault.retry_after_s is not None:
         headers = (("retry-after", str(math.ceil(fault.retry_after_s))),)
-    where = target.deployment.id
     if status in PASSED_ON and not (status == 400 and fault.type in OURS):
         type_, code = _face(status, fault.code, message)
         return errors.UpstreamRefused(status, message, type_, code, param=fault.param, headers=headers)

@@ -64,7 +64,8 @@ class Shadows:
 
     def offer(self, shadow: Shadow, call: Call, body: bytes, serve: Serve) -> None:
         """A call that was answered. `body` is as it was before a fallback changed it."""
-        if call.endpoint.door is not None or self._random() >= shadow.share:
+        endpoint = call.endpoint
+        if endpoint.door is not None or endpoint.providers is not None or self._random() >= shadow.share:
             return
         if len(body) > MAX_BODY_BYTES:
             self.counts["too_large"] += 1

@@ -11,7 +11,7 @@ from gateway.catalog import Deployment
 from gateway.dialect import Dialect
 from gateway.errors import BadRequest
 from gateway.front import Front, Translated
-from gateway.pool import Origin, Pool, origin_key
+from gateway.pool import Origin, OriginKey, Pool, origin_key
 from gateway.providers import PROVIDERS
 
 IN_PATHS = "/:@!$&()*+,;=~%"
@@ -49,12 +49,12 @@ class Target(msgspec.Struct, frozen=True):
     base: str = ""
     limited: bool = True
 
-    def opening(self, path: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    def opening(self, path: str, headers: tuple[tuple[str, str], ...], method: str = "POST") -> bytes:
         """The head of a request in a dialect. Raises BadRequest: a client's model name may end up in here."""
         lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers)
         if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
             raise BadRequest("The request needs a header that cannot be sent")
-        return f"POST {self.base}{quote(path, safe=IN_PATHS + '?')} HTTP/1.1\r\n{lines}".encode() + self.head
+        return f"{method} {self.base}{quote(path, safe=IN_PATHS + '?')} HTTP/1.1\r\n{lines}".encode() + self.head
 
 
 @final
@@ -93,6 +93,19 @@ class Targets:
             target = self._made[key] = self._make(deployment, path, model, at_root=at_root)
         return target
 
+    def at(self, deployment: Deployment, address: str) -> Target:
+        """Another address of a deployment, where every request has a path and credentials of its own."""
+        known = (deployment.id, address)
+        target = self._made.get(known)
+        if target is None or target.deployment is not deployment:
+            key = origin_key(address, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
+            lines = (f"host: {host_of(key)}", f"user-agent: {self._user_agent}")
+            head = "".join(line + "\r\n" for line in lines).encode("latin-1")
+            base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
+            target = Target(deployment, self._pool.origin(key), head, where("", deployment.id, 1), base=base)
+            self._made[known] = target
+        return target
+
     def question(self, deployment: Deployment, path: str) -> Target:
         """For a GET of what stands behind the base URL. Its head is whole but for the length."""
         return self._make(deployment, path, "", "GET")
@@ -114,12 +127,10 @@ class Targets:
             dialect = native
         elif front is not None:
             spoken_at = CHATS
-        address, authorization = deployment.base_url, _authorization(deployment, dialect)
+        address, credentials = deployment.base_url, authorization(deployment, dialect)
         if prefix is not None and self._bridge is not None:
-            address, authorization = self._bridge.base_url(), self._bridge.headers(prefix, deployment)
+            address, credentials = self._bridge.base_url(), self._bridge.headers(prefix, deployment)
         key = origin_key(address, verify_tls=deployment.verify_tls, ca_file=deployment.ca_file)
-        host = f"[{key.host}]" if ":" in key.host else key.host
-        default_port = 443 if key.scheme == "https" else 80
         base = quote(urlsplit(address).path.rstrip("/"), safe=IN_PATHS)
         if at_root:
             base = base.removesuffix("/v1").removesuffix("/v2").removesuffix("/compatibility")
@@ -136,11 +147,11 @@ class Targets:
             )
         lines = [
             *(() if dialect is not None and method == "POST" else (f"{method} {place} HTTP/1.1",)),
-            f"host: {host}" if key.port == default_port else f"host: {host}:{key.port}",
+            f"host: {host_of(key)}",
             "content-type: application/json",
             f"user-agent: {self._user_agent}",
         ]
-        lines.extend(f"{name.lower()}: {value}" for name, value in (*authorization, *deployment.headers))
+        lines.extend(f"{name.lower()}: {value}" for name, value in (*credentials, *deployment.headers))
         for line in lines:
             if "\r" in line or "\n" in line:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
@@ -150,7 +161,13 @@ class Targets:
         )
 
 
-def _authorization(deployment: Deployment, dialect: Dialect | None) -> tuple[tuple[str, str], ...]:
+def host_of(key: OriginKey) -> str:
+    """As a request's head names it."""
+    host = f"[{key.host}]" if ":" in key.host else key.host
+    return host if key.port == (443 if key.scheme == "https" else 80) else f"{host}:{key.port}"
+
+
+def authorization(deployment: Deployment, dialect: Dialect | None) -> tuple[tuple[str, str], ...]:
     secret = deployment.api_key or ""
     if dialect is not None:
         return dialect.authorization(secret)

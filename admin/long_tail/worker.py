@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import Any, Final
 
 from admin.long_tail.calls import arguments, fault
-from gateway.connection import HttpLimits
 from gateway.drive import driven
 from gateway.errors import BadRequest, Unauthenticated
 from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
+from gateway.http_limits import HttpLimits
 from gateway.listener import Listener
 
 EVENTS_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"

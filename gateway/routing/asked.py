@@ -38,10 +38,10 @@ _cache_key = msgspec.json.Decoder(_CacheKey)
 class Asked:
     """`regions`: where the answer has to come from, all of them, so that what a client asks for cannot undo what its key says.
 
-    `wild` is what the model's wildcard stands for, `kind` the endpoint's, `key` whose call it is.
+    `wild` is what the model's wildcard stands for, `kind` the endpoint's, `key` whose call it is; `providers`: it goes to nobody else.
     """
 
-    __slots__ = ("_body", "_headers", "_request", "key", "kind", "metadata", "regions", "tags", "wild")
+    __slots__ = ("_body", "_headers", "_request", "key", "kind", "metadata", "providers", "regions", "tags", "wild")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Asked:
         wild: str = "",
         kind: Kind = "chat",
         key: Key | None = None,
+        providers: frozenset[str] | None = None,
     ) -> None:
         self._request = request
         self._body = body
@@ -64,6 +65,7 @@ class Asked:
         self.wild = wild
         self.kind: Kind = kind
         self.key = key
+        self.providers = providers
         wanted = headers.get(b"x-penstock-region")
         self.regions = regions if wanted is None else (*regions, wanted.decode("latin-1").strip())
 

@@ -10,6 +10,8 @@ def admits(deployment: Deployment, asked: Asked) -> bool:
     when = deployment.when
     if not serves(deployment, asked.kind):
         return False
+    if asked.providers is not None and deployment.provider not in asked.providers:
+        return False
     if asked.regions:
         region = deployment.region or (when.region if when is not None else None)
         if any(wanted != region for wanted in asked.regions):

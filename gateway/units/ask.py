@@ -12,7 +12,7 @@ class Ask(Counted, kw_only=True):
     """`most` cannot be passed, in any unit that may be billed; an `output` of 0 in it: the model's own maximum, if `speaks`.
 
     `exact`: what the request itself tells, and what it is settled at where the provider says nothing. `likely`: what is charged for a
-    unit that is neither reported nor known.
+    unit that is neither reported nor known. `flat_nanousd`: the call costs just that, whatever it uses.
     """
 
     most: Usage
@@ -22,6 +22,7 @@ class Ask(Counted, kw_only=True):
     in_parts: bool = False  # a model's context bounds each text, not the call
     pieces: tuple[memoryview, memoryview] | None = None  # of a form: what stands before and behind the model's name
     content_type: bytes = b"application/json"
+    flat_nanousd: int | None = None
 
 
 Headers = Mapping[bytes, bytes]

@@ -1,6 +1,7 @@
 """The port of an endpoint that is billed by other units: values in, values out, no I/O. `gateway.units.relay` does the sending."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -13,13 +14,24 @@ from gateway.usage import Usage
 Piece = bytes | memoryview
 
 
+Lines = tuple[tuple[str, str], ...]
+
+
 class Sent(msgspec.Struct, frozen=True):
-    """One upstream request. `path` stands behind the base URL, or behind the server's root if `at_root`."""
+    """One upstream request. `path` stands behind the base URL, or behind the server's root if `at_root`.
+
+    With an `address`, it stands behind that, may carry a query, and `headers` say everything that the upstream has to know; `signed`
+    makes those that depend on all the rest, and may take its time.
+    """
 
     path: str
     body: Sequence[Piece]
     content_type: bytes = b"application/json"
     at_root: bool = False
+    address: str | None = None
+    method: str = "POST"
+    headers: Lines = ()
+    signed: Callable[[], Lines] | None = None
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -50,6 +62,62 @@ class Door(Protocol):
 
     def event_usage(self, report: msgspec.Raw) -> Usage | None:
         """What the `usage` of an event says."""
+
+
+class Follower(Protocol):
+    """One stream that goes on as it comes, and what was seen of it. `gateway.units.events.Events` is the pattern."""
+
+    @property
+    def content_type(self) -> bytes:
+        """What the client is told that it is."""
+
+    @property
+    def content(self) -> bool:
+        """Something came that is no error."""
+
+    @property
+    def whole(self) -> bool:
+        """It ended as such a stream should."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider says that was used, as far as it has said so."""
+
+    @property
+    def error(self) -> errors.GatewayError | None:
+        """Set by the first damaged or failed piece; nothing is passed on after it."""
+
+    @property
+    def received(self) -> int:
+        """Tokens that came, where nothing else tells how many."""
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def close(self) -> bytes: ...
+
+
+class NativeDoor(Door, ABC):
+    """A door of one call, in an API of its provider's own: it knows which streams that has.
+
+    `shown`: lines of the head of an answer that go on to the client.
+    """
+
+    shown: tuple[bytes, ...] = ()
+
+    def event_usage(self, report: msgspec.Raw) -> Usage | None:  # noqa: ARG002 — the port's name: a follower reads all of an event
+        return None
+
+    @abstractmethod
+    def read_fault(self, status: int, body: bytes) -> wire.UpstreamFault:
+        """An error answer in OpenAI's terms. Never raises."""
+
+    @abstractmethod
+    def follower(self, content_type: bytes) -> Follower | None:
+        """For an answer of this type (in lower case) that goes on piece by piece; None: it is read whole."""
+
+    def told_by(self, headers: Headers) -> Usage | None:  # noqa: ARG002 — the port's name: most say it in the body
+        """What the head of an answer says of its usage."""
+        return None
 
 
 def json_only(headers: Headers) -> None:

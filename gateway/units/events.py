@@ -14,6 +14,7 @@ from gateway.usage import Usage
 from gateway.wire import NULL, present, read_fault
 
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024  # a picture in base64
+EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"
 DAMAGED: Final = "The upstream sent an event that is not the JSON it should be"
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r(?!\n)")
@@ -39,6 +40,8 @@ class Events:
     """The state of one stream. `read_usage` says what an event's `usage` means."""
 
     def __init__(self, read_usage: Callable[[msgspec.Raw], Usage | None]) -> None:
+        self.content_type = EVENT_STREAM
+        self.received = 0
         self._read_usage = read_usage
         self._waiting = bytearray()
         self._searched = 0

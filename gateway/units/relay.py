@@ -4,8 +4,11 @@ What an upstream answers, not what was asked, says how it goes on: JSON and text
 goes on as it comes. `gateway.relay` is the pattern; text and embeddings go there.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, final
+
+import msgspec
 
 from gateway import allowance, errors
 from gateway.call import Call
@@ -16,11 +19,11 @@ from gateway.refusal import refusal
 from gateway.resilience.health import Health
 from gateway.targets import Target, Targets, where
 from gateway.units.ask import Ask
-from gateway.units.door import Door, Sent
+from gateway.units.door import Door, Follower, NativeDoor, Sent
 from gateway.units.events import Events
 from gateway.units.settle import settled
 from gateway.upstream import UpstreamConnection
-from gateway.usage import Usage
+from gateway.usage import Usage, usage
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024  # ten pictures in base64
 MAX_FAULT_BYTES: Final = 1024 * 1024
@@ -44,19 +47,24 @@ class UnitRelay:
         assert door is not None
         assert isinstance(ask, Ask)
         sent = door.sent(ask, call.body, deployment, name)
-        target = self._targets.of(deployment, sent.path, call.model.name, at_root=sent.at_root)
+        if sent.address is not None:
+            target = self._targets.at(deployment, sent.address)
+            head = await _own_opening(target, call, sent)
+        else:
+            target = self._targets.of(deployment, sent.path, call.model.name, at_root=sent.at_root)
+            head = _head(target, call, sent)
         connection = target.origin.idle() or await target.origin.acquire(self._connect_s(call))
         try:
             sent_at = self._now()
             record.sent = True
-            connection.send_pieces(_head(target, call, sent), sent.body)
+            connection.send_pieces(head, sent.body)
             self._expect_start(call, connection, sent_at)
             status = await connection.head()
             record.upstream_s += self._now() - sent_at
             if not 200 <= status < 300:
                 await self._whole(call, connection, MAX_FAULT_BYTES)
                 record.refused = True
-                raise refusal(connection, target)
+                raise refusal(connection, target, door.read_fault if isinstance(door, NativeDoor) else None)
             await self._pass_on(call, door, ask, target, connection, sent_at)
         finally:
             connection.release()
@@ -66,8 +74,13 @@ class UnitRelay:
     ) -> None:
         kind = connection.header(b"content-type") or b""
         plain = kind.lower()
-        if plain.startswith(EVENTS) and ask.stream:
-            await self._follow(call, door, ask, target, connection, sent_at)
+        follower: Follower | None = None
+        if isinstance(door, NativeDoor):
+            follower = door.follower(plain)
+        elif plain.startswith(EVENTS) and ask.stream:
+            follower = Events(door.event_usage)
+        if follower is not None:
+            await self._follow(call, follower, ask, target, connection, sent_at)
         elif door.plays and not plain.startswith((b"application/json", EVENTS)):
             await self._play(call, ask, target, connection, sent_at)
         else:
@@ -87,11 +100,15 @@ class UnitRelay:
         except errors.UpstreamFailed:
             record.refused = True
             raise
-        self._settle(call, told.ask or ask, told.usage)
+        used = told.usage
+        if used is None and isinstance(door, NativeDoor):
+            used = door.told_by(connection.fields)
+        self._settle(call, told.ask or ask, used)
         self._answered(call, target, sent_at)
         record.status = connection.status
         record.finished_at = self._now()
-        head = _answer_head(record, kind) + _cost_head(self._meter.cost(record), record)
+        head = _answer_head(record, kind) + _shown(door, connection)
+        head += _cost_head(self._meter.cost(record), record)
         call.exchange.respond(connection.status, head, told.body)
 
     async def _play(self, call: Call, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
@@ -123,11 +140,10 @@ class UnitRelay:
         exchange.end()
 
     async def _follow(
-        self, call: Call, door: Door, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float
+        self, call: Call, events: Follower, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float
     ) -> None:
         """Events, held back until the first that is no error."""
         record, exchange = call.record, call.exchange
-        events = Events(door.event_usage)
         held, ended = b"", False
         while not (events.content or ended):
             asked = self._now()
@@ -144,7 +160,11 @@ class UnitRelay:
         self._answered(call, target, sent_at)
         record.status = connection.status
         record.first_token_at = record.finished_at = self._now()
-        exchange.begin_events(connection.status, _answer_head(record, b"text/event-stream; charset=utf-8"))
+        head = _answer_head(record, events.content_type) + _shown(call.endpoint.door, connection)
+        if events.content_type.startswith(EVENTS):
+            exchange.begin_events(connection.status, head)
+        else:
+            exchange.begin(connection.status, head)
         exchange.send(held)
 
         def passed_on(piece: bytes, _chunk: bytes) -> bool:
@@ -158,6 +178,8 @@ class UnitRelay:
         finally:
             if events.usage is not None:
                 self._settle(call, ask, events.usage)
+            elif events.received:
+                self._settle(call, _as_far_as(ask, events.received), None)
         if events.error is not None:
             raise events.error
         if not events.whole:
@@ -213,11 +235,40 @@ class UnitRelay:
         return max(0.001, min(call.model.timeouts.connect_s, call.deadline - self._now()))
 
 
+def _shown(door: Door | None, connection: UpstreamConnection) -> bytes:
+    """What of the upstream's head goes on to the client."""
+    if not isinstance(door, NativeDoor):
+        return b""
+    fields = connection.fields
+    return b"".join(
+        b"%b: %b\r\n" % (name, bytes(byte for byte in fields[name] if byte in _VISIBLE))
+        for name in door.shown
+        if name in fields
+    )
+
+
+def _as_far_as(ask: Ask, received: int) -> Ask:
+    """The call as one whose answer has so many tokens."""
+    return msgspec.structs.replace(ask, likely=usage(ask.likely.input, received))
+
+
+async def _own_opening(target: Target, call: Call, sent: Sent) -> bytes:
+    """The head of a request that says everything itself. Signing may read a machine's identity, so it happens in a thread."""
+    headers = sent.headers
+    if sent.signed is not None:
+        headers += await asyncio.get_running_loop().run_in_executor(None, sent.signed)
+    return target.opening(sent.path, headers, sent.method) + _own_lines(call)
+
+
 def _head(target: Target, call: Call, sent: Sent) -> bytes:
     """The prepared head with this request's own lines; the last content-type counts nowhere, so there is one."""
-    headers = call.exchange.headers
     head = target.head.replace(b"content-type: application/json", b"content-type: " + sent.content_type, 1)
-    lines = [head, b"x-request-id: %b\r\n" % call.record.id.encode()]
+    return head + _own_lines(call)
+
+
+def _own_lines(call: Call) -> bytes:
+    headers = call.exchange.headers
+    lines = [b"x-request-id: %b\r\n" % call.record.id.encode()]
     for name in (b"traceparent", b"tracestate"):
         value = headers.get(name)
         if value is not None and b"traceparent" in headers:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.asgi import AsgiApp
-from gateway.connection import Connection, HttpLimits
+from gateway.connection import Connection
 from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
+from gateway.http_limits import HttpLimits
 from gateway.listener import Listener
 from gateway.outlet import AT_ONCE, Outlet, Outlets
 

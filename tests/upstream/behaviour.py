@@ -60,6 +60,10 @@ class Behaviour(msgspec.Struct, frozen=True):
     error_param: str | None = None
     retry_delay: str | None = None  # Gemini says in the body how long to wait: "7s"
     body: str | None = None  # instead of the dialect's answer
+    sound: bool = False  # a conversation answers with sound
+    vad: bool = False  # a conversation answers by itself whoever falls silent
+    unasked: bool = False  # a conversation begins with an answer that nobody asked for
+    deaf: bool = False  # a conversation answers no pings and takes no cancellation
     by_token: bool = False  # sound and pictures are billed by the token, not by the unit
     pad_bytes: int = 0  # makes a plain answer's content so much longer
 

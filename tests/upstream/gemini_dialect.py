@@ -20,7 +20,9 @@ STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-_PATH = re.compile(r"/models/([^/:]+):(generateContent|streamGenerateContent|batchEmbedContents)$")
+_PATH = re.compile(
+    r"/models/([^/:]+):(generateContent|streamGenerateContent|batchEmbedContents|embedContent|countTokens)$"
+)
 
 
 def asked(path: str, question: Asked) -> Asked | None:
@@ -51,6 +53,13 @@ def error(behaviour: Behaviour) -> JsonObject:
 
 
 def respond(path: str, asked: Asked, behaviour: Behaviour) -> Answer:
+    if path.endswith(":countTokens"):
+        return answer.whole(200, {"totalTokens": asked.prompt_tokens})
+    if path.endswith(":embedContent"):
+        text = _text(asked.fields["content"])
+        return answer.whole(
+            200, {"embedding": {"values": openai_dialect.vector(text, 4)}}, prompt_tokens=len(text.split())
+        )
     return _embeddings(asked, behaviour) if path.endswith(":batchEmbedContents") else _contents(asked, behaviour)
 
 

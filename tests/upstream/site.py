@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -14,6 +15,7 @@ from tests.upstream import (
     answer,
     anthropic_dialect,
     asked,
+    bedrock_dialect,
     gemini_dialect,
     openai_dialect,
     responses_dialect,
@@ -88,6 +90,17 @@ class Site:
         entry.units = dict(made.units)
         return Reaction(made, behaviour, entry)
 
+    def talk(self, request: Request) -> tuple[Behaviour, Entry]:
+        """A conversation is asked for; the query may have the model."""
+        path = request.path
+        script = path[3:].partition("/")[0] if path.startswith("/s/") else ""
+        named = re.search(r"[?&](?:model|deployment)=([^&]+)", path)
+        if not script and named is not None and unquote(named[1]) in self._scripts:
+            script = unquote(named[1])
+        entry = self._entry(request, script)
+        self.journal.add(entry)
+        return self._next(script), entry
+
     def _next(self, script: str) -> Behaviour:
         waiting = self._scripts.get(script)
         if not waiting:
@@ -129,8 +142,8 @@ class Site:
 
 
 def _answer(path: str, question: Asked, behaviour: Behaviour) -> Answer:
-    of_gemini = gemini_dialect.asked(path, question)
-    question = of_gemini or question
+    of_gemini, of_bedrock = gemini_dialect.asked(path, question), bedrock_dialect.asked(path, question)
+    question = of_gemini or of_bedrock or question
     if behaviour.body is not None:
         kind = answer.EVENT_STREAM if question.stream and behaviour.status == 200 else answer.JSON
         pieces: Iterable[Piece] = (Piece(behaviour.body.encode()),) if behaviour.body else ()
@@ -138,9 +151,11 @@ def _answer(path: str, question: Asked, behaviour: Behaviour) -> Answer:
     if behaviour.status != 200:
         dialect = anthropic_dialect if path.endswith("/messages") else openai_dialect
         made = dialect.error(behaviour) if of_gemini is None else gemini_dialect.error(behaviour)
-        return answer.whole(behaviour.status, made)
+        return answer.whole(behaviour.status, made if of_bedrock is None else bedrock_dialect.error(behaviour))
     if of_gemini is not None:
         return gemini_dialect.respond(path, of_gemini, behaviour)
+    if of_bedrock is not None:
+        return bedrock_dialect.respond(path, of_bedrock, behaviour)
     route = ROUTES.get(PLACES.split(path, 1)[-1])
     if route is None:
         return answer.whole(404, {"error": {"message": f"no route {path}", "type": "invalid_request_error"}})

@@ -12,6 +12,7 @@ import httptools
 from tests.upstream import reply
 from tests.upstream.behaviour import PLAIN
 from tests.upstream.journal import Entry, Outcome
+from tests.upstream.realtime_dialect import Talk
 from tests.upstream.site import Reaction, Request, Site
 
 NO_LINGER = struct.pack("ii", 1, 0)
@@ -53,6 +54,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._talk(data[stop.args[0] :])
         except httptools.HttpParserError:
             self._transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self._transport.close()
@@ -86,8 +89,18 @@ class Connection(asyncio.Protocol):
         old = self._parser.get_http_version() == "1.0"
         body = b"".join(self._parts)
         self._waiting.append(Request(self._number, method, self._url.decode("latin-1"), self._headers, body, old))
-        if self._task is None:
+        if self._task is None and not self._parser.should_upgrade():
             self._next()
+
+    def _talk(self, behind: bytes) -> None:
+        """A WebSocket: from here on the connection is a conversation's."""
+        request = self._waiting.popleft()
+        behaviour, entry = self._site.talk(request)
+        talk = Talk(request.path, dict(request.headers), behaviour, entry, self._site.journal)
+        self._transport.set_protocol(talk)
+        talk.connection_made(self._transport)
+        if behind:
+            talk.data_received(behind)
 
     # The answer's way out
 

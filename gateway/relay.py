@@ -160,7 +160,9 @@ class Relay:
             raise
         finally:
             record.received = stream.events or record.received
-            used = None if record.refused else stream.reported  # an opening counts the prompt that an error then takes back
+            used = (
+                None if record.refused else stream.reported
+            )  # an opening counts the prompt that an error then takes back
             if used is not None:
                 record.usage, record.usage_source = used, "provider"
         if stream.done and not connection.complete:  # the upstream only has to end its body, and nobody waits for that

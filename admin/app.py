@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from admin.api import batches as batches_api
+from admin.api import document
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
 from admin.api.gate import KeyGate
@@ -108,6 +109,7 @@ def create_app(
         ):
             app.include_router(routes)
         app.add_middleware(KeyGate, identify=api.identify)
+        app.extend = document.extend
     documentation.install(app)
     errors.install(app)
     app.add_middleware(AdminGate, identities=Identities(engine, admin_key_digest, oidc))

@@ -58,6 +58,11 @@ class Listener:
     def open_connections(self) -> int:
         return len(self._connections)
 
+    @property
+    def hot(self) -> tuple[Mapping[bytes, Route], tuple[bytes, ...]]:
+        """Paths that never come to the ASGI side, and beginnings of paths."""
+        return self._routes, tuple(prefix for prefix, _ in self._prefixes)
+
     async def start(
         self,
         host: str,

@@ -1,4 +1,5 @@
-"""`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape, with what is known of it beside that.
+"""`GET /v1/models` and `GET /v1/models/{model}`: what the caller may use, in OpenAI's shape or in Anthropic's for its clients, with what
+is known of it beside that.
 
 The admin key also sees each model's deployments.
 """
@@ -12,6 +13,7 @@ import msgspec
 from gateway import errors
 from gateway.authentication import ADMIN, Authenticator
 from gateway.catalog import Catalog, Model
+from gateway.fronts import messages_models
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.keys import Key
 from gateway.model_card import Json, card
@@ -45,7 +47,14 @@ class Listing:
         rows = [self._card(named[name], name, key) for name in named if key.may_use(name, named[name].admitted_by)]
         rows += [_route(name) for name in self._routes() if name not in named and key.may_use(name)]
         rows.sort(key=lambda row: str(row["id"]))
-        exchange.respond(200, JSON_HEAD, msgspec.json.encode({"object": "list", "data": rows}))
+        made: dict[str, object] = {"object": "list", "data": rows}
+        if messages_models.MARK in exchange.headers:
+            try:
+                made = messages_models.page(rows, exchange.url.partition(b"?")[2].decode("latin-1"))
+            except errors.BadRequest as error:
+                exchange.fail(error)
+                return
+        exchange.respond(200, JSON_HEAD, msgspec.json.encode(made))
 
     async def one(self, exchange: HttpExchange) -> None:
         """One model by its name, which may contain slashes."""
@@ -53,7 +62,7 @@ class Listing:
             key = self._key(exchange)
             name = unquote_to_bytes(exchange.url.partition(b"?")[0][len(PREFIX) :]).decode("utf-8", "replace")
             if name in self._routes() and key.may_use(name):
-                exchange.respond(200, JSON_HEAD, msgspec.json.encode(_route(name)))
+                _tell(exchange, _route(name))
                 return
             found = self._current.snapshot.catalog.find(name)
             if found is None or not key.may_use(name, found[0].admitted_by):
@@ -62,7 +71,7 @@ class Listing:
             exchange.fail(error)
             return
         model, match = found
-        exchange.respond(200, JSON_HEAD, msgspec.json.encode(self._card(model, name, key, match)))
+        _tell(exchange, self._card(model, name, key, match))
 
     def _card(self, model: Model, name: str, key: Key, match: str = "") -> Json:
         """Made once per name and configuration: clients' interfaces ask for the list all day."""
@@ -82,6 +91,11 @@ class Listing:
 
     def _key(self, exchange: HttpExchange) -> Key:
         return self._authenticator.caller(self._current.snapshot, exchange.headers)
+
+
+def _tell(exchange: HttpExchange, row: Json) -> None:
+    made = messages_models.model(row) if messages_models.MARK in exchange.headers else row
+    exchange.respond(200, JSON_HEAD, msgspec.json.encode(made))
 
 
 def _route(name: str) -> dict[str, object]:

@@ -160,7 +160,9 @@ class Relay:
             raise
         finally:
             record.received = stream.events or record.received
-            used = stream.reported
+            used = (
+                None if record.refused else stream.reported
+            )  # an opening counts the prompt that an error then takes back
             if used is not None:
                 record.usage, record.usage_source = used, "provider"
         if stream.done and not connection.complete:  # the upstream only has to end its body, and nobody waits for that
@@ -209,7 +211,7 @@ class Relay:
                 await self._pass_events_on(call, stream, connection)
         if stream.error is not None:
             raise stream.error
-        if not stream.whole:
+        if not (stream.content and stream.whole):  # one that ends before it begins has no head, either
             raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
         exchange.send(call.endpoint.done)
         exchange.end()

@@ -1,6 +1,7 @@
-"""`/docs`: the routes of the admin plane as one plain page, made here: no script, and nothing from other people's servers."""
+"""`/docs`: the routes of both planes as one plain page, made here: no script, and nothing from other people's servers."""
 
 import html
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,8 +20,9 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 td {{ padding: .2rem 1rem .2rem 0; vertical-align: top }} code {{ white-space: nowrap }}
 </style>
 <h1>{title}</h1>
-<p>Every route takes <code>Authorization: Bearer …</code>. Bodies and answers are described in
-<a href="/openapi.json">openapi.json</a> (OpenAPI 3.1), which any viewer and generator reads.</p>
+<p>Every route but those of health takes <code>Authorization: Bearer …</code>: below <code>/admin</code> the admin key, a token or a login,
+elsewhere a virtual key. Bodies and answers are described in <a href="/openapi.json">openapi.json</a> (OpenAPI 3.1), which any viewer and
+generator reads.</p>
 <table>{rows}</table>
 </html>
 """
@@ -32,12 +34,17 @@ _HEADERS = {
 
 
 class DocumentedApi(FastAPI):
-    """Knows the schema of errors, which the routes only refer to."""
+    """Knows the schema of errors, which the routes only refer to, and the paths that are not its own: `extend` adds them."""
+
+    extend: Callable[[dict[str, Any]], None] | None = None
 
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        document["components"]["schemas"].update(errors.schemas())
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            document["components"]["schemas"].update(errors.schemas())
+            if self.extend is not None:
+                self.extend(document)
+        return super().openapi()
 
 
 def install(app: FastAPI) -> None:

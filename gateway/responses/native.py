@@ -19,6 +19,8 @@ from gateway.wire import NULL, RawObject, UpstreamFault, present
 DAMAGED: Final = "The upstream sent an event that is not the JSON it should be"
 ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed"))
 _OPENING: Final = frozenset(("response.created", "response.in_progress", "response.queued"))
+_ADDED: Final = frozenset(("response.content_part.added", "response.reasoning_summary_part.added"))  # empty as yet
+_SAY_NOTHING: Final = frozenset(("message", "reasoning"))  # items that begin empty
 _CHATS: Final = ("max_completion_tokens", "max_tokens")
 _OURS: Final = ("previous_response_id", "conversation", "background")
 
@@ -49,10 +51,19 @@ class Answer(msgspec.Struct, gc=False):
 class _Event(msgspec.Struct, gc=False):
     type: str = ""
     response: Answer | None = None
+    item: _Item | None = None
+    delta: Raw = NULL
     error: UpstreamFault | str | None = None
     message: str | None = None
     code: str | None = None
     param: str | None = None
+
+    @property
+    def says(self) -> bool:
+        """Whether the client knows something of the answer by it, after which it cannot begin anew elsewhere."""
+        if self.type == "response.output_item.added":
+            return self.item is None or self.item.type not in _SAY_NOTHING
+        return self.type not in _OPENING and self.type not in _ADDED and bytes(self.delta) != b'""'
 
 
 _event: Final = msgspec.json.Decoder(_Event)
@@ -140,7 +151,7 @@ class NativeStream:
             return False
         if read.type in ENDS:
             self.content = self.done = True
-        elif read.type not in _OPENING:
+        elif read.says:
             self.content = True
             self.events += read.type.endswith(".delta")
         return True

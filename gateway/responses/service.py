@@ -251,7 +251,7 @@ class Responses:
         outlet = Outlet(
             run, run.body, prepared.frame, self._unix, summarised=prepared.asked.summarised, told=len(run.events)
         )
-        run.current = lambda: outlet.response if outlet.begun else run.stored.response
+        run.current = lambda: outlet.response if outlet.begun or run.ended else run.stored.response
         try:
             await driven(self._completions.serve(RESPONSES, outlet))
         except asyncio.CancelledError:

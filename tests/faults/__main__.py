@@ -7,11 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.faults.course import Result, play
+from tests.faults.course import play
 from tests.faults.table import cases
+from tests.faults.verdict import Result
 from tests.fixtures.upstream import scripted_upstream
 
-COLUMNS = "{:<30} {:<10} {:<9} {:<44} {:>6} {:>8} {:>7}  {}"
+COLUMNS = "{:<30} {:<24} {:<9} {:<44} {:>6} {:>8} {:>7}  {}"
 
 
 def main(words: list[str]) -> int:
@@ -33,7 +34,7 @@ def _print(results: list[Result]) -> None:
         print(
             COLUMNS.format(
                 fault.name,
-                fault.mode,
+                str(fault.door),
                 result.case.scene,
                 result.outcome,
                 result.status,

@@ -95,6 +95,8 @@ def test_a_message_comes_back(routes: Routes, client: anthropic.Anthropic, place
 def test_a_stream_is_one_of_events(routes: Routes, client: anthropic.Anthropic, place: str) -> None:
     """In any segments; its usage is the record's as well."""
     route = model(routes, place, Behaviour(text="one two three", segment_bytes=7, crlf=True, heartbeats=2))
+    plain = client.messages.create(model=route.name, max_tokens=50, messages=HELLO, stream=True)
+    assert [event.type for event in plain][-1] == "message_stop"
     with client.messages.stream(model=route.name, max_tokens=50, messages=HELLO) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
@@ -470,3 +472,25 @@ def test_a_client_that_leaves_stops_claude_and_pays_for_what_came(routes: Routes
     record = routes.record(answer)
     assert record["prompt_tokens"] == 11
     assert record["completion_tokens"] >= 14
+
+
+def test_models_are_listed_and_looked_up(routes: Routes, client: anthropic.Anthropic) -> None:
+    """In Anthropic's shape and pages for who speaks its API, with what we know beside it."""
+    for _ in range(3):
+        model(routes, "chat", Behaviour())
+    names = [one.id for one in client.models.list(limit=1000)]
+    assert names == sorted(names)
+    paged = [one.id for one in client.models.list(limit=2)]
+    assert paged == names
+    before = client.models.list(limit=2, before_id=names[-1])
+    assert ([one.id for one in before.data], before.has_more) == (names[-3:-1], len(names) > 3)
+    found = client.models.retrieve(names[0])
+    assert (found.id, found.display_name, found.type, found.created_at.tzinfo is not None) == (
+        names[0],
+        names[0],
+        "model",
+        True,
+    )
+    for query in ({"limit": 0}, {"limit": "9" * 5000}, {"after_id": "nobody"}, {"page": 2}):
+        headers = {"anthropic-version": "2023-06-01", "x-api-key": routes.server.key}
+        assert routes.server.http.get("/v1/models", params=query, headers=headers).status_code == 400

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -36,6 +37,14 @@ CONVERSED = {
 def client(routes: Routes) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key=routes.server.key, base_url=routes.server.base_url, max_retries=0, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient(routes: Routes) -> Iterator[None]:
+    """A process that begins imports LiteLLM, and compiles it where that was never done: that may take its time."""
+    usual, routes.server.http.timeout = routes.server.http.timeout, httpx.Timeout(120)
+    yield
+    routes.server.http.timeout = usual
 
 
 def through(routes: Routes, *behaviours: Behaviour, model: str = "openai/scripted", **more: Any) -> Route:

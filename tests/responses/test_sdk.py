@@ -273,6 +273,14 @@ def test_a_deletion_stops_the_upstream_and_leaves_nothing(routes: Routes, client
         client.responses.retrieve(made.id)
 
 
+def test_cancel_says_so_before_the_first_word(routes: Routes, client: openai.OpenAI) -> None:
+    """Of a response that has nothing yet, too."""
+    route = routes(Behaviour(headers_after_s=30))
+    made = client.responses.create(model=route.name, input="hi", background=True)
+    assert client.responses.cancel(made.id).status == "cancelled"
+    assert client.responses.retrieve(made.id).status == "cancelled"
+
+
 def test_conversations_are_kept_by_hand(client: openai.OpenAI) -> None:
     """Every method of conversations and their items."""
     made = client.conversations.create(

@@ -329,6 +329,24 @@ COMPLETED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ({"type": "response.output_item.added", "item": {"type": "message", "content": []}}, False),
+        ({"type": "response.output_item.added", "item": {"type": "reasoning", "summary": []}}, False),
+        ({"type": "response.content_part.added", "part": {"type": "output_text", "text": ""}}, False),
+        ({"type": "response.output_text.delta", "delta": ""}, False),
+        ({"type": "response.output_item.added", "item": {"type": "function_call", "name": "f"}}, True),
+        ({"type": "response.output_text.delta", "delta": "a"}, True),
+    ],
+)
+def test_what_says_nothing_can_still_begin_anew_elsewhere(event: dict[str, Any], says: bool) -> None:
+    """An item or a part that opens empty is no content, as at Anthropic."""
+    followed = NativeStream()
+    followed.feed(events_of(CREATED, event))
+    assert followed.content is says
+
+
 @settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 500), max_size=6))
 def test_an_upstreams_own_events_are_followed_under_any_split(cuts: list[int]) -> None:

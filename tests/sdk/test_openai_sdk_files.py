@@ -38,6 +38,9 @@ def test_a_file_is_created_retrieved_and_read(client: openai.OpenAI, tmp_path: P
     assert client.files.retrieve(made.id) == made
     assert client.files.content(made.id).content == data
     assert client.files.wait_for_processing(made.id).id == made.id
+    written = client.files.create(file=("a.txt", b"abc"), purpose="user_data")
+    with pytest.warns(DeprecationWarning, match="content"):
+        assert client.files.retrieve_content(written.id) == "abc"
 
 
 def test_a_batch_file_lives_for_thirty_days_and_others_for_ever(client: openai.OpenAI) -> None:

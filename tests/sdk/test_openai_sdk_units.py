@@ -39,6 +39,8 @@ def test_speech_arrives_whole_and_in_pieces(client: openai.OpenAI, scripts: Scri
     streaming = client.audio.speech.with_streaming_response
     with streaming.create(model=scripted.model, voice="alloy", input="hello") as streamed:
         assert b"".join(streamed.iter_bytes()) == sound
+    with streaming.create(model=scripted.model, voice="alloy", input="hello", stream_format="sse") as events:
+        assert b"".join(events.iter_bytes()).count(b"speech.audio.delta") == 5
 
 
 @pytest.mark.parametrize("kind", ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"])

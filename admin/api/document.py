@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 _PLACE: Final = re.compile(r"{(\w+)}")
 _OPEN: Final = "Health"  # needs no key
-_ANTHROPICS: Final = "Messages"
+_ERRORS: Final = {"Messages": "AnthropicError", "Pass-through": "Native"}  # the provider's own; elsewhere OpenAI's
 _LONGER: Final = {"/v1/files": 10_000}  # pages, where they differ
 
 
@@ -63,7 +63,7 @@ def _responses(short: Json) -> Json:
         content["text/plain"] = {"schema": {"type": "string"}}
     if "bytes" in short:
         content["application/octet-stream"] = content["audio/*"] = {"schema": {"type": "string", "format": "binary"}}
-    error = "AnthropicError" if short["tag"] == _ANTHROPICS else "ErrorBody"
+    error = _ERRORS.get(short["tag"], "ErrorBody")
     answers: Json = {"200": {"description": "The answer.", "content": content}}
     for status, name in short.get("statuses", {}).items():
         answers[str(status)] = {"description": "The same.", "content": _json(name)}

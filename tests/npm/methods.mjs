@@ -154,6 +154,8 @@ const calls = {
     for await (const one of client.batches.list({ limit: 2 })) if (one.id === id) return true;
     return false;
   },
+  "realtime.clientSecrets.create": async () =>
+    (await client.realtime.clientSecrets.create({ session: { type: "realtime", model } })).value.startsWith("ek_"),
   "batches.cancel": async () => ["cancelling", "cancelled"].includes((await client.batches.cancel((await batch(slow)).id)).status),
 };
 

@@ -55,6 +55,7 @@ METHODS: dict[str, Any] = {
     "conversations.items.retrieve": "two",
     "conversations.retrieve": "conversation",
     "conversations.update": "b",
+    "realtime.clientSecrets.create": True,
     "files.content": "abc",
     "files.create": "processed",
     "files.delete": True,

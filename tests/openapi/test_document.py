@@ -95,6 +95,8 @@ def test_every_documented_path_is_served_to_none_without_a_key(server: Server) -
             assert answer.status_code == 200, path
             continue
         assert answer.status_code == 401, (method, path, answer.text)
+        if operation["tags"] == ["Pass-through"]:  # each in its provider's own shape: tests/native
+            continue
         error = answer.json()["error"]
         assert set(error) == (
             {"type", "message"} if operation["tags"] == ["Messages"] else {"message", "type", "param", "code"}

@@ -40,7 +40,7 @@ def called(package: str) -> set[str]:
     found: set[str] = set()
     for path in ROOT.glob("tests/**/*.py"):
         source = path.read_text()
-        if f"import {package}" in source:
+        if re.search(rf"^\s*(?:import|from) {package}\b", source, re.MULTILINE):
             found.update(name for node in ast.walk(ast.parse(source)) for name in _call(node))
     return found
 

@@ -179,6 +179,7 @@ class House:
         self._plane.drain(self._settings.server.limits.drain_s)
 
     async def close(self) -> None:
+        await self._plane.end_runs()
         await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
         await self._long_tail.close()

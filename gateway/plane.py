@@ -200,6 +200,10 @@ class Plane:
         """The process ends in so many seconds: calls that wait and cannot be answered by then are told."""
         self.gates.drain(grace_s)
 
+    async def end_runs(self) -> None:
+        """Ends responses in the background: once `background` is over, nobody tells the database that they are alive."""
+        await self._responses.end_runs()
+
     async def close(self) -> None:
         if self._realtime is not None:
             await self._realtime.close()

@@ -96,8 +96,12 @@ class Responses:
         """What runs as long as the server does."""
         return self._runs.run()
 
-    async def close(self) -> None:
+    async def end_runs(self) -> None:
+        """Each keeps what it has."""
         await self._runs.close()
+
+    async def close(self) -> None:
+        await self.end_runs()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shelf.close()
 

@@ -7,8 +7,10 @@ from contextlib import closing
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
+from tests.fixtures.batches import chat_line, start
 from tests.fixtures.server import Server, models
 from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
@@ -62,6 +64,25 @@ def test_a_run_that_ends_with_its_process_has_failed(own_server: Server, upstrea
     assert get(own_server, f"/v1/responses/{second}?stream=true", key).status_code == 200
     answer = own_server.post("/v1/responses", {"model": "chat", "input": "x", "previous_response_id": second}, key=key)
     assert answer.status_code == 200
+
+
+def test_a_run_ends_before_the_process_waits_for_others(own_server: Server, upstream: Upstream) -> None:
+    """Nothing tells the database any more that it is alive, so another process would find it lost while this one drains."""
+    server = own_server
+    line = upstream.script(Behaviour(held_after=-1))
+    with openai.OpenAI(api_key=server.key, base_url=server.base_url, max_retries=0) as client:
+        start(client, [chat_line("held", f"s/{line.id}")])
+        line.wait(bool)
+    id_ = begin(server, upstream, Behaviour(text="w", chunks=100, held_after=50))
+    server.terminate()
+    with closing(sqlite3.connect(server.data / "penstock.db")) as database:
+        deadline = time.monotonic() + 20
+        while database.execute("SELECT status FROM responses WHERE id = ?", (id_,)).fetchone() != ("failed",):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert line.entries()[0].outcome == "open"
+    line.let_go()
+    assert server.wait() == 0
 
 
 @pytest.fixture(scope="module")

@@ -53,9 +53,15 @@ EVER: Final = Range()
 
 
 def spend(
-    tx: Connection, by: GroupBy, days: Range = EVER, only: Mapping[str, str] | None = None, limit: int = 1000
+    tx: Connection,
+    by: GroupBy,
+    days: Range = EVER,
+    only: Mapping[str, str] | None = None,
+    limit: int = 1000,
+    skipped: int = 0,
 ) -> Sequence[Spend]:
-    """The `limit` groups that cost most, or the first days or months. `only` names ids by what one can group by, but days.
+    """The `limit` groups that cost most behind the `skipped` first, or days or months in order. `only` names ids by what one can
+    group by, but days.
 
     A call with several tags counts in each of them; one without does not show by tag. Raises BadRequest.
     """
@@ -76,12 +82,14 @@ def spend(
         "first": first,
         "end": end,
         "limit": _FAR if by == "month" else limit,
+        "skipped": 0 if by == "month" else skipped,
     }
     order = "grouped" if by in {"day", "month"} else "cost_nanousd DESC, grouped"
-    query = f"SELECT grouped, {_TOTALS} FROM ({' UNION ALL '.join(parts)}) AS parts GROUP BY grouped ORDER BY {order} LIMIT :limit"  # noqa: S608 — constants
+    sums = " UNION ALL ".join(parts)
+    query = f"SELECT grouped, {_TOTALS} FROM ({sums}) AS parts GROUP BY grouped ORDER BY {order} LIMIT :limit OFFSET :skipped"  # noqa: S608 — constants
     rows = tx.execute(text(query), bound | {f"only_{name}": value for name, value in filters.items()})
     found = [Spend(None if row[0] == "" else row[0], *(int(value) for value in row[1:])) for row in rows]
-    return _by_month(found)[:limit] if by == "month" else found
+    return _by_month(found)[skipped : skipped + limit] if by == "month" else found
 
 
 def _partial_sums(by: GroupBy, filters: Mapping[str, str]) -> str:

@@ -43,7 +43,7 @@ class SpendRow(BaseModel):
 
 
 class SpendList(BaseModel):
-    """The costliest first; days and months in order. `has_more`: there are groups beyond `limit`."""
+    """The costliest first; days and months in order. `next` counts groups: what is spent in between may move some from page to page."""
 
     group_by: Literal["org", "team", "user", "key", "customer", "model", "provider", "tag", "day", "month"]
     since: Annotated[datetime | None, Field(description="Where the first day that was counted begins.")]
@@ -67,6 +67,7 @@ def router(control: Control) -> APIRouter:
             Moment | None, Query(description="Exclusive; a day that has begun before it counts as a whole.")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+        after: Annotated[str | None, Query(pattern=r"^\d{1,9}$", description="`next` of the page before.")] = None,
         org_id: Filter = None,
         team_id: Filter = None,
         user_id: Filter = None,
@@ -77,6 +78,7 @@ def router(control: Control) -> APIRouter:
         tag: Filter = None,
     ) -> Response:
         days = _days(since, until)
+        skipped = int(after or 0)
         reach = asker.reach
         asker.require_reach(org_id or reach.org_id, team_id or reach.team_id)
         asked = {
@@ -90,14 +92,15 @@ def router(control: Control) -> APIRouter:
             "tag": tag,
         }
         only = {name: value for name, value in asked.items() if value is not None}
-        found = await control.read(lambda tx: spend(tx, group_by, days, only, limit + 1))
+        found = await control.read(lambda tx: spend(tx, group_by, days, only, limit + 1, skipped))
+        more = len(found) > limit
         answer = {
             "group_by": group_by,
             "since": None if since is None else at(days.since * DAY_S),
             "until": None if until is None else at(days.until * DAY_S),
             "data": [_row(one) for one in found[:limit]],
-            "has_more": len(found) > limit,
-            "next": None,
+            "has_more": more,
+            "next": str(skipped + limit) if more else None,
         }
         return Response(encode(answer), media_type="application/json")
 

@@ -197,6 +197,16 @@ def test_shipping_and_compacting_at_once_lose_nothing(engine: Engine) -> None:
             assert {one.group: one for one in spend(tx, by)} == added_up(entries, by, EVER, {})
 
 
+async def pages(admin: httpx.AsyncClient, url: str) -> list[object]:
+    """All rows, page by page, as whoever follows `next` gets them."""
+    rows: list[object] = []
+    page = (await admin.get(url)).json()
+    while page["has_more"]:
+        rows += page["data"]
+        page = (await admin.get(f"{url}&after={page['next']}")).json()
+    return rows + page["data"]
+
+
 async def test_spend_over_rest(engine: Engine, admin: httpx.AsyncClient) -> None:
     """DESIGN section 5: rows with cost_usd, requests, prompt_tokens, completion_tokens, by whatever was asked."""
     calls = [settled(n, days=3) for n in range(200)]
@@ -214,6 +224,9 @@ async def test_spend_over_rest(engine: Engine, admin: httpx.AsyncClient) -> None
     assert sum(row["requests"] for row in by_day["data"]) == sum(call.key_id == "key_3" for call in calls)
     some = (await admin.get("/admin/v1/spend?group_by=key&limit=2")).json()
     assert (len(some["data"]), some["has_more"]) == (2, True)
+    for group_by in ("key", "day", "month"):
+        whole = (await admin.get(f"/admin/v1/spend?group_by={group_by}")).json()["data"]
+        assert await pages(admin, f"/admin/v1/spend?group_by={group_by}&limit=2") == whole
     day = (await admin.get("/admin/v1/spend?group_by=day&since=2026-11-19&until=2026-11-20T00:00:00Z")).json()
     assert "data" in day, day
     assert [row["group"] for row in day["data"]] == ["2026-11-19"]

@@ -50,6 +50,7 @@ class Exposition:
         yield from self._money()
         yield from self._shadows()
         yield from self._queues()
+        yield from self._cache()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -149,6 +150,36 @@ class Exposition:
         for deployment, count in self._plane.loads.active_keys().items():
             keys.add_metric((deployment,), count)
         yield from (depth, calls, waited, keys)
+
+    def _cache(self) -> Iterator[Metric]:
+        """Nothing where no model has a cache."""
+        outcomes = CounterMetricFamily(
+            "penstock_cache_requests",
+            "Calls of models with a cache, by what became of them.",
+            labels=("model", "outcome"),
+        )
+        for place, count in self._plane.cache_outcomes.items():
+            outcomes.add_metric(place, count)
+        waiting = GaugeMetricFamily(
+            "penstock_cache_waiting", "Calls that wait for what an equal one brings.", self._plane.cache_waiting
+        )
+        yield from (outcomes, waiting)
+        threshold = GaugeMetricFamily(
+            "penstock_cache_threshold", "How near another question has to be for its answer.", labels=("model",)
+        )
+        precision = GaugeMetricFamily(
+            "penstock_cache_precision", "95 % interval of the share of right answers.", labels=("model", "bound")
+        )
+        judged = CounterMetricFamily(
+            "penstock_cache_judged", "Answers by meaning that were asked again.", labels=("model", "verdict")
+        )
+        for model, found in self._plane.cache_precisions.items():
+            threshold.add_metric((model,), found.threshold)
+            for bound, value in found.interval._asdict().items():
+                precision.add_metric((model, bound), value)
+            judged.add_metric((model, "right"), found.right)
+            judged.add_metric((model, "wrong"), found.wrong)
+        yield from (threshold, precision, judged)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

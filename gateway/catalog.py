@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.cache.policy import Policy
 from gateway.kinds import TEXT, Kinds
 from gateway.pricing import Price, Terms
 from gateway.resilience.backoff import Retries
@@ -83,6 +84,7 @@ class Deployment(msgspec.Struct, frozen=True):
     api_version: str | None = None  # of Azure's dated API
     responses: bool = False  # it speaks `/v1/responses` itself
     kinds: Kinds | None = None  # of endpoints that it serves; None: whatever is asked of it
+    marks: bool = False  # Anthropic's prompt cache is used by itself
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""
@@ -140,6 +142,7 @@ class Model(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     shadow: Shadow | None = None
+    cache: Policy | None = None
     steered: bool = (
         False  # set by itself: there is something to decide, with several deployments or one that is not for every call
     )

@@ -3,16 +3,18 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
+import msgspec
 from sqlalchemy import Engine
 
 from gateway import errors
 from gateway.admission.gates import Gates
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
+from gateway.cache.ports import Store
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
@@ -52,9 +54,26 @@ from gateway.token_count import TokenCounter
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
 
-if TYPE_CHECKING:  # it is loaded for whom it passes something through
+if TYPE_CHECKING:  # they are loaded for whom they do something
+    from gateway.cache.meanings import Log
+    from gateway.cache.precision import Precision
+    from gateway.cache.stage import Caching
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
+
+MEBI: Final = 1024 * 1024
+
+
+class CacheTerms(msgspec.Struct, frozen=True):
+    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them.
+
+    `embed` gives vectors of texts, as rows; `log` is where many processes tell each other of questions, for a store of many.
+    """
+
+    store: Callable[[Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]], Store]
+    max_bytes: int
+    embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
+    log: Callable[[Store], "Log | None"] = lambda _: None
 
 
 @final
@@ -85,6 +104,7 @@ class Plane:
         box: SecretBox,
         talks: TalkLimits,
         engine: Engine,
+        cache: CacheTerms | None = None,
     ) -> None:
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -117,7 +137,12 @@ class Plane:
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
-        dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
+        self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
+        self._meter = meter
+        self._cache_terms = cache or _in_memory()
+        self._store: Store | None = None
+        self._comparing = False
+        self._caching: Caching | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -133,6 +158,7 @@ class Plane:
             )
 
         completions, counted = through(dispatch), through(counting)
+        self._completions = completions
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
@@ -191,6 +217,8 @@ class Plane:
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
+        current.on_change(self._choose)
+        self._choose(current.snapshot)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -208,6 +236,8 @@ class Plane:
         if self._realtime is not None:
             await self._realtime.close()
         await self._responses.close()
+        if self._caching is not None:
+            await self._caching.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -230,6 +260,70 @@ class Plane:
         if self._realtime is None:
             self._realtime = self._make_realtime()
         return self._realtime
+
+    @property
+    def cache_outcomes(self) -> Mapping[tuple[str, str], int]:
+        """Calls of models with a cache, by model and outcome."""
+        return {} if self._caching is None else self._caching.outcomes
+
+    @property
+    def cache_precisions(self) -> "Mapping[str, Precision]":
+        """Of the cache by meaning, by model."""
+        return {} if self._caching is None else self._caching.precisions
+
+    @property
+    def cache_waiting(self) -> int:
+        """Calls that wait for what an equal one brings."""
+        return 0 if self._caching is None else self._caching.waiting
+
+    def _choose(self, snapshot: Snapshot) -> None:
+        """Puts the cache before the dispatch as long as any model has one: who has none pays nothing for it."""
+        catalog = snapshot.catalog
+        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        if not any(model.cache is not None for model in models):
+            self._completions.dispatch = self._dispatch
+            return
+        if self._caching is None:
+            self._caching = self._make_caching(self._cache_terms)
+        if not self._comparing and any(
+            model.cache is not None and model.cache.semantic is not None for model in models
+        ):
+            self._compare(self._caching, self._cache_terms)
+        self._completions.dispatch = self._caching
+
+    def _make_caching(self, terms: CacheTerms) -> "Caching":
+        from gateway.cache.stage import Caching  # noqa: PLC0415 — an idle gateway without a cache does without
+
+        self._store = terms.store(self._spawn)
+        return Caching(
+            dispatch=self._dispatch,
+            store=self._store,
+            meter=self._meter,
+            unix=time.time,
+            now=time.monotonic,
+            max_bytes=terms.max_bytes,
+        )
+
+    def _compare(self, caching: "Caching", terms: CacheTerms) -> None:
+        """Adds the cache by meaning, where there is something that makes vectors."""
+        self._comparing = True
+        if terms.embed is None or self._store is None:
+            return
+        from gateway.cache.audit import Audit  # noqa: PLC0415 — NumPy comes with it
+        from gateway.cache.meanings import Meanings  # noqa: PLC0415 — as above
+
+        meanings = Meanings(
+            store=self._store, log=terms.log(self._store), embed=terms.embed, spawn=self._spawn, unix=time.time
+        )
+        audit = Audit(
+            meanings=meanings,
+            serve=self._completions.serve,
+            spawn=self._spawn,
+            random=random.random,
+            now=time.monotonic,
+        )
+        caching.compare(meanings, audit)
+        self._spawn(meanings.warm())
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""
@@ -273,6 +367,17 @@ def _realtime(**parts: Any) -> "Realtime":
     from gateway.realtime.service import Realtime  # noqa: PLC0415 — and a library that only they need
 
     return Realtime(**parts, unix=time.time, now=time.monotonic)
+
+
+def _in_memory() -> CacheTerms:
+    """For whoever says nothing of a cache and gives a model one."""
+
+    def store(_: object) -> Store:
+        from gateway.cache.local import LocalStore  # noqa: PLC0415 — an idle gateway without a cache does without
+
+        return LocalStore(32 * MEBI, 0, None, time.time)
+
+    return CacheTerms(store, MEBI)
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

@@ -3,13 +3,15 @@
 Pydantic lives here, at the edge; `compile()` turns a specification into the frozen values of `gateway.catalog`.
 """
 
+from collections.abc import Sequence
 from datetime import date
 from fractions import Fraction
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
+from gateway.cache import policy
 from gateway.kinds import Kind
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.resilience.backoff import Retries
@@ -312,6 +314,60 @@ class ShadowSpec(Section):
         return catalog.Shadow(self.model, self.share)
 
 
+class ExactSpec(Section):
+    """Answers to the same request. `sampled`: also of those whose words are drawn, at a temperature above 0.
+
+    `single_flight`: equal requests at the same time make one upstream call.
+    """
+
+    ttl_s: PositiveSeconds = 3600
+    sampled: bool = True
+    single_flight: bool = True
+
+    def compile(self) -> policy.Exact:
+        return policy.Exact(self.ttl_s, self.sampled, self.single_flight)
+
+
+class SemanticSpec(Section):
+    """Answers to the same question in other words, within one tenant, one set of instructions and one history.
+
+    `threshold` is the least cosine of two questions. A share of the hits, `recheck`, is asked again and judged, by the model `judge` or by
+    comparing both answers; where fewer than `precision` turn out right, the threshold rises by itself.
+    """
+
+    threshold: float = Field(default=0.85, gt=0, le=1)
+    ttl_s: PositiveSeconds = 3600
+    precision: float = Field(default=0.99, gt=0, lt=1)
+    recheck: float = Field(default=0.05, ge=0, le=1)
+    judge: Name | None = None
+
+    def compile(self) -> policy.Semantic:
+        return policy.Semantic(self.threshold, self.ttl_s, self.precision, self.recheck, self.judge)
+
+
+class CacheSpec(Section):
+    """Which answers are kept, and who shares them. What a model says stands in place of the root's."""
+
+    exact: ExactSpec | None = None
+    semantic: SemanticSpec | None = None
+    scope: policy.Scope = "user"
+
+    def compile(self, name: str, deployments: Sequence[catalog.Deployment]) -> policy.Policy | None:
+        """A cache by meaning keeps its answers in the exact one, and for as long, if that is not named."""
+        exact = self.exact
+        if exact is None:
+            if self.semantic is None:
+                return None
+            exact = ExactSpec(ttl_s=self.semantic.ttl_s)
+        return policy.Policy(
+            exact.compile(),
+            self.scope,
+            policy.version_of(name, deployments),
+            policy.is_conditional(deployments),
+            None if self.semantic is None else self.semantic.compile(),
+        )
+
+
 class ModelSpec(Section):
     """What clients ask for. A name that ends in `*` answers for every name with that start."""
 
@@ -333,6 +389,8 @@ class ModelSpec(Section):
     health: ProbeSpec | None = None
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None
+    cache: CacheSpec | Literal[False] | None = None
+    prompt_caching: Literal["off", "auto"] = "off"
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
 

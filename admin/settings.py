@@ -22,7 +22,7 @@ from gateway import pricing
 from gateway.batches.terms import BatchTerms
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
-from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
+from gateway.settings import CacheSpec, ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"
 
@@ -86,18 +86,22 @@ class UpstreamSection(Section):
     user_agent: str = Field(default="penstock", min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")
 
 
-class ExactCacheSection(Section):
-    ttl_s: PositiveSeconds = 3600
-
-
 class SemanticCacheSection(Section):
     threshold: float = Field(default=0.95, gt=0, le=1)
     ttl_s: PositiveSeconds = 3600
 
 
-class CacheSection(Section):
-    exact: ExactCacheSection | None = None
+class CacheSection(CacheSpec):
+    """`store: auto` is Redis where there is one, else this process's memory and disk; `disk_mb: 0` is memory alone.
+
+    What is larger than `max_entry_kb` is not kept.
+    """
+
     semantic: SemanticCacheSection | None = None
+    store: Literal["auto", "local", "redis"] = "auto"
+    memory_mb: float = Field(default=32, gt=0, le=1 << 20)
+    disk_mb: float = Field(default=256, ge=0, le=1 << 24)
+    max_entry_kb: float = Field(default=1024, gt=0, le=1 << 16)
 
 
 class LimitsSection(Section):
@@ -288,6 +292,12 @@ class Settings(Section):
     @property
     def files_dir(self) -> Path:
         return self.files.directory or self.data_dir / "files"
+
+    @model_validator(mode="after")
+    def _the_cache_has_its_redis(self) -> Self:
+        if self.cache is not None and self.cache.store == "redis" and self.redis_url is None:
+            raise ValueError("cache.store: redis needs a redis_url")
+        return self
 
     @field_validator("database_url")
     @classmethod

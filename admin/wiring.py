@@ -9,6 +9,7 @@ import structlog
 
 from admin import discovery, first_run, migrate
 from admin.alerts import Alerts
+from admin.caching import cache_terms
 from admin.first_run import Group
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels
@@ -65,7 +66,12 @@ class House:
         self._current = Current()
         self._prices = PriceMap()
         self._store = SnapshotStore(
-            self._engine, self._box, loaded.resolve, price_of=self._prices.find, pricing=settings.pricing
+            self._engine,
+            self._box,
+            loaded.resolve,
+            price_of=self._prices.find,
+            pricing=settings.pricing,
+            cache=settings.cache,
         )
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
@@ -119,6 +125,7 @@ class House:
             box=self._box,
             talks=settings.realtime.compile(),
             engine=self._engine,
+            cache=cache_terms(settings),
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))
         self._batches = self._make_batches()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.cache.policy import Policy
 from gateway.kinds import TEXT, Kinds
 from gateway.pricing import Price, Terms
 from gateway.resilience.backoff import Retries
@@ -140,6 +141,7 @@ class Model(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     shadow: Shadow | None = None
+    cache: Policy | None = None
     steered: bool = (
         False  # set by itself: there is something to decide, with several deployments or one that is not for every call
     )

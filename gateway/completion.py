@@ -56,7 +56,7 @@ class Completions:
     ) -> None:
         self._current = current
         self._authenticator = authenticator
-        self._dispatch = dispatch
+        self.dispatch = dispatch  # the plane puts a cache before it where a model has one
         self._meter = meter
         self._unix = unix
         self._now = now
@@ -95,7 +95,7 @@ class Completions:
             if asked is not None:
                 _override(call, asked)
             try:
-                await self._dispatch.answer(call)
+                await self.dispatch.answer(call)
             except BudgetShort as short:
                 await self._fall_back(call, short)
             if model.shadow is not None and original is None:
@@ -141,7 +141,7 @@ class Completions:
         try:
             call.becomes(name, *permitted(call.snapshot, record, name))
             record.relief = b"x-penstock-fallback: budget\r\n"
-            await self._dispatch.answer(call)
+            await self.dispatch.answer(call)
         except (errors.NotFound, errors.AccessDenied, errors.BudgetExceeded, errors.RateLimited):
             if record.attempts:  # it is the upstream that says so
                 raise

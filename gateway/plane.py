@@ -3,16 +3,18 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
+import msgspec
 from sqlalchemy import Engine
 
 from gateway import errors
 from gateway.admission.gates import Gates
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
+from gateway.cache.ports import Store
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
@@ -52,9 +54,19 @@ from gateway.token_count import TokenCounter
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
 
-if TYPE_CHECKING:  # it is loaded for whom it passes something through
+if TYPE_CHECKING:  # they are loaded for whom they do something
+    from gateway.cache.stage import Caching
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
+
+MEBI: Final = 1024 * 1024
+
+
+class CacheTerms(msgspec.Struct, frozen=True):
+    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them."""
+
+    store: Callable[[Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]], Store]
+    max_bytes: int
 
 
 @final
@@ -85,6 +97,7 @@ class Plane:
         box: SecretBox,
         talks: TalkLimits,
         engine: Engine,
+        cache: CacheTerms | None = None,
     ) -> None:
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -117,7 +130,10 @@ class Plane:
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
-        dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
+        self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
+        self._meter = meter
+        self._cache_terms = cache
+        self._caching: Caching | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -133,6 +149,7 @@ class Plane:
             )
 
         completions, counted = through(dispatch), through(counting)
+        self._completions = completions
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
@@ -191,6 +208,8 @@ class Plane:
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
+        current.on_change(self._choose)
+        self._choose(current.snapshot)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -208,6 +227,8 @@ class Plane:
         if self._realtime is not None:
             await self._realtime.close()
         await self._responses.close()
+        if self._caching is not None:
+            await self._caching.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -230,6 +251,36 @@ class Plane:
         if self._realtime is None:
             self._realtime = self._make_realtime()
         return self._realtime
+
+    @property
+    def cache_outcomes(self) -> Mapping[tuple[str, str], int]:
+        """Calls of models with a cache, by model and outcome."""
+        return {} if self._caching is None else self._caching.outcomes
+
+    def _choose(self, snapshot: Snapshot) -> None:
+        """Puts the cache before the dispatch as long as any model has one: who has none pays nothing for it."""
+        catalog = snapshot.catalog
+        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        if not any(model.cache is not None for model in models):
+            self._completions.dispatch = self._dispatch
+            return
+        if self._caching is None:
+            self._caching = self._make_caching()
+        self._completions.dispatch = self._caching
+
+    def _make_caching(self) -> "Caching":
+        from gateway.cache.local import LocalStore  # noqa: PLC0415 — an idle gateway without a cache does without
+        from gateway.cache.stage import Caching  # noqa: PLC0415 — as above
+
+        terms = self._cache_terms or CacheTerms(lambda _: LocalStore(32 * MEBI, 0, None, time.time), MEBI)
+        return Caching(
+            dispatch=self._dispatch,
+            store=terms.store(self._spawn),
+            meter=self._meter,
+            unix=time.time,
+            now=time.monotonic,
+            max_bytes=terms.max_bytes,
+        )
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""

@@ -3,13 +3,15 @@
 Pydantic lives here, at the edge; `compile()` turns a specification into the frozen values of `gateway.catalog`.
 """
 
+from collections.abc import Sequence
 from datetime import date
 from fractions import Fraction
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway import catalog, pricing
+from gateway.cache import policy
 from gateway.kinds import Kind
 from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.resilience.backoff import Retries
@@ -312,6 +314,37 @@ class ShadowSpec(Section):
         return catalog.Shadow(self.model, self.share)
 
 
+class ExactSpec(Section):
+    """Answers to the same request. `sampled`: also of those whose words are drawn, at a temperature above 0.
+
+    `single_flight`: equal requests at the same time make one upstream call.
+    """
+
+    ttl_s: PositiveSeconds = 3600
+    sampled: bool = True
+    single_flight: bool = True
+
+    def compile(self) -> policy.Exact:
+        return policy.Exact(self.ttl_s, self.sampled, self.single_flight)
+
+
+class CacheSpec(Section):
+    """Which answers are kept, and who shares them. What a model says stands in place of the root's."""
+
+    exact: ExactSpec | None = None
+    scope: policy.Scope = "user"
+
+    def compile(self, name: str, deployments: Sequence[catalog.Deployment]) -> policy.Policy | None:
+        if self.exact is None:
+            return None
+        return policy.Policy(
+            self.exact.compile(),
+            self.scope,
+            policy.version_of(name, deployments),
+            policy.is_conditional(deployments),
+        )
+
+
 class ModelSpec(Section):
     """What clients ask for. A name that ends in `*` answers for every name with that start."""
 
@@ -333,6 +366,7 @@ class ModelSpec(Section):
     health: ProbeSpec | None = None
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None
+    cache: CacheSpec | Literal[False] | None = None
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
 

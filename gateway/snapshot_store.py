@@ -17,7 +17,7 @@ from gateway.pricing import Schedule, Tariff, Terms, combined
 from gateway.providers import EMBEDDED, PROVIDERS, Provider
 from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
-from gateway.settings import DeploymentSpec, ModelSpec, PricingSection
+from gateway.settings import CacheSpec, DeploymentSpec, ModelSpec, PricingSection
 from gateway.snapshot import EMPTY, Snapshot
 
 S = TypeVar("S", ModelSpec, DeploymentSpec)
@@ -53,6 +53,7 @@ class SnapshotStore:
         *,
         price_of: Callable[[str, str], Entry | None] = lambda provider, target: None,  # noqa: ARG005
         pricing: PricingSection = PricingSection(),  # noqa: B008 — frozen
+        cache: CacheSpec | None = None,
     ) -> None:
         self._engine = engine
         self._box = box
@@ -60,6 +61,7 @@ class SnapshotStore:
         self._providers = providers
         self._price_of = price_of
         self._default_pricing = pricing
+        self._cache = cache
 
     def revision(self) -> int:
         """The newest one."""
@@ -102,7 +104,7 @@ class SnapshotStore:
                     ready.append(self._deployment(deployment, spec))
                 except UnusableError as error:
                     skipped.append(Skipped("deployment", deployment.id, str(error)))
-            models.append(_model(record, spec, tuple(ready)))
+            models.append(_model(record, spec, tuple(ready), self._cache))
         return compile_catalog(models), tuple(skipped)
 
     def _deployment(self, record: DeploymentRecord, model: ModelSpec) -> Deployment:
@@ -181,7 +183,10 @@ class UnusableError(Exception):
     """Why one object is left out. One bad row must not take the others down."""
 
 
-def _model(record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...]) -> Model:
+def _model(
+    record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...], default_cache: CacheSpec | None
+) -> Model:
+    cache = default_cache if spec.cache is None else spec.cache
     return Model(
         name=spec.name,
         deployments=ready,
@@ -202,6 +207,7 @@ def _model(record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...]) 
         aliases=spec.aliases,
         groups=spec.groups,
         shadow=None if spec.shadow is None else spec.shadow.compile(),
+        cache=cache.compile(spec.name, ready) if cache else None,
     )
 
 

@@ -81,7 +81,7 @@ class Rerank:
     plays = False
 
     def __init__(self, version: Literal[1, 2]) -> None:
-        self._version = version
+        self.version = version
 
     def read(self, body: bytes, headers: Headers) -> Ask:
         json_only(headers)
@@ -105,7 +105,7 @@ class Rerank:
     def sent(self, ask: Ask, body: bytes, deployment: Deployment, name: str) -> Sent:
         theirs = _version_of(deployment)
         path = "/v2/rerank" if theirs == 2 else "/rerank"
-        if theirs == self._version:
+        if theirs == self.version:
             return msgspec.structs.replace(renamed(path, body, name), at_root=theirs == 2)
         assert isinstance(ask, RerankAsk)
         asked, texts = ask.asked, ask.texts
@@ -129,9 +129,9 @@ class Rerank:
         if any(result.index >= len(texts) for result in answer.results):
             raise errors.UpstreamError("The upstream's answer ranks a document that it was not given")
         used = _used(answer)
-        if _version_of(deployment) == self._version:
+        if _version_of(deployment) == self.version:
             return Told(body, used)
-        if self._version == 2:
+        if self.version == 2:
             return Told(msgspec.json.encode(_as_second(answer, used)), used)
         return Told(msgspec.json.encode(_as_first(answer, used, asked, texts)), used)
 

@@ -1,0 +1,241 @@
+"""The stage between a call and its dispatch, for models that have a cache: answered from it, or asked once and kept.
+
+A hit is a call like any other for keys, models, requests per minute and records; it costs nothing, and its tokens are nobody's: no
+provider made them. What is kept is complete, of the model that was asked and not of one that stood in for it.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, final
+
+import msgspec
+
+from gateway import allowance, errors, wire
+from gateway.cache import words
+from gateway.cache.address import ENDPOINTS, Address, address, is_sampled
+from gateway.cache.controls import Controls, controls
+from gateway.cache.entry import Entry
+from gateway.cache.flights import Flight
+from gateway.cache.policy import Policy
+from gateway.cache.ports import Store
+from gateway.cache.recording import Recording
+from gateway.call import RESPONSES, Call
+from gateway.metering import Meter, Offer
+from gateway.pricing import fixed_price
+from gateway.shares import Need
+from gateway.targets import header_value
+from gateway.usage import NOTHING, Usage
+
+PLACE: Final = "cache"  # provider and deployment of a hit, in records and spend
+PIECE: Final = 64 * 1024  # of a replayed stream, so that a slow reader is waited for
+_FREE: Final = Offer(fixed_price(0), Need(0, 0, 0))
+_SAMPLING: Final = frozenset({"chat", "completions", "responses", "messages"})
+
+
+class Answers(Protocol):
+    """`gateway.dispatch`."""
+
+    def answer(self, call: Call) -> Coroutine[Any, Any, None]: ...
+
+
+@final
+class Caching:
+    """`unix` and `now` are clocks: Unix seconds, and monotonic ones. `max_bytes` of one entry."""
+
+    def __init__(
+        self,
+        *,
+        dispatch: Answers,
+        store: Store,
+        meter: Meter,
+        unix: Callable[[], float],
+        now: Callable[[], float],
+        max_bytes: int,
+    ) -> None:
+        self._dispatch = dispatch
+        self._store = store
+        self._meter = meter
+        self._unix = unix
+        self._now = now
+        self._max_bytes = max_bytes
+        self._flights: dict[bytes, Flight] = {}
+        self.outcomes: dict[tuple[str, str], int] = {}  # by model: for the metrics
+
+    def answer(self, call: Call) -> Coroutine[Any, Any, None]:
+        """As the dispatch. Raises BadRequest for what is wrong with a header."""
+        policy = call.model.cache
+        if policy is None or call.endpoint.name not in ENDPOINTS or _apart(call):
+            return self._dispatch.answer(call)
+        return self._answer(call, policy)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def _answer(self, call: Call, policy: Policy) -> None:
+        asked = controls(call.exchange.headers)
+        place = address(call, policy, asked)
+        if place is None or (not policy.exact.sampled and call.endpoint.name in _SAMPLING and is_sampled(place.fields)):
+            await self._dispatch.answer(call)
+            return
+        if asked.no_cache:
+            await self._ask(call, policy, asked, place)
+            return
+        entry = self._fresh(self._store.near(place.key), asked)
+        if entry is not None:
+            await self._replay(call, entry)
+        elif policy.exact.single_flight and not asked.no_store:
+            await self._together(call, policy, asked, place)
+        else:
+            entry = await self._elsewhere(place, asked)
+            await (self._ask(call, policy, asked, place) if entry is None else self._replay(call, entry))
+
+    async def _together(self, call: Call, policy: Policy, asked: Controls, place: Address) -> None:
+        """As one call with all equal ones that are on their way."""
+        flight = self._flights.get(place.key)
+        if flight is not None:
+            began = self._now()
+            outcome = await flight.join(call.deadline - began)
+            call.record.upstream_s += self._now() - began
+            if isinstance(outcome, Entry) and self._fresh(outcome, asked) is not None:
+                await self._replay(call, outcome)
+                return
+            if outcome != "lead":
+                await self._ask(call, policy, asked, place)
+                return
+        else:
+            flight = self._flights[place.key] = Flight(self._flights, place.key)
+        await self._lead(call, policy, asked, place, flight)
+
+    async def _lead(self, call: Call, policy: Policy, asked: Controls, place: Address, flight: Flight) -> None:
+        entry = None
+        try:
+            entry = await self._elsewhere(place, asked)
+            found = entry is not None
+            if entry is None:
+                entry = await self._ask(call, policy, asked, place)
+        except BaseException as error:
+            flight.fail(counts=_is_upstreams(error, call))
+            raise
+        if entry is None:
+            flight.scatter()
+            return
+        flight.land(entry)
+        if found:
+            await self._replay(call, entry)
+
+    async def _elsewhere(self, place: Address, asked: Controls) -> Entry | None:
+        waiting = self._store.far(place.key)
+        return None if waiting is None else self._fresh(await waiting, asked)
+
+    def _fresh(self, entry: Entry | None, asked: Controls) -> Entry | None:
+        if entry is None or asked.max_age_s is None:
+            return entry
+        return entry if self._unix() - entry.made_at <= asked.max_age_s else None
+
+    async def _ask(self, call: Call, policy: Policy, asked: Controls, place: Address) -> Entry | None:
+        """Has the call answered, and keeps what may be kept."""
+        model, exchange = call.model, call.exchange
+        self._count(call, "miss")
+        # An upstream that reads the first of two equal names would answer something else than what the key says.
+        call.body = msgspec.json.encode(place.fields)
+        recording = Recording(exchange, self._max_bytes)
+        call.exchange = recording
+        try:
+            await self._dispatch.answer(call)
+        finally:
+            call.exchange = exchange
+        if asked.no_store or not recording.whole or call.model is not model or not _is_its_own(call):
+            return None
+        entry = self._entry(call, policy, asked, place, recording)
+        if entry is not None:
+            self._store.put(entry)
+        return entry
+
+    def _entry(self, call: Call, policy: Policy, asked: Controls, place: Address, recording: Recording) -> Entry | None:
+        used = call.record.usage
+        kept = words.kept(call.endpoint.name, recording.content, used, stream=recording.streamed)
+        if kept is None:
+            return None
+        ttl_s = policy.exact.ttl_s if asked.ttl_s is None else min(asked.ttl_s, policy.exact.ttl_s)
+        now = self._unix()
+        return Entry(place.key, now, now + ttl_s, kept.words, recording.streamed, kept.content, used, kept.report)
+
+    async def _replay(self, call: Call, entry: Entry) -> None:
+        """Raises RateLimited and whatever else stands before a call that costs nothing."""
+        record, meter = call.record, self._meter
+        body = _told(call, entry)
+        record.deployment = record.provider = PLACE
+        if not meter.open_at_once(call.snapshot.rules, record, _FREE):
+            await meter.open_borrowing(call.snapshot.rules, record, _FREE)
+        self._count(call, "hit")
+        record.sent = True  # it is over, and counts as one request
+        record.usage, record.usage_source = _cached(entry.used), "counted"
+        record.status = 200
+        record.finished_at = self._now()
+        head = self._head(call, entry, b"hit")
+        exchange = call.exchange
+        if not record.stream:
+            exchange.respond(200, head + b"x-penstock-cost-usd: 0.000000000\r\n", body)
+            return
+        record.first_token_at = record.finished_at
+        exchange.begin_events(200, head)
+        for at in range(0, len(body), PIECE):
+            if exchange.write_paused:
+                await exchange.drained()
+            exchange.send(body[at : at + PIECE])
+        exchange.end()
+
+    def _count(self, call: Call, outcome: str) -> None:
+        place = call.record.metric_model, outcome
+        self.outcomes[place] = self.outcomes.get(place, 0) + 1
+
+    def _head(self, call: Call, entry: Entry, outcome: bytes) -> bytes:
+        record = call.record
+        ticket = record.ticket
+        return (
+            b"content-type: %b\r\nx-request-id: %b\r\nx-penstock-model: %b\r\nx-penstock-cache: %b\r\nage: %d\r\n"
+            b"%b%bx-penstock-overhead-ms: %d.%03d\r\n"
+        ) % (
+            b"text/event-stream; charset=utf-8" if record.stream else b"application/json",
+            record.id.encode(),
+            header_value(record.model or ""),
+            outcome,
+            max(0, int(self._unix() - entry.made_at)),
+            record.relief,
+            allowance.headers(ticket.tab.notices) if ticket is not None else b"",
+            *divmod(int(record.overhead_s * 1_000_000), 1000),
+        )
+
+
+def _told(call: Call, entry: Entry) -> bytes:
+    """The answer in the form that was asked for."""
+    if not call.record.stream:
+        return words.as_whole(entry.words, entry.content, entry.report) if entry.stream else entry.content
+    keep_usage = call.endpoint is RESPONSES or wire.wants_usage(call.request)
+    if entry.stream:
+        body = words.streamed(entry.words, entry.content, entry.report, keep_usage=keep_usage)
+    else:
+        body = words.as_stream(entry.words, entry.content, keep_usage=keep_usage)
+    return body + call.endpoint.done
+
+
+def _apart(call: Call) -> bool:
+    """Copies of calls find out how a model does, and a deployment that is named is to answer itself."""
+    routed = call.record.routed
+    return call.overrides.deployment is not None or (routed is not None and routed.shadow_of is not None)
+
+
+def _is_its_own(call: Call) -> bool:
+    """Whether the answer is what the model says when it is asked that: not cut to fit a budget, not in two halves."""
+    return not call.record.relief and (call.continuation is None or not call.continuation.halves)
+
+
+def _is_upstreams(error: BaseException, call: Call) -> bool:
+    """Whether the next in line may well meet the same: it was sent, and the client did not just leave."""
+    return isinstance(error, errors.GatewayError) and call.record.attempts > 0
+
+
+def _cached(used: Usage | None) -> Usage:
+    """What the answer once took, as read from a cache."""
+    if used is None:
+        return NOTHING
+    return msgspec.structs.replace(used, cached_read=used.input, cache_write=0, cache_write_1h=0)

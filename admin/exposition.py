@@ -50,6 +50,7 @@ class Exposition:
         yield from self._money()
         yield from self._shadows()
         yield from self._queues()
+        yield from self._cache()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -149,6 +150,20 @@ class Exposition:
         for deployment, count in self._plane.loads.active_keys().items():
             keys.add_metric((deployment,), count)
         yield from (depth, calls, waited, keys)
+
+    def _cache(self) -> Iterator[Metric]:
+        """Nothing where no model has a cache."""
+        outcomes = CounterMetricFamily(
+            "penstock_cache_requests",
+            "Calls of models with a cache, by what became of them.",
+            labels=("model", "outcome"),
+        )
+        for place, count in self._plane.cache_outcomes.items():
+            outcomes.add_metric(place, count)
+        waiting = GaugeMetricFamily(
+            "penstock_cache_waiting", "Calls that wait for what an equal one brings.", self._plane.cache_waiting
+        )
+        yield from (outcomes, waiting)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

@@ -257,6 +257,11 @@ class Plane:
         """Calls of models with a cache, by model and outcome."""
         return {} if self._caching is None else self._caching.outcomes
 
+    @property
+    def cache_waiting(self) -> int:
+        """Calls that wait for what an equal one brings."""
+        return 0 if self._caching is None else self._caching.waiting
+
     def _choose(self, snapshot: Snapshot) -> None:
         """Puts the cache before the dispatch as long as any model has one: who has none pays nothing for it."""
         catalog = snapshot.catalog

@@ -67,6 +67,11 @@ class Caching:
             return self._dispatch.answer(call)
         return self._answer(call, policy)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for what an equal one brings."""
+        return sum(flight.waiting for flight in self._flights.values())
+
     async def close(self) -> None:
         await self._store.close()
 

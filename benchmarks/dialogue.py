@@ -3,9 +3,10 @@
 import json
 from typing import Literal
 
-# An answer in one piece, for a key with a budget and two limits; the same for keys with no account, one and eight of them;
+# An answer in one piece, for a key with a budget and two limits; the same for keys with no account, one and eight of them; the same
+# out of the exact cache (nginx passes it on as before);
 # a stream with a chunk every 10 ms; one with chunks as fast as they go.
-Load = Literal["plain", "free", "one", "eight", "paced", "flood"]
+Load = Literal["plain", "free", "one", "eight", "hit", "paced", "flood"]
 Route = Literal["plain", "paced", "flood"]
 
 

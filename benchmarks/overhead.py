@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,12 @@ def _run(folder: Path, ports: Upstreams, options: argparse.Namespace, *, command
     with (
         targets.nginx(folder, ports) as yardstick,
         targets.penstock(folder, ports, options.python, records=not options.no_records) as gateway,
+        targets.penstock(
+            folder / "cached", ports, options.python, records=not options.no_records, cached=True
+        ) as cached,
     ):
         pair = (yardstick, gateway)
-        for target in pair:
+        for target in (*pair, cached):
             _check(target, ports)
         time.sleep(1)
         idle_mib: dict[str, float] = {
@@ -57,8 +60,10 @@ def _run(folder: Path, ports: Upstreams, options: argparse.Namespace, *, command
             "penstock": gateway.rested_mib,
             "penstock with the admin API": gateway.server.rss_mib(),
         }
-        _warm_up(pair, options.cells)
-        measurements = tuple(_rounds(pair, options.cells, options.rounds))
+        pairs: dict[Load, Sequence[Target]] = {cell.load: pair for cell in options.cells}
+        pairs["hit"] = (yardstick, cached)
+        _warm_up(pairs, options.cells)
+        measurements = tuple(_rounds(pairs, options.cells, options.rounds))
         soak = tuple(_soak(gateway, options.soak))
     return Report(command, report.machine(), start, idle_mib, measurements, soak)
 
@@ -104,15 +109,16 @@ def _events(stream: bytes) -> list[Any]:
     return [payload if payload == b"[DONE]" else json.loads(payload) for payload in payloads]
 
 
-def _warm_up(pair: Sequence[Target], cells: Sequence[Cell]) -> None:
+def _warm_up(pairs: Mapping[Load, Sequence[Target]], cells: Sequence[Cell]) -> None:
     for load in dict.fromkeys(cell.load for cell in cells):
-        for target in pair:
+        for target in pairs[load]:
             timing.generate(target, Cell(load, 32, 1.0))
 
 
-def _rounds(pair: Sequence[Target], cells: Sequence[Cell], rounds: int) -> Iterator[Measurement]:
+def _rounds(pairs: Mapping[Load, Sequence[Target]], cells: Sequence[Cell], rounds: int) -> Iterator[Measurement]:
     for number in range(1, rounds + 1):
         for cell in cells:
+            pair = pairs[cell.load]
             for target in pair if number % 2 else reversed(pair):
                 measurement = timing.measure(target, cell, number)
                 print(report.line(measurement), flush=True)
@@ -149,7 +155,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--write wants the rows with 32 connections, plain and streamed")
     seconds = options.seconds
     options.cells = [Cell("plain", connections, seconds) for connections in options.connections]
-    accounts: tuple[Load, ...] = ("free", "one", "eight")
+    accounts: tuple[Load, ...] = ("free", "one", "eight", "hit")
     options.cells += [Cell(load, 32, seconds) for load in accounts if 32 in options.connections]
     options.cells += [Cell("paced", connections, seconds) for connections in options.streams]
     options.cells += [Cell("flood", connections, seconds) for connections in options.streams]

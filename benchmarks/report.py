@@ -108,6 +108,14 @@ def scopes_us(measurements: Sequence[Measurement]) -> float | None:
     return penstock["eight"] - penstock["one"] if {"eight", "one"} <= penstock.keys() else None
 
 
+def hit_us(measurements: Sequence[Measurement]) -> tuple[float, float] | None:
+    """CPU time of an answer out of the exact cache, and of one that is asked upstream; None if they were not measured."""
+    penstock = {(row.load, row.connections): row.penstock.cpu_us for row in rows(measurements)}
+    if not {("hit", 32), ("plain", 32)} <= penstock.keys():
+        return None
+    return penstock["hit", 32], penstock["plain", 32]
+
+
 def missed(report: Report) -> list[str]:
     """Every bound that was not met, in words."""
     found = [
@@ -121,6 +129,9 @@ def missed(report: Report) -> list[str]:
     more = scopes_us(report.measurements)
     if more is not None and more > SCOPES_BOUND_US:
         found.append(f"eight accounts cost {more:.1f} µs more than one, the bound is {SCOPES_BOUND_US}")
+    hit = hit_us(report.measurements)
+    if hit is not None and hit[0] >= hit[1]:
+        found.append(f"an exact hit costs {hit[0]:.1f} µs, a request that is passed on {hit[1]:.1f}")
     if statistics.median(report.start.first_s) > READY_BOUND_S:
         found.append(f"ready after {statistics.median(report.start.first_s):.2f} s, the bound is {READY_BOUND_S}")
     if report.idle_mib["penstock"] > IDLE_BOUND_MIB:
@@ -145,6 +156,12 @@ def render(report: Report) -> str:
         parts.append(
             "`plain` is a key with a budget, requests and tokens per minute; `free` one without any, `one` with one budget, `eight` with "
             f"budgets on eight scopes, which cost {more:.1f} µs more than one (bound: {SCOPES_BOUND_US})."
+        )
+    hit = hit_us(report.measurements)
+    if hit is not None:
+        parts.append(
+            f"`hit` is the plain request out of the exact cache in memory, with the same key: {hit[0]:.1f} µs, where asking upstream "
+            f"costs {hit[1]:.1f} (bound: less). nginx has no cache there and passes it on."
         )
     if report.soak:
         parts.append(_soak_table(report.soak))

@@ -105,9 +105,14 @@ def nginx(folder: Path, ports: Upstreams) -> Iterator[Target]:
 
 
 @contextmanager
-def penstock(folder: Path, ports: Upstreams, python: Path, *, records: bool = True) -> Iterator[Target]:
+def penstock(
+    folder: Path, ports: Upstreams, python: Path, *, records: bool = True, cached: bool = False
+) -> Iterator[Target]:
     port, admin_key = free_port(), secrets.token_urlsafe(32)
-    with penstock_server(folder, ports, python, port, admin_key, core=GATEWAY_CORE, records=records) as server:
+    folder.mkdir(exist_ok=True)
+    with penstock_server(
+        folder, ports, python, port, admin_key, core=GATEWAY_CORE, records=records, cached=cached
+    ) as server:
         server.wait_ready(port, "/health/ready")
         time.sleep(1)
         rested_mib = server.rss_mib()
@@ -165,12 +170,16 @@ def penstock_server(
     *,
     core: int | None = None,
     records: bool = True,
+    cached: bool = False,
 ) -> Server:
     """Just started, not yet ready. JSON is YAML too."""
     routes: tuple[Route, ...] = ("plain", "paced", "flood")
     configuration = folder / "penstock.yaml"
     models = [_model(route, ports) for route in routes]
-    configuration.write_text(json.dumps({"models": models, "records": {"enabled": records}}))
+    settings: dict[str, object] = {"models": models, "records": {"enabled": records}}
+    if cached:
+        settings["cache"] = {"exact": {"ttl_s": 86_400}}
+    configuration.write_text(json.dumps(settings))
     data = folder / "data"
     return Server(
         [python, "-m", "admin", "serve", "--config", configuration, "--port", str(port), "--data-dir", data],

@@ -15,6 +15,7 @@ from gateway.cache.address import ENDPOINTS, Address, address, is_sampled
 from gateway.cache.controls import Controls, controls
 from gateway.cache.entry import Entry
 from gateway.cache.flights import Flight
+from gateway.cache.known import Known
 from gateway.cache.policy import Policy
 from gateway.cache.ports import Store
 from gateway.cache.recording import Recording
@@ -58,6 +59,7 @@ class Caching:
         self._now = now
         self._max_bytes = max_bytes
         self._flights: dict[bytes, Flight] = {}
+        self._known = Known()
         self.outcomes: dict[tuple[str, str], int] = {}  # by model: for the metrics
 
     def answer(self, call: Call) -> Coroutine[Any, Any, None]:
@@ -77,6 +79,10 @@ class Caching:
 
     async def _answer(self, call: Call, policy: Policy) -> None:
         asked = controls(call.exchange.headers)
+        known = self._known.get(call, asked)
+        if known is not None and (entry := self._store.near(known)) is not None:
+            await self._replay(call, entry)
+            return
         place = address(call, policy, asked)
         if place is None or (not policy.exact.sampled and call.endpoint.name in _SAMPLING and is_sampled(place.fields)):
             await self._dispatch.answer(call)
@@ -86,6 +92,7 @@ class Caching:
             return
         entry = self._fresh(self._store.near(place.key), asked)
         if entry is not None:
+            self._known.put(call, asked, place.key)
             await self._replay(call, entry)
         elif policy.exact.single_flight and not asked.no_store:
             await self._together(call, policy, asked, place)

@@ -33,7 +33,15 @@ def kept(endpoint: str, content: bytes, used: Usage | None, *, stream: bool) -> 
         if stream:
             return _kept_stream(endpoint, [_decode(one) for one in payloads(content)], used)
         return _kept_whole(endpoint, _decode(content), content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError, ValueError):
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ):
         return None  # whoever asked got it as it is; nobody else shall
 
 

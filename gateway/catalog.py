@@ -84,6 +84,7 @@ class Deployment(msgspec.Struct, frozen=True):
     api_version: str | None = None  # of Azure's dated API
     responses: bool = False  # it speaks `/v1/responses` itself
     kinds: Kinds | None = None  # of endpoints that it serves; None: whatever is asked of it
+    marks: bool = False  # Anthropic's prompt cache is used by itself
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""

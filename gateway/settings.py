@@ -367,6 +367,7 @@ class ModelSpec(Section):
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None
     cache: CacheSpec | Literal[False] | None = None
+    prompt_caching: Literal["off", "auto"] = "off"
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
 

@@ -134,6 +134,7 @@ class SnapshotStore:
             api_version=spec.api_version,
             responses=self._speaks_responses(spec),
             kinds=served_by(spec.provider) if spec.kinds is None else frozenset(spec.kinds),
+            marks=spec.provider == "anthropic" and model.prompt_caching == "auto",
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:

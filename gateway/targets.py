@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.catalog import Deployment
 from gateway.dialect import Dialect
+from gateway.dialects.anthropic_marks import Marked
 from gateway.errors import BadRequest
 from gateway.front import Front, Translated
 from gateway.pool import Origin, OriginKey, Pool, origin_key
@@ -114,15 +115,19 @@ class Targets:
         """Drops targets of deployments that are gone."""
         self._made = {key: target for key, target in self._made.items() if alive(key[0])}
 
+    def _dialect(self, own: Dialect | None, deployment: Deployment) -> Dialect | None:
+        """A provider's dialect, with marks for its prompt cache where the model wants them."""
+        return Marked(own) if own is not None and deployment.marks else own
+
     def _make(
         self, deployment: Deployment, path: str, model: str, method: str = "POST", *, at_root: bool = False
     ) -> Target:
         provider = PROVIDERS.get(deployment.provider)
         prefix = None if provider is None else provider.litellm
-        own = dialect = self._dialects.get(deployment.provider)
+        own = dialect = self._dialect(self._dialects.get(deployment.provider), deployment)
         spoken_at = path
         front = self._fronts.get(path)
-        native = None if front is None else front.native.get(deployment.provider)
+        native = None if front is None else self._dialect(front.native.get(deployment.provider), deployment)
         if native is not None:
             dialect = native
         elif front is not None:

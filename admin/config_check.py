@@ -17,7 +17,7 @@ from gateway.providers import PROVIDERS
 Finding = tuple[KeyPath, str]
 
 # Contracts of later versions: accepted, so that one file serves both, and named at start. A feature deletes its row.
-NOT_IN_FORCE: tuple[tuple[str, frozenset[str] | None], ...] = (("cache.semantic", None),)
+NOT_IN_FORCE: tuple[tuple[str, frozenset[str] | None], ...] = ()
 
 _EXPECTED: Mapping[str, str] = {
     "string_type": "text",

@@ -164,6 +164,22 @@ class Exposition:
             "penstock_cache_waiting", "Calls that wait for what an equal one brings.", self._plane.cache_waiting
         )
         yield from (outcomes, waiting)
+        threshold = GaugeMetricFamily(
+            "penstock_cache_threshold", "How near another question has to be for its answer.", labels=("model",)
+        )
+        precision = GaugeMetricFamily(
+            "penstock_cache_precision", "95 % interval of the share of right answers.", labels=("model", "bound")
+        )
+        judged = CounterMetricFamily(
+            "penstock_cache_judged", "Answers by meaning that were asked again.", labels=("model", "verdict")
+        )
+        for model, found in self._plane.cache_precisions.items():
+            threshold.add_metric((model,), found.threshold)
+            for bound, value in found.interval._asdict().items():
+                precision.add_metric((model, bound), value)
+            judged.add_metric((model, "right"), found.right)
+            judged.add_metric((model, "wrong"), found.wrong)
+        yield from (threshold, precision, judged)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

@@ -1,7 +1,8 @@
 """Where the gateway meets the embedding engine: a model in this process looks like any other deployment."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from embedding import bundled
 from embedding.errors import EmbeddingError
@@ -43,6 +44,11 @@ class EmbeddedModels:
         except EmbeddingError as error:
             raise EngineRefusal(error) from error
         return answer.body
+
+    async def vectors(self, texts: Sequence[str]) -> Any:
+        """Float32 `[texts, dimensions]`, for who compares texts in this process. Raises EmbeddingError."""
+        engine, _ = self._open()
+        return (await engine.embed(texts)).vectors
 
     async def close(self) -> None:
         if self._opened is not None:

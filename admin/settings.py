@@ -86,18 +86,12 @@ class UpstreamSection(Section):
     user_agent: str = Field(default="penstock", min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")
 
 
-class SemanticCacheSection(Section):
-    threshold: float = Field(default=0.95, gt=0, le=1)
-    ttl_s: PositiveSeconds = 3600
-
-
 class CacheSection(CacheSpec):
     """`store: auto` is Redis where there is one, else this process's memory and disk; `disk_mb: 0` is memory alone.
 
     What is larger than `max_entry_kb` is not kept.
     """
 
-    semantic: SemanticCacheSection | None = None
     store: Literal["auto", "local", "redis"] = "auto"
     memory_mb: float = Field(default=32, gt=0, le=1 << 20)
     disk_mb: float = Field(default=256, ge=0, le=1 << 24)

@@ -125,7 +125,7 @@ class House:
             box=self._box,
             talks=settings.realtime.compile(),
             engine=self._engine,
-            cache=cache_terms(settings),
+            cache=cache_terms(settings, self._local.vectors),
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))
         self._batches = self._make_batches()

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -55,6 +55,8 @@ from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
+    from gateway.cache.meanings import Log
+    from gateway.cache.precision import Precision
     from gateway.cache.stage import Caching
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
@@ -63,10 +65,15 @@ MEBI: Final = 1024 * 1024
 
 
 class CacheTerms(msgspec.Struct, frozen=True):
-    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them."""
+    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them.
+
+    `embed` gives vectors of texts, as rows; `log` is where many processes tell each other of questions, for a store of many.
+    """
 
     store: Callable[[Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]], Store]
     max_bytes: int
+    embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
+    log: Callable[[Store], "Log | None"] = lambda _: None
 
 
 @final
@@ -132,7 +139,9 @@ class Plane:
         )
         self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
         self._meter = meter
-        self._cache_terms = cache
+        self._cache_terms = cache or _in_memory()
+        self._store: Store | None = None
+        self._comparing = False
         self._caching: Caching | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
@@ -258,6 +267,11 @@ class Plane:
         return {} if self._caching is None else self._caching.outcomes
 
     @property
+    def cache_precisions(self) -> "Mapping[str, Precision]":
+        """Of the cache by meaning, by model."""
+        return {} if self._caching is None else self._caching.precisions
+
+    @property
     def cache_waiting(self) -> int:
         """Calls that wait for what an equal one brings."""
         return 0 if self._caching is None else self._caching.waiting
@@ -270,22 +284,46 @@ class Plane:
             self._completions.dispatch = self._dispatch
             return
         if self._caching is None:
-            self._caching = self._make_caching()
+            self._caching = self._make_caching(self._cache_terms)
+        if not self._comparing and any(
+            model.cache is not None and model.cache.semantic is not None for model in models
+        ):
+            self._compare(self._caching, self._cache_terms)
         self._completions.dispatch = self._caching
 
-    def _make_caching(self) -> "Caching":
-        from gateway.cache.local import LocalStore  # noqa: PLC0415 — an idle gateway without a cache does without
-        from gateway.cache.stage import Caching  # noqa: PLC0415 — as above
+    def _make_caching(self, terms: CacheTerms) -> "Caching":
+        from gateway.cache.stage import Caching  # noqa: PLC0415 — an idle gateway without a cache does without
 
-        terms = self._cache_terms or CacheTerms(lambda _: LocalStore(32 * MEBI, 0, None, time.time), MEBI)
+        self._store = terms.store(self._spawn)
         return Caching(
             dispatch=self._dispatch,
-            store=terms.store(self._spawn),
+            store=self._store,
             meter=self._meter,
             unix=time.time,
             now=time.monotonic,
             max_bytes=terms.max_bytes,
         )
+
+    def _compare(self, caching: "Caching", terms: CacheTerms) -> None:
+        """Adds the cache by meaning, where there is something that makes vectors."""
+        self._comparing = True
+        if terms.embed is None or self._store is None:
+            return
+        from gateway.cache.audit import Audit  # noqa: PLC0415 — NumPy comes with it
+        from gateway.cache.meanings import Meanings  # noqa: PLC0415 — as above
+
+        meanings = Meanings(
+            store=self._store, log=terms.log(self._store), embed=terms.embed, spawn=self._spawn, unix=time.time
+        )
+        audit = Audit(
+            meanings=meanings,
+            serve=self._completions.serve,
+            spawn=self._spawn,
+            random=random.random,
+            now=time.monotonic,
+        )
+        caching.compare(meanings, audit)
+        self._spawn(meanings.warm())
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""
@@ -329,6 +367,17 @@ def _realtime(**parts: Any) -> "Realtime":
     from gateway.realtime.service import Realtime  # noqa: PLC0415 — and a library that only they need
 
     return Realtime(**parts, unix=time.time, now=time.monotonic)
+
+
+def _in_memory() -> CacheTerms:
+    """For whoever says nothing of a cache and gives a model one."""
+
+    def store(_: object) -> Store:
+        from gateway.cache.local import LocalStore  # noqa: PLC0415 — an idle gateway without a cache does without
+
+        return LocalStore(32 * MEBI, 0, None, time.time)
+
+    return CacheTerms(store, MEBI)
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

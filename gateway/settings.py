@@ -328,20 +328,43 @@ class ExactSpec(Section):
         return policy.Exact(self.ttl_s, self.sampled, self.single_flight)
 
 
+class SemanticSpec(Section):
+    """Answers to the same question in other words, within one tenant, one set of instructions and one history.
+
+    `threshold` is the least cosine of two questions. A share of the hits, `recheck`, is asked again and judged, by the model `judge` or by
+    comparing both answers; where fewer than `precision` turn out right, the threshold rises by itself.
+    """
+
+    threshold: float = Field(default=0.85, gt=0, le=1)
+    ttl_s: PositiveSeconds = 3600
+    precision: float = Field(default=0.99, gt=0, lt=1)
+    recheck: float = Field(default=0.05, ge=0, le=1)
+    judge: Name | None = None
+
+    def compile(self) -> policy.Semantic:
+        return policy.Semantic(self.threshold, self.ttl_s, self.precision, self.recheck, self.judge)
+
+
 class CacheSpec(Section):
     """Which answers are kept, and who shares them. What a model says stands in place of the root's."""
 
     exact: ExactSpec | None = None
+    semantic: SemanticSpec | None = None
     scope: policy.Scope = "user"
 
     def compile(self, name: str, deployments: Sequence[catalog.Deployment]) -> policy.Policy | None:
-        if self.exact is None:
-            return None
+        """A cache by meaning keeps its answers in the exact one, and for as long, if that is not named."""
+        exact = self.exact
+        if exact is None:
+            if self.semantic is None:
+                return None
+            exact = ExactSpec(ttl_s=self.semantic.ttl_s)
         return policy.Policy(
-            self.exact.compile(),
+            exact.compile(),
             self.scope,
             policy.version_of(name, deployments),
             policy.is_conditional(deployments),
+            None if self.semantic is None else self.semantic.compile(),
         )
 
 

@@ -65,7 +65,7 @@ def address(call: Call, policy: Policy, asked: Controls) -> Address | None:
         )
     )
     hashed = hashlib.blake2b(partition, digest_size=32)
-    hashed.update(_canonical(_telling(call.endpoint.name, fields)))
+    hashed.update(_canonical(telling(call.endpoint.name, fields)))
     return Address(hashed.digest(), partition, fields)
 
 
@@ -126,7 +126,7 @@ def _conditions(call: Call, policy: Policy) -> Any:
     return (sorted(regions), sorted(call.record.tags or ()), metadata)
 
 
-def _telling(endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+def telling(endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the request that changes the answer."""
     told = {name: value for name, value in fields.items() if value is not None and name not in _BESIDE}
     items = told.get("input")

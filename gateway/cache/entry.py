@@ -39,13 +39,13 @@ _decode: Final = msgspec.msgpack.Decoder(Entry).decode
 
 def packed(entry: Entry) -> bytes:
     body = _encode(entry)
-    return _check(body) + body
+    return check(body) + body
 
 
 def unpacked(raw: bytes, key: bytes) -> Entry | None:
     """None for what is damaged, cut off, of another release, or of another key."""
     body = raw[_CHECK_BYTES:]
-    if raw[:_CHECK_BYTES] != _check(body):
+    if raw[:_CHECK_BYTES] != check(body):
         return None
     try:
         entry = _decode(body)
@@ -54,5 +54,5 @@ def unpacked(raw: bytes, key: bytes) -> Entry | None:
     return entry if entry.key == key else None
 
 
-def _check(body: bytes) -> bytes:
+def check(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK_BYTES).digest()

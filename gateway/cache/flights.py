@@ -19,13 +19,14 @@ Outcome = Entry | Literal["lead", "alone"]
 class Flight:
     """One key's. Whoever holds the lead ends it by `land`, `fail` or `scatter`, whatever happens."""
 
-    __slots__ = ("_failed", "_flights", "_key", "_waiting")
+    __slots__ = ("_failed", "_flights", "_key", "_waiting", "how")
 
     def __init__(self, flights: "dict[bytes, Flight]", key: bytes) -> None:
         self._flights = flights
         self._key = key
         self._waiting: deque[asyncio.Future[Outcome]] = deque()
         self._failed = 0
+        self.how = b"hit"  # what clients are told about what landed
 
     @property
     def waiting(self) -> int:

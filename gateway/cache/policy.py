@@ -20,6 +20,19 @@ class Exact(msgspec.Struct, frozen=True):
     single_flight: bool = True
 
 
+class Semantic(msgspec.Struct, frozen=True):
+    """Answers to the same question in other words. `threshold`: the least cosine, which rises where fewer than `precision` are right.
+
+    `recheck`: the share of hits that is asked again and judged, by the model `judge` or by comparing both answers.
+    """
+
+    threshold: float = 0.85
+    ttl_s: float = 3600.0
+    precision: float = 0.99
+    recheck: float = 0.05
+    judge: str | None = None
+
+
 class Policy(msgspec.Struct, frozen=True):
     """Of one model. `scope` is who shares entries; `version` changes with whatever the model's name leads to.
 
@@ -30,6 +43,7 @@ class Policy(msgspec.Struct, frozen=True):
     scope: Scope
     version: bytes
     conditional: bool = False
+    semantic: Semantic | None = None
 
 
 def version_of(name: str, deployments: "Sequence[Deployment]") -> bytes:

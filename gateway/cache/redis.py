@@ -43,7 +43,7 @@ class RedisStore:
         self._memory = Memory(memory_bytes, unix, NEAR_S)
         self._unix = unix
         self._spawn = spawn
-        self._prefix = prefix.encode()
+        self.prefix = prefix.encode()
         self._writing: set[asyncio.Task[Any]] = set()
         self._away_until = 0.0
         self._away = False
@@ -99,4 +99,4 @@ class RedisStore:
             await self.ask(lambda redis: redis.set(self._name(entry.key), packed(entry), px=left_ms))
 
     def _name(self, key: bytes) -> bytes:
-        return b"%b:%b" % (self._prefix, key.hex().encode())
+        return b"%b:%b" % (self.prefix, key.hex().encode())

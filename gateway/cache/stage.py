@@ -4,8 +4,8 @@ A hit is a call like any other for keys, models, requests per minute and records
 provider made them. What is kept is complete, of the model that was asked and not of one that stood in for it.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol, final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 
@@ -16,7 +16,8 @@ from gateway.cache.controls import Controls, controls
 from gateway.cache.entry import Entry
 from gateway.cache.flights import Flight
 from gateway.cache.known import Known
-from gateway.cache.policy import Policy
+from gateway.cache.meaning import question
+from gateway.cache.policy import Policy, Semantic
 from gateway.cache.ports import Store
 from gateway.cache.recording import Recording
 from gateway.call import RESPONSES, Call
@@ -25,6 +26,11 @@ from gateway.pricing import fixed_price
 from gateway.shares import Need
 from gateway.targets import header_value
 from gateway.usage import NOTHING, Usage
+
+if TYPE_CHECKING:  # NumPy comes with them, for models that have a cache by meaning
+    from gateway.cache.audit import Audit
+    from gateway.cache.meanings import Match, Meaning, Meanings
+    from gateway.cache.precision import Precision
 
 PLACE: Final = "cache"  # provider and deployment of a hit, in records and spend
 PIECE: Final = 64 * 1024  # of a replayed stream, so that a slow reader is waited for
@@ -60,7 +66,26 @@ class Caching:
         self._max_bytes = max_bytes
         self._flights: dict[bytes, Flight] = {}
         self._known = Known()
+        self._meanings: Meanings | None = None
+        self._audit: Audit | None = None
         self.outcomes: dict[tuple[str, str], int] = {}  # by model: for the metrics
+
+    def compare(self, meanings: "Meanings", audit: "Audit") -> None:
+        """From here on models may have a cache by meaning."""
+        self._meanings, self._audit = meanings, audit
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for what an equal one brings."""
+        return sum(flight.waiting for flight in self._flights.values())
+
+    @property
+    def precisions(self) -> Mapping[str, "Precision"]:
+        """Of the cache by meaning, by model."""
+        return {} if self._meanings is None else self._meanings.precisions
+
+    async def close(self) -> None:
+        await self._store.close()
 
     def answer(self, call: Call) -> Coroutine[Any, Any, None]:
         """As the dispatch. Raises BadRequest for what is wrong with a header."""
@@ -68,14 +93,6 @@ class Caching:
         if policy is None or call.endpoint.name not in ENDPOINTS or _apart(call):
             return self._dispatch.answer(call)
         return self._answer(call, policy)
-
-    @property
-    def waiting(self) -> int:
-        """Calls that wait for what an equal one brings."""
-        return sum(flight.waiting for flight in self._flights.values())
-
-    async def close(self) -> None:
-        await self._store.close()
 
     async def _answer(self, call: Call, policy: Policy) -> None:
         asked = controls(call.exchange.headers)
@@ -87,68 +104,100 @@ class Caching:
         if place is None or (not policy.exact.sampled and call.endpoint.name in _SAMPLING and is_sampled(place.fields)):
             await self._dispatch.answer(call)
             return
+        want = _Want(call, policy, asked, place)
         if asked.no_cache:
-            await self._ask(call, policy, asked, place)
+            await self._ask(want)
             return
         entry = self._fresh(self._store.near(place.key), asked)
         if entry is not None:
             self._known.put(call, asked, place.key)
             await self._replay(call, entry)
         elif policy.exact.single_flight and not asked.no_store:
-            await self._together(call, policy, asked, place)
-        else:
-            entry = await self._elsewhere(place, asked)
-            await (self._ask(call, policy, asked, place) if entry is None else self._replay(call, entry))
+            await self._together(want)
+        elif not await self._found(want):
+            await self._ask(want)
 
-    async def _together(self, call: Call, policy: Policy, asked: Controls, place: Address) -> None:
+    async def _together(self, want: "_Want") -> None:
         """As one call with all equal ones that are on their way."""
-        flight = self._flights.get(place.key)
+        call, key = want.call, want.place.key
+        flight = self._flights.get(key)
         if flight is not None:
             began = self._now()
             outcome = await flight.join(call.deadline - began)
             call.record.upstream_s += self._now() - began
-            if isinstance(outcome, Entry) and self._fresh(outcome, asked) is not None:
-                await self._replay(call, outcome)
+            if isinstance(outcome, Entry) and self._fresh(outcome, want.asked) is not None:
+                await self._replay(call, outcome, flight.how)
                 return
             if outcome != "lead":
-                await self._ask(call, policy, asked, place)
+                await self._ask(want)
                 return
         else:
-            flight = self._flights[place.key] = Flight(self._flights, place.key)
-        await self._lead(call, policy, asked, place, flight)
+            flight = self._flights[key] = Flight(self._flights, key)
+        await self._lead(want, flight)
 
-    async def _lead(self, call: Call, policy: Policy, asked: Controls, place: Address, flight: Flight) -> None:
-        entry = None
+    async def _lead(self, want: "_Want", flight: Flight) -> None:
         try:
-            entry = await self._elsewhere(place, asked)
+            entry, how = await self._look(want)
             found = entry is not None
             if entry is None:
-                entry = await self._ask(call, policy, asked, place)
+                entry = await self._ask(want)
         except BaseException as error:
-            flight.fail(counts=_is_upstreams(error, call))
+            flight.fail(counts=_is_upstreams(error, want.call))
             raise
         if entry is None:
             flight.scatter()
             return
+        flight.how = how
         flight.land(entry)
         if found:
-            await self._replay(call, entry)
+            await self._give(want, entry, how)
 
-    async def _elsewhere(self, place: Address, asked: Controls) -> Entry | None:
-        waiting = self._store.far(place.key)
-        return None if waiting is None else self._fresh(await waiting, asked)
+    async def _found(self, want: "_Want") -> bool:
+        """Whether it was answered out of the cache."""
+        entry, how = await self._look(want)
+        if entry is not None:
+            await self._give(want, entry, how)
+        return entry is not None
+
+    async def _look(self, want: "_Want") -> tuple[Entry | None, bytes]:
+        """The same request elsewhere, or the same question in other words; and which of them it was."""
+        waiting = self._store.far(want.place.key)
+        entry = None if waiting is None else self._fresh(await waiting, want.asked)
+        if entry is None and want.policy.semantic is not None:
+            want.match = await self._in_other_words(want, want.policy.semantic)
+            if want.match is not None:
+                return want.match.entry, b"semantic"
+        return entry, b"hit"
+
+    async def _in_other_words(self, want: "_Want", policy: Semantic) -> "Match | None":
+        meanings, call = self._meanings, want.call
+        said = question(call.endpoint.name, want.place)
+        if meanings is None or said is None:
+            return None
+        want.meaning = await meanings.of(said)
+        if want.meaning is None:
+            return None
+        return await meanings.find(
+            want.meaning, call.model.name, policy, lambda entry: self._fresh(entry, want.asked) is not None
+        )
+
+    async def _give(self, want: "_Want", entry: Entry, how: bytes) -> None:
+        await self._replay(want.call, entry, how)
+        if want.match is not None and self._audit is not None and want.policy.semantic is not None:
+            self._audit.offer(want.call, want.policy.semantic, want.match)
 
     def _fresh(self, entry: Entry | None, asked: Controls) -> Entry | None:
         if entry is None or asked.max_age_s is None:
             return entry
         return entry if self._unix() - entry.made_at <= asked.max_age_s else None
 
-    async def _ask(self, call: Call, policy: Policy, asked: Controls, place: Address) -> Entry | None:
+    async def _ask(self, want: "_Want") -> Entry | None:
         """Has the call answered, and keeps what may be kept."""
+        call, asked = want.call, want.asked
         model, exchange = call.model, call.exchange
         self._count(call, "miss")
         # An upstream that reads the first of two equal names would answer something else than what the key says.
-        call.body = msgspec.json.encode(place.fields)
+        call.body = msgspec.json.encode(want.place.fields)
         recording = Recording(exchange, self._max_bytes)
         call.exchange = recording
         try:
@@ -157,33 +206,36 @@ class Caching:
             call.exchange = exchange
         if asked.no_store or not recording.whole or call.model is not model or not _is_its_own(call):
             return None
-        entry = self._entry(call, policy, asked, place, recording)
+        entry = self._entry(want, recording)
         if entry is not None:
             self._store.put(entry)
+            if want.meaning is not None and self._meanings is not None and want.policy.semantic is not None:
+                self._meanings.put(want.meaning, entry, want.policy.semantic.ttl_s)
         return entry
 
-    def _entry(self, call: Call, policy: Policy, asked: Controls, place: Address, recording: Recording) -> Entry | None:
-        used = call.record.usage
-        kept = words.kept(call.endpoint.name, recording.content, used, stream=recording.streamed)
+    def _entry(self, want: "_Want", recording: Recording) -> Entry | None:
+        used = want.call.record.usage
+        kept = words.kept(want.call.endpoint.name, recording.content, used, stream=recording.streamed)
         if kept is None:
             return None
-        ttl_s = policy.exact.ttl_s if asked.ttl_s is None else min(asked.ttl_s, policy.exact.ttl_s)
+        wanted_s, ttl_s = want.asked.ttl_s, want.policy.exact.ttl_s
         now = self._unix()
-        return Entry(place.key, now, now + ttl_s, kept.words, recording.streamed, kept.content, used, kept.report)
+        until = now + (ttl_s if wanted_s is None else min(wanted_s, ttl_s))
+        return Entry(want.place.key, now, until, kept.words, recording.streamed, kept.content, used, kept.report)
 
-    async def _replay(self, call: Call, entry: Entry) -> None:
+    async def _replay(self, call: Call, entry: Entry, how: bytes = b"hit") -> None:
         """Raises RateLimited and whatever else stands before a call that costs nothing."""
         record, meter = call.record, self._meter
         body = _told(call, entry)
         record.deployment = record.provider = PLACE
         if not meter.open_at_once(call.snapshot.rules, record, _FREE):
             await meter.open_borrowing(call.snapshot.rules, record, _FREE)
-        self._count(call, "hit")
+        self._count(call, how.decode())
         record.sent = True  # it is over, and counts as one request
         record.usage, record.usage_source = _cached(entry.used), "counted"
         record.status = 200
         record.finished_at = self._now()
-        head = self._head(call, entry, b"hit")
+        head = self._head(call, entry, how)
         exchange = call.exchange
         if not record.stream:
             exchange.respond(200, head + b"x-penstock-cost-usd: 0.000000000\r\n", body)
@@ -216,6 +268,21 @@ class Caching:
             allowance.headers(ticket.tab.notices) if ticket is not None else b"",
             *divmod(int(record.overhead_s * 1_000_000), 1000),
         )
+
+
+@final
+class _Want:
+    """One call that may be answered from the cache, and what was found out about it on the way."""
+
+    __slots__ = ("asked", "call", "match", "meaning", "place", "policy")
+
+    def __init__(self, call: Call, policy: Policy, asked: Controls, place: Address) -> None:
+        self.call = call
+        self.policy = policy
+        self.asked = asked
+        self.place = place
+        self.meaning: Meaning | None = None
+        self.match: Match | None = None
 
 
 def _told(call: Call, entry: Entry) -> bytes:

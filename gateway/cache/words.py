@@ -141,4 +141,5 @@ def texts(words: Words, content: bytes, report: bytes, *, stream: bool) -> Itera
         case "message":
             yield from (str(one.get("text") or "") for one in answer["content"])
         case _:
-            yield ""
+            parts = (part for item in answer.get("output") or () for part in item.get("content") or ())
+            yield from (str(part.get("text") or "") for part in parts)

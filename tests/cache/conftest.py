@@ -127,6 +127,29 @@ def own_cache(upstream: Upstream, tmp_path: Any) -> Iterator[Callable[[Json], As
         server.stop()
 
 
+def warm(askers: Askers) -> Askers:
+    """Once its server can compare questions: the model is opened when the first one of its models wants that."""
+    asker = askers(cache={"exact": {}, "semantic": {"recheck": 0}})
+    deadline = time.monotonic() + 50
+    for number in itertools.count():
+        asker.chat(f"How warm is room {number}?")
+        if outcome(asker.chat(f"How warm is room {number}, please?")) == "semantic":
+            return askers
+        assert time.monotonic() < deadline, "no question was ever compared"
+        time.sleep(0.2)
+    raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def comparing(local_cache: Askers) -> Askers:
+    return warm(local_cache)
+
+
+@pytest.fixture(scope="session")
+def comparing_redis(redis_cache: Askers) -> Askers:
+    return warm(redis_cache)
+
+
 def outcome(answer: httpx.Response) -> str | None:
     told: str | None = answer.headers.get("x-penstock-cache")
     return told

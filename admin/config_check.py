@@ -5,7 +5,7 @@ Every function takes values and returns findings as (path, message); where a pat
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -170,10 +170,14 @@ def _mappings(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[s
             yield (*path, index), item
 
 
-def not_in_force(data: Mapping[str, object], paths: Iterable[KeyPath]) -> Iterator[Finding]:
+def not_in_force(
+    data: Mapping[str, object],
+    paths: Iterable[KeyPath],
+    waiting: Sequence[tuple[str, frozenset[str] | None]] = NOT_IN_FORCE,
+) -> Iterator[Finding]:
     """One warning per feature that a later version brings, however often it is used; `paths` are those that somebody set."""
     patterns = [(path, re.sub(r"\[\d+\]", "[]", dotted(path))) for path in paths]
-    for row, values in NOT_IN_FORCE:
+    for row, values in waiting:
         used = [path for path, pattern in patterns if pattern == row and _is_used(_at(data, path), values)]
         if used:
             more = f" and {len(used) - 1} more" if len(used) > 1 else ""

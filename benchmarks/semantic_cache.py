@@ -2,7 +2,7 @@
 
     python -m benchmarks.semantic_cache [--write]      (make bench-cache ARGS=…)
 
-The pairs are in question_pairs.py. Every number follows from them and from the embedded model: the same on any machine.
+The pairs are in question_pairs.txt. Every number follows from them and from the embedded model: the same on any machine.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks import report
-from benchmarks.question_pairs import EVERY, HELD_OUT, KINDS, Pair
+from benchmarks.question_pairs import KINDS, Pair, every, held_out
 from embedding import bundled
 from embedding.engine import Engine
 from gateway.cache.facts import agree, facts
@@ -76,10 +76,10 @@ def rows(pairs: Sequence[Pair], known: Mapping[str, Any], thresholds: Sequence[f
 
 
 def page(known: Mapping[str, Any]) -> str:
-    default = SemanticSpec().threshold
-    count, same = len(EVERY), sum(pair.same for pair in EVERY)
+    default, pairs, apart = SemanticSpec().threshold, every(), held_out()
+    count, same = len(pairs), sum(pair.same for pair in pairs)
     origin = (
-        f"`make bench-cache`: {count} pairs of questions ([question_pairs.py](question_pairs.py)), {same} of them the same in other "
+        f"`make bench-cache`: {count} pairs of questions ([question_pairs.txt](question_pairs.txt)), {same} of them the same in other "
         f"words and {count - same} near misses, with the embedded model (all-MiniLM-L6-v2). *Precision* is the share of right answers "
         "among those given, with its 95 % interval; *hit rate* the share of the paraphrases that are answered. The other columns count "
         f"wrong answers by what sets the questions apart. The default is the second check at {default}."
@@ -87,9 +87,9 @@ def page(known: Mapping[str, Any]) -> str:
     parts = [
         "## Cache by meaning",
         origin,
-        _table([*rows(EVERY, known, PLAIN, checked=False), *rows(EVERY, known, CHECKED, checked=True)]),
+        _table([*rows(pairs, known, PLAIN, checked=False), *rows(pairs, known, CHECKED, checked=True)]),
         "The half of the pairs that the rules were not written by:",
-        _table([*rows(HELD_OUT, known, PLAIN, checked=False), *rows(HELD_OUT, known, (default,), checked=True)]),
+        _table([*rows(apart, known, PLAIN, checked=False), *rows(apart, known, (default,), checked=True)]),
     ]
     return "\n\n".join(parts)
 
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help="renew the section in RESULTS.md")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        known = asyncio.run(vectors(bundled.opener(Path(folder), threads=1), EVERY))
+        known = asyncio.run(vectors(bundled.opener(Path(folder), threads=1), every()))
     made = page(known)
     print(made)
     if options.write:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.question_pairs import EVERY, HELD_OUT
+from benchmarks.question_pairs import every, held_out
 from benchmarks.semantic_cache import Row, rows, vectors
 from gateway.cache.facts import agree, facts
 from gateway.cache.precision import Precision, wilson
@@ -87,13 +87,13 @@ def test_any_two_texts_can_be_compared(one: str, other: str) -> None:
 async def test_precision_on_the_pairs_is_what_is_declared(open_embedding_model: "Callable[[], Model]") -> None:
     """At the default threshold at least 0.99 of what is answered by meaning is right, also of pairs that were never looked at; and it is of
     use: more than half of what is asked in other words is found. Similarity alone is wrong for a third and more."""
-    known = await vectors(open_embedding_model, EVERY)
+    known = await vectors(open_embedding_model, every())
     default = SemanticSpec().threshold
-    for pairs in (EVERY, HELD_OUT):
+    for pairs in (every(), held_out()):
         (checked,) = rows(pairs, known, (default,), checked=True)
         assert checked.precision >= 0.99, checked
         assert checked.hit_rate > 0.5, checked
-    plain: list[Row] = rows(EVERY, known, (0.8, 0.9, 0.95), checked=False)
+    plain: list[Row] = rows(every(), known, (0.8, 0.9, 0.95), checked=False)
     assert all(row.precision < 0.7 for row in plain)
 
 

@@ -202,12 +202,3 @@ def test_config_check_reports_every_mistake(penstock: Shell) -> None:
     asked = penstock("config", "check", "--json")
     assert asked.returncode == 1
     assert len(json.loads(asked.stdout)["errors"]) == 2
-
-
-def test_config_check_names_what_is_not_in_force(penstock: Shell) -> None:
-    """Warnings do not fail the check."""
-    penstock.write("cache: {exact: {ttl_s: 60}}\nmodels: [{name: a, deployments: [{id: x}]}]\n")
-    done = penstock("config", "check")
-    assert done.returncode == 0
-    assert "warning: penstock.yaml:1: accepted, not in force in this version: cache" in done.stderr
-    assert len(json.loads(penstock("config", "check", "--json").stdout)["warnings"]) == 1

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from admin.config_check import NOT_IN_FORCE, known_keys
+from admin.config_check import NOT_IN_FORCE, known_keys, not_in_force
 from admin.config_file import ConfigError
 from admin.settings import Loaded, Settings, load
 
@@ -77,13 +77,14 @@ def test_nothing_configured_gives_the_defaults_of_the_contract(folder: Path) -> 
 
 
 def test_the_sample_of_the_design_loads_as_it_is(loaded: Load) -> None:
-    """What is not in force yet is accepted with a warning."""
+    """All of it is in force."""
     result = loaded(DESIGN_SAMPLE)
     (model,) = result.settings.models
     assert model.deployments[0].api_key == "${VLLM_KEY:-none}"
     assert model.timeouts.stall_s == 15
-    assert "penstock.yaml:18: accepted, not in force in this version: cache" in result.warnings
-    assert sum("not in force" in warning for warning in result.warnings) == 1
+    assert result.settings.cache is not None
+    assert (result.settings.cache.exact, result.settings.cache.semantic) != (None, None)
+    assert not [warning for warning in result.warnings if "not in force" in warning]
 
 
 def test_the_example_loads() -> None:
@@ -259,11 +260,27 @@ def test_doubtful_values_are_warned_of(loaded: Load) -> None:
 
 def test_what_is_not_in_force_is_named_where_it_was_set(loaded: Load) -> None:
     """A contract of a later version is not a typing error, and not a promise either."""
-    text = "cache: null\nmodels: [{name: a, deployments: [{id: x}]}]\n"
-    assert loaded(text).warnings == ()  # empty is not used
-    assert loaded(text.replace("null", "{exact: {ttl_s: 60}}")).warnings == (
-        "penstock.yaml:1: accepted, not in force in this version: cache",
-    )
+    waiting = (("models[].later", None), ("mode", frozenset({"new"})))
+    data: dict[str, object] = {"models": [{"later": None}, {"later": {"a": 1}}, {"later": {"a": 2}}], "mode": "new"}
+    paths: list[tuple[str | int, ...]] = [
+        ("models", 0, "later"),
+        ("models", 1, "later"),
+        ("models", 2, "later"),
+        ("mode",),
+    ]
+    assert list(not_in_force(data, paths, waiting)) == [
+        (("models", 1, "later"), "accepted, not in force in this version: models[1].later and 1 more"),
+        (("mode",), "accepted, not in force in this version: mode (new)"),
+    ]
+    assert loaded("cache: {exact: {ttl_s: 60}}\nmodels: [{name: a, deployments: [{id: x}]}]\n").warnings == ()
+
+
+def test_a_cache_in_redis_needs_one(loaded: Load) -> None:
+    """`auto` takes what there is."""
+    text = "models: [{name: a, deployments: [{id: x}]}]\ncache: {exact: {}, store: redis}\n"
+    with pytest.raises(ConfigError, match="needs a redis_url"):
+        loaded(text)
+    assert loaded(text + "redis_url: redis://127.0.0.1:6379/0\n").settings.cache is not None
 
 
 def test_a_fallback_may_be_found_by_a_wildcard(loaded: Load) -> None:

@@ -98,7 +98,7 @@ class Audit:
         if policy.judge is not None:
             return await self._by_model(policy.judge, question, given, fresh, original)
         similarity = await self._meanings.similarity(given[:MAX_TEXT], fresh[:MAX_TEXT])
-        return None if similarity is None else similarity >= ALIKE and _same_numbers(given, fresh)
+        return None if similarity is None else similarity >= ALIKE and _same_numbers(given[:MAX_TEXT], fresh[:MAX_TEXT])
 
     async def _by_model(self, model: str, question: str, given: str, fresh: str, original: Original) -> bool | None:
         asked = _QUESTION.format(question, given[:MAX_TEXT], fresh[:MAX_TEXT])

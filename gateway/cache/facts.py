@@ -16,16 +16,18 @@ import msgspec
 
 from gateway.cache import lexicon as lx
 
+_ADDRESS: Final = r"(?<![a-z0-9._%+-])[a-z0-9._%+-]{1,64}@[a-z0-9.-]+|https?://\S+"
+_SIGN: Final = r"[$€£¥₹]|°[cf]?|%"
 _WORD: Final = re.compile(
-    r"[a-z0-9._%+-]+@[a-z0-9.-]+|https?://\S+|[$€£¥₹]|°[cf]?|%|\d[\d.,:]*\d|\d|[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*|[^\W_]+", re.IGNORECASE
-)  # fmt: skip
+    rf"{_ADDRESS}|{_SIGN}|\d[\d.,:]{{0,30}}\d|\d|[^\W\d_]+(?:['\u2019\-][^\W\d_]+)*|[^\W_]+", re.IGNORECASE
+)
 MAX_FREE_ORDER: Final = 30  # words; who says more, says it in an order
 TURNED: Final = 3
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_GLUED: Final = re.compile(r"(\d[\d.,:]*)([a-zµ°]+)", re.IGNORECASE)
+_GLUED: Final = re.compile(r"(\d[\d.,:]{0,30})([a-zµ°]+)", re.IGNORECASE)
 _ORDINAL: Final = re.compile(r"\b(\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _SHORT: Final = re.compile(r"\b(what|who|where|when|why|how|that|there|it|here|let)'s\b", re.IGNORECASE)
-_OWNED: Final = re.compile(r"([^\W_][\w-]*)'s\s+([^\W_][\w-]*)")
+_OWNED: Final = re.compile(r"([^\W_][\w-]{0,60})'s\s+([^\W_][\w-]*)")
 _LATIN: Final = frozenset({*lx.SMALL, "latin"})
 _SWAPS: Final = frozenset({"to", "from", "than", "before", "after", "over", "under", "by", "against", "without"})
 
@@ -49,7 +51,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 def facts(text: str) -> Facts:
-    """Pure; the same text always has the same facts."""
+    """Pure; the same text always has the same facts. Takes time by the length of the text, of which callers set a bound."""
     given = _SHORT.sub(r"\1 is", unicodedata.normalize("NFKC", text).replace("\u2019", "'"))
     given = _OWNED.sub(r"\2 of \1", given)
     names = _names(given)

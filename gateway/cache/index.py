@@ -18,6 +18,7 @@ Vector = NDArray[np.float32]
 PARTITION: Final = 2048  # questions; a new one takes the place of the oldest
 EVERY: Final = 20_000  # of all partitions: 40 MB
 FEW: Final = 8
+COUNTED_EVERY: Final = 64
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -84,6 +85,7 @@ class Index:
 
     def __init__(self) -> None:
         self._partitions: OrderedDict[bytes, Partition] = OrderedDict()
+        self._untrimmed = 0
 
     def __len__(self) -> int:
         return sum(len(one) for one in self._partitions.values())
@@ -96,6 +98,11 @@ class Index:
         return found
 
     def trim(self) -> None:
-        """Forgets partitions until there is room again."""
-        while len(self._partitions) > 1 and (len(self) > EVERY or len(self._partitions) > EVERY):
-            self._partitions.popitem(last=False)
+        """After a question was added: forgets partitions until there is room again. Counting takes time, so it is done now and then."""
+        self._untrimmed += 1
+        if self._untrimmed < COUNTED_EVERY:
+            return
+        self._untrimmed = 0
+        count = len(self)
+        while len(self._partitions) > 1 and (count > EVERY or len(self._partitions) > EVERY):
+            count -= len(self._partitions.popitem(last=False)[1])

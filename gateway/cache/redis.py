@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar, final
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from gateway.cache.entry import Entry, packed, unpacked
@@ -24,6 +24,7 @@ DEADLINE_S: Final = 0.25
 AWAY_S: Final = 2.0
 NEAR_S: Final = 5.0  # how long a process believes its own copy
 MAX_WRITING: Final = 64
+CONNECTIONS: Final = 64
 
 
 @final
@@ -38,8 +39,13 @@ class RedisStore:
         spawn: Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"],
         *,
         prefix: str = "penstock:cache",
+        deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._redis = Redis.from_url(url, socket_connect_timeout=DEADLINE_S, protocol=2, max_connections=64)
+        pool = BlockingConnectionPool.from_url(
+            url, socket_connect_timeout=deadline_s, protocol=2, max_connections=CONNECTIONS, timeout=deadline_s
+        )
+        self._redis = Redis.from_pool(pool)
+        self._deadline_s = deadline_s
         self._memory = Memory(memory_bytes, unix, NEAR_S)
         self._unix = unix
         self._spawn = spawn
@@ -65,14 +71,14 @@ class RedisStore:
 
     async def close(self) -> None:
         if self._writing:
-            await asyncio.wait(self._writing, timeout=2 * DEADLINE_S)
+            await asyncio.wait(self._writing, timeout=2 * self._deadline_s)
         with suppress(RedisError, OSError):
             await self._redis.aclose()
 
     async def ask(self, command: Callable[["Redis"], Awaitable[T]]) -> T | None:
         """What Redis answers within the deadline; None if it does not. Runs in a task."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 answer = await command(self._redis)
         except (RedisError, OSError, TimeoutError) as error:
             if not self._away:

@@ -24,7 +24,7 @@ from gateway.call import RESPONSES, Call
 from gateway.metering import Meter, Offer
 from gateway.pricing import fixed_price
 from gateway.shares import Need
-from gateway.targets import header_value
+from gateway.targets import where
 from gateway.usage import NOTHING, Usage
 
 if TYPE_CHECKING:  # NumPy comes with them, for models that have a cache by meaning
@@ -256,12 +256,12 @@ class Caching:
         record = call.record
         ticket = record.ticket
         return (
-            b"content-type: %b\r\nx-request-id: %b\r\nx-penstock-model: %b\r\nx-penstock-cache: %b\r\nage: %d\r\n"
+            b"content-type: %b\r\nx-request-id: %b\r\n%bx-penstock-cache: %b\r\nage: %d\r\n"
             b"%b%bx-penstock-overhead-ms: %d.%03d\r\n"
         ) % (
             b"text/event-stream; charset=utf-8" if record.stream else b"application/json",
             record.id.encode(),
-            header_value(record.model or ""),
+            where(record.model or "", PLACE, 0),
             outcome,
             max(0, int(self._unix() - entry.made_at)),
             record.relief,

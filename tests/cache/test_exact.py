@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import anthropic
 import httpx
 import openai
 import pytest
+from anthropic.types import MessageParam
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall, ChatCompletionMessageParam
 
 from tests.cache.conftest import EXACT, Asker, Askers, outcome
 from tests.fixtures.deployments import said
 from tests.fixtures.redis import RedisServer
-from tests.fixtures.server import Json
+from tests.fixtures.server import ADMIN_KEY, Json, Server
+from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour, ToolCall
 
 GOOD = Behaviour(text="one two three", prompt_tokens=7, completion_tokens=3)
@@ -300,6 +303,60 @@ def test_the_sdk_reads_a_replayed_response(local_cache: Askers) -> None:
             assert (told.output_text, whole.output_text) == ("one two three",) * 2
             ids |= {told.id, whole.id}
     assert (len(ids), asker.asked) == (4, 1)
+
+
+def test_anthropics_sdk_reads_a_replayed_message(local_cache: Askers) -> None:
+    """In either form, with its usage."""
+    asker = local_cache(Behaviour(text="one two three", prompt_tokens=7, completion_tokens=3))
+    hello: list[MessageParam] = [{"role": "user", "content": "hello"}]
+    with anthropic.Anthropic(api_key=asker.server.key, base_url=asker.server.url, max_retries=0) as client:
+        for _ in range(2):
+            whole = client.messages.create(model=asker.model, messages=hello, max_tokens=9)
+            with client.messages.stream(model=asker.model, messages=hello, max_tokens=9) as stream:
+                told = stream.get_final_message()
+            for message in (whole, told):
+                assert [block.text for block in message.content if block.type == "text"] == ["one two three"]
+                assert (message.usage.input_tokens, message.usage.output_tokens, message.stop_reason) == (
+                    7,
+                    3,
+                    "end_turn",
+                )
+    assert asker.asked == 1
+
+
+def test_replicas_share_what_is_in_redis(
+    upstream: Upstream, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An answer that one server keeps is given by the other, to the same request and to the same question in other words."""
+    handle = upstream.script(Behaviour())
+    model = {"name": "shared", "deployments": [{"id": "shared", "base_url": handle.base_url, "model": "scripted"}]}
+    cache: Json = {"exact": {}, "semantic": {"recheck": 0}}
+    config = {"models": [model], "cache": cache, "redis_url": redis_server.url}
+    servers = [Server(config, tmp_path_factory.mktemp(f"replica-{number}")) for number in range(2)]
+    try:
+        one, two = (Asker(server.start(with_key=False), "shared", handle) for server in servers)
+        for asker in (one, two):
+            asker.server.key = ADMIN_KEY  # whoever else has a key has it in one of the two databases alone
+        assert outcome(one.chat("How do I reset my password?")) == "miss"
+        _until("hit", two, "How do I reset my password?")
+        number = 0
+        while True:  # both have to open their model first, and Redis has to hear of the question
+            number += 1
+            one.chat(f"How tall is tower {number}?")
+            time.sleep(0.1)
+            if outcome(two.chat(f"Please, how tall is tower {number}?")) == "semantic":
+                break
+            assert number < 200, "no question was shared"
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def _until(wanted: str, asker: Asker, text: str) -> None:
+    """What it asks itself is not kept, so that only another one's answer can be a hit."""
+    deadline = time.monotonic() + 20
+    while outcome(asker.chat(text, headers={"cache_control": "no-store"})) != wanted:
+        assert time.monotonic() < deadline, f"never a {wanted}"
 
 
 def test_a_hundred_equal_calls_at_the_same_time_make_one_upstream_call(askers: Askers) -> None:

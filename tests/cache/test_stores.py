@@ -192,7 +192,7 @@ def store(url: str, now: list[float]) -> RedisStore:
     def spawn(coro: Any) -> "asyncio.Task[Any]":
         return asyncio.get_running_loop().create_task(coro)
 
-    return RedisStore(url, 100_000, lambda: now[0], spawn, prefix="tests-cache")
+    return RedisStore(url, 100_000, lambda: now[0], spawn, prefix="tests-cache", deadline_s=10)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/hot_path.py [--requests 100000] [--scopes 1] [--limits] [--profile]
 
-Prints microseconds of CPU per plain chat request and per streamed chunk: what the Python costs, free of the noise of sockets. The
+Prints microseconds of CPU per plain chat request, per streamed chunk and per exact hit of the cache: what the Python costs, free of the noise of sockets. The
 whole cost, sockets included, is benchmarks/overhead.py's.
 """
 
@@ -20,6 +20,7 @@ import uvloop
 
 from admin import migrate
 from gateway.books import Books
+from gateway.cache.policy import Exact, Policy
 from gateway.catalog import Deployment, Model, compile_catalog
 from gateway.connection import Connection
 from gateway.database import connect
@@ -95,6 +96,7 @@ def chunked(data: bytes) -> bytes:
 async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, profile: bool) -> None:
     price = compile_price(Schedule(Tariff(input=pico_per_token(0.15), output=pico_per_token(0.60))))
     deployment = Deployment("a", "openai", "http://127.0.0.1:1/v1", "upstream-model", "sk-up", price=price)
+    kept = Model("c", (deployment,), cache=Policy(Exact(), "user", b""))
     catalog = compile_catalog([Model("m", (deployment,))])
     rules = compile_rules(
         [Budget(f"b{n}", Scope("key", "k"), 10**18, "total") for n in range(scopes)],
@@ -160,6 +162,20 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
     gc.set_threshold(10_000, 20, 50)  # as the server does
     report("plain request", plain_requests, requests, profile=profile)
     report("streamed chunk", streams, requests, profile=profile)
+
+    with_cache = compile_catalog(
+        [Model("m", (deployment,)), kept]
+    )  # only now, so that nothing above goes by way of a cache
+    current.replace(Snapshot(2, current.snapshot.keys, with_cache, rules))
+    hit = request(b"c", stream=False)
+    client.data_received(hit)
+    upstream.data_received(answer)
+
+    def hits(count: int) -> None:
+        for _ in range(count):
+            client.data_received(hit)
+
+    report("exact hit", hits, requests, profile=profile)
     assert client.idle, "the last request was not answered"
     await books.close()
     engine.dispose()

@@ -18,7 +18,7 @@ from gateway.cache.precision import Precision
 
 log = structlog.stdlib.get_logger(__name__)
 
-EMBED_S: Final = 2.0  # no call waits longer for its own vector
+EMBED_S: Final = 3.0  # no call waits longer for its own vector
 AWAY_S: Final = 5.0  # how long nobody asks for one after that
 Embed = Callable[[Sequence[str]], Awaitable[Any]]
 

@@ -61,9 +61,9 @@ def talk(askers: Askers, requests: int, cache: Json, *, threads: int = 1, tenant
 @pytest.mark.parametrize("store", ["comparing", "comparing_redis"])
 def test_nobody_gets_the_answer_of_another_tenant(store: str, request: pytest.FixtureRequest) -> None:
     """Equal questions of eight keys in four teams, and such in other words; plain, streamed and as responses."""
-    found = talk(request.getfixturevalue(store), 250, BOTH)
-    assert found["hit"] > 30
-    assert found["semantic"] > 10
+    found = talk(request.getfixturevalue(store), 150, BOTH)
+    assert found["hit"] > 20
+    assert found["semantic"] > 5
     assert found["miss"] > 20
 
 

@@ -87,13 +87,15 @@ def test_any_two_texts_can_be_compared(one: str, other: str) -> None:
 async def test_precision_on_the_pairs_is_what_is_declared(open_embedding_model: "Callable[[], Model]") -> None:
     """At the default threshold at least 0.99 of what is answered by meaning is right, also of pairs that were never looked at; and it is of
     use: more than half of what is asked in other words is found. Similarity alone is wrong for a third and more."""
-    known = await vectors(open_embedding_model, every())
+    same = [pair for pair in every() if agree(facts(pair.one), facts(pair.other))]
+    some = held_out()[:150]
+    known = await vectors(open_embedding_model, [*same, *some])  # of what the check refuses, no vector is asked for
     default = SemanticSpec().threshold
     for pairs in (every(), held_out()):
-        (checked,) = rows(pairs, known, (default,), checked=True)
+        (checked,) = rows([pair for pair in pairs if pair in same], known, (default,), checked=True)
         assert checked.precision >= 0.99, checked
-        assert checked.hit_rate > 0.5, checked
-    plain: list[Row] = rows(every(), known, (0.8, 0.9, 0.95), checked=False)
+        assert checked.right > 0.5 * sum(pair.same for pair in pairs), checked
+    plain: list[Row] = rows(some, known, (0.8, 0.9, 0.95), checked=False)
     assert all(row.precision < 0.7 for row in plain)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cache.entry import Entry, packed, unpacked
@@ -82,6 +82,7 @@ def test_the_disk_is_read_again_and_stays_within_its_bytes(tmp_path: Path) -> No
     disk.close()
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 1 << 20), st.sampled_from(["cut", "flip", "garbage"]), st.data())
 def test_damage_on_disk_is_a_miss(at: int, kind: str, data: st.DataObject) -> None:
     """Wherever a file was torn or changed, what is found is what was written, and the rest is not found."""

@@ -2,8 +2,8 @@
 
     python benchmarks/hot_path.py [--requests 100000] [--scopes 1] [--limits] [--profile]
 
-Prints microseconds of CPU per plain chat request, per streamed chunk and per exact hit of the cache: what the Python costs, free of the noise of sockets. The
-whole cost, sockets included, is benchmarks/overhead.py's.
+Prints microseconds of CPU per plain chat request, per streamed chunk and per exact hit of the cache: what the Python costs, free of the
+noise of sockets. The whole cost, sockets included, is benchmarks/overhead.py's.
 """
 
 import argparse

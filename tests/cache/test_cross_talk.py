@@ -76,5 +76,5 @@ def test_nobody_gets_the_answer_of_another_tenant_in_a_hundred_thousand(
     """The same for long, with more tenants at the same time."""
     found = talk(request.getfixturevalue(store), 100_000, BOTH, threads=8, tenants=40)
     print(store, found)
-    assert found["hit"] > 90_000
-    assert found["semantic"] > 100
+    assert found["hit"] + found["semantic"] > 90_000
+    assert found["semantic"] > 1_000

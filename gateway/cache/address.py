@@ -25,7 +25,7 @@ ENDPOINTS: Final[frozenset[str]] = frozenset(Endpoint.__args__)  # type: ignore[
 # How the answer travels, whose it is, and what is a matter of price, place or speed: the words stay the same.
 _BESIDE: Final = (
     "model", "stream", "stream_options", "user", "safety_identifier", "store", "service_tier", "prompt_cache_key",
-    "prompt_cache_retention", "prompt_cache_options", "background",
+    "prompt_cache_retention", "prompt_cache_options", "background", "priority",
 )  # fmt: skip
 _CLIENTS_OWN: Final = frozenset({"function", "custom"})  # tools that the provider does not run by itself
 _RUN_UPSTREAM: Final = ("web_search_options", "mcp_servers", "container")

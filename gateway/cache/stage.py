@@ -298,8 +298,10 @@ def _told(call: Call, entry: Entry) -> bytes:
 
 
 def _apart(call: Call) -> bool:
-    """Copies of calls find out how a model does, and a deployment that is named is to answer itself."""
+    """Copies of calls find out how a model does; a deployment that is named, and a provider that is passed through, answer themselves."""
     routed = call.record.routed
+    if call.endpoint.providers is not None:
+        return True
     return call.overrides.deployment is not None or (routed is not None and routed.shadow_of is not None)
 
 

@@ -456,3 +456,12 @@ def _read(raw: socket.socket) -> bytes:
         received += part
     raw.close()
     return received
+
+
+def test_a_provider_that_is_passed_through_answers_itself(local_cache: Askers) -> None:
+    """What was kept for a model of the same name is not its answer."""
+    asker = local_cache(GOOD)
+    assert outcomes(asker, {}, {}) == ["miss", "hit"]
+    body: Json = {"messages": [{"role": "user", "content": "hello"}]}
+    answer = asker.post("/openai/v1/chat/completions", body)
+    assert (answer.status_code, outcome(answer), asker.asked) == (200, None, 2)

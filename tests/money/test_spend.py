@@ -204,7 +204,8 @@ async def pages(admin: httpx.AsyncClient, url: str) -> list[object]:
     while page["has_more"]:
         rows += page["data"]
         page = (await admin.get(f"{url}&after={page['next']}")).json()
-    return rows + page["data"]
+    rows += page["data"]
+    return rows
 
 
 async def test_spend_over_rest(engine: Engine, admin: httpx.AsyncClient) -> None:

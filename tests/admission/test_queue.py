@@ -56,7 +56,7 @@ def test_places_go_by_class_and_then_by_arrival(routes: Routes) -> None:
         answers = [call.result() for call in calls]
         assert model.served() == ["high", "tier", "first", "second", "low", "flex", "lines"]
         assert [answer.status_code for answer in answers] == [200] * 7
-        assert most_at_once(model.entries) == 2
+        assert most_at_once(model.stayed) == 2
         assert model.outcomes() == {"served": 7}
         assert "ms as high" in routes.record(answers[5])["route"]
         assert 'priority="batch"' in str(model.metric("penstock_queue_wait_seconds_count"))
@@ -212,7 +212,7 @@ def test_a_retry_waits_as_well(routes: Routes) -> None:
         calls = [model.ask_and_wait("first"), model.ask_and_wait("second")]
         model.free()
         assert [call.result().status_code for call in calls] == [200, 200]
-        assert most_at_once(model.entries) == 2
+        assert most_at_once(model.stayed) == 2
         assert len(model.served()) == 3
 
 

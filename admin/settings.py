@@ -22,6 +22,7 @@ from gateway import pricing
 from gateway.batches.terms import BatchTerms
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
+from gateway.mcp.settings import McpSection
 from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"
@@ -277,6 +278,7 @@ class Settings(Section):
     batches: BatchesSection = BatchesSection()
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
+    mcp: McpSection = McpSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

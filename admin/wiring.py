@@ -37,7 +37,7 @@ from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
 from gateway.secret_box import SecretBox, load_or_create_key
-from gateway.seeding import Seed, seed
+from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 
@@ -81,6 +81,7 @@ class House:
             bare = not self._settings.models
             self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
             self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
+            self._seed_servers()
             if not bare:
                 self._forget_discovered()
         self._refresher.load()
@@ -238,6 +239,15 @@ class House:
     def _seed(self, source: str, seeds: Sequence[Seed]) -> None:
         with changing(self._engine) as tx:
             report = seed(tx, source, seeds, self._box)
+        self._tell(source, report)
+
+    def _seed_servers(self) -> None:
+        with changing(self._engine) as tx:
+            report = seed_servers(tx, discovery.server_seeds(self._loaded), self._box)
+        self._tell("file", report)
+
+    @staticmethod
+    def _tell(source: str, report: SeedReport) -> None:
         for kept in report.kept:
             log.warning(
                 "seed.kept", source=source, object=kept, reason="it was edited over REST, which has the last word"

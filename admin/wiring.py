@@ -13,6 +13,7 @@ from admin.first_run import Group
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels
 from admin.long_tail.bridge import LiteLlm
+from admin.mcp.late import LateMcp
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -121,6 +122,17 @@ class House:
             talks=settings.realtime.compile(),
             engine=self._engine,
         )
+        self._mcp = LateMcp(
+            settings=settings.mcp,
+            environ=self._loaded.environ,
+            engine=self._engine,
+            box=self._box,
+            current=self._current,
+            authenticator=self._plane.authenticator,
+            meter=self._books.meter,
+            recorder=self._recorder,
+            secret=self._admin_digest,
+        )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))
         self._batches = self._make_batches()
         vitals = Vitals(
@@ -132,9 +144,9 @@ class House:
             alerts=self._alerts,
             listener=lambda: self.listener,
         )
-        self.listener = Listener(
-            {**self._plane.routes, **vitals.routes}, self._plane.prefixes, self._admin, _limits(settings)
-        )
+        routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}
+        prefixes = {**self._plane.prefixes, **self._mcp.prefixes}
+        self.listener = Listener(routes, prefixes, self._admin, _limits(settings))
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -183,6 +195,7 @@ class House:
         await self._plane.end_runs()
         await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
+        await self._mcp.close()
         await self._long_tail.close()
         await self._local.close()
         await self._books.close()
@@ -220,6 +233,8 @@ class House:
             uses=uses(self._books),
             enforcing=True,
             conditions=self._plane.health.condition,
+            servers=self._mcp.conditions,
+            commands=self._settings.mcp.stdio_commands,
             api=Api(identity(self._current, self._plane.authenticator), self._files, self._batches),
         )
 

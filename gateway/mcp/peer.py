@@ -13,7 +13,7 @@ from gateway import errors
 from gateway.mcp import rpc
 from gateway.mcp.errors import ServerDown, ToolRefused
 from gateway.mcp.links import Events, Hear
-from gateway.wire import present
+from gateway.wire import NULL, present
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,8 +38,8 @@ class _Page(msgspec.Struct, gc=False):
     nextCursor: str | None = None  # noqa: N815 — the protocol's name
 
 
-class _Capabilities(msgspec.Struct, gc=False):
-    tools: Raw | None = None
+class _Capabilities(msgspec.Struct, frozen=True, gc=False):
+    tools: Raw = NULL
 
 
 class _Initialized(msgspec.Struct, gc=False):
@@ -81,7 +81,7 @@ class Peer:
                 f"{self._where} speaks version {told.protocolVersion[:40]!r} of the protocol, which is not known here"
             )
         self.version = told.protocolVersion
-        self.offers_tools = told.capabilities.tools is not None
+        self.offers_tools = present(told.capabilities.tools)
         await self._carrier.deliver(rpc.notification("notifications/initialized"), None)
 
     async def tools(self) -> list[Raw]:

@@ -7,13 +7,16 @@ from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, model_validat
 
 from gateway.settings import PositiveSeconds, Section
 
+MAX_STORED = 16_384  # of a secret, which is longer when it is sealed
+MAX_SECRET = 8_192
+
 ServerName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]+([_-][a-z0-9]+)*$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_./*-]+$")]
 Argument = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")]
 HeaderName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
-HeaderValue = Annotated[str, Field(max_length=8192, pattern=r"^[^\r\n\x00]*$")]
+HeaderValue = Annotated[str, Field(max_length=MAX_STORED, pattern=r"^[^\r\n\x00]*$")]
 Variable = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Secret = Annotated[str, Field(min_length=1, max_length=8192)]
+Secret = Annotated[str, Field(min_length=1, max_length=MAX_STORED)]
 Usd = Annotated[float, Field(ge=0, le=1_000_000)]
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
@@ -64,7 +67,7 @@ class ToolPriceSpec(Section):
     """USD per call; `tools` by a tool's own name, without the server's."""
 
     per_call: Usd = 0
-    tools: dict[Annotated[str, Field(min_length=1, max_length=200)], Usd] = {}
+    tools: dict[Annotated[str, Field(min_length=1, max_length=200)], Usd] = Field(default={})
 
 
 class ServerSpec(Section):
@@ -84,7 +87,7 @@ class ServerSpec(Section):
     oauth: OAuthSpec | None = None
     command: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")] | None = None
     args: tuple[Argument, ...] = ()
-    env: dict[Variable, Argument] = Field(default={}, repr=False)
+    env: dict[Variable, Secret] = Field(default={}, repr=False)
     document: Annotated[dict[str, JsonValue] | None, AfterValidator(_bounded)] = Field(default=None, repr=False)
     document_url: AnyHttpUrl | None = None
     tools: tuple[Pattern, ...] | None = None

@@ -11,9 +11,9 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from gateway.database import record_revision
-from gateway.errors import Conflict, NotFound
+from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.mcp.catalog import OAuth, Server
-from gateway.mcp.settings import OAUTH_SECRETS, SECRETS, ServerSpec
+from gateway.mcp.settings import MAX_SECRET, OAUTH_SECRETS, SECRETS, ServerSpec
 from gateway.paging import Page, page
 from gateway.pricing import PICO_PER_NANO, Price, fixed_price, pico_per_unit
 from gateway.secret_box import SecretBox, is_reference
@@ -166,6 +166,8 @@ def _price(usd: float) -> Price:
 
 
 def _seal(value: str, box: SecretBox) -> str:
+    if len(value) > MAX_SECRET:
+        raise BadRequest(f"A secret has at most {MAX_SECRET} characters.", code="string_above_max_length")
     return value if is_reference(value) else box.seal(value)
 
 

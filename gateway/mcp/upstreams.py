@@ -4,6 +4,7 @@ One server's trouble is its own: whoever asks hears of it within a deadline, and
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, final
 
@@ -19,6 +20,7 @@ from gateway.mcp.tools import Tool, offered
 log = structlog.stdlib.get_logger(__name__)
 
 REFRESH_S: Final = 300.0  # of a list whose server tells no changes
+LIST_S: Final = 5.0
 SHORT_LIFE_S: Final = 30.0  # a link that is lost sooner counts as one that could not be opened
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 60.0
@@ -254,6 +256,8 @@ class Upstreams:
     def apply(self, servers: Servers) -> None:
         """Another configuration is in force."""
         wanted = {server.name: server for server in servers}
+        if wanted == {name: upstream.server for name, upstream in self._every.items()}:
+            return
         for name, upstream in tuple(self._every.items()):
             if wanted.get(name) != upstream.server:
                 del self._every[name]
@@ -272,9 +276,14 @@ class Upstreams:
         return self._every.get(name)
 
     async def listed(self, upstreams: Iterable[Upstream]) -> list[Tool]:
-        """The tools of those that have any, by server and name; a server that does not answer has none."""
+        """The tools of those that have any, by server and name; a server that does not answer has none.
+
+        Who takes longer to start than `LIST_S` is left out this once: its tools are told as a change when they are there.
+        """
         asked = list(upstreams)
-        await asyncio.gather(*(one.ready() for one in asked), return_exceptions=True)
+        waiting = [self._spawn(_readied(one)) for one in asked if not one.up]
+        if waiting:
+            await asyncio.wait(waiting, timeout=LIST_S)
         return [one.tools[name] for one in sorted(asked, key=lambda one: one.server.name) for name in sorted(one.tools)]
 
     def subscribe(self, listener: Callable[[], None]) -> None:
@@ -290,3 +299,9 @@ class Upstreams:
     def _changed(self) -> None:
         for listener in tuple(self._listeners):
             listener()
+
+
+async def _readied(upstream: Upstream) -> None:
+    """Has said why not, where it could not be."""
+    with contextlib.suppress(errors.GatewayError):
+        await upstream.ready()

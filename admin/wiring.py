@@ -37,6 +37,7 @@ from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
+from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
@@ -121,6 +122,7 @@ class House:
             box=self._box,
             talks=settings.realtime.compile(),
             engine=self._engine,
+            agent=self._agent,
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -202,6 +204,10 @@ class House:
 
     def dispose(self) -> None:
         self._engine.dispose()
+
+    async def _agent(self) -> Agent:
+        """The plane is made before what calls tools for it."""
+        return await self._mcp.agent()
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates

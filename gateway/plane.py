@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
@@ -37,6 +37,7 @@ from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
 from gateway.responses import conversations as conversing
 from gateway.responses import service
+from gateway.responses.agent import Agent
 from gateway.responses.conversations import Conversations
 from gateway.responses.dialects import between as responses_between
 from gateway.responses.service import Responses
@@ -85,6 +86,7 @@ class Plane:
         box: SecretBox,
         talks: TalkLimits,
         engine: Engine,
+        agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
     ) -> None:
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -142,6 +144,7 @@ class Plane:
             shelf=shelf,
             unix=time.time,
             alone=workers == 1 and engine.dialect.name == "sqlite",
+            agent=agent,
         )
         self._passing: PassThrough | None = None
         self._make_passing = partial(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from gateway.mcp.service import Mcp
+    from gateway.responses.agent import Agent
 
 PATH: Final = b"/mcp"
 PREFIX: Final = b"/mcp/"
@@ -62,6 +63,10 @@ class LateMcp:
                 self._made = self._make()
         return self._made
 
+    async def agent(self) -> "Agent":
+        """Who calls tools for `/v1/responses`."""
+        return (await self.ready()).agent
+
     def conditions(self) -> Mapping[str, tuple[bool, str | None, int]]:
         """Of the servers that this process knows: whether they answer, why not, how many tools they have."""
         return {} if self._made is None else self._made.conditions()
@@ -88,6 +93,7 @@ class LateMcp:
             secret=self._secret,
             unlisted=self._settings.unlisted,
             origins=self._settings.origins,
+            rounds=self._settings.max_rounds,
         )
 
 

@@ -93,6 +93,14 @@ class Calls:
         tools = await self._upstreams.listed(asked)
         return [tool for tool in tools if all(each.admits(tool.server, tool.name) for each in rights)]
 
+    async def offered(self, key: Key, server: str) -> tuple[list[Tool], str | None]:
+        """The same of one server, and why it has none, if it does not answer."""
+        tools = await self.visible(key, server)
+        upstream = self._upstreams.find(server)
+        if upstream is None or upstream.up:
+            return tools, None
+        return tools, upstream.reason or f"The MCP server '{server}' is not ready yet"
+
     def may_see(self, key: Key, server: str) -> bool:
         """Whether there is such a server, and for this key."""
         return self._upstreams.find(server) is not None and all(each.admits_server(server) for each in self.rights(key))

@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 from gateway.authentication import Authenticator
 from gateway.http_exchange import HttpExchange
+from gateway.mcp.agent import McpAgent
 from gateway.mcp.calls import Calls
 from gateway.mcp.endpoint import Endpoint
 from gateway.mcp.links import Connect
@@ -34,6 +35,7 @@ class Mcp:
         secret: bytes,
         unlisted: Literal["deny", "allow"],
         origins: Collection[str],
+        rounds: int,
     ) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams = Upstreams(connect, now=time.monotonic, chance=random.random, spawn=self.spawn)
@@ -55,6 +57,7 @@ class Mcp:
             spawn=self.spawn,
             origins=origins,
         )
+        self.agent = McpAgent(current=current, calls=self.calls, spawn=self.spawn, unix=time.time, most=rounds)
         self._upstreams.apply(current.snapshot.servers)
         current.on_change(lambda snapshot: self._upstreams.apply(snapshot.servers))
 

@@ -68,14 +68,29 @@ class Gateway:
         return found
 
     def post(
-        self, key: str, method: str, params: Any = None, *, path: str = "/mcp", headers: Mapping[str, str] | None = None, **more: Any
+        self,
+        key: str,
+        method: str,
+        params: Any = None,
+        *,
+        path: str = "/mcp",
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
     ) -> httpx.Response:
         """One message without a handshake."""
-        body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, **({} if params is None else {"params": params}), **more}
+        body = {
+            "jsonrpc": "2.0",
+            "id": next(self._ids),
+            "method": method,
+            **({} if params is None else {"params": params}),
+            **more,
+        }
         every = {"authorization": f"Bearer {key}", "accept": "application/json", **(headers or {})}
         return self.server.http.post(path, json=body, headers=every)
 
-    def call(self, key: str, tool: str, *, headers: Mapping[str, str] | None = None, path: str = "/mcp", **arguments: Any) -> Any:
+    def call(
+        self, key: str, tool: str, *, headers: Mapping[str, str] | None = None, path: str = "/mcp", **arguments: Any
+    ) -> Any:
         """What comes of one call: `result` or `error`."""
         answer = self.post(key, "tools/call", {"name": tool, "arguments": arguments}, headers=headers, path=path)
         assert answer.status_code == 200, answer.text
@@ -93,7 +108,11 @@ class Gateway:
 
     def records(self, key_name: str, count: int = 1) -> list[Json]:
         """Of calls of tools with a key of that name, once there are so many, newest first."""
-        ids = [key["id"] for key in self.server.admin.get("/keys", params={"limit": 1000}).json()["data"] if key["name"] == key_name]
+        ids = [
+            key["id"]
+            for key in self.server.admin.get("/keys", params={"limit": 1000}).json()["data"]
+            if key["name"] == key_name
+        ]
         deadline = time.monotonic() + 30
         while True:
             rows = [

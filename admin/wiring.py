@@ -144,6 +144,7 @@ class House:
             refresher=self._refresher,
             books=self._books,
             alerts=self._alerts,
+            servers=self._mcp.conditions,
             listener=lambda: self.listener,
         )
         routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}

@@ -158,7 +158,7 @@ def event(message: bytes) -> bytes:
 def _after(params: Raw) -> str | None:
     try:
         cursor = _list.decode(params).cursor
-        return None if cursor is None else base64.urlsafe_b64decode(cursor.encode()).decode()
+        return None if cursor is None else base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except (msgspec.DecodeError, binascii.Error, UnicodeError, ValueError):
         raise Refusal(rpc.INVALID_PARAMS, "Invalid cursor") from None
 

@@ -1,13 +1,15 @@
 """One gateway for the tests of MCP, with a real server over HTTP and one that is a program, and the official client in front of it."""
 
+import asyncio
 import itertools
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import httpx2
@@ -17,7 +19,9 @@ from mcp.client.streamable_http import streamable_http_client
 
 from tests.fixtures.server import Json, Server, models
 from tests.fixtures.upstream import Upstream
+from tests.mcp.strange import Strange, strange
 
+T = TypeVar("T")
 OFFICIAL = str(Path(__file__).with_name("official.py"))
 PROGRAM = {"command": sys.executable, "args": [OFFICIAL, "stdio", "local"], "env": ["GREETING"]}
 
@@ -149,3 +153,47 @@ def gateway(upstream: Upstream, remote: str, tmp_path_factory: pytest.TempPathFa
     alive = server.running()
     server.stop()
     assert alive, server.output
+
+
+class Oddity:
+    """A strange server in a thread of its own, so that tests may wait."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        self.strange: Strange = self.run(self._stack.enter_async_context(strange()))
+
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coro, self._loop).result(20)
+
+    def tell(self, data: bytes) -> None:
+        """Says something unasked on every open stream."""
+
+        async def say() -> None:
+            for writer in self.strange.streams:
+                writer.write(data)
+                await writer.drain()
+
+        self.run(say())
+
+    def close(self) -> None:
+        async def end() -> None:
+            await self._stack.aclose()
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.run(end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+
+@pytest.fixture
+def oddity() -> Iterator[Oddity]:
+    made = Oddity()
+    yield made
+    made.close()

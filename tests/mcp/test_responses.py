@@ -220,8 +220,8 @@ def test_a_model_that_only_calls_comes_to_an_end(agents: Models, client: openai.
         ({"server_label": "remote", "headers": {"x": "y"}}, "tools[0].headers", "unsupported_parameter"),
         (
             {"server_label": "x", "connector_id": "connector_gmail"},
-            "tools[0].server_label",
-            "mcp_server_not_registered",
+            "tools[0].connector_id",
+            "unsupported_parameter",
         ),
         ({"server_label": 5}, "tools[0]", "invalid_type"),
         ({}, "tools[0]", "invalid_type"),

@@ -270,7 +270,7 @@ class _Schemas:
 
 
 def _name(given: object, method: str, path: str) -> str:
-    plain = _NOT_A_NAME.sub("_", given if isinstance(given, str) else f"{method}_{path}").strip("_")
+    plain = _NOT_A_NAME.sub("_", given if isinstance(given, str) else f"{method}{path}").strip("_")
     if not plain:
         raise DocumentError("it has no name")
     return plain[:80]

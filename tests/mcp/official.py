@@ -1,12 +1,11 @@
 """A server made with the official package, as a program: over standard input and output, or over streamable HTTP on a port that it prints.
 
-`python official.py stdio [LABEL]`, `python official.py http [LABEL] [--token TOKEN]`. What it is asked to do is written to stderr by HTTP servers.
+`python official.py stdio [LABEL]`, `python official.py http [LABEL] [--token TOKEN]`.
 """
 
 import os
 import socket
 import sys
-import time
 
 import anyio
 import uvicorn
@@ -61,7 +60,7 @@ def made(label: str) -> MCPServer:
     @server.tool()
     def variable(name: str) -> str:
         """What the process has in its environment."""
-        return os.environ.get(name, "(none)")
+        return os.environ.get(name, "(none)")  # noqa: TID251 — a program's own
 
     @server.tool()
     def end() -> str:
@@ -106,7 +105,6 @@ def main() -> None:
         app = Guarded(app, token)
     print(bound.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=1)).run([bound])
-    time.sleep(0)
 
 
 if __name__ == "__main__":

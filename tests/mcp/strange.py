@@ -1,6 +1,7 @@
 """A server over HTTP that does what it is told to, right or wrong. Its path says which behaviour: `/ok`, `/garbage`, `/huge`, and so on."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -84,7 +85,7 @@ class Strange:
         match message["method"]:
             case "initialize":
                 version = "1999-01-01" if path == "/ancient" else message["params"]["protocolVersion"]
-                told = {
+                told: Json = {
                     "protocolVersion": version,
                     "capabilities": {"tools": {}},
                     "serverInfo": {"name": "s", "version": "1"},
@@ -93,7 +94,7 @@ class Strange:
             case "tools/list":
                 await self._list(path, message, answer, writer)
             case _:
-                await self._call(path, message, answer, writer)
+                await self._call(path, answer, writer)
 
     async def _list(self, path: str, message: Json, answer: Json, writer: asyncio.StreamWriter) -> None:
         cursor = message["params"].get("cursor")
@@ -114,48 +115,36 @@ class Strange:
         else:
             send_json(writer, answer | {"result": {"tools": self.tools}})
 
-    async def _call(self, path: str, message: Json, answer: Json, writer: asyncio.StreamWriter) -> None:
-        result = {"content": [{"type": "text", "text": "done"}]}
-        match path:
-            case "/garbage":
-                send(writer, 200, b"\x00not json", {"content-type": JSON})
-            case "/huge":
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n")
-                try:
-                    for _ in range(400):
-                        writer.write(b" " * 250_000)
-                        await writer.drain()
-                except ConnectionError:
-                    pass
-            case "/silent":
-                await asyncio.sleep(60)
-            case "/twice":
-                event = b"data: " + json.dumps(answer | {"result": result}).encode() + b"\n\n"
-                send(writer, 200, event + event, {"content-type": "text/event-stream"})
-            case "/other":
-                send_json(writer, answer | {"id": 987654, "result": result})
-            case "/html":
-                send(writer, 200, b"<html>", {"content-type": "text/html"})
-            case "/elsewhere":
-                send(writer, 307, b"", {"location": f"{self.url}/ok"})
-            case "/shapeless":
-                send_json(writer, answer | {"result": {"content": 5}})
-            case "/refuses":
-                send_json(writer, answer | {"error": {"code": -32050, "message": "not today"}})
-            case "/asks":
-                asks = {"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {}}
-                events = b"".join(
-                    b"data: " + json.dumps(one).encode() + b"\n\n" for one in (asks, answer | {"result": result})
-                )
-                send(writer, 200, events, {"content-type": "text/event-stream"})
-            case "/forgetful" if len(self.calls(path)) == 1:
-                send(writer, 404, b"")
-            case "/breaks":
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{")
-                await writer.drain()
-                writer.close()
-            case _:
-                send_json(writer, answer | {"result": result})
+    async def _call(self, path: str, answer: Json, writer: asyncio.StreamWriter) -> None:
+        done = answer | {"result": {"content": [{"type": "text", "text": "done"}]}}
+        events = {"content-type": "text/event-stream"}
+        asks = {"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {}}
+        plain: dict[str, tuple[int, bytes, dict[str, str]]] = {
+            "/garbage": (200, b"\x00not json", {"content-type": JSON}),
+            "/twice": (200, event(done) + event(done), events),
+            "/html": (200, b"<html>", {"content-type": "text/html"}),
+            "/elsewhere": (307, b"", {"location": f"{self.url}/ok"}),
+            "/asks": (200, event(asks) + event(done), events),
+        }
+        objects: dict[str, Json] = {
+            "/other": done | {"id": 987654},
+            "/shapeless": answer | {"result": {"content": 5}},
+            "/refuses": answer | {"error": {"code": -32050, "message": "not today"}},
+        }
+        if path in plain:
+            send(writer, *plain[path])
+        elif path == "/huge":
+            await flood(writer)
+        elif path == "/silent":
+            await asyncio.sleep(60)
+        elif path == "/forgetful" and len(self.calls(path)) == 1:
+            send(writer, 404, b"")
+        elif path == "/breaks":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{")
+            await writer.drain()
+            writer.close()
+        else:
+            send_json(writer, objects.get(path, done))
 
     def _authority(self, path: str, body: bytes, headers: dict[str, str], writer: asyncio.StreamWriter) -> None:
         """The server's own metadata, an authorization server, and its token endpoint."""
@@ -191,6 +180,19 @@ class Strange:
             send_json(writer, {"path": path, "query": query, "body": body.decode()})
 
 
+def event(message: Json) -> bytes:
+    return b"data: " + json.dumps(message).encode() + b"\n\n"
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    """A hundred megabytes, or as many of them as somebody takes."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000000\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        for _ in range(400):
+            writer.write(b" " * 250_000)
+            await writer.drain()
+
+
 def send(writer: asyncio.StreamWriter, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     writer.write(f"HTTP/1.1 {status} S\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body)
@@ -213,4 +215,3 @@ async def strange() -> AsyncIterator[Strange]:
     finally:
         made.cut.set()
         server.close()
-        server.close_clients() if hasattr(server, "close_clients") else None

@@ -163,7 +163,8 @@ def test_operations_of_a_document_are_tools(gateway: Gateway, api: Any) -> None:
 def test_a_call_goes_below_the_declared_address_and_nowhere_else(gateway: Gateway, api: Any) -> None:
     """Whatever an argument says; with the declared credentials, which no argument replaces; and its price is its own."""
     name, key, strange = api
-    done = gateway.call(key, f"{name}__getPet", **{"id": "../../admin?x=1#y", "tag": ["a b", "c"], "X-Trace": "t"})
+    asked: dict[str, Any] = {"id": "../../admin?x=1#y", "tag": ["a b", "c"], "X-Trace": "t"}
+    done = gateway.call(key, f"{name}__getPet", **asked)
     assert done["result"]["structuredContent"]["path"] == "/api/pets/..%2F..%2Fadmin%3Fx%3D1%23y"
     assert done["result"]["structuredContent"]["query"] == "tag=a+b&tag=c&token=t%2F1"
     _, _, headers, _ = strange.asked[-1]
@@ -171,12 +172,8 @@ def test_a_call_goes_below_the_declared_address_and_nowhere_else(gateway: Gatewa
     put = gateway.call(key, f"{name}__put_pet", id="7", body={"name": "x"})
     assert json.loads(put["result"]["structuredContent"]["body"]) == {"name": "x"}
     before = len(strange.asked)
-    for bad in (
-        {"id": ".."},
-        {},
-        {"id": "1", "Authorization": "Bearer mine"},
-        {"id": "1", "X-Trace": "a\r\nhost: evil"},
-    ):
+    wrong: list[dict[str, Any]] = [{"id": ".."}, {}, {"id": "1", "Authorization": "Bearer mine"}]
+    for bad in (*wrong, {"id": "1", "X-Trace": "a\r\nhost: evil"}):
         assert gateway.call(key, f"{name}__getPet", **bad)["error"]["code"] == -32602
     assert len(strange.asked) == before
     gone = gateway.call(key, f"{name}__gone")["result"]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.server import Server
-from tests.fixtures.upstream import Upstream
 from tests.mcp.conftest import OFFICIAL, PROGRAM, Gateway
 
 
@@ -56,7 +55,7 @@ def test_a_program_that_ends_is_started_again(gateway: Gateway) -> None:
 
 
 @pytest.fixture
-def own(upstream: Upstream, tmp_path: Path) -> Iterator[Server]:
+def own(tmp_path: Path) -> Iterator[Server]:
     program = {
         "name": "mine",
         "kind": "stdio",
@@ -78,9 +77,8 @@ def own(upstream: Upstream, tmp_path: Path) -> Iterator[Server]:
 def test_programs_end_with_the_gateway_and_a_killed_call_is_settled_once(own: Server, tmp_path: Path) -> None:
     """SIGTERM ends them; after SIGKILL they see their input close. The call that ran is settled at its price by the next start."""
     gateway = Gateway(own)
-    gateway.server.admin.post(
-        "/budgets", json={"scope": {"kind": "provider", "id": "mcp/mine"}, "limit_usd": 7, "period": "total"}
-    )
+    rule = {"scope": {"kind": "provider", "id": "mcp/mine"}, "limit_usd": 7, "period": "total"}
+    budget = gateway.server.admin.post("/budgets", json=rule).json()["id"]
     first = _process(gateway, own.key, "mine")
     own.stop()
     _gone(first)
@@ -104,6 +102,10 @@ def test_programs_end_with_the_gateway_and_a_killed_call_is_settled_once(own: Se
     rows = gateway.records("killed", 2)
     slow = [row for row in rows if row["model"] == "mcp/mine/slow"]
     assert [(row["cost_usd"], row["usage_source"]) for row in slow] == [(2.0, "estimated")]
+    deadline = time.monotonic() + 20
+    while (found := own.admin.get(f"/budgets/{budget}").json())["settled_usd"] != 6.0:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 def _process(gateway: Gateway, key: str, server: str) -> int:

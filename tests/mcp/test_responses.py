@@ -12,7 +12,7 @@ from tests.fixtures.upstream import ScriptHandle, Upstream
 from tests.mcp.conftest import Gateway
 from tests.upstream.behaviour import Behaviour, ToolCall
 
-REMOTE = {"type": "mcp", "server_label": "remote", "require_approval": "never"}
+REMOTE: Any = {"type": "mcp", "server_label": "remote", "require_approval": "never"}
 KINDS = pytest.mark.parametrize("native", [False, True], ids=["chat", "native"])
 PRICE = {"input": 1000, "output": 2000}
 
@@ -69,7 +69,7 @@ def heard(handle: ScriptHandle, number: int) -> Any:
 def test_a_model_calls_a_tool_and_hears_what_came_of_it(agents: Models, client: openai.OpenAI, native: bool) -> None:
     """Two turns of the model and one call are one response, with the sum of what they used."""
     model, handle = agents(ADD, SAYS, native=native)
-    response = client.responses.create(model=model, input="2 + 40?", tools=[REMOTE])  # type: ignore[list-item]
+    response = client.responses.create(model=model, input="2 + 40?", tools=[REMOTE])
     listed, call, message = response.output
     assert (listed.type, call.type, message.type) == ("mcp_list_tools", "mcp_call", "message")
     assert listed.type == "mcp_list_tools"
@@ -90,7 +90,7 @@ def test_a_model_calls_a_tool_and_hears_what_came_of_it(agents: Models, client: 
 def test_a_stream_tells_of_the_call_as_it_happens(agents: Models, client: openai.OpenAI, native: bool) -> None:
     """Every event that OpenAI has for it, numbered without a gap, at the place that the item has in the end."""
     model, _ = agents(ADD, SAYS, native=native)
-    with client.responses.stream(model=model, input="2 + 40?", tools=[REMOTE]) as stream:  # type: ignore[list-item]
+    with client.responses.stream(model=model, input="2 + 40?", tools=[REMOTE]) as stream:
         events = list(stream)
         final = stream.get_final_response()
     kinds = [event.type for event in events]
@@ -105,7 +105,7 @@ def test_a_stream_tells_of_the_call_as_it_happens(agents: Models, client: openai
     assert [event.sequence_number for event in events if hasattr(event, "sequence_number")] == list(range(len(kinds)))
     for event in events:
         if event.type == "response.output_item.done":
-            assert final.output[event.output_index].id == event.item.id
+            assert _id(final.output[event.output_index]) == _id(event.item)
     assert final.output_text == "it is 42"
 
 
@@ -113,7 +113,7 @@ def test_a_stream_tells_of_the_call_as_it_happens(agents: Models, client: openai
 def test_the_next_request_goes_on_from_the_calls_before(agents: Models, client: openai.OpenAI, native: bool) -> None:
     """A model hears its calls as functions, whatever stands in the history, also without the tools."""
     model, handle = agents(ADD, SAYS, Behaviour(text="again"), native=native)
-    first = client.responses.create(model=model, input="2 + 40?", tools=[REMOTE])  # type: ignore[list-item]
+    first = client.responses.create(model=model, input="2 + 40?", tools=[REMOTE])
     second = client.responses.create(model=model, input="and?", previous_response_id=first.id)
     assert second.output_text == "again"
     asked = heard(handle, 2)
@@ -147,7 +147,7 @@ def test_unless_it_says_otherwise_a_person_is_asked_first(agents: Models, client
     }
 
 
-def test_a_call_that_was_not_approved_is_not_made(agents: Models, client: openai.OpenAI, gateway: Gateway) -> None:
+def test_a_call_that_was_not_approved_is_not_made(agents: Models, client: openai.OpenAI) -> None:
     """The model hears that, with the reason."""
     tools: Any = [{"type": "mcp", "server_label": "remote", "require_approval": {"never": {"tool_names": ["who"]}}}]
     model, handle = agents(ADD, SAYS)
@@ -167,7 +167,7 @@ def test_a_call_that_was_not_approved_is_not_made(agents: Models, client: openai
 def test_what_goes_wrong_with_a_call_is_the_models_to_hear(agents: Models, client: openai.OpenAI) -> None:
     """A tool that fails, arguments that are none, a tool that is not there any more: each with its kind of error."""
     model, handle = agents(calling(("remote__broken", {}), ("remote__add", [1]), ("remote__add", {"a": "x"})), SAYS)
-    response = client.responses.create(model=model, input="go", tools=[REMOTE])  # type: ignore[list-item]
+    response = client.responses.create(model=model, input="go", tools=[REMOTE])
     calls: Any = [item for item in response.output if item.type == "mcp_call"]
     assert [call.status for call in calls] == ["failed"] * 3
     assert [call.error.type for call in calls] == [
@@ -199,7 +199,7 @@ def test_functions_of_the_client_stay_the_clients(agents: Models, client: openai
 def test_a_model_that_only_calls_comes_to_an_end(agents: Models, client: openai.OpenAI) -> None:
     """After enough turns, or as many calls as the request allows, it may only speak."""
     model, handle = agents(ADD)
-    response = client.responses.create(model=model, input="go", tools=[REMOTE], max_tool_calls=2)  # type: ignore[list-item]
+    response = client.responses.create(model=model, input="go", tools=[REMOTE], max_tool_calls=2)
     made: Any = [item for item in response.output if item.type == "mcp_call"]
     assert [call.status for call in made][:2] == ["completed", "completed"]
     assert {call.status for call in made[2:]} <= {"failed"}
@@ -264,7 +264,7 @@ def test_only_the_tools_that_are_allowed_are_offered(agents: Models, client: ope
     assert [one["function"]["name"] for one in heard(handle, 0)["tools"]] == ["mine__add", "mine__who"]
 
 
-def test_each_turn_and_each_call_is_settled_by_itself(agents: Models, gateway: Gateway, client: openai.OpenAI) -> None:
+def test_each_turn_and_each_call_is_settled_by_itself(agents: Models, gateway: Gateway) -> None:
     """Two calls of the model and one of a tool: three entries, and their sum in the answer's header."""
     secret = gateway.key("remote", name="three entries")
     model, _ = agents(ADD, SAYS)
@@ -286,7 +286,7 @@ def test_each_turn_and_each_call_is_settled_by_itself(agents: Models, gateway: G
 def test_a_response_in_the_background_calls_tools_too(agents: Models, client: openai.OpenAI) -> None:
     """Nobody waits, and everything is there in the end, its events too."""
     model, _ = agents(ADD, SAYS)
-    begun = client.responses.create(model=model, input="x", tools=[REMOTE], background=True)  # type: ignore[list-item]
+    begun = client.responses.create(model=model, input="x", tools=[REMOTE], background=True)
     with client.responses.retrieve(begun.id, stream=True) as stream:
         kinds = [event.type for event in stream]
     assert kinds[:2] == ["response.created", "response.queued"]
@@ -306,3 +306,7 @@ def test_a_turn_that_fails_fails_the_response(agents: Models, gateway: Gateway, 
     last = json.loads(streamed.text.strip().rpartition("data: ")[2])
     assert last["type"] == "response.failed"
     assert [item["type"] for item in last["response"]["output"]] == ["mcp_list_tools", "mcp_call"]
+
+
+def _id(item: Any) -> Any:
+    return item.id

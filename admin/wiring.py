@@ -193,6 +193,7 @@ class House:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
+        self._mcp.drain()
 
     async def close(self) -> None:
         await self._plane.end_runs()

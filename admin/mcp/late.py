@@ -71,6 +71,11 @@ class LateMcp:
         """Of the servers that this process knows: whether they answer, why not, how many tools they have."""
         return {} if self._made is None else self._made.conditions()
 
+    def drain(self) -> None:
+        """Ends what would only wait."""
+        if self._made is not None:
+            self._made.drain()
+
     async def close(self) -> None:
         if self._loading is not None:
             await asyncio.gather(self._loading, return_exceptions=True)

@@ -41,7 +41,7 @@ class ServerBody(ServerSpec):
 
 
 class ServerChangeBody(Section):
-    """What is left out stays; null puts the default back. Name and kind stay what they are."""
+    """What is left out stays; null puts the default back. The name stays what it is."""
 
     kind: ServerKind | None = None
     description: Annotated[str, Field(max_length=2000)] | None = None

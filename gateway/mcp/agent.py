@@ -36,9 +36,11 @@ class McpAgent:
         self._unix = unix
         self._most = most
 
-    async def engage(self, key: Key, body: bytes, headers: Mapping[bytes, bytes], *, summarised: bool) -> Tell:  # noqa: ARG002 — the port's names
+    async def engage(self, key: Key, body: bytes, headers: Mapping[bytes, bytes], *, summarised: bool) -> Tell | None:  # noqa: ARG002 — the port's names
         """Raises BadRequest."""
         engaged = await self._engaged(key, body)
+        if engaged is None:
+            return None
 
         def tell(client: Exchange, frame: Frame, told: int) -> Rounds:
             return Rounds(
@@ -56,13 +58,15 @@ class McpAgent:
 
         return tell
 
-    async def _engaged(self, key: Key, body: bytes) -> Engaged:
+    async def _engaged(self, key: Key, body: bytes) -> Engaged | None:
         fields = _object.decode(body)
         others, ours = wanted.parted(fields.pop("tools", NULL))
-        servers = self._current.snapshot.servers
-        meants = wanted.meant(ours, servers, lambda name: self._calls.may_see(key, name))
         items = given(fields.pop("input", NULL))
         read = history.read(items)
+        if not ours and not any(read):  # a text that speaks of it
+            return None
+        servers = self._current.snapshot.servers
+        meants = wanted.meant(ours, servers, lambda name: self._calls.may_see(key, name))
         listings = [(one, *(await self._spawn(self._calls.offered(key, one.server.name)))) for one in meants]
         admitted: dict[str, tuple[Meant, list[Tool]]] = {
             one.label: (one, [tool for tool in tools if one.allowed.admits(tool)]) for one, tools, _ in listings

@@ -19,6 +19,7 @@ from gateway.keys import Key
 from gateway.mcp import history
 from gateway.mcp.calls import Asked, Calls
 from gateway.mcp.errors import ToolRefused
+from gateway.mcp.outcomes import as_item, checked, described, loosen, words
 from gateway.mcp.rpc import INVALID_PARAMS
 from gateway.mcp.tools import Tool, read_result
 from gateway.mcp.turn import Call, Ended, Turn, ended_of, item_of, refused
@@ -30,13 +31,12 @@ from gateway.responses.items import encode, listed, shown
 from gateway.responses.outlet import Outlet
 from gateway.responses.writer import event
 from gateway.usage import NOTHING, Usage
-from gateway.wire import NULL, RawObject, present
+from gateway.wire import NULL, RawObject
 
 MOST_AT_ONCE: Final = 16  # calls of one turn
 EVENT_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"
 _COST: Final = re.compile(rb"x-penstock-cost-usd: (\d+)\.(\d{9})\r\n")
 _TYPE: Final = re.compile(rb"content-type: [^\r]*\r\n")
-_arguments: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Engaged(msgspec.Struct, frozen=True):
@@ -87,8 +87,10 @@ class Rounds:
         self._ids: set[str] = set()
         self._usage: Usage = NOTHING
         self._cost = 0
+        self._priced = True  # every turn said what it cost
         self._called = 0
         self._turn: tuple[Turn, Outlet] | None = None
+        self._running: Sequence[Call] = ()
         self._ended: dict[str, object] | None = None
         self._held: tuple[int, bytes, bytes] | None = None
         self._last: bytes | None = None
@@ -130,6 +132,7 @@ class Rounds:
             ended = ended_of.decode(outlet.response)
             self._turn = None
             wanted, others = self._take(turn, said)
+            self._running = wanted
             self._count(turn, ended)
             waits = others or number == self._most or any(one.asks_first for one in wanted)
             if not wanted or waits or ended.status != "completed":
@@ -138,7 +141,7 @@ class Rounds:
                 self._finish(turn, ended, wanted)
                 return
             items += said + await self._spawn(self._make(wanted))
-            _loosen(fields)
+            loosen(fields)
 
     def end_as(self, status: Status, problem: Problem | None = None) -> None:
         if self._ended is None and self.failed is None:
@@ -199,6 +202,7 @@ class Rounds:
     def _count(self, turn: Turn, ended: Ended) -> None:
         self._usage += ended.used
         found = _COST.search(turn.head)
+        self._priced = self._priced and found is not None
         if found is not None:
             self._cost += int(found[1]) * 1_000_000_000 + int(found[2])
 
@@ -222,7 +226,8 @@ class Rounds:
             self._last = self._closing()
         else:
             head = _TYPE.sub(b"", _COST.sub(b"", turn.head)) + b"content-type: application/json\r\n"
-            head += b"x-penstock-cost-usd: %d.%09d\r\n" % divmod(self._cost, 1_000_000_000)
+            if self._priced:
+                head += b"x-penstock-cost-usd: %d.%09d\r\n" % divmod(self._cost, 1_000_000_000)
             self._held = 200, head, bytes(visible(encode(self._ended), self._frame.include))
 
     def _fail(self, turn: Turn, error: errors.GatewayError) -> None:
@@ -247,7 +252,7 @@ class Rounds:
             call.arguments = one.arguments
             self._open(call)
             item = await self._one(call, one.request_id)
-            made.append(_as_item(item))
+            made.append(as_item(item))
         return made
 
     def _function(self, one: history.Approved) -> Function:
@@ -262,7 +267,7 @@ class Rounds:
 
         async def one(call: Call) -> Raw:
             async with room:
-                item = _as_item(await self._one(call))
+                item = as_item(await self._one(call))
             told = {
                 "type": "function_call_output",
                 "call_id": call.call_id,
@@ -280,7 +285,7 @@ class Rounds:
         try:
             self._count_call()
             shown_as = f"{function.meant.label}.{function.tool.name}"
-            arguments = _checked(call.arguments)
+            arguments = checked(call.arguments)
             asked = Asked(
                 function.tool.server,
                 function.tool.name,
@@ -293,7 +298,7 @@ class Rounds:
             self._cost += done.record.cost_nanousd or 0
             result = read_result(done.result, shown_as)
             if not done.failed:
-                item = call.item("completed", output=_words(result.content), approval_request_id=approval)
+                item = call.item("completed", output=words(result.content), approval_request_id=approval)
                 self._close(call, item, "completed")
                 return item
             problem = {"type": "mcp_tool_execution_error", "content": result.content}
@@ -343,7 +348,7 @@ class Rounds:
         self._emit("response.mcp_list_tools.in_progress", item_id=id_, output_index=place)
         how = "completed" if error is None else "failed"
         self._emit(f"response.mcp_list_tools.{how}", item_id=id_, output_index=place)
-        whole = empty | {"tools": [_described(tool) for tool in tools], "error": error}
+        whole = empty | {"tools": [described(tool) for tool in tools], "error": error}
         self._put(place, whole, opened=True)
 
     def _put(self, place: int, item: dict[str, object], *, opened: bool = False) -> None:
@@ -398,7 +403,8 @@ class Rounds:
 
     def _done(self) -> list[Raw]:
         """What there is, with what the turn that runs has said so far."""
-        found = dict(self._output)
+        running = {call.place: Raw(encode(call.item("incomplete"))) for call in self._running if not call.asks_first}
+        found = running | self._output
         if self._turn is not None:
             turn, outlet = self._turn
             for index, item in enumerate(output_of(outlet.response)):
@@ -408,45 +414,3 @@ class Rounds:
                 elif not call.asks_first:
                     found[call.place] = Raw(encode(call.item("incomplete")))
         return [found[at] for at in sorted(found)]
-
-
-def _checked(arguments: str) -> Raw:
-    """What a model wrote as an object. Raises ToolRefused, whose message it can learn from."""
-    text = arguments.strip() or "{}"
-    try:
-        _arguments.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ToolRefused(INVALID_PARAMS, f"The arguments are no JSON object: {error}") from None
-    return Raw(text.encode())
-
-
-def _words(content: Sequence[Raw]) -> str:
-    """Texts as they are; what is none as the JSON that it is."""
-    parts: list[str] = []
-    for one in content:
-        fields = msgspec.json.decode(one)
-        text = fields.get("text") if isinstance(fields, dict) and fields.get("type") == "text" else None
-        parts.append(text if isinstance(text, str) else bytes(one).decode())
-    return "\n".join(parts)
-
-
-def _described(tool: Tool) -> dict[str, object]:
-    made: dict[str, object] = {"name": tool.name, "input_schema": tool.fields["inputSchema"]}
-    made["description"] = tool.fields.get("description", NULL)
-    return made | {"annotations": tool.fields.get("annotations", NULL)}
-
-
-def _as_item(item: Mapping[str, object]) -> history.Item:
-    return msgspec.json.decode(encode(item), type=history.Item)
-
-
-def _loosen(fields: RawObject) -> None:
-    """A tool that had to be called was called: from here on the model may speak."""
-    given = fields.get("tool_choice", NULL)
-    if not present(given) or bytes(given) in {b'"auto"', b'"none"'}:
-        return
-    if b'"allowed_tools"' in bytes(given):
-        loose = msgspec.json.decode(given, type=dict[str, Raw]) | {"mode": Raw(b'"auto"')}
-        fields["tool_choice"] = Raw(encode(loose))
-    else:
-        del fields["tool_choice"]

@@ -48,12 +48,13 @@ class Mcp:
             finished=finished,
             unlisted=unlisted,
         )
+        self._streams = Streams(self._upstreams)
         self._endpoint = Endpoint(
             current=current,
             authenticator=authenticator,
             calls=self.calls,
             sessions=Sessions(secret),
-            streams=Streams(self._upstreams),
+            streams=self._streams,
             spawn=self.spawn,
             origins=origins,
         )
@@ -63,6 +64,9 @@ class Mcp:
 
     async def serve(self, exchange: HttpExchange) -> None:
         await self._endpoint.serve(exchange)
+
+    def drain(self) -> None:
+        self._streams.end()
 
     def conditions(self) -> Mapping[str, tuple[bool, str | None, int]]:
         """By server: whether there is a link, why not, and how many tools it has."""

@@ -89,22 +89,31 @@ class Streams:
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
         self._open: dict[str, int] = {}
+        self._ending = False
+        self._wakers: set[Callable[[], None]] = set()
+
+    def end(self) -> None:
+        """The process is about to end: nobody who only listens holds it up."""
+        self._ending = True
+        for wake in tuple(self._wakers):
+            wake()
 
     async def listen(self, exchange: HttpExchange, key: Key, check: Callable[[], Key]) -> None:
         """Of a session. `check` raises a GatewayError once the key does not work any more."""
         if b"text/event-stream" not in exchange.headers.get(b"accept", b"").lower():
             raise errors.BadRequest("A GET has to accept text/event-stream", param="accept", code="invalid_value")
-        await self._tell(exchange, key, check, b"", event(rpc.notification(replies.CHANGED)))
+        await self._tell(exchange, key, check, b"", event(rpc.notification(replies.CHANGED)), b"")
 
     async def subscribe(self, exchange: HttpExchange, key: Key, id_: Id, check: Callable[[], Key]) -> None:
         """The same as the answer to a request, whose id is in each of its messages."""
         meta = {"_meta": {replies.SUBSCRIPTION: id_}}
         told = {"notifications": {"toolsListChanged": True}, **meta}
         opening = event(rpc.notification("notifications/subscriptions/acknowledged", told))
-        await self._tell(exchange, key, check, opening, event(rpc.notification(replies.CHANGED, meta)))
+        closing = event(rpc.answer(id_, {"resultType": "complete", **meta}))
+        await self._tell(exchange, key, check, opening, event(rpc.notification(replies.CHANGED, meta)), closing)
 
     async def _tell(
-        self, exchange: HttpExchange, key: Key, check: Callable[[], Key], opening: bytes, changed: bytes
+        self, exchange: HttpExchange, key: Key, check: Callable[[], Key], opening: bytes, changed: bytes, closing: bytes
     ) -> None:
         if sum(self._open.values()) >= MOST or self._open.get(key.id, 0) >= MOST_PER_KEY:
             raise errors.RateLimited("Too many streams are open", headers=(("retry-after", "5"),))
@@ -121,10 +130,11 @@ class Streams:
             wake(news=True)
 
         self._upstreams.subscribe(told)
+        self._wakers.add(told)
         try:
             exchange.begin_events(200, EVENT_HEAD)
             exchange.send(opening or BEAT)
-            while True:
+            while not self._ending:
                 waiting[:] = [loop.create_future()]
                 timer = loop.call_later(BEAT_S, lambda: wake(news=False))
                 try:
@@ -133,11 +143,15 @@ class Streams:
                     timer.cancel()
                 before, rights = rights, check().tools
                 await exchange.drained()
-                exchange.send(changed if news or rights != before else BEAT)
+                if not self._ending:
+                    exchange.send(changed if news or rights != before else BEAT)
+            exchange.send(closing)
+            exchange.end()
         except errors.GatewayError:
             exchange.end()
         finally:
             self._upstreams.unsubscribe(told)
+            self._wakers.discard(told)
             self._open[key.id] -= 1
             if not self._open[key.id]:
                 del self._open[key.id]

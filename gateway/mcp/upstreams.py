@@ -21,6 +21,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 REFRESH_S: Final = 300.0  # of a list whose server tells no changes
 LIST_S: Final = 5.0
+RELIST_S: Final = 0.5
 SHORT_LIFE_S: Final = 30.0  # a link that is lost sooner counts as one that could not be opened
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 60.0
@@ -121,8 +122,9 @@ class Upstream:
         """Asks for the list again; meanwhile the old one is as good as any."""
         link = self._link
         if link is not None and (self._listing is None or self._listing.done()):
-            self._listed_at = self._now()
-            self._listing = self._spawn(self._list_again(link))
+            wait_s = max(0.0, self._listed_at + RELIST_S - self._now())
+            self._listed_at = self._now() + wait_s
+            self._listing = self._spawn(self._list_again(link, wait_s))
 
     async def _open(self) -> errors.GatewayError | None:
         server = self.server
@@ -131,7 +133,7 @@ class Upstream:
         try:
             events = _Events(self)
             link = events.link = self._connect(server, events)
-            async with asyncio.timeout(3 * server.start_s):
+            async with asyncio.timeout(server.start_s):
                 await link.open()
                 described = await link.tools()
             self._link = link
@@ -143,7 +145,7 @@ class Upstream:
             failed = error if isinstance(error, ServerDown) else ServerDown(error.message, unsent=True)
         except TimeoutError:
             failed = ServerDown(
-                f"The MCP server '{server.name}' did not start within {3 * server.start_s:g} s", unsent=True
+                f"The MCP server '{server.name}' did not start within {server.start_s:g} s", unsent=True
             )
         except Exception:  # a task's border: the log has it, and whoever waits hears of it
             log.exception("mcp.open_failed", server=server.name)
@@ -156,7 +158,9 @@ class Upstream:
             self._failed(failed.message)
         return failed
 
-    async def _list_again(self, link: Link) -> None:
+    async def _list_again(self, link: Link, wait_s: float) -> None:
+        """A server that tells of changes all the time is asked once in `RELIST_S`."""
+        await asyncio.sleep(wait_s)
         try:
             described = await link.tools()
         except errors.GatewayError as error:

@@ -51,5 +51,5 @@ Tell = Callable[[Exchange, Frame, int], Teller]
 class Agent(Protocol):
     """Knows the tools that it calls itself."""
 
-    async def engage(self, key: Key, body: bytes, headers: Mapping[bytes, bytes], *, summarised: bool) -> Tell:
-        """Raises BadRequest for tools that are not there, or not for this key."""
+    async def engage(self, key: Key, body: bytes, headers: Mapping[bytes, bytes], *, summarised: bool) -> Tell | None:
+        """None for a request that has nothing to do with them. Raises BadRequest for tools that are not there, or not for this key."""

@@ -24,6 +24,7 @@ from tests.mcp.strange import Strange, strange
 T = TypeVar("T")
 OFFICIAL = str(Path(__file__).with_name("official.py"))
 PROGRAM = {"command": sys.executable, "args": [OFFICIAL, "stdio", "local"], "env": ["GREETING"]}
+MUTTERING = {"command": sys.executable, "args": [str(Path(__file__).with_name("mutter.py"))]}
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def gateway(upstream: Upstream, remote: str, tmp_path_factory: pytest.TempPathFa
         {"name": "local", "kind": "stdio", "command": PROGRAM["command"], "args": PROGRAM["args"], "start_s": 30}
         | {"env": {"GREETING": "hello"}},
     ]
-    config = {"models": models(upstream), "mcp": {"servers": servers, "stdio_commands": [PROGRAM]}}
+    config = {"models": models(upstream), "mcp": {"servers": servers, "stdio_commands": [PROGRAM, MUTTERING]}}
     server = Server(config, tmp_path_factory.mktemp("mcp")).start()
     yield Gateway(server)
     alive = server.running()

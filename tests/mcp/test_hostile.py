@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -259,8 +260,8 @@ def test_who_shows_no_key_is_told_how(gateway: Gateway) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "mcp_server_not_found")
 
 
-def _until(wanted: object) -> None:
+def _until(wanted: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while not wanted():  # type: ignore[operator]
+    while not wanted():
         assert time.monotonic() < deadline
         time.sleep(0.02)

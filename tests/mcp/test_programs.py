@@ -1,16 +1,17 @@
 """Servers that are programs: which may be started, how they are looked after, and that none is left behind."""
 
 import json
-import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from admin.config_file import ConfigError
+from admin.settings import load
 from tests.fixtures.server import Server
-from tests.mcp.conftest import OFFICIAL, PROGRAM, Gateway
+from tests.mcp.conftest import MUTTERING, OFFICIAL, PROGRAM, Gateway
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,26 @@ def test_a_program_that_ends_is_started_again(gateway: Gateway) -> None:
     _gone(last)
 
 
+def test_a_program_that_prints_where_it_should_not_is_understood_or_ended(gateway: Gateway) -> None:
+    """A stray line is passed over; one without an end costs the program its link, and no memory here."""
+    program = {"kind": "stdio", "command": MUTTERING["command"], "args": MUTTERING["args"], "start_s": 30}
+    name = gateway.register(**program, max_answer_mb=1)
+    key = gateway.key(name)
+    assert gateway.call(key, f"{name}__shout", size=100)["result"]["content"][0]["text"] == "shouted"
+    error = gateway.call(key, f"{name}__shout", size=3_000_000)["error"]
+    assert "sent a line of more than 1048576 bytes" in error["message"]
+    gateway.await_tools(key, lambda found: f"{name}__shout" in found)
+    gateway.forget(name)
+
+
+def test_the_file_names_the_line_of_a_program_that_it_does_not_allow(tmp_path: Path) -> None:
+    """At the start, before anything runs."""
+    file = tmp_path / "penstock.yaml"
+    file.write_text("models: []\nmcp:\n  servers:\n    - name: x\n      kind: stdio\n      command: /bin/sh\n")
+    with pytest.raises(ConfigError, match=r"penstock.yaml:6: mcp.servers\[0\].command: .*mcp.stdio_commands"):
+        load({"--config": str(file)}, {})
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Server]:
     program = {
@@ -75,37 +96,37 @@ def own(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_programs_end_with_the_gateway_and_a_killed_call_is_settled_once(own: Server, tmp_path: Path) -> None:
-    """SIGTERM ends them; after SIGKILL they see their input close. The call that ran is settled at its price by the next start."""
+    """After SIGKILL they see their input close; SIGTERM ends them, and who listens. The call that ran is settled at its price."""
     gateway = Gateway(own)
-    rule = {"scope": {"kind": "provider", "id": "mcp/mine"}, "limit_usd": 7, "period": "total"}
-    budget = gateway.server.admin.post("/budgets", json=rule).json()["id"]
-    first = _process(gateway, own.key, "mine")
-    own.stop()
-    _gone(first)
-    own.start()
+    rule = {"scope": {"kind": "provider", "id": "mcp/mine"}, "limit_usd": 5, "period": "total"}
+    budget = own.admin.post("/budgets", json=rule).json()["id"]
     key = own.new_key(name="killed")
-    second = _process(gateway, key, "mine")
+    first = _process(gateway, key, "mine")
     mark = tmp_path / "mark"
     params = {"name": "mine__slow", "arguments": {"seconds": 60, "mark": str(mark)}}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    data = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
+    head = f"POST /mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(data)}\r\n\r\n"
     with own.connect() as raw:
-        data = json.dumps(body).encode()
-        head = f"POST /mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(data)}\r\n\r\n".encode()
-        raw.sendall(head + data)
-        deadline = time.monotonic() + 30
-        while not mark.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        raw.sendall(head.encode() + data)
+        _until(mark.exists)
         own.kill()
-    _gone(second)
+    _gone(first)
     own.start()
-    rows = gateway.records("killed", 2)
-    slow = [row for row in rows if row["model"] == "mcp/mine/slow"]
+    slow = [row for row in gateway.records("killed", 2) if row["model"] == "mcp/mine/slow"]
     assert [(row["cost_usd"], row["usage_source"]) for row in slow] == [(2.0, "estimated")]
-    deadline = time.monotonic() + 20
-    while (found := own.admin.get(f"/budgets/{budget}").json())["settled_usd"] != 6.0:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
+    _until(lambda: own.admin.get(f"/budgets/{budget}").json()["settled_usd"] == 4.0)
+    assert gateway.call(key, "mine__who")["error"]["data"]["code"] == "budget_exceeded"
+    own.admin.delete(f"/budgets/{budget}")
+    _until(lambda: "result" in gateway.call(key, "mine__who"))
+    second = _process(gateway, key, "mine")
+    headers = {"authorization": f"Bearer {key}", "accept": "text/event-stream"}
+    with own.http.stream("GET", "/mcp", headers=headers) as listening:
+        lines = listening.iter_lines()
+        next(lines)
+        own.terminate()
+        assert list(lines) == [""]  # it came to an end, and was not cut off
+    own.wait()
+    _gone(second)
 
 
 def _process(gateway: Gateway, key: str, server: str) -> int:
@@ -114,11 +135,19 @@ def _process(gateway: Gateway, key: str, server: str) -> int:
 
 
 def _gone(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        assert time.monotonic() < deadline, f"process {pid} was left behind"
+    _until(lambda: not Path(f"/proc/{pid}").exists() or _is_dead(pid))
+
+
+def _is_dead(pid: int) -> bool:
+    """One that nobody has waited for yet is over all the same."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+def _until(wanted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not wanted():
+        assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -1,7 +1,9 @@
 """Tools of registered servers in `/v1/responses`: called here, told as OpenAI tells them, paid like everything else."""
 
 import json
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -293,6 +295,45 @@ def test_a_response_in_the_background_calls_tools_too(agents: Models, client: op
     assert "response.mcp_call.completed" in kinds
     assert kinds[-1] == "response.completed"
     assert client.responses.retrieve(begun.id).output_text == "it is 42"
+
+
+def test_a_client_that_leaves_ends_the_call_and_keeps_what_there_is(
+    agents: Models, gateway: Gateway, tmp_path: Path
+) -> None:
+    """The tool's server is told, the call is settled, and the response is kept as cancelled."""
+    secret = gateway.key("remote", name="leaver")
+    mark = tmp_path / "mark"
+    model, _ = agents(calling(("remote__slow", {"seconds": 60, "mark": str(mark)})), SAYS)
+    body = {"model": model, "input": "x", "tools": [REMOTE], "stream": True}
+    headers = {"authorization": f"Bearer {secret}"}
+    id_ = ""
+    with gateway.server.http.stream("POST", "/v1/responses", json=body, headers=headers) as answer:
+        for line in answer.iter_lines():
+            if '"id":"resp_' in line and not id_:
+                id_ = line.partition('"id":"')[2].partition('"')[0]
+            if line == "event: response.mcp_call_arguments.done":
+                break
+        deadline = time.monotonic() + 20
+        while not mark.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    (call,) = gateway.records("leaver")
+    assert (call["cost_usd"], call["usage_source"]) == (0.01, "estimated")
+    deadline = time.monotonic() + 20
+    while (found := gateway.server.http.get(f"/v1/responses/{id_}", headers=headers)).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kept = found.json()
+    assert kept["status"] == "cancelled"
+    assert [(item["type"], item.get("status")) for item in kept["output"]][1:] == [("mcp_call", "incomplete")]
+
+
+def test_words_about_it_are_no_use_of_it(agents: Models, gateway: Gateway, key: str) -> None:
+    """A text that has the name of a tool in it is a text."""
+    model, handle = agents(SAYS, native=True)
+    answer = gateway.server.post("/v1/responses", {"model": model, "input": 'what is "mcp_call"?'}, key=key)
+    assert answer.json()["output"][0]["content"][0]["text"] == "it is 42"
+    assert "mcp_call" in heard(handle, 0)["input"][0]["content"][0]["text"]
 
 
 def test_a_turn_that_fails_fails_the_response(agents: Models, gateway: Gateway, key: str) -> None:

@@ -24,6 +24,7 @@ class Strange:
         self.token_life_s = 3600
         self.streams: list[asyncio.StreamWriter] = []
         self.cut = asyncio.Event()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -33,6 +34,7 @@ class Strange:
         return [message for _, at, _, message in self.asked if at == path and message.get("method") == "tools/call"]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 method, target, _ = line.decode().split(" ", 2)
@@ -47,6 +49,14 @@ class Strange:
             pass
         finally:
             writer.close()
+
+    async def close(self) -> None:
+        """No connection is left: an open socket would be found by the collector."""
+        self.cut.set()
+        for writer in self._writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _answer(
         self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
@@ -213,5 +223,5 @@ async def strange() -> AsyncIterator[Strange]:
     try:
         yield made
     finally:
-        made.cut.set()
         server.close()
+        await made.close()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -25,6 +25,7 @@ class Strange:
         self.streams: list[asyncio.StreamWriter] = []
         self.cut = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -33,8 +34,14 @@ class Strange:
     def calls(self, path: str) -> list[Json]:
         return [message for _, at, _, message in self.asked if at == path and message.get("method") == "tools/call"]
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """At once, and not when a task has its turn: whoever closes must know of every connection."""
         self._writers.add(writer)
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
                 method, target, _ = line.decode().split(" ", 2)
@@ -52,7 +59,12 @@ class Strange:
 
     async def close(self) -> None:
         """No connection is left: an open socket would be found by the collector."""
+        for _ in range(20):  # what was accepted by now becomes a connection
+            await asyncio.sleep(0)
         self.cut.set()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
             writer.close()
             with contextlib.suppress(ConnectionError):
@@ -217,8 +229,7 @@ def send_json(
 @asynccontextmanager
 async def strange() -> AsyncIterator[Strange]:
     made = Strange()
-    handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] = made.serve
-    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    server = await asyncio.start_server(made.connected, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made

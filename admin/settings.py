@@ -20,9 +20,9 @@ from admin.roles import Role
 from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
+from gateway.mcp.settings import McpSection
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
-from gateway.mcp.settings import McpSection
 from gateway.settings import ModelSpec, PositiveSeconds, PricingSection, Section
 
 DEFAULT_FILE = "penstock.yaml"

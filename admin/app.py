@@ -1,6 +1,6 @@
 """The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +22,7 @@ from admin.rest import (
     errors,
     keys,
     limits,
+    mcp_servers,
     models,
     orgs,
     requests,
@@ -36,9 +37,11 @@ from admin.rest.control import Control
 from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
+from admin.rest.mcp_servers import ServerConditions
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.keys import Key
+from gateway.mcp.settings import CommandSpec
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
 
@@ -65,11 +68,14 @@ def create_app(
     uses: Uses | None = None,
     enforcing: bool = False,
     conditions: Conditions = lambda _: None,
+    servers: ServerConditions = dict,
+    commands: Sequence[CommandSpec] = (),
     api: Api | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
-    `uses` tells what accounts hold; `conditions`, how deployments are.
+    `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
+    be MCP servers.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -93,6 +99,7 @@ def create_app(
         audit.router(control),
         models.router(control),
         deployments.router(control, conditions),
+        mcp_servers.router(control, servers, commands),
         requests.router(control),
         spend.router(control),
         versions.routes_router(control),

@@ -39,7 +39,22 @@ _EXPECTED: Mapping[str, str] = {
     "string_pattern_mismatch": "a name without spaces",
     "string_too_short": "a name of at least one character",
 }
-_SECRET = frozenset({"admin_key", "api_key", "database_url", "headers", "redis_url", "secret", "secret_key", "url"})
+_SECRET = frozenset(
+    {
+        "admin_key",
+        "api_key",
+        "client_secret",
+        "database_url",
+        "env",
+        "headers",
+        "query",
+        "redis_url",
+        "refresh_token",
+        "secret",
+        "secret_key",
+        "url",
+    }
+)
 
 
 def explain(error: ValidationError, root: type[BaseModel], references: Mapping[KeyPath, str]) -> Iterator[Finding]:
@@ -130,6 +145,24 @@ def contradictions(data: Mapping[str, object]) -> Iterator[Finding]:
     yield from _repeated(((*path, "id"), deployment.get("id")) for path, deployment in deployments)
     for path, deployment in deployments:
         yield from _bad_provider(path, deployment)
+    yield from _refused_commands(data)
+
+
+def _refused_commands(data: Mapping[str, object]) -> Iterator[Finding]:
+    """Servers that are programs, without a line that allows them."""
+    section = data.get("mcp")
+    if not isinstance(section, dict):
+        return
+    servers = list(_mappings(section.get("servers"), ("mcp", "servers")))
+    yield from _repeated(((*path, "name"), server.get("name")) for path, server in servers)
+    allowed = [entry.get("command") for _, entry in _mappings(section.get("stdio_commands"), ())]
+    for path, server in servers:
+        if (
+            server.get("kind") == "stdio"
+            and isinstance(server.get("command"), str)
+            and server["command"] not in allowed
+        ):
+            yield (*path, "command"), f'"{server["command"]}" is not among mcp.stdio_commands, which have to allow it'
 
 
 def _repeated(named: Iterable[tuple[KeyPath, object]]) -> Iterator[Finding]:

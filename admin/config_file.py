@@ -20,7 +20,7 @@ MAX_VALUES = 50_000  # after aliases are expanded, which bounds "billion laughs"
 MAX_DEPTH = 40
 
 # Kept as written and resolved when a snapshot is loaded: the secret stays out of the database and can be rotated there.
-KEPT_UNRESOLVED = frozenset({"api_key"})
+KEPT_UNRESOLVED = frozenset({"api_key", "client_secret", "refresh_token"})
 
 _PREFIX = "tag:yaml.org,2002:"
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from admin.settings import Loaded
 from embedding import bundled
+from gateway.mcp.settings import ServerSpec
 from gateway.providers import EMBEDDED, PROVIDERS, Provider
 from gateway.seeding import Seed
 from gateway.settings import DeploymentSpec, ModelSpec
@@ -68,6 +69,12 @@ def file_seeds(loaded: Loaded) -> tuple[Seed, ...]:
         )
         for index, model in enumerate(loaded.settings.models)
     )
+
+
+def server_seeds(loaded: Loaded) -> tuple[tuple[ServerSpec, str], ...]:
+    """The MCP servers of the configuration, source `file`, each with its line."""
+    servers = loaded.settings.mcp.servers
+    return tuple((spec, f"file {loaded.origin('mcp', 'servers', at)}") for at, spec in enumerate(servers))
 
 
 def environment_seeds(environ: Mapping[str, str]) -> tuple[Seed, ...]:

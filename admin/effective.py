@@ -9,6 +9,8 @@ from admin.settings import Loaded
 from gateway.secret_box import shown as reference_or_set
 
 _HIDDEN = frozenset({"admin_key", "secret", "secret_key", "url"})  # a webhook's address often is its password
+_SEALED = frozenset({"api_key", "client_secret", "refresh_token"})
+_MAPS = frozenset({"headers", "query", "env"})
 _PASSWORD = re.compile(r"(?<=://)([^/@]*:)[^@]*(?=@)")
 
 
@@ -22,8 +24,9 @@ class Value:
 def effective(loaded: Loaded) -> tuple[Value, ...]:
     """Every value; of models only what was written, as their defaults would drown it."""
     settings = loaded.settings
-    tree = settings.model_dump(mode="json", exclude={"models"})
+    tree = settings.model_dump(mode="json", exclude={"models": True, "mcp": {"servers"}})
     models = {"models": [model.model_dump(mode="json", exclude_unset=True) for model in settings.models]}
+    tree["mcp"]["servers"] = [server.model_dump(mode="json", exclude_unset=True) for server in settings.mcp.servers]
     return tuple(
         Value(dotted(path), _shown(path, value), loaded.origin(*path))
         for path, value in _leaves({**tree, **models}, ())
@@ -45,9 +48,9 @@ def _leaves(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
 def _shown(path: KeyPath, value: object) -> str:
     if value is None:
         return "-"
-    if path[-1] in _HIDDEN:
+    if path[-1] in _HIDDEN and path[0] != "mcp":
         return "set"
-    if path[-1] == "api_key" or "headers" in path:
+    if path[-1] in _SEALED or _MAPS.intersection(path):
         return reference_or_set(str(value)) or "-"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"

@@ -2,7 +2,7 @@
 
 import gc
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
 from prometheus_client import CollectorRegistry
@@ -31,6 +31,7 @@ class Exposition:
         listener: Listener,
         books: Books,
         alerts: Mapping[str, int],
+        servers: Callable[[], Mapping[str, tuple[bool, str | None, int]]],
     ) -> None:
         self._metrics = metrics
         self._plane = plane
@@ -38,6 +39,7 @@ class Exposition:
         self._listener = listener
         self._books = books
         self._alerts = alerts
+        self._servers = servers
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -51,6 +53,7 @@ class Exposition:
         yield from self._shadows()
         yield from self._queues()
         yield from self._cache()
+        yield from self._tools()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -180,6 +183,15 @@ class Exposition:
             judged.add_metric((model, "right"), found.right)
             judged.add_metric((model, "wrong"), found.wrong)
         yield from (threshold, precision, judged)
+
+    def _tools(self) -> Iterator[Metric]:
+        """Of MCP servers that this process has to do with."""
+        up = GaugeMetricFamily("penstock_mcp_server_up", "1 if the server is connected.", labels=("server",))
+        tools = GaugeMetricFamily("penstock_mcp_tools", "Tools that a server offers.", labels=("server",))
+        for name, (answers, _, count) in self._servers().items():
+            up.add_metric((name,), float(answers))
+            tools.add_metric((name,), count)
+        yield from (up, tools)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

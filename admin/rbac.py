@@ -64,6 +64,8 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/models/{name}"): _SEEN,
     ("GET", "/deployments"): _SEEN,
     ("GET", "/deployments/{id}"): _SEEN,
+    ("GET", "/mcp/servers"): _SEEN,
+    ("GET", "/mcp/servers/{name}"): _SEEN,
     ("GET", "/routes"): _SEEN,
     ("GET", "/routes/{name}"): _SEEN,
     ("GET", "/prompts"): _SEEN,

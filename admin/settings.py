@@ -20,6 +20,7 @@ from admin.roles import Role
 from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
+from gateway.mcp.settings import McpSection
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
 from gateway.settings import CacheSpec, ModelSpec, PositiveSeconds, PricingSection, Section
@@ -275,6 +276,7 @@ class Settings(Section):
     batches: BatchesSection = BatchesSection()
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
+    mcp: McpSection = McpSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

@@ -1,6 +1,6 @@
 """`/health/live`, `/health/ready` and `/metrics`: what a load balancer and Prometheus ask, answered without the framework."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 import msgspec
@@ -14,6 +14,7 @@ from gateway.plane import Plane
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 
+Servers = Callable[[], Mapping[str, tuple[bool, str | None, int]]]  # of MCP, as `admin.mcp.late` tells of them
 TEXT_HEAD = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 
@@ -30,6 +31,7 @@ class Vitals:
         refresher: Refresher,
         books: Books,
         alerts: Alerts,
+        servers: Servers,
         listener: Callable[[], Listener],
     ) -> None:
         self._metrics = metrics
@@ -38,6 +40,7 @@ class Vitals:
         self._refresher = refresher
         self._books = books
         self._alerts = alerts
+        self._servers = servers
         self._listener = listener
         self._text: Callable[[], bytes] | None = None
         self.routes = {
@@ -64,6 +67,12 @@ class Vitals:
 
             listener = self._listener()
             self._text = Exposition(
-                self._metrics, self._plane, self._refresher, listener, self._books, self._alerts.counts
+                self._metrics,
+                self._plane,
+                self._refresher,
+                listener,
+                self._books,
+                self._alerts.counts,
+                self._servers,
             ).text
         exchange.respond(200, TEXT_HEAD, self._text())

@@ -14,6 +14,7 @@ from admin.first_run import Group
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels
 from admin.long_tail.bridge import LiteLlm
+from admin.mcp.late import LateMcp
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -37,8 +38,9 @@ from gateway.providers import EMBEDDED, PROVIDERS
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
+from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
-from gateway.seeding import Seed, seed
+from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 
@@ -87,6 +89,7 @@ class House:
             bare = not self._settings.models
             self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
             self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
+            self._seed_servers()
             if not bare:
                 self._forget_discovered()
         self._refresher.load()
@@ -126,6 +129,18 @@ class House:
             talks=settings.realtime.compile(),
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
+            agent=self._agent,
+        )
+        self._mcp = LateMcp(
+            settings=settings.mcp,
+            environ=self._loaded.environ,
+            engine=self._engine,
+            box=self._box,
+            current=self._current,
+            authenticator=self._plane.authenticator,
+            meter=self._books.meter,
+            recorder=self._recorder,
+            secret=self._admin_digest,
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings))
         self._batches = self._make_batches()
@@ -136,11 +151,12 @@ class House:
             refresher=self._refresher,
             books=self._books,
             alerts=self._alerts,
+            servers=self._mcp.conditions,
             listener=lambda: self.listener,
         )
-        self.listener = Listener(
-            {**self._plane.routes, **vitals.routes}, self._plane.prefixes, self._admin, _limits(settings)
-        )
+        routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}
+        prefixes = {**self._plane.prefixes, **self._mcp.prefixes}
+        self.listener = Listener(routes, prefixes, self._admin, _limits(settings))
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -184,17 +200,23 @@ class House:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
+        self._mcp.drain()
 
     async def close(self) -> None:
         await self._plane.end_runs()
         await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
+        await self._mcp.close()
         await self._long_tail.close()
         await self._local.close()
         await self._books.close()
 
     def dispose(self) -> None:
         self._engine.dispose()
+
+    async def _agent(self) -> Agent:
+        """The plane is made before what calls tools for it."""
+        return await self._mcp.agent()
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates
@@ -226,6 +248,8 @@ class House:
             uses=uses(self._books),
             enforcing=True,
             conditions=self._plane.health.condition,
+            servers=self._mcp.conditions,
+            commands=self._settings.mcp.stdio_commands,
             api=Api(identity(self._current, self._plane.authenticator), self._files, self._batches),
         )
 
@@ -245,6 +269,15 @@ class House:
     def _seed(self, source: str, seeds: Sequence[Seed]) -> None:
         with changing(self._engine) as tx:
             report = seed(tx, source, seeds, self._box)
+        self._tell(source, report)
+
+    def _seed_servers(self) -> None:
+        with changing(self._engine) as tx:
+            report = seed_servers(tx, discovery.server_seeds(self._loaded), self._box)
+        self._tell("file", report)
+
+    @staticmethod
+    def _tell(source: str, report: SeedReport) -> None:
         for kept in report.kept:
             log.warning(
                 "seed.kept", source=source, object=kept, reason="it was edited over REST, which has the last word"

@@ -14,6 +14,7 @@ from gateway.admission.classes import standing
 from gateway.database import record_revision
 from gateway.errors import Conflict, NotFound
 from gateway.ids import new_id
+from gateway.mcp.rights import rights
 from gateway.paging import Page, page
 from gateway.reach import EVERYTHING, Reach
 from gateway.tables import keys, orgs, retired_secrets, teams, users
@@ -35,6 +36,7 @@ class NewKey(msgspec.Struct, frozen=True):
     org_id: str | None = None
     user_id: str | None = None
     routes: tuple[str, ...] | None = None
+    mcp: Mapping[str, Any] | None = None
 
 
 class KeyChange(msgspec.Struct, frozen=True):
@@ -48,6 +50,7 @@ class KeyChange(msgspec.Struct, frozen=True):
     blocked: bool | UnsetType = UNSET
     expires_at: float | UnsetType | None = UNSET
     metadata: Mapping[str, Any] | UnsetType | None = UNSET
+    mcp: Mapping[str, Any] | UnsetType | None = UNSET
 
 
 class KeyRecord(msgspec.Struct, frozen=True):
@@ -65,6 +68,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     expires_at: float | None
     revoked_at: float | None
     metadata: Mapping[str, Any] | None
+    mcp: Mapping[str, Any] | None
     created_at: float
     updated_at: float
 
@@ -177,6 +181,7 @@ def changed_since(tx: Connection, revision: int) -> list[tuple[bytes, virtual.Ke
             for kind, table in _ABOVE
             for name in ("models", "blocked", "metadata")
         ),
+        teams.c.mcp.label("team_mcp"),
     ).select_from(above.outerjoin(users, keys.c.user_id == users.c.id))
     changed = {row.id: row for row in tx.execute(query.where(keys.c.revision > revision))}
     found: list[tuple[bytes, virtual.Key | None]] = []
@@ -221,6 +226,7 @@ def _active(row: Row[Any]) -> virtual.Key:
         models_above=tuple(frozenset(models) for models in above),
         regions=_regions(row.metadata, row.user_metadata, row.team_metadata, row.org_metadata),
         standing=standing(row.metadata, row.user_metadata, row.team_metadata, row.org_metadata),
+        tools=tuple(each for each in (rights(row.mcp), rights(row.team_mcp)) if each is not None),
         blocked=blocked[0] if blocked else None,
     )
 
@@ -250,6 +256,7 @@ def _record(row: Row[Any]) -> KeyRecord:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         metadata=row.metadata,
+        mcp=row.mcp,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway.admission.classes import PLAIN, Standing
+from gateway.mcp.rights import Rights
 
 PREFIX = "sk-ps-"
 
@@ -27,6 +28,7 @@ class Key(msgspec.Struct, frozen=True):
     models_above: tuple[frozenset[str], ...] = ()  # the allow-lists of its user, team and organisation: all must admit
     regions: tuple[str, ...] = ()  # where its answers have to come from, by its metadata and that of what it belongs to
     standing: Standing = PLAIN  # against other keys, where a model is full or a limit is shared
+    tools: tuple[Rights, ...] = ()  # its own list of MCP tools and its team's: all must admit; none: as configured
     blocked: str | None = None  # who is blocked, for the client to read: `key key_…`, `team team_…`
     service_tier: str | None = (
         None  # whose price its calls have, where the deployment has one: they ask their upstream for it

@@ -38,6 +38,7 @@ class NewTeam(msgspec.Struct, frozen=True):
     name: str
     models: tuple[str, ...] | None = None
     metadata: Mapping[str, Any] | None = None
+    mcp: Mapping[str, Any] | None = None
 
 
 class NewUser(msgspec.Struct, frozen=True):
@@ -59,6 +60,7 @@ class OwnerChange(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | UnsetType | None = UNSET
     blocked: bool | UnsetType = UNSET
     metadata: Mapping[str, Any] | UnsetType | None = UNSET
+    mcp: Mapping[str, Any] | UnsetType | None = UNSET  # teams alone
     role: str | UnsetType = UNSET  # users alone, as is the team
     team_id: str | UnsetType | None = UNSET
 
@@ -80,6 +82,7 @@ class Team(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None
     blocked: bool
     metadata: Mapping[str, Any] | None
+    mcp: Mapping[str, Any] | None
     created_at: float
     updated_at: float
 
@@ -269,7 +272,7 @@ def _update(tx: Connection, table: Table, kind: Kind, id_: str, change: OwnerCha
     if not values:
         return
     tx.execute(update(table).where(table.c.id == id_).values(**values, updated_at=time.time()))
-    if values.keys() & {"models", "blocked"}:  # the keys below are compiled with these
+    if values.keys() & {"models", "blocked", "mcp"}:  # the keys below are compiled with these
         revision = record_revision(tx, f"{kind} {id_} changed")
         tx.execute(update(keys).where(keys.c[f"{kind}_id"] == id_).values(revision=revision))
 

@@ -39,6 +39,7 @@ from gateway.relay import Local, Relay
 from gateway.resilience.health import Health
 from gateway.responses import conversations as conversing
 from gateway.responses import service
+from gateway.responses.agent import Agent
 from gateway.responses.conversations import Conversations
 from gateway.responses.dialects import between as responses_between
 from gateway.responses.service import Responses
@@ -105,6 +106,7 @@ class Plane:
         talks: TalkLimits,
         engine: Engine,
         cache: CacheTerms | None = None,
+        agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
     ) -> None:
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -168,6 +170,7 @@ class Plane:
             shelf=shelf,
             unix=time.time,
             alone=workers == 1 and engine.dialect.name == "sqlite",
+            agent=agent,
         )
         self._passing: PassThrough | None = None
         self._make_passing = partial(

@@ -15,10 +15,12 @@ import msgspec
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from gateway.database import record_revision
+from gateway.mcp.settings import ServerSpec
+from gateway.mcp.store import server_json
 from gateway.model_store import deployment_json, model_json
 from gateway.secret_box import SecretBox
 from gateway.settings import DeploymentSpec, ModelSpec
-from gateway.tables import deployments, models
+from gateway.tables import deployments, mcp_servers, models
 
 Decision = Literal["add", "update", "keep", "same", "leave"]
 
@@ -43,7 +45,7 @@ class SeedReport(msgspec.Struct, frozen=True):
 class Wanted(msgspec.Struct, frozen=True):
     origin: str
     hash: str
-    spec: ModelSpec | DeploymentSpec
+    spec: ModelSpec | DeploymentSpec | ServerSpec
     model: str | None = None  # of a deployment
 
 
@@ -66,6 +68,19 @@ def seed(tx: Connection, source: str, seeds: Sequence[Seed], box: SecretBox) -> 
     report = seeding.report()
     if report.added or report.updated or report.removed:
         record_revision(tx, f"seeded from {source}")
+    return report
+
+
+def seed_servers(tx: Connection, servers: Sequence[tuple[ServerSpec, str]], box: SecretBox) -> SeedReport:
+    """The same for the MCP servers of the configuration file, each with its origin."""
+    wishes = {spec.name: Wanted(origin, _hash(spec), spec) for spec, origin in servers}
+    seeding = _Seeding(tx, "file", box)
+    stored = _stored(tx, mcp_servers)
+    seeding.bring_in(mcp_servers, wishes, stored)
+    seeding.take_out(mcp_servers, wishes, stored)
+    report = seeding.report()
+    if report.added or report.updated or report.removed:
+        record_revision(tx, "MCP servers seeded from file")
     return report
 
 
@@ -170,6 +185,8 @@ def _values(wish: Wanted, box: SecretBox) -> dict[str, Any]:
             return values | {"spec": model_json(wish.spec)}
         case DeploymentSpec():
             return values | {"spec": deployment_json(wish.spec, box), "model": wish.model}
+        case ServerSpec():
+            return values | {"spec": server_json(wish.spec, box)}
         case never:
             assert_never(never)
 
@@ -182,7 +199,7 @@ def _stored(tx: Connection, table: Table) -> dict[str, Stored]:
     }
 
 
-def _hash(spec: ModelSpec | DeploymentSpec, model: str = "") -> str:
+def _hash(spec: ModelSpec | DeploymentSpec | ServerSpec, model: str = "") -> str:
     """Of the object as it is written. Deployments are objects of their own, so a model's hash is without them."""
     written = spec.model_dump(mode="json", exclude_defaults=True, exclude={"deployments"})
     return hashlib.sha256(msgspec.json.encode((model, written), order="sorted")).hexdigest()

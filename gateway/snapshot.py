@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.catalog import Catalog
 from gateway.keys import Key
+from gateway.mcp.catalog import Servers
 from gateway.routing.versions import Versions
 from gateway.scopes import Rules
 
@@ -19,6 +20,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     catalog: Catalog
     rules: Rules = Rules()
     versions: Versions | None = None  # where there is any route or prompt
+    servers: Servers = ()  # of MCP
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

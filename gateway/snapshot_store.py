@@ -11,6 +11,8 @@ from gateway import budget_store, key_store, model_store, version_store
 from gateway.catalog import Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
 from gateway.kinds import served_by
+from gateway.mcp import store as mcp_store
+from gateway.mcp.catalog import Server, Servers
 from gateway.model_store import DeploymentRecord, ModelRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
@@ -85,9 +87,12 @@ class SnapshotStore:
             )
             catalog, skipped = self._catalog(tx)
             versions = version_store.every(tx)
+            servers, unusable = self._servers(tx)
         if catalog == known.catalog:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
-        return Loaded(Snapshot(revision, keys, catalog, rules, versions), skipped)
+        if servers == known.servers:
+            servers = known.servers
+        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers), (*skipped, *unusable))
 
     def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
         models: list[Model] = []
@@ -106,6 +111,20 @@ class SnapshotStore:
                     skipped.append(Skipped("deployment", deployment.id, str(error)))
             models.append(_model(record, spec, tuple(ready), self._cache))
         return compile_catalog(models), tuple(skipped)
+
+    def _servers(self, tx: Connection) -> tuple[Servers, tuple[Skipped, ...]]:
+        ready: list[Server] = []
+        skipped: list[Skipped] = []
+        for record in mcp_store.every(tx):
+            try:
+                server = mcp_store.compiled(record, self._clear)
+            except ValidationError as error:
+                skipped.append(Skipped("mcp server", record.name, _complaint(error)))
+            except UnusableError as error:
+                skipped.append(Skipped("mcp server", record.name, str(error)))
+            else:
+                ready += [] if server is None else [server]
+        return tuple(ready), tuple(skipped)
 
     def _deployment(self, record: DeploymentRecord, model: ModelSpec) -> Deployment:
         stored = dict(record.spec)
@@ -217,5 +236,9 @@ def _valid(kind: type[S], stored: Mapping[str, Any]) -> S:
     try:
         return kind.model_validate(stored)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        raise UnusableError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        raise UnusableError(_complaint(error)) from None
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -58,6 +58,7 @@ keys = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
     Column("metadata", JSON(none_as_null=True)),
+    Column("mcp", JSON(none_as_null=True)),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column(
@@ -95,6 +96,7 @@ teams = Table(
     Column("models", JSON(none_as_null=True)),
     Column("blocked", Boolean, nullable=False, server_default=false()),
     Column("metadata", JSON(none_as_null=True)),
+    Column("mcp", JSON(none_as_null=True)),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
 )
@@ -217,6 +219,20 @@ deployments = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("model", Text, ForeignKey("models.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("spec", JSON, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("seed_hash", Text),
+    Column("edited", Boolean, nullable=False, server_default=false()),
+    Column("deleted_at", Double),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+# `spec` is gateway.mcp.settings.ServerSpec with its secrets sealed, or as references.
+mcp_servers = Table(
+    "mcp_servers",
+    metadata,
+    Column("name", Text, primary_key=True),
     Column("spec", JSON, nullable=False),
     Column("origin", Text, nullable=False),
     Column("seed_hash", Text),

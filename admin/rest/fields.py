@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, BaseModel, Field
 
 from gateway.admission.classes import complaint
+from gateway.mcp.settings import RightsSpec
 from gateway.settings import Name
 
 MAX_METADATA_BYTES = 16_384
@@ -27,6 +28,16 @@ Allowed = Annotated[tuple[Name, ...], Field(max_length=1000)]
 Route = Annotated[str, Field(min_length=2, max_length=200, pattern=r"^/[^\s\x00-\x1f]+$")]
 Routes = Annotated[tuple[Route, ...], Field(max_length=100)]
 Metadata = Annotated[dict[str, Any] | None, AfterValidator(_bounded)]
+
+
+def kept(value: RightsSpec | None) -> dict[str, Any] | None:
+    """Rights as the database has them."""
+    return None if value is None else value.model_dump(mode="json", exclude_none=True)
+
+
+def stored(value: RightsSpec | UnsetType | None) -> dict[str, Any] | UnsetType | None:
+    """The same of a PATCH: what it leaves out stays left out."""
+    return kept(value) if isinstance(value, RightsSpec) else value
 
 
 def given(body: BaseModel, name: str) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from admin.rbac import Principal
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
-from admin.rest.fields import Allowed, Id, Metadata, Routes, Title, given
+from admin.rest.fields import Allowed, Id, Metadata, Routes, Title, given, kept, stored
 from admin.rest.scope_fields import (
     BudgetFields,
     BudgetView,
@@ -37,6 +37,7 @@ from admin.rest.wire import (
 from gateway import budget_store, key_store
 from gateway.budget_store import BudgetChange
 from gateway.key_store import KeyChange, KeyRecord, NewKey
+from gateway.mcp.settings import RightsSpec
 from gateway.reach import Reach
 from gateway.scopes import Scope
 from gateway.settings import Section
@@ -58,6 +59,7 @@ class KeyBody(Section):
     routes: Routes | None = None
     expires_at: Instant | None = None
     metadata: Metadata = None
+    mcp: RightsSpec | None = None
     budget: BudgetFields | None = None
     limits: LimitsFields | None = None
 
@@ -73,6 +75,7 @@ class KeyChangeBody(Section):
     blocked: bool = False
     expires_at: Instant | None = None
     metadata: Metadata = None
+    mcp: RightsSpec | None = None
     budget: BudgetFields | None = None
     limits: LimitsFields | None = None
 
@@ -98,6 +101,7 @@ class KeyView(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     metadata: dict[str, Any] | None
+    mcp: RightsSpec | None
     budget: BudgetView | None
     limits: LimitsView | None
     created_at: datetime
@@ -149,6 +153,7 @@ def router(control: Control) -> APIRouter:
     async def change(id: Identifier, asker: Asker, body: KeyChangeBody) -> KeyView:  # noqa: A002 — the contract's name
         _require_enforcing(control, body)
         values = {name: given(body, name) for name in _CHANGES}
+        values["mcp"] = stored(given(body, "mcp"))
         if "expires_at" in body.model_fields_set:
             values["expires_at"] = unix(body.expires_at)
         changes = KeyChange(**values)
@@ -214,6 +219,7 @@ def _new(asker: Principal, body: KeyBody) -> NewKey:
         routes=body.routes,
         expires_at=unix(body.expires_at),
         metadata=body.metadata,
+        mcp=kept(body.mcp),
     )
 
 
@@ -260,6 +266,7 @@ def _views(tx: Connection, records: Sequence[KeyRecord]) -> list[KeyView]:
                 expires_at=moment(record.expires_at),
                 revoked_at=moment(record.revoked_at),
                 metadata=None if record.metadata is None else dict(record.metadata),
+                mcp=None if record.mcp is None else RightsSpec.model_validate(record.mcp),
                 budget=None if budget is None else budget_view(budget),
                 limits=None if numbers is None else limits_view(numbers),
                 created_at=at(record.created_at),

@@ -10,10 +10,11 @@ from sqlalchemy import Connection
 from admin.rbac import Principal
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
-from admin.rest.fields import Allowed, Id, Metadata, Title, given
+from admin.rest.fields import Allowed, Id, Metadata, Title, given, kept, stored
 from admin.rest.wire import After, Deleted, Filter, Identifier, Limit, ListPage, StrictRoute, at
 from gateway import org_store
 from gateway.errors import BadRequest
+from gateway.mcp.settings import RightsSpec
 from gateway.org_store import NewTeam, OwnerChange, Team
 from gateway.settings import Section
 
@@ -25,6 +26,7 @@ class TeamBody(Section):
     org_id: Id | None = None
     models: Allowed | None = None
     metadata: Metadata = None
+    mcp: RightsSpec | None = None
 
 
 class TeamChangeBody(Section):
@@ -34,6 +36,7 @@ class TeamChangeBody(Section):
     models: Allowed | None = None
     blocked: bool = False
     metadata: Metadata = None
+    mcp: RightsSpec | None = None
 
 
 class TeamView(BaseModel):
@@ -43,6 +46,7 @@ class TeamView(BaseModel):
     models: list[str] | None
     blocked: bool
     metadata: dict[str, Any] | None
+    mcp: RightsSpec | None
     created_at: datetime
     updated_at: datetime
 
@@ -55,7 +59,7 @@ def router(control: Control) -> APIRouter:
         org_id = named_org(asker, body.org_id)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
-            team = org_store.create_team(tx, NewTeam(org_id, body.name, body.models, body.metadata))
+            team = org_store.create_team(tx, NewTeam(org_id, body.name, body.models, body.metadata, kept(body.mcp)))
             return team.id, _view(team)
 
         return await control.create(request, asker, "team.create", work)
@@ -74,7 +78,8 @@ def router(control: Control) -> APIRouter:
 
     @routes.patch("/{id}", summary="Change a team", responses=documented(404))
     async def change(id: Identifier, asker: Asker, body: TeamChangeBody) -> TeamView:  # noqa: A002 — the contract's name
-        changes = OwnerChange(**{name: given(body, name) for name in ("name", "models", "blocked", "metadata")})
+        named = {name: given(body, name) for name in ("name", "models", "blocked", "metadata")}
+        changes = OwnerChange(**named, mcp=stored(given(body, "mcp")))
         return await control.change(
             asker,
             "team.change",
@@ -114,6 +119,7 @@ def _view(team: Team) -> TeamView:
         models=None if team.models is None else list(team.models),
         blocked=team.blocked,
         metadata=None if team.metadata is None else dict(team.metadata),
+        mcp=None if team.mcp is None else RightsSpec.model_validate(team.mcp),
         created_at=at(team.created_at),
         updated_at=at(team.updated_at),
     )

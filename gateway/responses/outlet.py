@@ -9,7 +9,9 @@ from typing import Final, final
 import msgspec
 
 from gateway import errors
+from gateway.call import RESPONSES
 from gateway.exchange import Exchange
+from gateway.responses.agent import Serve
 from gateway.responses.frame import Frame, Problem, Status, problem_of, visible
 from gateway.responses.native import Reader
 from gateway.responses.writer import Writer
@@ -62,6 +64,9 @@ class Outlet:
     def response(self) -> bytes:
         """All that there is by now, as it is kept."""
         return (self._teller or self._writer()).response
+
+    async def serve(self, serve: Serve) -> None:
+        await serve(RESPONSES, self)
 
     def end_as(self, status: Status, problem: Problem | None = None) -> None:
         """For an answer that nobody waits for any longer."""

@@ -16,10 +16,12 @@ from gateway.authentication import Authenticator
 from gateway.call import RESPONSES, Endpoint
 from gateway.completion import Completions
 from gateway.drive import driven
+from gateway.exchange import Exchange
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.ids import uuid7_hex
 from gateway.keys import Key
 from gateway.responses import params, store
+from gateway.responses.agent import Agent, Tell, Teller
 from gateway.responses.frame import Frame, Problem, altered, output_of, visible
 from gateway.responses.items import MAX_ITEMS, encode, given, id_of, kind_of, listed, page, whole
 from gateway.responses.outlet import Outlet
@@ -35,6 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 PATH: Final = b"/v1/responses"
 PREFIX: Final = b"/v1/responses/"
 EVENT_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"
+_CALLED_HERE: Final = b'"mcp'  # in requests with such tools, or items of their calls
 POLL_S: Final = 0.5  # of a run in another process
 STOPPED: Final = Problem("server_error", "The gateway was stopped while it made this response")
 FAILED: Final = Problem("server_error", "Something went wrong on our side; the log has the details")
@@ -49,6 +52,7 @@ class Prepared(msgspec.Struct, frozen=True):
     body: bytes
     items: list[Raw]
     before: int | None
+    tell: Tell | None = None  # of an answer that is not one turn of a model
 
     def stored(self, response: bytes, *, seen_at: float | None = None) -> Stored:
         return Stored(
@@ -83,12 +87,14 @@ class Responses:
         shelf: Shelf,
         unix: Callable[[], float],
         alone: bool,
+        agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
     ) -> None:
         self._completions = completions
         self._authenticator = authenticator
         self._current = current
         self._shelf = shelf
         self._unix = unix
+        self._agent = agent
         self._runs = Runs(shelf, alone=alone)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -146,6 +152,8 @@ class Responses:
         try:
             key = self._authenticator.caller(self._current.snapshot, exchange.headers)
             prepared = await self._prepare(exchange.body, key)
+            if self._agent is not None and _CALLED_HERE in prepared.body:
+                prepared = await self._engage(self._agent, exchange, key, prepared)
         except errors.GatewayError as error:
             await self._completions.serve(_refusing(error), exchange)  # so that it is recorded as any other refusal
             return
@@ -195,11 +203,29 @@ class Responses:
             fields["stream"] = Raw(b"true")
         return Prepared(asked, frame, owner, encode(fields), items, before)
 
+    @staticmethod
+    async def _engage(
+        agent: Callable[[], Coroutine[Any, Any, Agent]], exchange: HttpExchange, key: Key, prepared: Prepared
+    ) -> Prepared:
+        """With whoever calls its tools. Raises BadRequest."""
+        if not key.may_call("/v1/responses"):  # as the path of every call is about to say
+            return prepared
+        summarised = prepared.asked.summarised
+        tell = await (await agent()).engage(key, prepared.body, exchange.headers, summarised=summarised)
+        return msgspec.structs.replace(prepared, tell=tell)
+
+    def _teller(self, exchange: Exchange, prepared: Prepared, told: int = 0) -> Teller:
+        """After so many events."""
+        if prepared.tell is not None:
+            return prepared.tell(exchange, prepared.frame, told)
+        summarised = prepared.asked.summarised
+        return Outlet(exchange, prepared.body, prepared.frame, self._unix, summarised=summarised, told=told)
+
     async def _answer(self, exchange: HttpExchange, prepared: Prepared) -> None:
         """While the client waits."""
-        outlet = Outlet(exchange, prepared.body, prepared.frame, self._unix, summarised=prepared.asked.summarised)
+        outlet = self._teller(exchange, prepared)
         try:
-            await self._completions.serve(RESPONSES, outlet)
+            await outlet.serve(self._completions.serve)
         except asyncio.CancelledError:  # the client has left; what it got is kept, as what it is
             if outlet.begun:
                 outlet.end_as("cancelled")
@@ -252,12 +278,10 @@ class Responses:
 
     async def _run(self, run: Run, prepared: Prepared) -> None:
         """To its end, whoever listens. What ends this task from outside ends the upstream's call with it."""
-        outlet = Outlet(
-            run, run.body, prepared.frame, self._unix, summarised=prepared.asked.summarised, told=len(run.events)
-        )
+        outlet = self._teller(run, prepared, len(run.events))
         run.current = lambda: outlet.response if outlet.begun or run.ended else run.stored.response
         try:
-            await driven(self._completions.serve(RESPONSES, outlet))
+            await driven(outlet.serve(self._completions.serve))
         except asyncio.CancelledError:
             if run.too_long:
                 outlet.end_as("failed", TOO_LONG)

@@ -162,7 +162,7 @@ def test_an_answer_that_is_cut_by_its_limit_is_incomplete(routes: Routes) -> Non
     ("fields", "param", "code"),
     [
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "unsupported_tool"),
-        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools[0].type", "unsupported_tool"),
+        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools[0].server_label", "mcp_server_not_registered"),
         ({"input": [{"type": "computer_call_output", "output": {}}]}, "input[0].type", "unsupported_item"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://x"}]}]},

@@ -71,6 +71,11 @@ def _items(behaviour: Behaviour, text: str) -> list[JsonObject]:
     if behaviour.thinking is not None:
         summary = [{"type": "summary_text", "text": behaviour.thinking}]
         items.append({"id": "rs_up", "type": "reasoning", "summary": summary, "encrypted_content": SEALED})
+    for number, call in enumerate(behaviour.tool_calls):
+        named = {"call_id": f"call_up_{number}", "name": call.name, "arguments": call.arguments}
+        items.append({"id": f"fc_up_{number}", "type": "function_call", "status": "completed", **named})
+    if behaviour.tool_calls and not text:
+        return items
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     items.append({"id": "msg_up", "type": "message", "role": "assistant", "status": "completed", "content": [part]})
     return items
@@ -93,5 +98,9 @@ def _events(shape: JsonObject, items: list[JsonObject], texts: list[str]) -> Ite
             for text in texts:
                 at = {"item_id": item["id"], "output_index": index, "content_index": 0, "logprobs": []}
                 yield Piece(told("response.output_text.delta", delta=text, **at), 1)
+        if item["type"] == "function_call":
+            at = {"item_id": item["id"], "output_index": index}
+            yield Piece(told("response.function_call_arguments.delta", delta=item["arguments"], **at), 1)
+            yield Piece(told("response.function_call_arguments.done", arguments=item["arguments"], **at), content=False)
         yield Piece(told("response.output_item.done", output_index=index, item=item), content=False)
     yield Piece(told("response.completed", response={**shape, "output": items}), content=False)

@@ -205,7 +205,7 @@ def _known(tx: Connection, document_id: int, *, prepared: bool) -> Sequence[Know
     return [Known(id_, bytes(hash_)) for id_, hash_ in tx.execute(query)]
 
 
-def _shown(row: Row[Any]) -> Found:
+def _shown(row: Row[*tuple[Any, ...]]) -> Found:
     return Found(**row._mapping)  # noqa: SLF001 — SQLAlchemy's public name for it
 
 

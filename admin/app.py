@@ -1,6 +1,6 @@
 """The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +11,8 @@ from admin.api import batches as batches_api
 from admin.api import document
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
+from admin.api import vector_store_files as vector_store_files_api
+from admin.api import vector_stores as vector_stores_api
 from admin.api.gate import KeyGate
 from admin.identity import Identities
 from admin.rest import (
@@ -44,6 +46,7 @@ from gateway.secret_box import SecretBox
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from retrieval.service import Retrieval
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -52,6 +55,7 @@ class Api(msgspec.Struct, frozen=True):
     identify: Callable[[Mapping[bytes, bytes]], Key]
     files: Files
     batches: Batches
+    retrieval: Callable[[], Awaitable["Retrieval"]]
 
 
 def create_app(
@@ -106,6 +110,8 @@ def create_app(
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
+            vector_stores_api.router(api.retrieval),
+            vector_store_files_api.router(api.retrieval),
         ):
             app.include_router(routes)
         app.add_middleware(KeyGate, identify=api.identify)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import discovery, first_run, migrate
+from admin import discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
@@ -18,7 +18,7 @@ from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
 from gateway.asgi import AsgiApp
-from gateway.batches.batches import Batches
+from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
@@ -41,6 +41,9 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, seed
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
+from retrieval.job_store import Owner
+from retrieval.removal import forget_sources
+from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
@@ -127,8 +130,9 @@ class House:
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
         )
-        self._files = Files(self._engine, self._shelf, _file_terms(settings))
+        self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
+        self._open_retrieval()
         vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -152,6 +156,7 @@ class House:
             *self._plane.background(),
             *self._files.background(),
             *self._batches.background(),
+            *self._runner.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -183,9 +188,12 @@ class House:
     def drain(self) -> None:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
+        self._runner.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
 
     async def close(self) -> None:
+        await self._runner.close()
+        await self._retrieval.close()
         await self._plane.end_runs()
         await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
@@ -212,6 +220,27 @@ class House:
         )
         return Batches(tools, self._books.session)
 
+    def _open_retrieval(self) -> None:
+        settings, plane = self._settings, self._plane
+        embed = cast("Handler", plane.routes[documents.PATH].handler)  # as for a line of a batch
+        usual = settings.retrieval.embedding_model
+        self._embedder = documents.GatewayEmbedder(
+            self._current, plane.authenticator, embed, lambda: usual or self.embedding_model()
+        )
+        folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
+        self._retrieval = documents.LateRetrieval(
+            lambda: documents.make(
+                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes
+            )
+        )
+        self._runner = Runner(
+            documents.database_of(self._engine),
+            Owner(self._books.session, host()),
+            folder,
+            self._retrieval.get,
+            concurrency=settings.retrieval.concurrency,
+        )
+
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
@@ -226,7 +255,9 @@ class House:
             uses=uses(self._books),
             enforcing=True,
             conditions=self._plane.health.condition,
-            api=Api(identity(self._current, self._plane.authenticator), self._files, self._batches),
+            api=Api(
+                identity(self._current, self._plane.authenticator), self._files, self._batches, self._retrieval.get
+            ),
         )
 
     def _logins(self) -> "Oidc | None":

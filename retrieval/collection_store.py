@@ -154,9 +154,14 @@ def change(tx: Connection, caller: Caller, id_: str, wanted: Change) -> Collecti
     return get(tx, caller, id_)
 
 
-def stale(collection: Collection, unix: float) -> bool:
-    """Whether `touch` has something to do."""
-    return unix - collection.last_active_at > TOUCHED_EVERY_S
+def due(tx: Connection, collection: Collection) -> bool:
+    """Whether it is time to `touch` it again."""
+    return now(tx) - collection.last_active_at > TOUCHED_EVERY_S
+
+
+def moment(tx: Connection) -> float:
+    """Unix seconds, for `expired`."""
+    return now(tx)
 
 
 def touch(tx: Connection, collection: Collection) -> None:

@@ -104,9 +104,10 @@ def by_id(tx: Connection, id_: int) -> Document | None:
     return None if row is None else _document(row)
 
 
-def by_ids(tx: Connection, ids: Sized[int]) -> Mapping[int, Document]:
-    """For who has been through `retrieval.access` with them."""
-    return {row.id: _document(row) for row in tx.execute(select(documents).where(_Row.id.in_(ids)))}
+def by_ids(tx: Connection, caller: Caller, collection: Collection, ids: Sized[int]) -> Mapping[int, Document]:
+    """Those of them that the caller may read at this moment."""
+    query = select(documents).where(_Row.id.in_(ids), _Row.collection_id == collection.id)
+    return {row.id: _document(row) for row in tx.execute(query.where(*_readable(caller, collection)))}
 
 
 def listed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,8 +53,13 @@ class Source(msgspec.Struct, frozen=True):
     path: Path
 
 
-Reader = Callable[[Path, str, "Chunking"], Reading]
-"""Blocks. The path, the file's name, how to cut it. Raises Unreadable, OSError."""
+class Reader(Protocol):
+    """Makes text of files and cuts it."""
+
+    async def read(self, path: Path, filename: str, chunking: Chunking) -> Reading:
+        """Raises Unreadable, OSError; RetrievalError where the server is at fault."""
+
+    async def close(self) -> None: ...
 
 
 class Sources(Protocol):
@@ -81,6 +86,3 @@ class Embedder(Protocol):
 
     def default(self) -> str | None:
         """What embeds a collection that names no model."""
-
-
-Spawn = Callable[[Awaitable[None]], None]

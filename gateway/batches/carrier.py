@@ -14,14 +14,20 @@ class LineExchange:
     """`answered` is given the whole answer once, before the call is settled: status, head, body. It must not raise."""
 
     def __init__(
-        self, url: bytes, secret: bytes, body: bytes, started_at: float, answered: Callable[[int, bytes, bytes], None]
+        self,
+        url: bytes,
+        secret: bytes,
+        body: bytes,
+        started_at: float,
+        answered: Callable[[int, bytes, bytes], None],
+        tag: bytes = TAG,
     ) -> None:
         self.url = url
         self.method = b"POST"
         self.headers: Mapping[bytes, bytes] = {
             b"authorization": b"Bearer " + secret,
             b"content-type": b"application/json",
-            b"x-penstock-tags": TAG,
+            b"x-penstock-tags": tag,
             HEADER: b"batch",
         }
         self.body = body

@@ -18,6 +18,7 @@ from admin.identity import Identities
 from admin.rest import (
     audit,
     budgets,
+    collections,
     config,
     deployments,
     documentation,
@@ -101,6 +102,7 @@ def create_app(
         spend.router(control),
         versions.routes_router(control),
         versions.prompts_router(control),
+        collections.router(control),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.

@@ -13,12 +13,16 @@ from retrieval.passage_store import Found
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A file to be put into a collection. `chunking` None: as is best for the collection's model."""
+    """A file to be put into a collection. `chunking` None: as is best for the collection's model.
+
+    `replaces`: the file that it is a new version of. It takes that one's place, and only what differs is embedded.
+    """
 
     file_id: str
     attributes: Mapping[str, Value] = {}
     labels: Sequence[str] = ()
     chunking: Chunking | None = None
+    replaces: str | None = None
 
 
 class Seen(msgspec.Struct, frozen=True):

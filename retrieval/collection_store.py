@@ -124,23 +124,37 @@ def named(tx: Connection, caller: Caller, name: str) -> Collection | None:
 
 def listed(
     tx: Connection,
-    caller: Caller | None,
+    caller: Caller,
     limit: int,
     *,
     after: str | None = None,
     before: str | None = None,
     order: Order = "desc",
 ) -> Page[Collection]:
-    """By creation. `caller` None: everybody's."""
+    """By creation."""
     backwards = before is not None and after is None
     ascending = (order == "asc") is not backwards
-    query = select(*_FIELDS).where(_Row.deleted.is_(False) if caller is None else visible(caller))
+    query = select(*_FIELDS).where(visible(caller))
     if after is not None:
         query = query.where(_Row.id > after if order == "asc" else _Row.id < after)
     if before is not None:
         query = query.where(_Row.id < before if order == "asc" else _Row.id > before)
     query = query.order_by(_Row.id.asc() if ascending else _Row.id.desc()).limit(limit + 1)
     return page([_collection(row) for row in tx.execute(query)], limit, backwards=backwards)
+
+
+def everybodys(
+    tx: Connection, limit: int, *, after: str | None, org_id: str | None, team_id: str | None
+) -> Page[Collection]:
+    """Newest first, of an organisation or a team, if one is given: for who administers them."""
+    query = select(*_FIELDS).where(_Row.deleted.is_(False)).order_by(_Row.id.desc()).limit(limit + 1)
+    if org_id is not None:
+        query = query.where(_Row.org_id == org_id)
+    if team_id is not None:
+        query = query.where(_Row.team_id == team_id)
+    if after is not None:
+        query = query.where(_Row.id < after)
+    return page([_collection(row) for row in tx.execute(query)], limit)
 
 
 def change(tx: Connection, caller: Caller, id_: str, wanted: Change) -> Collection:
@@ -208,6 +222,11 @@ def learn_dimensions(tx: Connection, id_: str, dimensions: int) -> int:
 def hide(tx: Connection, caller: Caller, id_: str) -> None:
     """From here on it is there for nobody; `retrieval.removal` takes away what it consists of. Raises NotFound."""
     get(tx, caller, id_)
+    retire(tx, id_)
+
+
+def retire(tx: Connection, id_: str) -> None:
+    """As `hide`, for who administers it."""
     tx.execute(update(collections).where(_Row.id == id_).values(deleted=True))
 
 

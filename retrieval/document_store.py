@@ -12,7 +12,7 @@ from retrieval.access import Caller, readable
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, Counts, Order
 from retrieval.database import locked_for, now
-from retrieval.errors import NotFound
+from retrieval.errors import Conflict, NotFound
 from retrieval.paging import Page, page
 from retrieval.tables import document_labels, document_texts, documents, ingestion_jobs
 
@@ -44,7 +44,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class NewDocument(msgspec.Struct, frozen=True):
-    """`source_id` is who it is: a document that is there already is read again."""
+    """`source_id` is who it is: a document that is there already is read again. `replaces` is who it was until now, if that changes."""
 
     source_id: str
     filename: str
@@ -52,6 +52,7 @@ class NewDocument(msgspec.Struct, frozen=True):
     labels: Sequence[str]
     chunking: Chunking
     batch_id: str | None = None
+    replaces: str | None = None
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ class Described(msgspec.Struct, frozen=True):
 
 
 def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document:
-    """Puts it in the collection, to be read. Until that is done, searches find what it was before."""
+    """Puts it in the collection, to be read. Until that is done, searches find what it was before. Raises Conflict."""
     generation = collection_store.next_generation(tx, collection.id)
     values: dict[str, Any] = {
         "filename": new.filename,
@@ -75,8 +76,12 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
         "error_message": None,
         "generation": generation,
     }
-    here = (_Row.collection_id == collection.id) & (_Row.source_id == new.source_id)
-    id_ = tx.execute(select(_Row.id).where(here)).scalar_one_or_none()
+    id_ = _there(tx, collection, new.source_id)
+    if new.replaces is not None and new.replaces != new.source_id:
+        if id_ is not None:
+            raise Conflict(f"The file {new.source_id} is in the vector store already", code="file_in_store")
+        id_ = _there(tx, collection, new.replaces)
+        values["source_id"] = new.source_id
     if id_ is None:
         values |= {"collection_id": collection.id, "source_id": new.source_id, "created_at": now(tx)}
         values |= {"empty": False, "usage_bytes": 0, "passages": 0}
@@ -85,6 +90,12 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
         tx.execute(update(documents).where(_Row.id == id_).values(**values))
     _label(tx, id_, new.labels)
     return _one(tx, _Row.id == id_)
+
+
+def _there(tx: Connection, collection: Collection, source_id: str) -> int | None:
+    here = (_Row.collection_id == collection.id) & (_Row.source_id == source_id)
+    found: int | None = tx.execute(select(_Row.id).where(here)).scalar_one_or_none()
+    return found
 
 
 def get(tx: Connection, caller: Caller, collection: Collection, source_id: str) -> Document:

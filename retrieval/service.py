@@ -90,7 +90,7 @@ class Retrieval:
         return await self._read(work)
 
     async def listed(
-        self, caller: Caller | None, limit: int, *, after: str | None, before: str | None, order: Order
+        self, caller: Caller, limit: int, *, after: str | None, before: str | None, order: Order
     ) -> Page[Seen]:
         def work(tx: Connection) -> Page[Seen]:
             found = collection_store.listed(tx, caller, limit, after=after, before=before, order=order)
@@ -278,8 +278,10 @@ class Retrieval:
         made = []
         for each in files:
             require_held(caller, each.labels)
+            if each.replaces is not None:
+                document_store.get(tx, caller, collection, each.replaces)
             name, chunking = sources[each.file_id].filename, each.chunking or usual
-            new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id)
+            new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
             document = document_store.attach(tx, collection, new)
             job_store.add(tx, collection.id, document.id, caller.key_id)
             made.append(document)

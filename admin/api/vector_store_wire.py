@@ -1,6 +1,7 @@
 """Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
 
-Beside those stand a few fields of ours: `embedding_model` and `access` of a store, `access_labels` of a file, `explain` of a search;
+Beside those stand a few fields of ours: `embedding_model` and `access` of a store, `access_labels` of a file and
+what it `replaces`, `explain` of a search;
 `citation` of a result and `plan` of a page of results.
 """
 
@@ -114,10 +115,11 @@ class FileBody(Strict):
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = None
     access_labels: Labels = ()
+    replaces: FileId | None = None
 
     def wanted(self) -> Wanted:
         chunking = None if self.chunking_strategy is None else self.chunking_strategy.asked()
-        return Wanted(self.file_id, self.attributes or {}, self.access_labels, chunking)
+        return Wanted(self.file_id, self.attributes or {}, self.access_labels, chunking, self.replaces)
 
 
 class FileChangeBody(Strict):

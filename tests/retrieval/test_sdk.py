@@ -7,9 +7,7 @@ import openai
 import pytest
 from openai.types import VectorStore
 
-from embedding import bundled
-from tests.fixtures.server import ONCE, Server
-from tests.fixtures.upstream import Upstream
+from tests.fixtures.server import Server
 
 TEXTS = {
     "cats.txt": "Cats sleep for most of the day. A cat purrs when it is content.",
@@ -19,22 +17,8 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def server(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not bundled.installed():
-        pytest.skip("needs the `embedded` extra")
-    local = {"id": "minilm", "provider": "embedded", "model": "all-minilm-l6-v2"}
-    remote = {"id": "remote", "base_url": upstream.base_url, "model": "m", "api_key": "sk-up"}
-    config = {
-        "models": [
-            {"name": "text-embedding-minilm", "deployments": [local]},
-            {"name": "embed", "deployments": [remote], "retries": ONCE},
-        ]
-    }
-    server = Server(config, tmp_path_factory.mktemp("retrieval")).start()
-    yield server
-    alive = server.running()
-    server.stop()
-    assert alive, server.output
+def server(documents_server: Server) -> Server:
+    return documents_server
 
 
 def client_of(server: Server, key: str) -> openai.OpenAI:

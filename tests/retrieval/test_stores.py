@@ -51,7 +51,9 @@ def test_collections_are_listed_both_ways(database: Database) -> None:
         rising = collection_store.listed(tx, ANN, 9, after=made[2], order="asc")
         assert [each.id for each in rising.data] == made[3:]
         assert not rising.has_more
-        assert [each.id for each in collection_store.listed(tx, None, 9, order="asc").data] == made
+        everybodys = collection_store.everybodys(tx, 9, after=None, org_id=None, team_id=None)
+        assert [each.id for each in everybodys.data] == made[::-1]
+        assert collection_store.everybodys(tx, 9, after=None, org_id="org_2", team_id=None).data == ()
 
 
 def test_a_collection_is_changed_and_expires(database: Database) -> None:

@@ -31,7 +31,10 @@ metadata = MetaData(
     }
 )
 
-BigId = BigInteger().with_variant(Integer(), "sqlite")  # only an INTEGER key numbers its rows there
+
+def _id() -> Column[int]:
+    """Only an INTEGER key numbers its rows on SQLite."""
+    return Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
 
 
 def _whose() -> list[Column[Any]]:
@@ -68,7 +71,7 @@ collections = Table(
 documents = Table(
     "documents",
     metadata,
-    Column("id", BigId, primary_key=True),
+    _id(),
     Column("collection_id", Text, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False),
     Column("source_id", Text, nullable=False, index=True),
     Column("filename", Text, nullable=False),
@@ -109,7 +112,7 @@ document_texts = Table(
 passages = Table(
     "passages",
     metadata,
-    Column("id", BigId, primary_key=True),
+    _id(),
     Column("collection_id", Text, nullable=False),
     Column("document_id", BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("generation", BigInteger),

@@ -27,9 +27,15 @@ from retrieval.passage_store import Indexed
 
 log = structlog.stdlib.get_logger(__name__)
 
-WRITTEN_FROM: Final = 4096  # rows; less is read from the truth in a few milliseconds
 GROWN: Final = 0.25  # so much more, or so much of it dead, and it is written again
 READ_AT_ONCE: Final = 2000  # passages
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """`written_from` rows on there is an artefact: less is read from the truth in milliseconds. `exact_work` as for the planner."""
+
+    written_from: int = 4096
+    exact_work: int = EXACT_WORK
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -43,11 +49,12 @@ class Needs(msgspec.Struct, frozen=True):
 class Resident:
     """Every method blocks. `state` is whatever was current when it was asked for; one thread at a time makes the next."""
 
-    def __init__(self, database: Database, collection_id: str, folder: Path, *, graphs: bool = True) -> None:
+    def __init__(self, database: Database, collection_id: str, folder: Path, sizes: Sizes) -> None:
         self.collection_id = collection_id
         self.folder = folder
         self._database = database
-        self._graphs = graphs and installed()
+        self._sizes = sizes
+        self._graphs = installed()
         self._turn = threading.Lock()
         self._state: State | None = None
 
@@ -75,9 +82,9 @@ class Resident:
         state = self._state
         if state is None or state.matrix is None:
             return Needs(artefact=False, graph=False)
-        large = state.count >= WRITTEN_FROM
+        large = state.count >= self._sizes.written_from
         old = len(state.matrix.tail) > GROWN * len(state.matrix.base) or state.dead > GROWN * state.rows
-        wants = self._graphs and state.count * state.matrix.dimensions > EXACT_WORK
+        wants = self._graphs and state.count * state.matrix.dimensions > self._sizes.exact_work
         covered = 0 if state.graph is None else state.graph.rows
         graph = wants and (state.rows - covered > GROWN * covered or state.dead > GROWN * state.rows)
         return Needs(artefact=large and (old or graph), graph=graph)
@@ -131,12 +138,12 @@ class Resident:
         if state is None:
             state = self._opened(tx, collection)
         if state is None:
-            state = _nothing()
+            state = self._nothing()
         state = self._updated(tx, collection, state)
         there = passage_store.number(tx, collection.id)
         if state.count != there:
             log.error("index.differs", collection=collection.id, index=state.count, truth=there)
-            state = self._updated(tx, collection, _nothing())
+            state = self._updated(tx, collection, self._nothing())
         return state
 
     def _opened(self, tx: Connection, collection: Collection) -> State | None:
@@ -160,6 +167,7 @@ class Resident:
             columns,
             self._graph(found),
             found.manifest.effort or EFFORT,
+            self._sizes.exact_work,
         )
 
     def _graph(self, found: Artefact) -> Graph | None:
@@ -191,11 +199,12 @@ class Resident:
             owners = np.concatenate([owners, theirs])
         if alive is not None:
             alive = np.concatenate([alive, np.ones(len(ids) - len(alive), np.bool_)])
-        return State(collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort)
+        work = self._sizes.exact_work
+        return State(collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work)
 
-
-def _nothing() -> State:
-    return State(-1, np.zeros(0, np.int64), np.zeros(0, np.int64), None, None, Columns())
+    def _nothing(self) -> State:
+        none = np.zeros(0, np.int64)
+        return State(-1, none, none, None, None, Columns(), exact_work=self._sizes.exact_work)
 
 
 def _vectors(some: Sequence[Indexed]) -> Vectors:

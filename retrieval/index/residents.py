@@ -13,7 +13,7 @@ from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.index.lexical import Lexical
-from retrieval.index.resident import Resident
+from retrieval.index.resident import Resident, Sizes
 from retrieval.index.state import State
 
 log = structlog.stdlib.get_logger(__name__)
@@ -23,11 +23,11 @@ log = structlog.stdlib.get_logger(__name__)
 class Residents:
     """`folder` has a folder for each collection. Every method blocks."""
 
-    def __init__(self, database: Database, folder: Path, budget_bytes: int, *, graphs: bool = True) -> None:
+    def __init__(self, database: Database, folder: Path, budget_bytes: int, sizes: Sizes | None = None) -> None:
         self._database = database
         self._folder = folder
         self._budget = budget_bytes
-        self._graphs = graphs
+        self._sizes = sizes or Sizes()
         self._turn = threading.Lock()
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()
 
@@ -86,7 +86,7 @@ class Residents:
             known = self._known.get(collection_id)
             if known is None:
                 folder = self._folder / collection_id
-                resident = Resident(self._database, collection_id, folder, graphs=self._graphs)
+                resident = Resident(self._database, collection_id, folder, self._sizes)
                 known = self._known[collection_id] = resident, Lexical(self._database, collection_id, folder)
             self._known.move_to_end(collection_id)
             return known

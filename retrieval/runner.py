@@ -61,14 +61,11 @@ class Runner:
         self._session: Session | None = None
         self._stopped = False
 
-    def look(self) -> None:
-        """There is something new to do."""
-        self._wake.set()
-
     def changed(self, collection_id: str) -> None:
-        """Its index is brought up to date when there is time."""
+        """Something in it is to be read, or was: its index is brought up to date when there is time."""
         self._dirty.add(collection_id)
         self._worn.set()
+        self._wake.set()
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         return (self._look_on(), self._beat_on(), self._maintain_on(), self._sweep_on())

@@ -24,4 +24,5 @@ pytest_plugins: list[str] = [
     "tests.fixtures.redis",
     "tests.fixtures.leases",
     "tests.fixtures.retrieval",
+    "tests.fixtures.plane",
 ]

@@ -1,6 +1,5 @@
 """The table of documents: files in collections, and what became of each. Every function takes its transaction."""
 
-from collections.abc import Collection as Sized
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -113,12 +112,6 @@ def by_id(tx: Connection, id_: int) -> Document | None:
     """For who works on it."""
     row = tx.execute(select(documents).where(_Row.id == id_)).one_or_none()
     return None if row is None else _document(row)
-
-
-def by_ids(tx: Connection, caller: Caller, collection: Collection, ids: Sized[int]) -> Mapping[int, Document]:
-    """Those of them that the caller may read at this moment."""
-    query = select(documents).where(_Row.id.in_(ids), _Row.collection_id == collection.id)
-    return {row.id: _document(row) for row in tx.execute(query.where(*_readable(caller, collection)))}
 
 
 def listed(

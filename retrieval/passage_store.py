@@ -177,16 +177,6 @@ def number(tx: Connection, collection_id: str) -> int:
     return int(tx.execute(query).scalar_one())
 
 
-def found(tx: Connection, collection_id: str, ids: Sequence[int]) -> dict[int, Found]:
-    """What is there of these, and published."""
-    query = (
-        select(*_FOUND, _Body.heading, _Body.text)
-        .join(passage_bodies, _Body.passage_id == _Row.id)
-        .where(_Row.id.in_(ids), _Row.collection_id == collection_id, _Row.generation.is_not(None))
-    )
-    return {row.id: _shown(row) for row in tx.execute(query)}
-
-
 def of_document(tx: Connection, document_id: int, limit: int, after: int = -1) -> Sequence[Found]:
     """By their order in the document, from behind an ordinal."""
     query = (
@@ -206,7 +196,7 @@ def _known(tx: Connection, document_id: int, *, prepared: bool) -> Sequence[Know
 
 
 def _shown(row: Row[*tuple[Any, ...]]) -> Found:
-    return Found(**row._mapping)  # noqa: SLF001 — SQLAlchemy's public name for it
+    return Found(*row[: len(Found.__struct_fields__)])
 
 
 def _place(ordinal: int, chunk: Chunk) -> dict[str, Any]:

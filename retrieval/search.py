@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
-from retrieval import collection_store, document_store, passage_store
+from retrieval import collection_store
 from retrieval.access import Caller
 from retrieval.asking import Question, Result, Results, Trace
 from retrieval.collection_store import Collection
@@ -20,6 +20,7 @@ from retrieval.index.residents import Residents
 from retrieval.index.state import Allowed, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
+from retrieval.shown import moment, shown
 
 MIN_CANDIDATES: Final = 50  # of each ranking, before they are fused
 TRIES: Final = 3  # when what was found is being replaced at the same moment
@@ -38,11 +39,18 @@ class Search:
         """Raises NotFound, Expired, BadRequest, Refused."""
         if question.dense <= 0 and question.lexical <= 0:
             raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
-        collection = await asyncio.to_thread(
-            self._database.read, lambda tx: collection_store.alive(tx, caller, collection_id)
-        )
+        collection = await asyncio.to_thread(self._begun, caller, collection_id)
         vectors = await self._vectors(caller, collection, question)
         return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+
+    def _begun(self, caller: Caller, collection_id: str) -> Collection:
+        """Blocks. The collection, which is in use. Seldom a write: one a minute is as good as a thousand."""
+        with self._database.reading() as tx:
+            collection = collection_store.alive(tx, caller, collection_id)
+            due = collection_store.due(tx, collection)
+        if due:
+            self._database.write(lambda tx: collection_store.touch(tx, collection))
+        return collection
 
     async def _vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
         """One for each query; none where none is needed."""
@@ -119,14 +127,12 @@ class Search:
         """What the truth has of these, and whether it still is what the index was made from."""
         ids = [int(state.ids[slot]) for slot, _ in ranked]
         with self._database.reading() as tx:
-            now = collection_store.alive(tx, caller, collection.id)
-            passages = passage_store.found(tx, collection.id, ids) if ids else {}
-            owners = {passage.document_id for passage in passages.values()}
-            documents = document_store.by_ids(tx, caller, now, owners) if ids else {}
+            now = moment(tx, caller, collection.id)
+            there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
         results = [
-            Result(passages[id_], documents[passages[id_].document_id], score, traces[slot])
+            Result(*there[id_], score, traces[slot])
             for id_, (slot, score) in zip(ids, ranked, strict=True)
-            if id_ in passages and passages[id_].document_id in documents
+            if id_ in there
         ]
         return results, now.generation == state.generation
 

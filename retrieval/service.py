@@ -233,9 +233,7 @@ class Retrieval:
 
     async def search(self, caller: Caller, id_: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
-        results = await self._search.run(caller, id_, question)
-        await asyncio.to_thread(self._touch, caller, id_)
-        return results
+        return await self._search.run(caller, id_, question)
 
     # What the runner asks
 
@@ -286,14 +284,6 @@ class Retrieval:
             job_store.add(tx, collection.id, document.id, caller.key_id)
             made.append(document)
         return made
-
-    def _touch(self, caller: Caller, id_: str) -> None:
-        """Blocks. Seldom a write: a search a minute is as good as a thousand."""
-        with self._database.reading() as tx:
-            collection = collection_store.get(tx, caller, id_)
-            due = collection_store.due(tx, collection)
-        if due:
-            self._database.write(lambda tx: collection_store.touch(tx, collection))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.read, work)

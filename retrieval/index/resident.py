@@ -24,6 +24,7 @@ from retrieval.index.planner import EXACT_WORK
 from retrieval.index.ports import Graph, Mask, Vectors
 from retrieval.index.state import EFFORT, State
 from retrieval.passage_store import Indexed
+from retrieval.shown import generation
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Resident:
         self._graphs = installed()
         self._turn = threading.Lock()
         self._state: State | None = None
+        self._known: Collection | None = None
 
     @property
     def nbytes(self) -> int:
@@ -65,17 +67,19 @@ class Resident:
     def current(self) -> tuple[Collection, State]:
         """The collection and an index of all that was committed before this began. Raises NotFound."""
         with self._database.reading() as tx:
-            collection = collection_store.by_id(tx, self.collection_id)
-            if collection is None:
+            newest = generation(tx, self.collection_id)
+            known, state = self._known, self._state
+            if known is not None and state is not None and newest is not None and state.generation >= newest:
+                return known, state  # what of a collection can change without a generation, no search asks for
+            known = collection_store.by_id(tx, self.collection_id)
+            if known is None:
                 raise NotFound(f"No such Vector store object: {self.collection_id}", param="vector_store_id")
-            state = self._state
-            if state is not None and state.generation >= collection.generation:
-                return collection, state
             with self._turn:
                 state = self._state
-                if state is None or state.generation < collection.generation:
-                    state = self._state = self._next(tx, collection, state)
-            return collection, state
+                if state is None or state.generation < known.generation:
+                    state = self._state = self._next(tx, known, state)
+                self._known = known
+            return known, state
 
     def needs(self) -> Needs:
         """Cheap."""

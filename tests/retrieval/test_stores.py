@@ -11,6 +11,7 @@ from retrieval.collection_store import Change, NewCollection
 from retrieval.database import Database
 from retrieval.errors import Expired, Forbidden, NotFound
 from retrieval.job_store import LeaseLost, Owner
+from retrieval.shown import shown
 from retrieval.tables import collections as collection_table
 from retrieval.tables import metadata
 from tests.fixtures.retrieval import ANN, BEN, EVE, attach, fill, new_collection
@@ -140,7 +141,9 @@ def test_a_passage_is_not_there_until_it_is_published(database: Database) -> Non
         (packed,) = passage_store.removed(tx, collection.id, before)
         assert np.frombuffer(packed, "<i8").tolist() == old
         assert [text for some in passage_store.texts(tx, collection.id, 0, 1) for _, text in some] == ["three"]
-        assert passage_store.found(tx, collection.id, [*old, *new])[new[0]].text == "three"
+        everything = shown(tx, Caller("all", labels=frozenset("*")), collection.id, [*old, *new], labelled=False)
+        assert {id_: passage.text for id_, (passage, _) in everything.items()} == {new[0]: "three"}
+        assert shown(tx, ANN, "vs_other", new, labelled=False) == {}
 
 
 def test_ids_of_passages_are_never_used_again(database: Database) -> None:
@@ -164,8 +167,9 @@ def test_labels_open_documents_and_their_absence_closes_them(database: Database,
         "file-money": ("finance", "board"),
         "file-star": ("*",),
     }
+    passages: list[int] = []
     for source_id, labels in documents.items():
-        attach(database, collection, source_id, labels=labels)
+        passages += fill(database, attach(database, collection, source_id, labels=labels), ["text"])
     callers = [
         ANN,
         BEN,
@@ -179,6 +183,10 @@ def test_labels_open_documents_and_their_absence_closes_them(database: Database,
             assert ("file-open" in seen) is (not labelled or caller.key_id == "admin")
         with pytest.raises(NotFound):
             document_store.get(tx, ANN, collection, "file-money")
+        found = shown(tx, ANN, collection.id, passages, labelled=labelled)
+        assert {document.source_id for _, document in found.values()} == {
+            id_ for id_, labels in documents.items() if may_read(ANN, labels, labelled=labelled)
+        }
         assert document_store.get(tx, callers[2], collection, "file-money").source_id == "file-money"
 
 

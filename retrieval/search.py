@@ -4,7 +4,9 @@ What is shown comes from the truth, never from an index; an index only says in w
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, final
 
 from retrieval import collection_store
@@ -14,10 +16,11 @@ from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import BadRequest
 from retrieval.fusion import Ranking, fused
+from retrieval.index.audit import Audit, Recall
 from retrieval.index.planner import Plan
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
-from retrieval.index.state import Allowed, State
+from retrieval.index.state import Allowed, Answer, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
 from retrieval.shown import moment, shown
@@ -34,6 +37,17 @@ class Search:
         self._database = database
         self._residents = residents
         self._embedder = embedder
+        self._audit = Audit(time.monotonic)
+        self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
+        self._checking: Future[None] | None = None
+
+    def close(self) -> None:
+        """Blocks for a check that is under way."""
+        self._auditor.shutdown(cancel_futures=True)
+
+    def recall(self, collection_id: str) -> Mapping[str, Recall]:
+        """As far as searches of this process were checked, by kind of filter."""
+        return self._audit.of(collection_id)
 
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
@@ -106,6 +120,8 @@ class Search:
         for vector in vectors:
             answer = state.search(vector, wanted, allowed)
             plans.append(answer.plan)
+            if self._audit.due(answer):
+                self._check(collection, state, vector, wanted, question, allowed, answer)
             add(
                 "dense", question.dense, list(zip(answer.hits.slots.tolist(), answer.hits.scores.tolist(), strict=True))
             )
@@ -115,6 +131,29 @@ class Search:
                 found = words.search(query, lambda ids: state.found(ids, allowed), wanted)
                 add("lexical", question.lexical, found)
         return rankings, traces, plans
+
+    def _check(
+        self,
+        collection: Collection,
+        state: State,
+        vector: Vector,
+        k: int,
+        question: Question,
+        allowed: Allowed,
+        answer: Answer,
+    ) -> None:
+        """Beside the search, which does not wait for it."""
+
+        def work() -> None:
+            repair = self._audit.check(collection.id, state, vector, k, question.wanted, allowed, answer)
+            if repair.verdict == "raised":
+                self._residents.repair(collection.id, repair.effort)
+            elif repair.verdict == "given_up":
+                self._residents.repair(collection.id, None)
+                self._residents.maintain(collection.id)
+
+        if self._checking is None or self._checking.done():
+            self._checking = self._auditor.submit(work)
 
     def _shown(
         self,

@@ -235,6 +235,14 @@ class Retrieval:
         """Raises NotFound, Expired, BadRequest, Refused."""
         return await self._search.run(caller, id_, question)
 
+    def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
+        """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""
+        checked = self._search.recall(id_)
+        return {
+            kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
+            for kind, each in checked.items()
+        }
+
     # What the runner asks
 
     async def run(self, job: Job) -> None:
@@ -248,6 +256,7 @@ class Retrieval:
 
     async def close(self) -> None:
         await self._reader.close()
+        await asyncio.to_thread(self._search.close)
         await asyncio.to_thread(self._residents.close)
 
     async def _found(self, caller: Caller, files: Sequence[Wanted]) -> Mapping[str, Source]:

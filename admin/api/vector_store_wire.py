@@ -261,7 +261,7 @@ def batch_view(batch: FileBatch) -> dict[str, object]:
     }
 
 
-def results_view(asked: SearchBody, found: Results) -> dict[str, object]:
+def results_view(asked: SearchBody, found: Results, recall: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
     view: dict[str, object] = {
         "object": "vector_store.search_results.page",
         "search_query": list(asked.queries),
@@ -271,7 +271,7 @@ def results_view(asked: SearchBody, found: Results) -> dict[str, object]:
         "plan": {"recall_mode": found.recall_mode, "dense": [each.name for each in found.plans]},
     }
     if asked.explain:
-        view["explain"] = {"generation": found.generation, "dense": list(found.plans)}
+        view["explain"] = {"generation": found.generation, "dense": list(found.plans), "recall": recall}
     return view
 
 

@@ -56,6 +56,6 @@ def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
         asked = await read(request, SearchBody)
         plane = await retrieval()
         found = await plane.search(caller_of(key_of(request.scope)), store_id, asked.question())
-        return answered(results_view(asked, found))
+        return answered(results_view(asked, found, plane.recall(store_id)))
 
     return routes

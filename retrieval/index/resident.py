@@ -110,6 +110,12 @@ class Resident:
             self._adopt()
         return True
 
+    def repair(self, effort: int | None) -> None:
+        """More effort for the graph; None: it is not to be trusted, and everything is compared until another one is made."""
+        with self._turn:
+            if self._state is not None and self._state.graph is not None:
+                self._state = self._state.with_effort(effort)
+
     def forget(self) -> None:
         """Out of memory; the artefact stays."""
         with self._turn:

@@ -52,6 +52,10 @@ class Residents:
             resident.write()
         self._make_room(collection_id)
 
+    def repair(self, collection_id: str, effort: int | None) -> None:
+        """As `Resident.repair`."""
+        self._of(collection_id)[0].repair(effort)
+
     def drop(self, collection_id: str) -> None:
         """It is deleted: nothing of it stays here."""
         with self._turn:

@@ -62,6 +62,21 @@ class State:
         self._order: NDArray[np.int64] | None = None
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
 
+    def with_effort(self, effort: int | None) -> State:
+        """The same with another effort of its graph; None: without the graph."""
+        graph = None if effort is None else self.graph
+        return State(
+            self.generation,
+            self.ids,
+            self.owners,
+            self.alive,
+            self.matrix,
+            self.columns,
+            graph,
+            effort or self.effort,
+            self.exact_work,
+        )
+
     @property
     def rows(self) -> int:
         return len(self.ids)

@@ -147,6 +147,7 @@ def test_a_search_explains_itself(client: openai.OpenAI, store: VectorStore) -> 
     page = client.vector_stores.search(store.id, query="cat", extra_body={"explain": True})
     assert page.model_extra is not None
     assert page.model_extra["plan"] == {"recall_mode": "exact", "dense": ["all"]}
+    assert page.model_extra["explain"]["recall"] == {}, "nothing was estimated"
     assert page.model_extra["explain"]["dense"] == [{"name": "all", "rows": 3, "matching": 3, "fetch": 0}]
     assert page.data[0].model_extra is not None
     traces = {trace["name"]: trace for trace in page.data[0].model_extra["explain"]}

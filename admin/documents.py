@@ -118,12 +118,12 @@ class GatewayEmbedder:
         self._usual = usual
         self._deputies: OrderedDict[str, bytes] = OrderedDict()
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str) -> "NDArray[np.float32]":
+    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> "NDArray[np.float32]":
         """Raises Refused."""
         body = msgspec.json.encode({"model": model, "input": list(texts), "encoding_format": "base64"})
         found: list[tuple[int, bytes, bytes]] = []
         exchange = LineExchange(
-            PATH, self._deputy(payer), body, time.monotonic(), lambda *answer: found.append(answer), TAG
+            PATH, self._deputy(payer), body, time.monotonic(), lambda *answer: found.append(answer), TAG, aside=aside
         )
         await driven(self._handler(exchange))
         if not found:

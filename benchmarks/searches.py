@@ -52,8 +52,8 @@ class Asked:
     def __init__(self) -> None:
         self.vector: Vectors = np.zeros((1, 1), np.float32)
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str) -> Vectors:
-        del texts, model, payer
+    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> Vectors:
+        del texts, model, payer, aside
         return self.vector
 
     def window(self, model: str) -> int | None:

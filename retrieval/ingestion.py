@@ -116,7 +116,7 @@ class Ingestion:
     async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
         """Each of length 1."""
         texts = ["\n".join((*each.chunk.heading, each.chunk.text)) for each in some]
-        vectors = await self._embedder.embed(texts, work.collection.model, work.job.payer)
+        vectors = await self._embedder.embed(texts, work.collection.model, work.job.payer, aside=True)
         return normalised(vectors, len(some))
 
     async def _refused(self, work: _Work, refusal: Refused) -> None:

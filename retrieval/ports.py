@@ -75,8 +75,8 @@ class Sources(Protocol):
 class Embedder(Protocol):
     """Makes vectors on the account of a key."""
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str) -> NDArray[np.float32]:
-        """`[texts, dimensions]`, in the order of the texts, of any length. Raises Refused."""
+    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> NDArray[np.float32]:
+        """`[texts, dimensions]`, in the order of the texts, of any length. `aside`: nobody waits for it. Raises Refused."""
 
     def window(self, model: str) -> int | None:
         """So many tokens of a text it reads, if that is known."""

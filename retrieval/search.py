@@ -70,7 +70,7 @@ class Search:
         """One for each query; none where none is needed."""
         if question.dense <= 0 or collection.dimensions is None:
             return ()
-        made = await self._embedder.embed(question.queries, collection.model, caller.key_id)
+        made = await self._embedder.embed(question.queries, collection.model, caller.key_id, aside=False)
         vectors = normalised(made, len(question.queries))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(

@@ -11,7 +11,10 @@ TAG: Final = b"batch"
 
 @final
 class LineExchange:
-    """`answered` is given the whole answer once, before the call is settled: status, head, body. It must not raise."""
+    """`answered` is given the whole answer once, before the call is settled: status, head, body. It must not raise.
+
+    `aside`: nobody waits for it, so that it goes behind those whom somebody waits for.
+    """
 
     def __init__(
         self,
@@ -21,6 +24,8 @@ class LineExchange:
         started_at: float,
         answered: Callable[[int, bytes, bytes], None],
         tag: bytes = TAG,
+        *,
+        aside: bool = True,
     ) -> None:
         self.url = url
         self.method = b"POST"
@@ -28,8 +33,9 @@ class LineExchange:
             b"authorization": b"Bearer " + secret,
             b"content-type": b"application/json",
             b"x-penstock-tags": tag,
-            HEADER: b"batch",
         }
+        if aside:
+            self.headers = {**self.headers, HEADER: b"batch"}
         self.body = body
         self.started_at = started_at
         self.begun = False

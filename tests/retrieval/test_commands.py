@@ -52,28 +52,20 @@ def counted(report: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def test_a_folder_is_ingested_and_asked(shell: Shell, folder: Path) -> None:
-    """Two commands from nothing to an answer that says where it stands."""
+def test_a_second_run_sends_only_what_has_changed(shell: Shell, folder: Path) -> None:
+    """Two commands from nothing to an answer. A new version takes the place of the old one; what is gone goes when asked."""
     said = shell("ingest", str(folder), "--collection", "handbook")
     assert said.startswith("3 added, 0 changed, 0 unchanged, 0 removed, 0 failed in handbook (vs_")
     answer = shell("search", "how do I open the water?", "--collection", "handbook", "-k", "1")
-    assert f"{folder / 'guide.md'}, line 1: " in answer or "Guide" in answer
+    assert "guide.md, line 1" in answer
     assert "Turn the valve of the penstock slowly." in answer
-
-
-def test_a_second_run_sends_only_what_has_changed(shell: Shell, folder: Path) -> None:
-    """A new version takes the place of the old one; what is gone goes when asked."""
-    first = shell.json("ingest", str(folder), "--collection", "handbook")
-    assert counted(first) == {"added": 3, "changed": 0, "unchanged": 0, "removed": 0, "failed": 0}
     again = shell.json("ingest", str(folder), "--collection", "handbook")
-    assert again["collection"] == first["collection"]
+    assert f"({again['collection']})" in said
     assert counted(again) == {"added": 0, "changed": 0, "unchanged": 3, "removed": 0, "failed": 0}
     (folder / "cats.txt").write_text("Dogs bark at night.")
     (folder / "guide.md").unlink()
-    changed = shell.json("ingest", str(folder), "--collection", "handbook")
-    assert counted(changed) == {"added": 0, "changed": 1, "unchanged": 1, "removed": 0, "failed": 0}
-    pruned = shell.json("ingest", str(folder), "--collection", "handbook", "--prune")
-    assert counted(pruned) == {"added": 0, "changed": 0, "unchanged": 2, "removed": 1, "failed": 0}
+    changed = shell.json("ingest", str(folder), "--collection", "handbook", "--prune")
+    assert counted(changed) == {"added": 0, "changed": 1, "unchanged": 1, "removed": 1, "failed": 0}
     texts = [
         result["content"][0]["text"] for result in shell.json("search", "animals", "--collection", "handbook")["data"]
     ]
@@ -81,7 +73,7 @@ def test_a_second_run_sends_only_what_has_changed(shell: Shell, folder: Path) ->
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_there(shell: Shell, folder: Path) -> None:
-    (folder / "broken.bin").write_bytes(b"\x00\xff" * 100)
+    (folder / "broken.bin").write_bytes(b"\x00\xff\xfe" * 50)
     said = shell("ingest", str(folder), "--collection", "handbook", status=1)
     assert f"{folder / 'broken.bin'}: " in said
     assert "4 added" in said

@@ -196,12 +196,12 @@ def test_memory_is_given_back(database: Database, tmp_path: Path) -> None:
     """Within a budget, the least recently used goes first, and comes back when it is asked for."""
     residents = Residents(database, tmp_path / "retrieval", 3 * MEBI)
     made = []
-    for number in range(6):
+    for number in range(4):
         collection = new_collection(database)
         made.append(
             (
                 collection,
-                fill(database, attach(database, collection, "file-1"), ["t"] * 1000, vectors(1000, number, 256)),
+                fill(database, attach(database, collection, "file-1"), ["t"] * 400, vectors(400, number, 256)),
             )
         )
     for collection, ids in (*made, *made):

@@ -128,7 +128,7 @@ def _passages(text: str) -> list[int]:
 
 def test_documents_survive_kills(server: Server) -> None:
     """All that was acknowledged is found once, nothing else is, and nothing is left behind."""
-    torment(server, 3, seed=1)
+    torment(server, 2, seed=1)
 
 
 @pytest.mark.soak

@@ -179,6 +179,8 @@ class RetrievalSection(Section):
     embedding_model: str | None = Field(default=None, min_length=1, max_length=200)
     concurrency: int = Field(default=4, ge=1, le=256)
     memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
+
+
 class PathSpec(Section):
     """A provider's path that says nothing of what it costs. `…/*`: everything below it.
 

@@ -1,6 +1,6 @@
 """The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,11 +11,14 @@ from admin.api import batches as batches_api
 from admin.api import document
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
+from admin.api import vector_store_files as vector_store_files_api
+from admin.api import vector_stores as vector_stores_api
 from admin.api.gate import KeyGate
 from admin.identity import Identities
 from admin.rest import (
     audit,
     budgets,
+    collections,
     config,
     deployments,
     documentation,
@@ -47,6 +50,7 @@ from gateway.secret_box import SecretBox
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from retrieval.service import Retrieval
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -55,6 +59,7 @@ class Api(msgspec.Struct, frozen=True):
     identify: Callable[[Mapping[bytes, bytes]], Key]
     files: Files
     batches: Batches
+    retrieval: Callable[[], Awaitable["Retrieval"]]
 
 
 def create_app(
@@ -104,6 +109,7 @@ def create_app(
         spend.router(control),
         versions.routes_router(control),
         versions.prompts_router(control),
+        collections.router(control),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
@@ -113,6 +119,8 @@ def create_app(
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
+            vector_stores_api.router(api.retrieval),
+            vector_store_files_api.router(api.retrieval),
         ):
             app.include_router(routes)
         app.add_middleware(KeyGate, identify=api.identify)

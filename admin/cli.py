@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "admin.commands.doctor",
     "config": "admin.commands.config",
     "ledger": "admin.commands.ledger",
+    "ingest": "admin.commands.ingest",
+    "search": "admin.commands.search",
 }
 
 
@@ -87,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     imported.add_argument(
         "--output", metavar="FILE", help="write the result here; default: print it, the report on stderr"
     )
+    _documents(commands, [where, output])
     _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
     return root
 
@@ -102,6 +105,22 @@ def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> 
     export.add_argument("--output", metavar="FILE", help="default: standard output")
     prune = actions.add_parser("prune", parents=[where], help="forget entries of old months; the rest stays verifiable")
     prune.add_argument("--before", metavar="YYYY-MM", required=True)
+
+
+def _documents(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", parents: Sequence[argparse.ArgumentParser]
+) -> None:
+    reach = argparse.ArgumentParser(add_help=False)
+    reach.add_argument("--collection", metavar="NAME", required=True, help="a vector store, by its name or its id")
+    reach.add_argument("--url", help="of a running server; default: this machine's")
+    reach.add_argument("--key", metavar="SECRET", help="whose documents they are; default: the admin key's")
+    ingest = commands.add_parser("ingest", parents=[*parents, reach], help="put files and folders into a collection")
+    ingest.add_argument("paths", metavar="PATH", nargs="+")
+    ingest.add_argument("--model", metavar="NAME", help="what embeds the collection, if it is made now")
+    ingest.add_argument("--prune", action="store_true", help="take out what is not there any more under these paths")
+    search = commands.add_parser("search", parents=[*parents, reach], help="ask a collection")
+    search.add_argument("query", metavar="QUERY")
+    search.add_argument("-k", metavar="N", type=int, default=5, help="how many passages, up to 50")
 
 
 def _listening(command: argparse.ArgumentParser) -> None:

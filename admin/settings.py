@@ -171,6 +171,17 @@ class BatchesSection(Section):
         return BatchTerms(self.concurrency, self.room, self.max_lines, self.on_budget, self.service_tiers)
 
 
+class RetrievalSection(Section):
+    """Documents and searches. `embedding_model`: of collections that name none; without it the one that is built in.
+
+    `concurrency`: documents read at the same time, per process. `memory_mb`: of indexes in a process, the least used of which are dropped.
+    """
+
+    embedding_model: str | None = Field(default=None, min_length=1, max_length=200)
+    concurrency: int = Field(default=4, ge=1, le=256)
+    memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
+
+
 class PathSpec(Section):
     """A provider's path that says nothing of what it costs. `…/*`: everything below it.
 
@@ -274,6 +285,7 @@ class Settings(Section):
     responses: ResponsesSection = ResponsesSection()
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
+    retrieval: RetrievalSection = RetrievalSection()
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import discovery, first_run, migrate
+from admin import discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
@@ -19,7 +19,7 @@ from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
 from gateway.asgi import AsgiApp
-from gateway.batches.batches import Batches
+from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
@@ -43,6 +43,9 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
+from retrieval.job_store import Owner
+from retrieval.removal import forget_sources
+from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
@@ -142,8 +145,9 @@ class House:
             recorder=self._recorder,
             secret=self._admin_digest,
         )
-        self._files = Files(self._engine, self._shelf, _file_terms(settings))
+        self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
+        self._open_retrieval()
         vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -168,6 +172,7 @@ class House:
             *self._plane.background(),
             *self._files.background(),
             *self._batches.background(),
+            *self._runner.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -199,10 +204,13 @@ class House:
     def drain(self) -> None:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
+        self._runner.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
         self._mcp.drain()
 
     async def close(self) -> None:
+        await self._runner.close()
+        await self._retrieval.close()
         await self._plane.end_runs()
         await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
@@ -234,6 +242,27 @@ class House:
         )
         return Batches(tools, self._books.session)
 
+    def _open_retrieval(self) -> None:
+        settings, plane = self._settings, self._plane
+        embed = cast("Handler", plane.routes[documents.PATH].handler)  # as for a line of a batch
+        usual = settings.retrieval.embedding_model
+        self._embedder = documents.GatewayEmbedder(
+            self._current, plane.authenticator, embed, lambda: usual or self.embedding_model()
+        )
+        folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
+        self._retrieval = documents.LateRetrieval(
+            lambda: documents.make(
+                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes
+            )
+        )
+        self._runner = Runner(
+            documents.database_of(self._engine),
+            Owner(self._books.session, host()),
+            folder,
+            self._retrieval.get,
+            concurrency=settings.retrieval.concurrency,
+        )
+
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
@@ -250,7 +279,9 @@ class House:
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
-            api=Api(identity(self._current, self._plane.authenticator), self._files, self._batches),
+            api=Api(
+                identity(self._current, self._plane.authenticator), self._files, self._batches, self._retrieval.get
+            ),
         )
 
     def _logins(self) -> "Oidc | None":

@@ -23,4 +23,6 @@ pytest_plugins: list[str] = [
     "tests.fixtures.deployments",
     "tests.fixtures.redis",
     "tests.fixtures.leases",
+    "tests.fixtures.retrieval",
+    "tests.fixtures.plane",
 ]

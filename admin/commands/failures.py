@@ -2,6 +2,7 @@
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from admin.commands.documents import Failed
 from admin.config_file import ConfigError
 from admin.migrate import SchemaError
 from gateway.errors import GatewayError
@@ -18,7 +19,7 @@ def explained(error: Exception) -> str | None:
         case SQLAlchemyError():
             cause = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
             return f"penstock: the database does not answer: {cause.splitlines()[0]}"
-        case SchemaError() | BoxError() | OSError():
+        case Failed() | SchemaError() | BoxError() | OSError():
             return f"penstock: {error}"
         case _:
             return None

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, Overloaded, error_body
+from retrieval.errors import RetrievalError
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ def schemas() -> dict[str, Any]:
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(GatewayError, _gateway_error)
+    app.add_exception_handler(RetrievalError, _retrieval_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     for kind in (OperationalError, InterfaceError, PoolTimeout):
@@ -90,6 +92,12 @@ def complaint(errors: Sequence[Mapping[str, Any]]) -> BadRequest:
 async def _gateway_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     return rendered(error)
+
+
+async def _retrieval_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RetrievalError)
+    body = error_body(error.message, error.type, error.param, error.code)
+    return Response(body, error.status, dict(error.headers), "application/json")
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

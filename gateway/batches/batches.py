@@ -35,7 +35,7 @@ class Batches:
 
     def __init__(self, tools: Tools, session: str) -> None:
         self._tools = tools
-        self._owner = Owner(session, _host())
+        self._owner = Owner(session, host())
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._stopped = False
@@ -169,7 +169,7 @@ def window_s(text: str) -> float | None:
     return float(int(count) * units[unit]) or None
 
 
-def _host() -> str:
+def host() -> str:
     """Which kernel this is: locks mean something among its processes, also in different containers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

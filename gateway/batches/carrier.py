@@ -11,19 +11,31 @@ TAG: Final = b"batch"
 
 @final
 class LineExchange:
-    """`answered` is given the whole answer once, before the call is settled: status, head, body. It must not raise."""
+    """`answered` is given the whole answer once, before the call is settled: status, head, body. It must not raise.
+
+    `aside`: nobody waits for it, so that it goes behind those whom somebody waits for.
+    """
 
     def __init__(
-        self, url: bytes, secret: bytes, body: bytes, started_at: float, answered: Callable[[int, bytes, bytes], None]
+        self,
+        url: bytes,
+        secret: bytes,
+        body: bytes,
+        started_at: float,
+        answered: Callable[[int, bytes, bytes], None],
+        tag: bytes = TAG,
+        *,
+        aside: bool = True,
     ) -> None:
         self.url = url
         self.method = b"POST"
         self.headers: Mapping[bytes, bytes] = {
             b"authorization": b"Bearer " + secret,
             b"content-type": b"application/json",
-            b"x-penstock-tags": TAG,
-            HEADER: b"batch",
+            b"x-penstock-tags": tag,
         }
+        if aside:
+            self.headers = {**self.headers, HEADER: b"batch"}
         self.body = body
         self.started_at = started_at
         self.begun = False

@@ -23,6 +23,8 @@ SWEEP_EVERY_S: Final = 60.0
 SEARCH_EVERY: Final = 60  # sweeps: to look for what nobody knows, all of the folder is read
 SWEPT_AT_ONCE: Final = 200
 
+Removing = Callable[[Connection, Sequence[str]], object]
+
 T = TypeVar("T")
 log = structlog.stdlib.get_logger(__name__)
 
@@ -34,12 +36,17 @@ class FileTerms(msgspec.Struct, frozen=True):
     quota_bytes: int
 
 
+def _nothing_else(_tx: Connection, _ids: Sequence[str]) -> None:
+    """Files are all that there is."""
+
+
 @final
 class Files:
-    """One per process. `background` runs as long as the server does."""
+    """One per process. `removing` is told, in the same transaction, of files that go. `background` runs as long as the server does."""
 
-    def __init__(self, engine: Engine, shelf: Shelf, terms: FileTerms) -> None:
+    def __init__(self, engine: Engine, shelf: Shelf, terms: FileTerms, removing: Removing = _nothing_else) -> None:
         self._engine = engine
+        self._removing = removing
         self.shelf = shelf
         self.terms = terms
 
@@ -92,6 +99,7 @@ class Files:
                     code="file_in_use",
                     headers=(("x-should-retry", "false"),),
                 )
+            self._removing(tx, [id_])
             store.remove(tx, [id_])
 
         await self._write(work)
@@ -200,6 +208,7 @@ class Files:
         while True:
             with appending(self._engine) as tx:
                 gone = store.expired(tx, SWEPT_AT_ONCE)
+                self._removing(tx, gone)
                 store.remove(tx, gone)
             self.shelf.forget("files", gone)
             if len(gone) < SWEPT_AT_ONCE:

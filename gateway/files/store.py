@@ -81,6 +81,15 @@ def get(tx: Connection, key: Key, id_: str) -> File:
     return _file(row)
 
 
+def some(tx: Connection, key: Key, ids: Sequence[str]) -> Sequence[File]:
+    """Those of the ids that the key may see, in any order."""
+    found: list[File] = []
+    for start in range(0, len(ids), 500):
+        these = files.c.id.in_(ids[start : start + 500])
+        found += [_file(row) for row in tx.execute(select(files).where(these, visible(files, key), _alive()))]
+    return found
+
+
 def by_id(tx: Connection, id_: str) -> File | None:
     """Whoever's it is."""
     row = tx.execute(select(files).where(files.c.id == id_)).one_or_none()

@@ -1,0 +1,295 @@
+"""Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
+
+Beside those stand a few fields of ours: `embedding_model` and `access` of a store, `access_labels` of a file and
+what it `replaces`, `explain` of a search;
+`citation` of a result and `plan` of a page of results.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
+
+from admin.api.wire import Strict, seconds
+from retrieval import filters
+from retrieval.asking import Question, Result, Results, Seen, Wanted
+from retrieval.batch_store import FileBatch
+from retrieval.chunking_strategy import Chunking, static
+from retrieval.collection_store import Change, Counts, NewCollection
+from retrieval.document_store import Document
+
+MAX_FILES = 500
+MAX_BATCH = 2000
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold a NUL character")
+    text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(max_length=256)]
+FileId = Annotated[Text, Field(min_length=1, max_length=200)]
+Key = Annotated[Text, Field(min_length=1, max_length=64)]
+Metadata = Annotated[dict[Key, Annotated[Text, Field(max_length=512)]], Field(max_length=16)]
+Value = StrictBool | StrictInt | StrictFloat | Annotated[Text, Field(max_length=512)]
+Attributes = Annotated[dict[Key, Value], Field(max_length=16)]
+Labels = Annotated[tuple[Annotated[Text, Field(min_length=1, max_length=200)], ...], Field(max_length=64)]
+
+
+class ExpiresAfter(Strict):
+    anchor: Literal["last_active_at"]
+    days: Annotated[int, Field(ge=1, le=365)]
+
+
+class StaticSizes(Strict):
+    max_chunk_size_tokens: int
+    chunk_overlap_tokens: int
+
+
+class ChunkingStrategy(Strict):
+    type: Literal["auto", "static"]
+    static: StaticSizes | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ChunkingStrategy":
+        if (self.type == "static") != (self.static is not None):
+            raise ValueError("`static` belongs to the type 'static', and to no other")
+        return self
+
+    def asked(self) -> Chunking | None:
+        """None: whatever is best. Raises BadRequest."""
+        return (
+            None if self.static is None else static(self.static.max_chunk_size_tokens, self.static.chunk_overlap_tokens)
+        )
+
+
+class StoreBody(Strict):
+    name: Name | None = None
+    description: Annotated[Text, Field(max_length=1024)] | None = None
+    file_ids: Annotated[tuple[FileId, ...], Field(max_length=MAX_FILES)] = ()
+    expires_after: ExpiresAfter | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+    metadata: Metadata | None = None
+    embedding_model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    access: Literal["open", "labelled"] = "open"
+
+    def new(self) -> NewCollection:
+        return NewCollection(
+            name=self.name or "",
+            model=self.embedding_model or "",
+            description=self.description,
+            metadata=self.metadata or {},
+            expires_days=None if self.expires_after is None else self.expires_after.days,
+            labelled=self.access == "labelled",
+        )
+
+    def files(self) -> Sequence[Wanted]:
+        chunking = None if self.chunking_strategy is None else self.chunking_strategy.asked()
+        return [Wanted(id_, chunking=chunking) for id_ in self.file_ids]
+
+
+class StoreChangeBody(Strict):
+    """What is left out stays; null takes a value away."""
+
+    name: Name | None = None
+    description: Annotated[Text, Field(max_length=1024)] | None = None
+    expires_after: ExpiresAfter | None = None
+    metadata: Metadata | None = None
+
+    def change(self) -> Change:
+        values = {
+            "name": self.name or "",
+            "description": self.description,
+            "metadata": self.metadata or {},
+            "expires_days": None if self.expires_after is None else self.expires_after.days,
+        }
+        given = {"expires_days" if name == "expires_after" else name for name in self.model_fields_set}
+        return Change(**{name: value for name, value in values.items() if name in given})  # type: ignore[arg-type]
+
+
+class FileBody(Strict):
+    file_id: FileId
+    attributes: Attributes | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+    access_labels: Labels = ()
+    replaces: FileId | None = None
+
+    def wanted(self) -> Wanted:
+        chunking = None if self.chunking_strategy is None else self.chunking_strategy.asked()
+        return Wanted(self.file_id, self.attributes or {}, self.access_labels, chunking, self.replaces)
+
+
+class FileChangeBody(Strict):
+    attributes: Attributes | None = None
+    access_labels: Labels | None = None
+
+
+class BatchBody(Strict):
+    """Either ids, which share what is said here, or files with what is said of each."""
+
+    file_ids: Annotated[tuple[FileId, ...], Field(min_length=1, max_length=MAX_BATCH)] | None = None
+    files: Annotated[tuple[FileBody, ...], Field(min_length=1, max_length=MAX_BATCH)] | None = None
+    attributes: Attributes | None = None
+    chunking_strategy: ChunkingStrategy | None = None
+    access_labels: Labels = ()
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "BatchBody":
+        if (self.file_ids is None) == (self.files is None):
+            raise ValueError("give either file_ids or files")
+        if self.files is not None and (self.attributes or self.chunking_strategy or self.access_labels):
+            raise ValueError("with files, attributes, chunking_strategy and access_labels stand in each of them")
+        return self
+
+    def wanted(self) -> Sequence[Wanted]:
+        if self.files is not None:
+            return [each.wanted() for each in self.files]
+        chunking = None if self.chunking_strategy is None else self.chunking_strategy.asked()
+        return [Wanted(id_, self.attributes or {}, self.access_labels, chunking) for id_ in self.file_ids or ()]
+
+
+class HybridWeights(Strict):
+    embedding_weight: Annotated[float, Field(ge=0, le=1000)]
+    text_weight: Annotated[float, Field(ge=0, le=1000)]
+
+
+class RankingOptions(Strict):
+    ranker: Annotated[str, Field(max_length=64, pattern=r"^(none|auto|default[-_0-9]*)$")] = "auto"
+    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hybrid_search: HybridWeights | None = None
+
+
+class SearchBody(Strict):
+    """`rewrite_query` is accepted; `search_query` in the answer says what was searched for."""
+
+    query: (
+        Annotated[Text, Field(min_length=1, max_length=32_768)]
+        | Annotated[
+            tuple[Annotated[Text, Field(min_length=1, max_length=32_768)], ...], Field(min_length=1, max_length=16)
+        ]
+    )
+    filters: dict[str, object] | None = None
+    max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
+    ranking_options: RankingOptions = RankingOptions()
+    rewrite_query: bool = False
+    explain: bool = False
+
+    @property
+    def queries(self) -> Sequence[str]:
+        return (self.query,) if isinstance(self.query, str) else self.query
+
+    def question(self) -> Question:
+        """Raises BadFilter."""
+        hybrid = self.ranking_options.hybrid_search
+        return Question(
+            queries=self.queries,
+            k=self.max_num_results,
+            wanted=None if self.filters is None else filters.parse(self.filters),
+            dense=1.0 if hybrid is None else hybrid.embedding_weight,
+            lexical=1.0 if hybrid is None else hybrid.text_weight,
+            threshold=self.ranking_options.score_threshold,
+        )
+
+
+def store_view(seen: Seen) -> dict[str, object]:
+    one, counts = seen.collection, seen.counts
+    status = "expired" if seen.expired else "in_progress" if counts.in_progress else "completed"
+    return {
+        "id": one.id,
+        "object": "vector_store",
+        "created_at": seconds(one.created_at),
+        "name": one.name,
+        "description": one.description,
+        "usage_bytes": counts.usage_bytes,
+        "file_counts": counts_view(counts),
+        "status": status,
+        "expires_after": None if one.expires_days is None else {"anchor": "last_active_at", "days": one.expires_days},
+        "expires_at": seconds(one.expires_at),
+        "last_active_at": seconds(one.last_active_at),
+        "metadata": dict(one.metadata),
+        "embedding_model": one.model,
+        "access": "labelled" if one.labelled else "open",
+    }
+
+
+def counts_view(counts: Counts) -> dict[str, int]:
+    return {
+        "in_progress": counts.in_progress,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled,
+        "total": counts.total,
+    }
+
+
+def file_view(document: Document) -> dict[str, object]:
+    """A document that was read and has no text says so: it is `empty`."""
+    error = None
+    if document.error_code is not None:
+        error = {"code": document.error_code, "message": document.error_message}
+    shown: dict[str, object] = {
+        "id": document.source_id,
+        "object": "vector_store.file",
+        "created_at": seconds(document.created_at),
+        "vector_store_id": document.collection_id,
+        "status": document.status,
+        "last_error": error,
+        "usage_bytes": document.usage_bytes,
+        "attributes": dict(document.attributes),
+        "chunking_strategy": {
+            "type": "static",
+            "static": {
+                "max_chunk_size_tokens": document.chunking.max_tokens,
+                "chunk_overlap_tokens": document.chunking.overlap_tokens,
+            },
+        },
+    }
+    return {**shown, "empty": True} if document.empty else shown
+
+
+def batch_view(batch: FileBatch) -> dict[str, object]:
+    return {
+        "id": batch.id,
+        "object": "vector_store.files_batch",
+        "created_at": seconds(batch.created_at),
+        "vector_store_id": batch.collection_id,
+        "status": batch.status,
+        "file_counts": counts_view(batch.counts),
+    }
+
+
+def results_view(asked: SearchBody, found: Results, recall: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    view: dict[str, object] = {
+        "object": "vector_store.search_results.page",
+        "search_query": list(asked.queries),
+        "data": [_result_view(each, explain=asked.explain) for each in found.results],
+        "has_more": False,
+        "next_page": None,
+        "plan": {"recall_mode": found.recall_mode, "dense": [each.name for each in found.plans]},
+    }
+    if asked.explain:
+        view["explain"] = {"generation": found.generation, "dense": list(found.plans), "recall": recall}
+    return view
+
+
+def _result_view(result: Result, *, explain: bool) -> dict[str, object]:
+    passage, document = result.passage, result.document
+    citation: Mapping[str, object] = {
+        "start": passage.start,
+        "end": passage.end,
+        "page": passage.page,
+        "line": passage.line,
+        "heading": list(passage.heading),
+    }
+    view: dict[str, object] = {
+        "file_id": document.source_id,
+        "filename": document.filename,
+        "score": round(result.score, 6),
+        "attributes": dict(document.attributes),
+        "content": [{"type": "text", "text": passage.text}],
+        "citation": citation,
+    }
+    return {**view, "explain": list(result.traces)} if explain else view

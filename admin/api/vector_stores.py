@@ -1,0 +1,61 @@
+"""`/v1/vector_stores`: collections of documents, and searches in them."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from admin.api.gate import key_of
+from admin.api.vector_store_wire import SearchBody, StoreBody, StoreChangeBody, results_view, store_view
+from admin.api.wire import Cursor, answered, listing, read
+from admin.documents import caller_of
+
+if TYPE_CHECKING:  # loaded with the first request
+    from retrieval.service import Retrieval
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+Order = Literal["asc", "desc"]
+
+
+def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
+    routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
+
+    @routes.post("", summary="Create a vector store")
+    async def create(request: Request) -> Response:
+        asked = await read(request, StoreBody)
+        plane = await retrieval()
+        return answered(store_view(await plane.create(caller_of(key_of(request.scope)), asked.new(), asked.files())))
+
+    @routes.get("", summary="List vector stores")
+    async def listed(
+        request: Request, *, limit: Limit = 20, after: Cursor = None, before: Cursor = None, order: Order = "desc"
+    ) -> Response:
+        plane = await retrieval()
+        found = await plane.listed(caller_of(key_of(request.scope)), limit, after=after, before=before, order=order)
+        return listing([store_view(each) for each in found.data], has_more=found.has_more)
+
+    @routes.get("/{store_id}", summary="Retrieve a vector store")
+    async def retrieve(request: Request, store_id: str) -> Response:
+        plane = await retrieval()
+        return answered(store_view(await plane.get(caller_of(key_of(request.scope)), store_id)))
+
+    @routes.post("/{store_id}", summary="Modify a vector store")
+    async def modify(request: Request, store_id: str) -> Response:
+        asked = await read(request, StoreChangeBody)
+        plane = await retrieval()
+        return answered(store_view(await plane.change(caller_of(key_of(request.scope)), store_id, asked.change())))
+
+    @routes.delete("/{store_id}", summary="Delete a vector store")
+    async def delete(request: Request, store_id: str) -> Response:
+        plane = await retrieval()
+        await plane.delete(caller_of(key_of(request.scope)), store_id)
+        return answered({"id": store_id, "object": "vector_store.deleted", "deleted": True})
+
+    @routes.post("/{store_id}/search", summary="Search a vector store")
+    async def search(request: Request, store_id: str) -> Response:
+        asked = await read(request, SearchBody)
+        plane = await retrieval()
+        found = await plane.search(caller_of(key_of(request.scope)), store_id, asked.question())
+        return answered(results_view(asked, found, plane.recall(store_id)))
+
+    return routes

@@ -1,0 +1,258 @@
+"""Where documents meet the gateway: files come from its shelf, and vectors are made by its models, on the account of who asks."""
+
+import asyncio
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+from sqlalchemy import Engine
+
+from embedding import bundled
+from gateway.authentication import ADMIN, Authenticator
+from gateway.batches.carrier import LineExchange, header
+from gateway.catalog import Deployment
+from gateway.database import appending, reading
+from gateway.drive import driven
+from gateway.exchange import Exchange
+from gateway.files import store as files
+from gateway.files.shelf import Shelf
+from gateway.keys import Key
+from gateway.providers import EMBEDDED
+from gateway.snapshot import Current
+from retrieval.access import EVERY, Caller
+from retrieval.database import Database
+from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
+from retrieval.ports import Source
+
+if TYPE_CHECKING:  # NumPy comes with the first vector
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from retrieval.service import Retrieval
+
+PATH: Final = b"/v1/embeddings"
+TAG: Final = b"retrieval"
+LABELS: Final = "access_labels"
+MAX_DEPUTIES: Final = 1024
+_AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+def database_of(engine: Engine) -> Database:
+    return Database(partial(reading, engine), partial(appending, engine))
+
+
+def caller_of(key: Key) -> Caller:
+    """Who asks, with the labels that an admin has written into the key's metadata. The admin key holds every one."""
+    if key is ADMIN:
+        return Caller(key.id, labels=frozenset({EVERY}))
+    given = key.metadata.get(LABELS)
+    labels = (
+        frozenset(each for each in given if isinstance(each, str)) if isinstance(given, (list, tuple)) else frozenset()
+    )
+    return Caller(key.id, key.team_id, key.org_id, labels)
+
+
+@final
+class ShelfSources:
+    """`retrieval.ports.Sources` on the files that clients keep."""
+
+    def __init__(self, engine: Engine, shelf: Shelf) -> None:
+        self._engine = engine
+        self._shelf = shelf
+
+    def find(self, caller: Caller, ids: Sequence[str]) -> Mapping[str, Source]:
+        key = Key(caller.key_id, caller.key_id, team_id=caller.team_id, org_id=caller.org_id)
+        with reading(self._engine) as tx:
+            return {file.id: self._source(file) for file in files.some(tx, key, ids)}
+
+    def open(self, id_: str) -> Source | None:
+        with reading(self._engine) as tx:
+            file = files.by_id(tx, id_)
+        return None if file is None else self._source(file)
+
+    def _source(self, file: files.File) -> Source:
+        return Source(file.id, file.filename, file.bytes, self._shelf.path("files", file.id))
+
+
+class _Vector(msgspec.Struct):
+    index: int
+    embedding: str | list[float]
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Vector]
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+    type: str = "upstream_error"
+    code: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+@final
+class GatewayEmbedder:
+    """`retrieval.ports.Embedder`: calls take the way of any client's, so they are held, limited, settled and recorded like any other.
+
+    `usual` names the model of collections that name none.
+    """
+
+    def __init__(
+        self,
+        current: Current,
+        authenticator: Authenticator,
+        handler: Callable[[Exchange], Coroutine[Any, Any, None]],
+        usual: Callable[[], str | None],
+    ) -> None:
+        self._current = current
+        self._authenticator = authenticator
+        self._handler = handler
+        self._usual = usual
+        self._deputies: OrderedDict[str, bytes] = OrderedDict()
+
+    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> "NDArray[np.float32]":
+        """Raises Refused."""
+        body = msgspec.json.encode({"model": model, "input": list(texts), "encoding_format": "base64"})
+        found: list[tuple[int, bytes, bytes]] = []
+        exchange = LineExchange(
+            PATH, self._deputy(payer), body, time.monotonic(), lambda *answer: found.append(answer), TAG, aside=aside
+        )
+        await driven(self._handler(exchange))
+        if not found:
+            raise Refused(502, "The embedding model broke off its answer", "upstream_error", None, again=True)
+        status, head, answer = found[0]
+        if status != 200:
+            raise _refused(status, head, answer)
+        if len(texts) > 1:
+            return await asyncio.to_thread(_vectors, answer)
+        return _vectors(answer)
+
+    def window(self, model: str) -> int | None:
+        return min(
+            (bundled.MINILM.max_tokens for one in self._deployments(model) if one.provider == EMBEDDED), default=None
+        )
+
+    def require(self, model: str, payer: str) -> None:
+        """Raises NotFound, Forbidden."""
+        found = self._current.snapshot.catalog.find(model)
+        if found is None:
+            raise NotFound(f"The model '{model}' does not exist", param="embedding_model", code="model_not_found")
+        if payer == ADMIN.id:
+            return
+        key = next((key for key in self._current.snapshot.keys.values() if key.id == payer), None)
+        if key is None or not key.may_use(model, found[0].admitted_by):
+            raise Forbidden(
+                f"This key may not use the model '{model}', which embeds the vector store",
+                param="embedding_model",
+                code="model_access_denied",
+            )
+
+    def default(self) -> str | None:
+        return self._usual()
+
+    def close(self) -> None:
+        while self._deputies:
+            self._authenticator.dismiss(self._deputies.popitem()[1])
+
+    def _deployments(self, model: str) -> Sequence[Deployment]:
+        found = self._current.snapshot.catalog.find(model)
+        return () if found is None else found[0].deployments
+
+    def _deputy(self, payer: str) -> bytes:
+        """Kept, as to find a key by its id takes a look at all of them."""
+        secret = self._deputies.get(payer)
+        if secret is None:
+            secret = self._deputies[payer] = self._authenticator.deputy(payer)
+            if len(self._deputies) > MAX_DEPUTIES:
+                self._authenticator.dismiss(self._deputies.popitem(last=False)[1])
+        else:
+            self._deputies.move_to_end(payer)
+        return secret
+
+
+@final
+class LateRetrieval:
+    """The plane, made when somebody first has documents: NumPy is a fifth of a second and 20 MB that a gateway does not need."""
+
+    def __init__(self, make: Callable[[], "Retrieval"]) -> None:
+        self._make = make
+        self._made: asyncio.Task[Retrieval] | None = None
+
+    async def get(self) -> "Retrieval":
+        """Raises Unavailable where what it needs is not installed."""
+        if self._made is None or (self._made.done() and (self._made.cancelled() or self._made.exception() is not None)):
+            self._made = asyncio.get_running_loop().create_task(asyncio.to_thread(self._make))
+        return await asyncio.shield(self._made)
+
+    async def close(self) -> None:
+        if self._made is not None and self._made.done() and not self._made.cancelled() and not self._made.exception():
+            await self._made.result().close()
+
+
+def make(
+    engine: Engine,
+    folder: Path,
+    shelf: Shelf,
+    embedder: GatewayEmbedder,
+    changed: Callable[[str], None],
+    memory_bytes: int,
+) -> "Retrieval":
+    """Blocks for the imports. Raises Unavailable."""
+    try:
+        from retrieval.plain_text import PlainText  # noqa: PLC0415 — as said above
+        from retrieval.service import Retrieval  # noqa: PLC0415 — as said above
+    except ImportError as error:
+        raise Unavailable(f"Vector stores need {error.name}: install the extra `embedded` or `retrieval`") from error
+    return Retrieval(
+        database_of(engine),
+        folder,
+        ShelfSources(engine, shelf),
+        PlainText(),
+        embedder,
+        changed=changed,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _vectors(answer: bytes) -> "NDArray[np.float32]":
+    """In the order of the texts. Raises Refused."""
+    import numpy as np  # noqa: PLC0415 — as said above
+
+    try:
+        rows = sorted(msgspec.json.decode(answer, type=_Answer).data, key=lambda each: each.index)
+        vectors = [
+            np.frombuffer(base64.b64decode(each.embedding), "<f4")
+            if isinstance(each.embedding, str)
+            else np.array(each.embedding, np.float32)
+            for each in rows
+        ]
+        return np.stack(vectors)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Refused(502, f"The embedding model answered with no vectors: {error}", "upstream_error", None) from error
+
+
+def _refused(status: int, head: bytes, answer: bytes) -> Refused:
+    try:
+        error = msgspec.json.decode(answer, type=_Refusal).error
+    except msgspec.MsgspecError:
+        error = _Error(f"The embedding model answered with {status}")
+    told = header(head, b"retry-after")
+    wait_s = float(told) if told is not None and told.isdigit() else None
+    headers = [(name, value) for name in ("retry-after", "x-should-retry") if (value := header(head, name.encode()))]
+    return Refused(
+        status,
+        f"Embedding: {error.message}",
+        error.type,
+        error.code,
+        again=status in _AGAIN,
+        wait_s=wait_s,
+        headers=tuple(headers),
+    )

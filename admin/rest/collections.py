@@ -1,0 +1,112 @@
+"""`/admin/v1/collections`: whose documents are kept here, how many, and with which model. What is in them is their owners'."""
+
+from datetime import datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy import Connection
+
+from admin.rbac import Principal
+from admin.rest.control import Asker, Control
+from admin.rest.errors import documented
+from admin.rest.wire import After, Deleted, Identifier, Limit, ListPage, StrictRoute, at, moment
+from gateway.errors import NotFound
+from retrieval import collection_store
+from retrieval.collection_store import Collection, Counts
+
+
+class CountsView(BaseModel):
+    """Documents by what became of them."""
+
+    in_progress: int
+    completed: int
+    failed: int
+    cancelled: int
+    total: int
+
+
+class CollectionView(BaseModel):
+    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors."""
+
+    id: str
+    name: str
+    key_id: str
+    team_id: str | None
+    org_id: str | None
+    embedding_model: str
+    dimensions: int | None
+    access: str
+    documents: CountsView
+    passages: int
+    usage_bytes: int
+    generation: int
+    created_at: datetime
+    last_active_at: datetime
+    expires_at: datetime | None
+
+
+def router(control: Control) -> APIRouter:
+    routes = APIRouter(prefix="/collections", tags=["collections"], route_class=StrictRoute)
+
+    @routes.get("", summary="List collections, newest first", responses=documented())
+    async def listed(*, asker: Asker, limit: Limit = 100, after: After = None) -> ListPage[CollectionView]:
+        def work(tx: Connection) -> ListPage[CollectionView]:
+            found = collection_store.everybodys(tx, limit, after=after, org_id=asker.org_id, team_id=asker.team_id)
+            counts = collection_store.counts(tx, [each.id for each in found.data])
+            views = [_view(each, counts[each.id]) for each in found.data]
+            return ListPage[CollectionView](
+                data=views, has_more=found.has_more, next=views[-1].id if found.has_more else None
+            )
+
+        return await control.read(work)
+
+    @routes.get("/{id}", summary="Show a collection", responses=documented(404))
+    async def show(asker: Asker, id: Identifier) -> CollectionView:  # noqa: A002 the route's name for it
+        return await control.read(lambda tx: _shown(tx, asker, id))
+
+    @routes.delete("/{id}", summary="Delete a collection and all that is in it", responses=documented(404))
+    async def delete(asker: Asker, id: Identifier) -> Deleted:  # noqa: A002 as above
+        await control.delete(
+            asker,
+            "collection.delete",
+            id,
+            lambda tx: collection_store.retire(tx, id),
+            lambda tx: _shown(tx, asker, id),
+        )
+        return Deleted(id=id)
+
+    return routes
+
+
+def _shown(tx: Connection, asker: Principal, id_: str) -> CollectionView:
+    """Raises NotFound, also for one that is not in sight."""
+    found = collection_store.by_id(tx, id_)
+    if found is None or not asker.reach.covers(found.org_id, found.team_id):
+        raise NotFound(f"There is no collection {id_!r}", param="id", code="collection_not_found")
+    return _view(found, collection_store.counts(tx, [id_])[id_])
+
+
+def _view(one: Collection, counts: Counts) -> CollectionView:
+    return CollectionView(
+        id=one.id,
+        name=one.name,
+        key_id=one.key_id,
+        team_id=one.team_id,
+        org_id=one.org_id,
+        embedding_model=one.model,
+        dimensions=one.dimensions,
+        access="labelled" if one.labelled else "open",
+        documents=CountsView(
+            in_progress=counts.in_progress,
+            completed=counts.completed,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            total=counts.total,
+        ),
+        passages=counts.passages,
+        usage_bytes=counts.usage_bytes,
+        generation=one.generation,
+        created_at=at(one.created_at),
+        last_active_at=at(one.last_active_at),
+        expires_at=moment(one.expires_at),
+    )

@@ -1,0 +1,76 @@
+"""Who may read what: the one place that decides it, for tables and for indexes alike.
+
+A collection is for the key that made it and for keys of the same team. Within it a document may have labels: then only a caller who
+holds one of them may read it, list it or find it. In a collection that is `labelled`, a document without labels is for nobody but
+those who hold `*`. Labels are kept apart from attributes, so that no client's metadata can say who it is.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, exists, or_, select
+
+from retrieval.errors import Forbidden
+from retrieval.tables import collections, document_labels, documents
+
+EVERY: Final = "*"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks. `labels` are what it holds; what it is called itself, `key:…`, `team:…`, `org:…`, it always holds."""
+
+    key_id: str
+    team_id: str | None = None
+    org_id: str | None = None
+    labels: frozenset[str] = frozenset()
+
+    @property
+    def holds(self) -> frozenset[str]:
+        named = (("key", self.key_id), ("team", self.team_id), ("org", self.org_id))
+        return self.labels.union(f"{kind}:{name}" for kind, name in named if name is not None)
+
+    @property
+    def unbound(self) -> bool:
+        return EVERY in self.labels
+
+    def owns(self) -> dict[str, Any]:
+        """The columns that say whose a row is."""
+        return {"key_id": self.key_id, "team_id": self.team_id, "org_id": self.org_id}
+
+
+def may_read(caller: Caller, labels: Iterable[str], *, labelled: bool) -> bool:
+    """Whether a document with these labels is for the caller. Pure; the two below say the same of a table and of an index."""
+    if caller.unbound:
+        return True
+    found = frozenset(labels)
+    return not found.isdisjoint(caller.holds) if found else not labelled
+
+
+def visible(caller: Caller) -> ColumnElement[bool]:
+    """The collections that are there for the caller."""
+    own: ColumnElement[bool] = collections.c.key_id == caller.key_id
+    if caller.team_id is not None:
+        own = or_(own, collections.c.team_id == caller.team_id)
+    return own & collections.c.deleted.is_(False)
+
+
+def readable(caller: Caller, *, labelled: bool) -> ColumnElement[bool] | None:
+    """The documents of a collection that the caller may read; None for all of them."""
+    if caller.unbound:
+        return None
+    of_it = select(document_labels.c.label).where(document_labels.c.document_id == documents.c.id)
+    held = exists(of_it.where(document_labels.c.label.in_(sorted(caller.holds))))
+    return held if labelled else or_(held, ~exists(of_it))
+
+
+def require_held(caller: Caller, labels: Iterable[str]) -> None:
+    """Nobody gives a document away to others and loses sight of it. Raises Forbidden."""
+    if caller.unbound:
+        return
+    foreign = sorted(set(labels) - caller.holds)
+    if foreign:
+        raise Forbidden(
+            f"This key does not hold the access label '{foreign[0]}': an admin adds it to `access_labels` in the key's metadata",
+            param="access_labels",
+        )

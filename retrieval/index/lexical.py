@@ -1,0 +1,171 @@
+"""An index of a collection's words, ranked by BM25: SQLite's FTS5 in a file of its own, so that no tenant's words weigh in another's.
+
+Its generation is in the file, and changes with its content in one transaction: whoever dies in between leaves what was there before.
+What is damaged is thrown away and made again.
+"""
+
+import re
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from retrieval import collection_store, passage_store
+from retrieval.database import Database
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_TERMS: Final = 64
+COMMON: Final = 0.3  # of all passages: a word in more of them says nothing, as long as there are others
+READ_AT_ONCE: Final = 1000
+FILE: Final = "words.db"
+
+Slots = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+_WORD = re.compile(r"\w+")
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS state (generation INTEGER NOT NULL)",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, tokenize = 'porter unicode61 remove_diacritics 2')",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS vocabulary USING fts5vocab('words', 'row')",
+)
+
+
+@final
+class Lexical:
+    """Every method blocks. One reads at a time, and beside it one writes."""
+
+    def __init__(self, database: Database, collection_id: str, folder: Path) -> None:
+        self._database = database
+        self._collection_id = collection_id
+        self._path = folder / FILE
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._generation = -1
+
+    def refresh(self, generation: int) -> None:
+        """To at least this generation of the collection."""
+        if self._generation >= generation:
+            return
+        with self._writing:
+            if self._generation >= generation:
+                return
+            try:
+                self._generation = self._update(generation)
+            except sqlite3.DatabaseError as error:
+                self._throw_away(error)
+                self._generation = self._update(generation)
+
+    def search(self, text: str, slots_of: Slots, k: int) -> list[tuple[int, float]]:
+        """The slots of the best `k` passages that have words of the text, with their BM25 (more is better).
+
+        `slots_of` turns ids of passages into slots, -1 for what may not be found.
+        """
+        try:
+            return self._search(text, slots_of, k)
+        except sqlite3.DatabaseError as error:
+            wanted = self._generation
+            with self._writing:
+                self._throw_away(error)
+                self._generation = self._update(wanted)
+            return self._search(text, slots_of, k)
+
+    def close(self) -> None:
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+            self._generation = -1
+
+    def _search(self, text: str, slots_of: Slots, k: int) -> list[tuple[int, float]]:
+        with self._reading:
+            if self._reader is None:
+                self._reader = _connect(self._path)
+            terms = self._telling(self._reader, terms_of(text))
+            if not terms:
+                return []
+            match = " OR ".join(f'"{term}"' for term in terms)
+            rows = self._reader.execute("SELECT rowid, rank FROM words WHERE words MATCH ? ORDER BY rank", (match,))
+            found: list[tuple[int, float]] = []
+            while len(found) < k and (some := rows.fetchmany(1024)):
+                slots = slots_of(np.array([id_ for id_, _ in some], np.int64))
+                found += [(int(slot), -rank) for slot, (_, rank) in zip(slots, some, strict=True) if slot >= 0]
+            rows.close()
+        return found[:k]
+
+    def _telling(self, reader: sqlite3.Connection, terms: Sequence[str]) -> Sequence[str]:
+        """Without words that nearly every passage has: to rank by them costs much and orders nothing."""
+        (total,) = reader.execute("SELECT count(*) FROM words_docsize").fetchone()
+        marks = ", ".join("?" * len(terms))
+        query = f"SELECT term, doc FROM vocabulary WHERE term IN ({marks})"  # noqa: S608 — question marks only
+        common = {term for term, count in reader.execute(query, tuple(terms)) if count > COMMON * total > 100 * COMMON}
+        rare = [term for term in terms if term not in common]
+        return rare or terms
+
+    def _update(self, generation: int) -> int:
+        """One transaction, in which nobody else writes to the file. What it has from now on."""
+        with _opened(self._path) as file:
+            file.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                file.execute(statement)
+            row = file.execute("SELECT generation FROM state").fetchone()
+            since = -1 if row is None else int(row[0])
+            if since < generation:
+                since = self._apply(file, since)
+            file.execute("COMMIT")
+        return since
+
+    def _apply(self, file: sqlite3.Connection, since: int) -> int:
+        with self._database.reading() as tx:
+            collection = collection_store.by_id(tx, self._collection_id)
+            if collection is None:
+                return since
+            for pack in passage_store.removed(tx, self._collection_id, since):
+                gone = ((int(id_),) for id_ in np.frombuffer(pack, "<i8"))
+                file.executemany("DELETE FROM words WHERE rowid = ?", gone)
+            for some in passage_store.texts(tx, self._collection_id, since, READ_AT_ONCE):
+                file.executemany("INSERT OR REPLACE INTO words (rowid, text) VALUES (?, ?)", some)
+        file.execute("DELETE FROM state")
+        file.execute("INSERT INTO state VALUES (?)", (collection.generation,))
+        return collection.generation
+
+    def _throw_away(self, error: Exception) -> None:
+        log.warning("index.words_damaged", collection=self._collection_id, reason=str(error))
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(FILE + suffix).unlink(missing_ok=True)
+
+
+def terms_of(text: str) -> Sequence[str]:
+    """Its words as the index has them before it takes their endings away; each once."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    return list(dict.fromkeys(_WORD.findall(plain)))[:MAX_TERMS]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes is made again
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = _connect(path)
+    try:
+        yield connection
+    finally:
+        with suppress(sqlite3.DatabaseError):
+            connection.close()

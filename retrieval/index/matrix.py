@@ -1,0 +1,103 @@
+"""Vectors in rows, scanned exactly: those of an artefact, mapped from its file, and behind them those that came since, in memory.
+
+Rows are only ever added. What was handed out goes on seeing its own length while more is written behind it.
+"""
+
+from typing import Final, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.index.ports import Hits, Mask, Slots, Vector, Vectors
+
+SPARSE: Final = 0.25  # below it, picking the rows that count is cheaper than to scan them all
+TOGETHER: Final = 65_536  # rows of one product: scores of a million rows need no array of a million
+
+
+@final
+class Matrix:
+    """`base` and `tail` have the same number of columns."""
+
+    __slots__ = ("_room", "base", "rows", "tail")
+
+    def __init__(self, base: Vectors, room: Vectors | None = None, rows: int | None = None) -> None:
+        self.base = base
+        self._room = np.empty((0, base.shape[1]), np.float32) if room is None else room
+        self.rows = len(base) if rows is None else rows
+        self.tail: Vectors = self._room[: self.rows - len(base)]
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.base.shape[1])
+
+    def extended(self, more: Vectors) -> Self:
+        """With these behind. By one writer at a time, on the newest state only."""
+        used = len(self.tail)
+        room = self._room
+        if used + len(more) > len(room):
+            room = np.empty((max(1024, 2 * used, used + len(more)), self.dimensions), np.float32)
+            room[:used] = self.tail
+        room[used : used + len(more)] = more
+        return type(self)(self.base, room, self.rows + len(more))
+
+    def pick(self, slots: Slots) -> Vectors:
+        """Copies of rows."""
+        edge = len(self.base)
+        if not len(self.tail):
+            return np.asarray(self.base[slots])
+        picked = np.empty((len(slots), self.dimensions), np.float32)
+        old = slots < edge
+        picked[old] = self.base[slots[old]]
+        picked[~old] = self.tail[slots[~old] - edge]
+        return picked
+
+    def search(self, query: Vector, k: int, allowed: Mask | None, count: int) -> Hits:
+        """The `k` nearest of the allowed rows, of which there are `count`: exactly, and never fewer than there are."""
+        return self.search_from(0, query, k, allowed, count)
+
+    def search_from(self, first: int, query: Vector, k: int, allowed: Mask | None, count: int) -> Hits:
+        """The same among the rows from `first` on."""
+        if k <= 0 or count <= 0 or first >= self.rows:
+            return Hits(np.zeros(0, np.int64), np.zeros(0, np.float32))
+        if allowed is not None and count < SPARSE * (self.rows - first):
+            slots = np.flatnonzero(allowed[first:]) + first
+            return self._best_of(slots, query, k)
+        return self._scan(first, query, k, allowed)
+
+    def _best_of(self, slots: Slots, query: Vector, k: int) -> Hits:
+        found = [
+            _best(slots[start : start + TOGETHER], self.pick(slots[start : start + TOGETHER]) @ query, k)
+            for start in range(0, len(slots), TOGETHER)
+        ]
+        return merged(found, k)
+
+    def _scan(self, first: int, query: Vector, k: int, allowed: Mask | None) -> Hits:
+        edge = len(self.base)
+        found = []
+        for part, offset in ((self.base, 0), (self.tail, edge)):
+            for start in range(max(0, first - offset), len(part), TOGETHER):
+                rows = part[start : start + TOGETHER]
+                slots = np.arange(offset + start, offset + start + len(rows))
+                scores = rows @ query
+                if allowed is not None:
+                    passed = allowed[offset + start : offset + start + len(rows)]
+                    slots, scores = slots[passed], scores[passed]
+                found.append(_best(slots, scores, k))
+        return merged(found, k)
+
+
+def merged(found: list[Hits], k: int) -> Hits:
+    """The best of several."""
+    if len(found) == 1:
+        return found[0]
+    slots = np.concatenate([each.slots for each in found]) if found else np.zeros(0, np.int64)
+    scores = np.concatenate([each.scores for each in found]) if found else np.zeros(0, np.float32)
+    return _best(slots, scores, k)
+
+
+def _best(slots: Slots, scores: NDArray[np.float32], k: int) -> Hits:
+    if len(scores) > k:
+        top = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+        slots, scores = slots[top], scores[top]
+    order = np.argsort(-scores, kind="stable")
+    return Hits(slots[order], scores[order])

@@ -1,0 +1,233 @@
+"""A collection's index in this process: opened from its artefact or made from the truth, brought up to date, and written down."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from retrieval import collection_store, document_store, passage_store
+from retrieval.collection_store import Collection
+from retrieval.database import Database
+from retrieval.errors import NotFound
+from retrieval.index import artefact, building
+from retrieval.index.artefact import Artefact
+from retrieval.index.columns import Columns
+from retrieval.index.hnsw import Hnsw, installed
+from retrieval.index.matrix import Matrix
+from retrieval.index.planner import EXACT_WORK
+from retrieval.index.ports import Graph, Mask, Vectors
+from retrieval.index.state import EFFORT, State
+from retrieval.passage_store import Indexed
+from retrieval.shown import generation
+
+log = structlog.stdlib.get_logger(__name__)
+
+GROWN: Final = 0.25  # so much more, or so much of it dead, and it is written again
+READ_AT_ONCE: Final = 2000  # passages
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """`written_from` rows on there is an artefact: less is read from the truth in milliseconds. `exact_work` as for the planner."""
+
+    written_from: int = 4096
+    exact_work: int = EXACT_WORK
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What is to be done for an index when there is time."""
+
+    artefact: bool
+    graph: bool
+
+
+@final
+class Resident:
+    """Every method blocks. `state` is whatever was current when it was asked for; one thread at a time makes the next."""
+
+    def __init__(self, database: Database, collection_id: str, folder: Path, sizes: Sizes) -> None:
+        self.collection_id = collection_id
+        self.folder = folder
+        self._database = database
+        self._sizes = sizes
+        self._graphs = installed()
+        self._turn = threading.Lock()
+        self._state: State | None = None
+        self._known: Collection | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._state is None else self._state.nbytes
+
+    def current(self) -> tuple[Collection, State]:
+        """The collection and an index of all that was committed before this began. Raises NotFound."""
+        with self._database.reading() as tx:
+            newest = generation(tx, self.collection_id)
+            known, state = self._known, self._state
+            if known is not None and state is not None and newest is not None and state.generation >= newest:
+                return known, state  # what of a collection can change without a generation, no search asks for
+            known = collection_store.by_id(tx, self.collection_id)
+            if known is None:
+                raise NotFound(f"No such Vector store object: {self.collection_id}", param="vector_store_id")
+            with self._turn:
+                state = self._state
+                if state is None or state.generation < known.generation:
+                    state = self._state = self._next(tx, known, state)
+                self._known = known
+            return known, state
+
+    def needs(self) -> Needs:
+        """Cheap."""
+        state = self._state
+        if state is None or state.matrix is None:
+            return Needs(artefact=False, graph=False)
+        large = state.count >= self._sizes.written_from
+        old = len(state.matrix.tail) > GROWN * len(state.matrix.base) or state.dead > GROWN * state.rows
+        wants = self._graphs and state.count * state.matrix.dimensions > self._sizes.exact_work
+        covered = 0 if state.graph is None else state.graph.rows
+        graph = wants and (state.rows - covered > GROWN * covered or state.dead > GROWN * state.rows)
+        return Needs(artefact=large and (old or graph), graph=graph)
+
+    def write(self) -> bool:
+        """The artefact anew, without what is dead; then a graph beside it, if it is worth one. False where another process is at it."""
+        with artefact.writing(self.folder) as mine:
+            if not mine:
+                return False
+            wanted = self.needs()
+            if not wanted.artefact:
+                return True
+            manifest = self._written()
+            if wanted.graph:
+                try:
+                    artefact.publish(self.folder, building.build(self.folder, manifest))
+                except building.NotMade as error:
+                    log.warning("index.no_graph", collection=self.collection_id, reason=str(error))
+            self._adopt()
+        return True
+
+    def repair(self, effort: int | None) -> None:
+        """More effort for the graph; None: it is not to be trusted, and everything is compared until another one is made."""
+        with self._turn:
+            if self._state is not None and self._state.graph is not None:
+                self._state = self._state.with_effort(effort)
+
+    def forget(self) -> None:
+        """Out of memory; the artefact stays."""
+        with self._turn:
+            self._state = None
+
+    def _written(self) -> artefact.Manifest:
+        _, state = self.current()
+        assert state.matrix is not None
+        matrix = state.matrix
+        slots = np.arange(state.rows) if state.alive is None else np.flatnonzero(state.alive)
+        known = np.fromiter(state.columns.row, np.int64, len(state.columns))
+
+        def parts() -> Iterator[Vectors]:
+            for start in range(0, len(slots), 4096):
+                yield matrix.pick(slots[start : start + 4096])
+
+        owners = known[state.owners[slots]]
+        manifest = artefact.write(self.folder, state.generation, parts(), state.ids[slots], owners)
+        artefact.publish(self.folder, manifest)
+        return manifest
+
+    def _adopt(self) -> None:
+        """What was written is what is used from here on; what came meanwhile is put behind it."""
+        with self._database.reading() as tx, self._turn:
+            collection = collection_store.by_id(tx, self.collection_id)
+            if collection is not None:
+                self._state = self._next(tx, collection, None)
+
+    def _next(self, tx: Connection, collection: Collection, state: State | None) -> State:
+        if state is None:
+            state = self._opened(tx, collection)
+        if state is None:
+            state = self._nothing()
+        state = self._updated(tx, collection, state)
+        there = passage_store.number(tx, collection.id)
+        if state.count != there:
+            log.error("index.differs", collection=collection.id, index=state.count, truth=there)
+            state = self._updated(tx, collection, self._nothing())
+        return state
+
+    def _opened(self, tx: Connection, collection: Collection) -> State | None:
+        """From the artefact, as of its generation."""
+        found = artefact.opened(self.folder)
+        if found is None or found.manifest.generation > collection.generation:
+            return None
+        if found.manifest.generation < collection.generation - collection_store.REMOVALS_KEPT:
+            return None
+        columns = Columns({each.id: each for each in document_store.described(tx, collection.id, 0)})
+        owners = _rows(columns, found.owners)
+        alive: Mask | None = owners >= 0
+        if alive is not None and alive.all():
+            alive = None
+        return State(
+            found.manifest.generation,
+            found.ids,
+            np.maximum(owners, 0),
+            alive,
+            Matrix(found.vectors),
+            columns,
+            self._graph(found),
+            found.manifest.effort or EFFORT,
+            self._sizes.exact_work,
+        )
+
+    def _graph(self, found: Artefact) -> Graph | None:
+        path = found.graph
+        if path is None or not self._graphs or found.manifest.engine != Hnsw.name:
+            return None
+        try:
+            return Hnsw().load(path, found.manifest.rows, found.manifest.dimensions)
+        except (OSError, RuntimeError) as error:
+            log.warning("index.no_graph", collection=self.collection_id, reason=str(error))
+            return None
+
+    def _updated(self, tx: Connection, collection: Collection, state: State) -> State:
+        """With all that happened since its generation."""
+        since = state.generation
+        columns = state.columns.changed(document_store.described(tx, collection.id, since))
+        ids, owners, matrix, alive = state.ids, state.owners, state.matrix, state.alive
+        removed = [np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, collection.id, since)]
+        if removed and state.rows:
+            slots = state.slots_of(np.concatenate(removed).astype(np.int64))
+            alive = np.ones(state.rows, np.bool_) if alive is None else alive.copy()
+            alive[slots[slots >= 0]] = False
+        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE):
+            more = _vectors(some)
+            matrix = Matrix(np.empty((0, more.shape[1]), np.float32)) if matrix is None else matrix
+            matrix = matrix.extended(more)
+            ids = np.concatenate([ids, np.fromiter((each.id for each in some), np.int64, len(some))])
+            theirs = np.fromiter((columns.row[each.document_id] for each in some), np.int64, len(some))
+            owners = np.concatenate([owners, theirs])
+        if alive is not None:
+            alive = np.concatenate([alive, np.ones(len(ids) - len(alive), np.bool_)])
+        work = self._sizes.exact_work
+        return State(collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work)
+
+    def _nothing(self) -> State:
+        none = np.zeros(0, np.int64)
+        return State(-1, none, none, None, None, Columns(), exact_work=self._sizes.exact_work)
+
+
+def _vectors(some: Sequence[Indexed]) -> Vectors:
+    joined = b"".join(each.vector for each in some)
+    return np.frombuffer(joined, "<f4").reshape(len(some), -1)
+
+
+def _rows(columns: Columns, documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row of each document; -1 for those that are not there any more."""
+    if not len(columns):
+        return np.full(len(documents), -1, np.int64)
+    known = np.fromiter(columns.row, np.int64, len(columns))
+    order = np.argsort(known)
+    at = np.minimum(np.searchsorted(known, documents, sorter=order), len(known) - 1)
+    rows = order[at]
+    return np.where(known[rows] == documents, rows, -1)

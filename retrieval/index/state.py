@@ -1,0 +1,161 @@
+"""A collection in memory at one generation, which never changes: its passages, whose they are, how near they are to a question."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.access import Caller
+from retrieval.filters import Filter
+from retrieval.index.columns import Columns
+from retrieval.index.matrix import Matrix, merged
+from retrieval.index.planner import EXACT_WORK, WIDEST, Plan, plan
+from retrieval.index.ports import Graph, Hits, Mask, Vector
+
+EFFORT: Final = 96  # where none was measured
+CERTAIN: Final = 0.8  # so much of what a graph found
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """`fetched`: how many candidates were looked at to find these. `plan` is what was done in the end, not what was tried first."""
+
+    hits: Hits
+    plan: Plan
+    fetched: int
+
+
+class Allowed(msgspec.Struct, frozen=True):
+    """The slots that a search may find: a mask, None for every one, and exactly how many."""
+
+    mask: Mask | None
+    count: int
+
+
+@final
+class State:
+    """`ids` and `owners` (rows of `columns`) by slot; `alive` None: all of them."""
+
+    def __init__(
+        self,
+        generation: int,
+        ids: NDArray[np.int64],
+        owners: NDArray[np.int64],
+        alive: Mask | None,
+        matrix: Matrix | None,
+        columns: Columns,
+        graph: Graph | None = None,
+        effort: int = EFFORT,
+        exact_work: int = EXACT_WORK,
+    ) -> None:
+        self.generation = generation
+        self.ids = ids
+        self.owners = owners
+        self.alive = alive
+        self.matrix = matrix
+        self.columns = columns
+        self.graph = graph
+        self.effort = effort
+        self.exact_work = exact_work
+        self._order: NDArray[np.int64] | None = None
+        self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
+
+    def with_effort(self, effort: int | None) -> State:
+        """The same with another effort of its graph; None: without the graph."""
+        graph = None if effort is None else self.graph
+        return State(
+            self.generation,
+            self.ids,
+            self.owners,
+            self.alive,
+            self.matrix,
+            self.columns,
+            graph,
+            effort or self.effort,
+            self.exact_work,
+        )
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dead(self) -> int:
+        return self.rows - self.count
+
+    @property
+    def nbytes(self) -> int:
+        """About what it holds in memory; what is mapped from a file is the system's to keep or to drop."""
+        tail = 0 if self.matrix is None else self.matrix.tail.nbytes
+        graph = 0 if self.graph is None else self.graph.nbytes
+        return int(tail + graph + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
+
+    def slots_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where passages are; -1 for those that are not here."""
+        if self._order is None:
+            self._order = np.argsort(self.ids, kind="stable")
+        if not self.rows:
+            return np.full(len(ids), -1, np.int64)
+        at = np.minimum(np.searchsorted(self.ids, ids, sorter=self._order), self.rows - 1)
+        slots = self._order[at]
+        return np.where(self.ids[slots] == ids, slots, -1)
+
+    def allowed(self, caller: Caller, wanted: Filter | None, *, labelled: bool) -> Allowed:
+        """The one way to a mask: what is dead, and what the caller may not read, is in none."""
+        of_documents = self.columns.mask(caller, wanted, labelled=labelled)
+        if of_documents is None:
+            return Allowed(self.alive, self.count)
+        mask: Mask = of_documents[self.owners] if len(of_documents) else np.zeros(self.rows, np.bool_)
+        if self.alive is not None:
+            mask &= self.alive
+        return Allowed(mask, int(np.count_nonzero(mask)))
+
+    def found(self, ids: NDArray[np.int64], allowed: Allowed) -> NDArray[np.int64]:
+        """As `slots_of`, with -1 also for what is not allowed."""
+        slots = self.slots_of(ids)
+        if allowed.mask is None or not self.rows:
+            return slots
+        return np.where(allowed.mask[slots] & (slots >= 0), slots, -1)
+
+    def search(self, query: Vector, k: int, allowed: Allowed, *, exactly: bool = False) -> Answer:
+        """The nearest `k` of what is allowed; fewer only where there are fewer."""
+        if self.matrix is None:
+            return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
+        graph_rows = 0 if self.graph is None or exactly else self.graph.rows
+        chosen = plan(
+            rows=self.rows,
+            matching=allowed.count,
+            k=k,
+            graph_rows=graph_rows,
+            dimensions=self.matrix.dimensions,
+            exact_work=self.exact_work,
+        )
+        if chosen.recall_mode == "estimated" and self.graph is not None:
+            widened = self._widen(self.graph, query, k, allowed, chosen)
+            if widened is not None:
+                return widened
+            chosen = Plan("exact", self.rows, allowed.count)
+        hits = self.matrix.search(query, k, allowed.mask, allowed.count)
+        return Answer(hits, chosen, allowed.count)
+
+    def _widen(self, graph: Graph, query: Vector, k: int, allowed: Allowed, chosen: Plan) -> Answer | None:
+        """More and more of the graph's neighbours, until enough of them are allowed; None where that becomes dearer than to scan."""
+        assert self.matrix is not None
+        mask, fetch = allowed.mask, chosen.fetch
+        beside = self.matrix.search_from(graph.rows, query, k, mask, allowed.count)
+        while fetch <= WIDEST:
+            effort = self.effort if mask is None else 2 * max(self.effort, fetch)
+            found = graph.search(query, fetch, max(effort, fetch))
+            slots, scores = found.slots, found.scores
+            enough = len(slots) >= k
+            if mask is not None:
+                passed = np.flatnonzero(mask[slots])
+                # The farthest of a graph's neighbours are its least certain: none of those that are wanted may be among them.
+                enough = len(passed) >= k and passed[k - 1] < CERTAIN * fetch
+                slots, scores = slots[passed], scores[passed]
+            if enough:
+                return Answer(merged([Hits(slots[:k], scores[:k]), beside], k), chosen, fetch)
+            fetch *= 2
+        return None

@@ -1,0 +1,231 @@
+"""One document from its file to its passages: read → tell what changed → embed that → publish, by the process that has the job's lease.
+
+Vectors are kept beside the document as they come, unpublished. A process that is killed leaves them to whoever goes on, who embeds only
+what is still missing; then all of the document changes in one transaction.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar, final
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from retrieval import collection_store, document_store, job_store, passage_store
+from retrieval.changes import Changes, Fresh, changes
+from retrieval.collection_store import Collection
+from retrieval.database import Database, locked_for
+from retrieval.document_store import Document
+from retrieval.errors import Refused, RetrievalError
+from retrieval.job_store import Job, LeaseLost
+from retrieval.passage_store import New
+from retrieval.ports import Embedder, Reader, Reading, Sources, Unreadable
+
+log = structlog.stdlib.get_logger(__name__)
+
+EMBEDDED_AT_ONCE: Final = 64  # texts of one call
+MAX_ATTEMPTS: Final = 5
+MAX_PASSAGES: Final = 200_000
+BACKOFF_S: Final = 2.0
+MAX_WAIT_S: Final = 60.0
+
+T = TypeVar("T")
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class _Failure(Exception):
+    """The document cannot be had: for its own fault, or for one that stays. `code` as OpenAI's `last_error` has it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class _Work(msgspec.Struct, frozen=True):
+    job: Job
+    collection: Collection
+    document: Document
+
+
+@final
+class Ingestion:
+    """One per process. `run` may run for many jobs at a time."""
+
+    def __init__(self, database: Database, sources: Sources, reader: Reader, embedder: Embedder) -> None:
+        self._database = database
+        self._sources = sources
+        self._reader = reader
+        self._embedder = embedder
+
+    async def run(self, job: Job) -> None:
+        """To its end, or to the next attempt. Raises LeaseLost, SQLAlchemyError."""
+        work = await self._do(lambda tx: _found(tx, job))
+        try:
+            _require_attempts(job)
+            await self._ingest(work)
+        except _Failure as failure:
+            await self._do(partial(_failed, work=work, failure=failure))
+            log.info("document.failed", document=work.document.id, code=failure.code)
+        except Refused as refusal:
+            await self._refused(work, refusal)
+        except RetrievalError as error:
+            await self._do(partial(_failed, work=work, failure=_Failure("server_error", error.message)))
+        except OSError as error:
+            reason = f"The file cannot be read: {error.strerror or error}"
+            await self._later(work, BACKOFF_S * 2**job.attempts, reason, counted=True)
+
+    async def _ingest(self, work: _Work) -> None:
+        reading, fingerprint = await self._reading(work.document)
+        found = await self._do(lambda tx: _changes(tx, work.document, reading))
+        dimensions = work.collection.dimensions
+        for start in range(0, len(found.fresh), EMBEDDED_AT_ONCE):
+            some = found.fresh[start : start + EMBEDDED_AT_ONCE]
+            vectors = await self._embedded(work, some)
+            dimensions = await self._do(lambda tx, some=some, vectors=vectors: _prepare(tx, work, some, vectors))  # type: ignore[misc]
+        usage_bytes = len(reading.text.encode("utf-8", "surrogatepass")) + 4 * (dimensions or 0) * len(reading.chunks)
+        await self._do(lambda tx: _publish(tx, work, reading, fingerprint, usage_bytes))
+        log.info(
+            "document.completed", document=work.document.id, passages=len(reading.chunks), embedded=len(found.fresh)
+        )
+
+    async def _reading(self, document: Document) -> tuple[Reading, str]:
+        """The document as passages, and a fingerprint of its file."""
+        source = await asyncio.to_thread(self._sources.open, document.source_id)
+        if source is None:
+            raise _Failure("invalid_file", "The file is not there any more")
+        try:
+            fingerprint = await asyncio.to_thread(_fingerprint, source.path)
+            reading = await self._reader.read(source.path, document.filename, document.chunking)
+        except FileNotFoundError:
+            raise _Failure("invalid_file", "The content of the file is gone from the server's folder") from None
+        except Unreadable as error:
+            raise _Failure(error.code, error.message) from None
+        if len(reading.chunks) > MAX_PASSAGES:
+            raise _Failure("invalid_file", f"The file has more than {MAX_PASSAGES:,} passages: split it")
+        return storable(reading), fingerprint
+
+    async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
+        """Each of length 1."""
+        texts = ["\n".join((*each.chunk.heading, each.chunk.text)) for each in some]
+        vectors = await self._embedder.embed(texts, work.collection.model, work.job.payer, aside=True)
+        return normalised(vectors, len(some))
+
+    async def _refused(self, work: _Work, refusal: Refused) -> None:
+        """What may work later is waited for, however long; what will not is the document's end."""
+        if not refusal.again:
+            await self._do(partial(_failed, work=work, failure=_Failure("server_error", refusal.message)))
+            return
+        patience = work.job.attempts if refusal.status >= 500 else 1
+        wait_s = refusal.wait_s if refusal.wait_s is not None else min(MAX_WAIT_S, BACKOFF_S * 2.0**patience)
+        await self._later(work, wait_s, refusal.message, counted=refusal.status >= 500)
+
+    async def _later(self, work: _Work, wait_s: float, note: str, *, counted: bool) -> None:
+        await self._do(lambda tx: job_store.later(tx, work.job, min(MAX_WAIT_S, wait_s), note, counted=counted))
+        log.info("document.waits", document=work.document.id, wait_s=round(wait_s, 1))
+
+    async def _do(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._database.write, work)
+
+
+def storable(reading: Reading) -> Reading:
+    """Without what no database takes as text, and with every character where it was."""
+    if _clean(reading.text) is reading.text:
+        return reading
+    chunks = [msgspec.structs.replace(each, text=_clean(each.text)) for each in reading.chunks]
+    return Reading(_clean(reading.text), chunks)
+
+
+def _clean(text: str) -> str:
+    cleaned = text.replace("\0", "\ufffd")
+    if cleaned.isascii():
+        return text if cleaned == text else cleaned
+    cleaned = _SURROGATES.sub("\ufffd", cleaned)
+    return text if cleaned == text else cleaned
+
+
+def _require_attempts(job: Job) -> None:
+    if job.attempts > MAX_ATTEMPTS:
+        raise _Failure("server_error", job.note or f"The server ended {MAX_ATTEMPTS} times while it read this file")
+
+
+def normalised(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Each of length 1. Raises Refused for what is no set of vectors."""
+    if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
+        raise Refused(
+            502, "The embedding model answered with something that is no vector for each text", "upstream_error", None
+        )
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (vectors / np.where(lengths > 0, lengths, 1)).astype("<f4")
+    return unit
+
+
+# Transactions. The collection is locked before the job, here as wherever documents change, so that none waits for the other.
+
+
+def _found(tx: Connection, job: Job) -> _Work:
+    locked_for(tx, job.collection_id)
+    job_store.hold(tx, job)
+    collection = collection_store.by_id(tx, job.collection_id)
+    document = document_store.by_id(tx, job.document_id)
+    if collection is None or document is None:
+        raise LeaseLost
+    return _Work(job, collection, document)
+
+
+def _changes(tx: Connection, document: Document, reading: Reading) -> Changes:
+    return changes(reading.chunks, passage_store.published(tx, document.id), passage_store.prepared(tx, document.id))
+
+
+def _prepare(tx: Connection, work: _Work, some: Sequence[Fresh], vectors: NDArray[np.float32]) -> int:
+    job_store.hold(tx, work.job)
+    dimensions = collection_store.learn_dimensions(tx, work.collection.id, vectors.shape[1])
+    if dimensions != vectors.shape[1]:
+        raise _Failure(
+            "server_error",
+            f"The embedding model gives {vectors.shape[1]} dimensions, and this vector store has {dimensions}",
+        )
+    new = [
+        New(each.ordinal, each.hash, each.chunk, vector.tobytes()) for each, vector in zip(some, vectors, strict=True)
+    ]
+    passage_store.prepare(tx, work.collection.id, work.document.id, new)
+    return dimensions
+
+
+def _publish(tx: Connection, work: _Work, reading: Reading, fingerprint: str, usage_bytes: int) -> None:
+    locked_for(tx, work.collection.id)
+    job_store.finish(tx, work.job)
+    found = _changes(tx, work.document, reading)
+    assert not found.fresh, "all of them were prepared under this lease"
+    generation = collection_store.next_generation(tx, work.collection.id)
+    passage_store.publish(tx, work.collection.id, work.document.id, generation, found.placed, found.gone)
+    document_store.complete(
+        tx,
+        work.document,
+        generation,
+        fingerprint=fingerprint,
+        text=reading.text,
+        usage_bytes=usage_bytes,
+        passages=len(reading.chunks),
+    )
+
+
+def _failed(tx: Connection, work: _Work, failure: _Failure) -> None:
+    """What was found of the document before is found still."""
+    locked_for(tx, work.collection.id)
+    job_store.finish(tx, work.job)
+    passage_store.forget_unpublished(tx, work.document.id)
+    document_store.end(tx, work.document, "failed", code=failure.code, message=failure.message)
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

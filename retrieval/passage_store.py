@@ -1,0 +1,203 @@
+"""The tables of passages: prepared beside what is there, then published in one transaction. Every function takes its transaction.
+
+A passage without a generation is being prepared: no search sees it, and whoever goes on with the document finds it and embeds it not again.
+"""
+
+from collections.abc import Iterator, Sequence
+from struct import pack
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+
+from retrieval.ports import Chunk
+from retrieval.tables import passage_bodies, passages, removals
+
+TOGETHER: Final = 200  # rows of one statement
+
+_Row, _Body = passages.c, passage_bodies.c
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A passage that is there: its text has the `hash`."""
+
+    id: int
+    hash: bytes
+
+
+class New(msgspec.Struct, frozen=True):
+    ordinal: int
+    hash: bytes
+    chunk: Chunk
+    vector: bytes
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Where a passage that is there already stands now."""
+
+    id: int
+    ordinal: int
+    chunk: Chunk
+
+
+class Indexed(msgspec.Struct, frozen=True):
+    """What an index needs of a passage."""
+
+    id: int
+    document_id: int
+    vector: bytes
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What is shown of a passage."""
+
+    id: int
+    document_id: int
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    line: int | None
+    tokens: int
+    heading: Sequence[str]
+    text: str
+
+
+_FOUND = (_Row.id, _Row.document_id, _Row.ordinal, _Row.start, _Row.end, _Row.page, _Row.line, _Row.tokens)
+
+
+def published(tx: Connection, document_id: int) -> Sequence[Known]:
+    return _known(tx, document_id, prepared=False)
+
+
+def prepared(tx: Connection, document_id: int) -> Sequence[Known]:
+    return _known(tx, document_id, prepared=True)
+
+
+def prepare(tx: Connection, collection_id: str, document_id: int, new: Sequence[New]) -> None:
+    """Adds them for `publish`."""
+    rows = [
+        {
+            "collection_id": collection_id,
+            "document_id": document_id,
+            "generation": None,
+            "tokens": each.chunk.tokens,
+            "hash": each.hash,
+            **_place(each.ordinal, each.chunk),
+        }
+        for each in new
+    ]
+    ids = tx.execute(insert(passages).returning(_Row.id, sort_by_parameter_order=True), rows).scalars().all()
+    bodies = [
+        {"passage_id": id_, "heading": list(each.chunk.heading), "text": each.chunk.text, "vector": each.vector}
+        for id_, each in zip(ids, new, strict=True)
+    ]
+    tx.execute(insert(passage_bodies), bodies)
+
+
+def publish(
+    tx: Connection, collection_id: str, document_id: int, generation: int, placed: Sequence[Placed], gone: Sequence[int]
+) -> None:
+    """All at once: `placed` are the document's passages from here on, whether they are new or were there; `gone` are not."""
+    if placed:
+        moved = [{"_id": each.id, **_place(each.ordinal, each.chunk)} for each in placed]
+        tx.execute(update(passages).where(_Row.id == bindparam("_id")), moved)
+    news = (_Row.document_id == document_id) & _Row.generation.is_(None)
+    keep = [each.id for each in placed]
+    fresh = set(tx.execute(select(_Row.id).where(news)).scalars())
+    remove(tx, sorted(fresh.difference(keep)))
+    tx.execute(update(passages).where(news).values(generation=generation))
+    if gone:
+        remove(tx, gone)
+        record_removal(tx, collection_id, generation, gone)
+
+
+def remove(tx: Connection, ids: Sequence[int]) -> None:
+    for start in range(0, len(ids), TOGETHER):
+        tx.execute(delete(passages).where(_Row.id.in_(ids[start : start + TOGETHER])))
+
+
+def forget_unpublished(tx: Connection, document_id: int) -> None:
+    tx.execute(delete(passages).where(_Row.document_id == document_id, _Row.generation.is_(None)))
+
+
+def record_removal(tx: Connection, collection_id: str, generation: int, ids: Sequence[int]) -> None:
+    """For those who keep an index."""
+    packed = pack(f"<{len(ids)}q", *ids)
+    tx.execute(insert(removals).values(collection_id=collection_id, generation=generation, passage_ids=packed))
+
+
+def removed(tx: Connection, collection_id: str, since: int) -> Sequence[bytes]:
+    """Ids of what was taken away after a generation, int64 in packs."""
+    query = select(removals.c.passage_ids).where(removals.c.collection_id == collection_id)
+    return tx.execute(query.where(removals.c.generation > since)).scalars().all()
+
+
+def indexed(tx: Connection, collection_id: str, since: int, limit: int) -> Iterator[Sequence[Indexed]]:
+    """Everything that was published after a generation, by id, `limit` at a time."""
+    last = 0
+    query = (
+        select(_Row.id, _Row.document_id, _Body.vector)
+        .join(passage_bodies, _Body.passage_id == _Row.id)
+        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.id > bindparam("last"))
+        .order_by(_Row.id)
+        .limit(limit)
+    )
+    while True:
+        found = [Indexed(*row) for row in tx.execute(query, {"last": last})]
+        if found:
+            yield found
+        if len(found) < limit:
+            return
+        last = found[-1].id
+
+
+def texts(tx: Connection, collection_id: str, since: int, limit: int) -> Iterator[Sequence[tuple[int, str]]]:
+    """The same for an index of words: the headings that a passage stands under are part of it."""
+    last = 0
+    query = (
+        select(_Row.id, _Body.heading, _Body.text)
+        .join(passage_bodies, _Body.passage_id == _Row.id)
+        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.id > bindparam("last"))
+        .order_by(_Row.id)
+        .limit(limit)
+    )
+    while True:
+        found = [(id_, "\n".join((*heading, text))) for id_, heading, text in tx.execute(query, {"last": last})]
+        if found:
+            yield found
+        if len(found) < limit:
+            return
+        last = found[-1][0]
+
+
+def number(tx: Connection, collection_id: str) -> int:
+    """How many are published."""
+    query = select(func.count()).where(_Row.collection_id == collection_id, _Row.generation.is_not(None))
+    return int(tx.execute(query).scalar_one())
+
+
+def of_document(tx: Connection, document_id: int, limit: int, after: int = -1) -> Sequence[Found]:
+    """By their order in the document, from behind an ordinal."""
+    query = (
+        select(*_FOUND, _Body.heading, _Body.text)
+        .join(passage_bodies, _Body.passage_id == _Row.id)
+        .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.ordinal > after)
+        .order_by(_Row.ordinal)
+        .limit(limit)
+    )
+    return [_shown(row) for row in tx.execute(query)]
+
+
+def _known(tx: Connection, document_id: int, *, prepared: bool) -> Sequence[Known]:
+    state = _Row.generation.is_(None) if prepared else _Row.generation.is_not(None)
+    query = select(_Row.id, _Row.hash).where(_Row.document_id == document_id, state).order_by(_Row.ordinal, _Row.id)
+    return [Known(id_, bytes(hash_)) for id_, hash_ in tx.execute(query)]
+
+
+def _shown(row: Row[*tuple[Any, ...]]) -> Found:
+    return Found(*row[: len(Found.__struct_fields__)])
+
+
+def _place(ordinal: int, chunk: Chunk) -> dict[str, Any]:
+    return {"ordinal": ordinal, "start": chunk.start, "end": chunk.end, "page": chunk.page, "line": chunk.line}

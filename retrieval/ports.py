@@ -1,0 +1,88 @@
+"""What this plane needs of others, as plain values and callables; `admin` has the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:  # loaded with the first vector
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from retrieval.access import Caller
+    from retrieval.chunking_strategy import Chunking
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One passage to be: `start` and `end` are characters of the document's text, `heading` the path of headings that it stands under."""
+
+    text: str
+    start: int
+    end: int
+    page: int | None = None
+    line: int | None = None
+    heading: tuple[str, ...] = ()
+    tokens: int = 0
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A document as text, and that text cut into passages. No passages: there is nothing in it."""
+
+    text: str
+    chunks: Sequence[Chunk]
+
+
+class Unreadable(Exception):
+    """The document is at fault, and would be again. `code`: `invalid_file` or `unsupported_file`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A file as somebody keeps it. `path` may be gone by the time that it is opened."""
+
+    id: str
+    filename: str
+    bytes: int
+    path: Path
+
+
+class Reader(Protocol):
+    """Makes text of files and cuts it."""
+
+    async def read(self, path: Path, filename: str, chunking: Chunking) -> Reading:
+        """Raises Unreadable, OSError; RetrievalError where the server is at fault."""
+
+    async def close(self) -> None: ...
+
+
+class Sources(Protocol):
+    """Both block, for a thread."""
+
+    def find(self, caller: Caller, ids: Sequence[str]) -> Mapping[str, Source]:
+        """Those that are there for the caller."""
+
+    def open(self, id_: str) -> Source | None:
+        """Whoever's it is, for a document that was accepted."""
+
+
+class Embedder(Protocol):
+    """Makes vectors on the account of a key."""
+
+    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> NDArray[np.float32]:
+        """`[texts, dimensions]`, in the order of the texts, of any length. `aside`: nobody waits for it. Raises Refused."""
+
+    def window(self, model: str) -> int | None:
+        """So many tokens of a text it reads, if that is known."""
+
+    def require(self, model: str, payer: str) -> None:
+        """Raises RetrievalError where the key may not use it, or there is no such model."""
+
+    def default(self) -> str | None:
+        """What embeds a collection that names no model."""

@@ -1,0 +1,183 @@
+"""A search: embed → what may be found at all → dense and lexical → fuse → threshold → cite.
+
+What is shown comes from the truth, never from an index; an index only says in which order.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, final
+
+from retrieval import collection_store
+from retrieval.access import Caller
+from retrieval.asking import Question, Result, Results, Trace
+from retrieval.collection_store import Collection
+from retrieval.database import Database
+from retrieval.errors import BadRequest
+from retrieval.fusion import Ranking, fused
+from retrieval.index.audit import Audit, Recall
+from retrieval.index.planner import Plan
+from retrieval.index.ports import Vector
+from retrieval.index.residents import Residents
+from retrieval.index.state import Allowed, Answer, State
+from retrieval.ingestion import normalised
+from retrieval.ports import Embedder
+from retrieval.shown import moment, shown
+
+MIN_CANDIDATES: Final = 50  # of each ranking, before they are fused
+TRIES: Final = 3  # when what was found is being replaced at the same moment
+
+
+@final
+class Search:
+    """One per process."""
+
+    def __init__(self, database: Database, residents: Residents, embedder: Embedder) -> None:
+        self._database = database
+        self._residents = residents
+        self._embedder = embedder
+        self._audit = Audit(time.monotonic)
+        self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
+        self._checking: Future[None] | None = None
+
+    def close(self) -> None:
+        """Blocks for a check that is under way."""
+        self._auditor.shutdown(cancel_futures=True)
+
+    def recall(self, collection_id: str) -> Mapping[str, Recall]:
+        """As far as searches of this process were checked, by kind of filter."""
+        return self._audit.of(collection_id)
+
+    async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
+        """Raises NotFound, Expired, BadRequest, Refused."""
+        if question.dense <= 0 and question.lexical <= 0:
+            raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
+        collection = await asyncio.to_thread(self._begun, caller, collection_id)
+        vectors = await self._vectors(caller, collection, question)
+        return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+
+    def _begun(self, caller: Caller, collection_id: str) -> Collection:
+        """Blocks. The collection, which is in use. Seldom a write: one a minute is as good as a thousand."""
+        with self._database.reading() as tx:
+            collection = collection_store.alive(tx, caller, collection_id)
+            due = collection_store.due(tx, collection)
+        if due:
+            self._database.write(lambda tx: collection_store.touch(tx, collection))
+        return collection
+
+    async def _vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
+        """One for each query; none where none is needed."""
+        if question.dense <= 0 or collection.dimensions is None:
+            return ()
+        made = await self._embedder.embed(question.queries, collection.model, caller.key_id, aside=False)
+        vectors = normalised(made, len(question.queries))
+        if vectors.shape[1] != collection.dimensions:
+            raise BadRequest(
+                f"The model '{collection.model}' gives {vectors.shape[1]} dimensions by now, and the vector store has "
+                f"{collection.dimensions}: it has to be embedded anew",
+                code="dimension_mismatch",
+            )
+        return list(vectors)
+
+    def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
+        """Blocks."""
+        results, whole = self._once(caller, collection_id, question, vectors)
+        for _ in range(TRIES - 1):
+            if whole:
+                break
+            results, whole = self._once(caller, collection_id, question, vectors)
+        return results
+
+    def _once(
+        self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]
+    ) -> tuple[Results, bool]:
+        """Blocks. And whether nothing of it was changed meanwhile."""
+        collection, state = self._residents.current(collection_id)
+        allowed = state.allowed(caller, question.wanted, labelled=collection.labelled)
+        rankings, traces, plans = self._ranked(collection, state, allowed, question, vectors)
+        ranked = _scored(rankings, traces)[: question.k]
+        shown = [(slot, score) for slot, score in ranked if score >= question.threshold]
+        results, whole = self._shown(caller, collection, state, shown, traces)
+        exact = all(each.recall_mode == "exact" for each in plans)
+        return Results(results, plans, "exact" if exact else "estimated", state.generation), whole
+
+    def _ranked(
+        self, collection: Collection, state: State, allowed: Allowed, question: Question, vectors: Sequence[Vector]
+    ) -> tuple[Sequence[Ranking], Mapping[int, list[Trace]], Sequence[Plan]]:
+        candidates = max(MIN_CANDIDATES, 2 * question.k)
+        hybrid = question.dense > 0 and question.lexical > 0
+        wanted = candidates if hybrid or len(question.queries) > 1 else question.k
+        rankings: list[Ranking] = []
+        traces: dict[int, list[Trace]] = {}
+        plans: list[Plan] = []
+
+        def add(name: str, weight: float, found: Sequence[tuple[int, float]]) -> None:
+            rankings.append(Ranking(name, weight, [slot for slot, _ in found]))
+            for rank, (slot, score) in enumerate(found, 1):
+                traces.setdefault(slot, []).append(Trace(name, rank, score))
+
+        for vector in vectors:
+            answer = state.search(vector, wanted, allowed)
+            plans.append(answer.plan)
+            if self._audit.due(answer):
+                self._check(collection, state, vector, wanted, question, allowed, answer)
+            add(
+                "dense", question.dense, list(zip(answer.hits.slots.tolist(), answer.hits.scores.tolist(), strict=True))
+            )
+        if question.lexical > 0 and allowed.count:
+            words = self._residents.words(collection)
+            for query in question.queries:
+                found = words.search(query, lambda ids: state.found(ids, allowed), wanted)
+                add("lexical", question.lexical, found)
+        return rankings, traces, plans
+
+    def _check(
+        self,
+        collection: Collection,
+        state: State,
+        vector: Vector,
+        k: int,
+        question: Question,
+        allowed: Allowed,
+        answer: Answer,
+    ) -> None:
+        """Beside the search, which does not wait for it."""
+
+        def work() -> None:
+            repair = self._audit.check(collection.id, state, vector, k, question.wanted, allowed, answer)
+            if repair.verdict == "raised":
+                self._residents.repair(collection.id, repair.effort)
+            elif repair.verdict == "given_up":
+                self._residents.repair(collection.id, None)
+                self._residents.maintain(collection.id)
+
+        if self._checking is None or self._checking.done():
+            self._checking = self._auditor.submit(work)
+
+    def _shown(
+        self,
+        caller: Caller,
+        collection: Collection,
+        state: State,
+        ranked: Sequence[tuple[int, float]],
+        traces: Mapping[int, Sequence[Trace]],
+    ) -> tuple[Sequence[Result], bool]:
+        """What the truth has of these, and whether it still is what the index was made from."""
+        ids = [int(state.ids[slot]) for slot, _ in ranked]
+        with self._database.reading() as tx:
+            now = moment(tx, caller, collection.id)
+            there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
+        results = [
+            Result(*there[id_], score, traces[slot])
+            for id_, (slot, score) in zip(ids, ranked, strict=True)
+            if id_ in there
+        ]
+        return results, now.generation == state.generation
+
+
+def _scored(rankings: Sequence[Ranking], traces: Mapping[int, Sequence[Trace]]) -> Sequence[tuple[int, float]]:
+    """By what is said to clients: of dense alone the cosine, as far as it is above 0; else the place in all rankings together."""
+    if len(rankings) == 1 and rankings[0].name == "dense":
+        return [(slot, max(0.0, min(1.0, traces[slot][0].score))) for slot in rankings[0].slots]
+    return fused(rankings)

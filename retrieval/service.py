@@ -1,0 +1,307 @@
+"""What can be asked of this plane: collections, their documents and batches, and searches. Every answer is the truth of one transaction."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar, final
+
+import msgspec
+from sqlalchemy import Connection
+
+from retrieval import batch_store, collection_store, document_store, job_store, passage_store, removal
+from retrieval.access import Caller, require_held
+from retrieval.asking import Question, Results, Seen, Wanted
+from retrieval.batch_store import FileBatch
+from retrieval.chunking_strategy import auto
+from retrieval.collection_store import Change, Collection, NewCollection, Order
+from retrieval.database import Database
+from retrieval.document_store import Document, NewDocument, Status, Value
+from retrieval.errors import BadRequest, NotFound
+from retrieval.index.residents import Residents
+from retrieval.ingestion import Ingestion
+from retrieval.job_store import Job
+from retrieval.paging import Page
+from retrieval.passage_store import Found
+from retrieval.ports import Embedder, Reader, Source, Sources
+from retrieval.search import Search
+
+T = TypeVar("T")
+
+
+@final
+class Retrieval:
+    """One per process; it is a `retrieval.runner.Worker` as well. `changed` is told of collections with something new to do."""
+
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        sources: Sources,
+        reader: Reader,
+        embedder: Embedder,
+        *,
+        changed: Callable[[str], None],
+        memory_bytes: int,
+    ) -> None:
+        self._database = database
+        self._sources = sources
+        self._reader = reader
+        self._embedder = embedder
+        self._changed = changed
+        self._residents = Residents(database, folder, memory_bytes)
+        self._ingestion = Ingestion(database, sources, reader, embedder)
+        self._search = Search(database, self._residents, embedder)
+
+    # Collections
+
+    async def create(self, caller: Caller, new: NewCollection, files: Sequence[Wanted] = ()) -> Seen:
+        """With files in it from its first moment, or not at all; a model '' is the usual one.
+
+        Raises BadRequest, NotFound, Forbidden, and whatever the model's owner raises.
+        """
+        model = new.model or self._embedder.default()
+        if model is None:
+            raise BadRequest(
+                "There is no model to embed with: name one, or set retrieval.embedding_model", code="no_embedding_model"
+            )
+        self._embedder.require(model, caller.key_id)
+        new = msgspec.structs.replace(new, model=model)
+        sources = await self._found(caller, files)
+
+        def work(tx: Connection) -> Collection:
+            made = collection_store.create(tx, caller, new)
+            self._attach(tx, caller, made, files, sources)
+            return made
+
+        made = await self._write(work)
+        if files:
+            self._changed(made.id)
+        return await self.get(caller, made.id)
+
+    async def get(self, caller: Caller, id_: str) -> Seen:
+        """Raises NotFound."""
+        return await self._read(lambda tx: _seen(tx, [collection_store.get(tx, caller, id_)])[0])
+
+    async def named(self, caller: Caller, name: str) -> Seen | None:
+        def work(tx: Connection) -> Seen | None:
+            found = collection_store.named(tx, caller, name)
+            return None if found is None else _seen(tx, [found])[0]
+
+        return await self._read(work)
+
+    async def listed(
+        self, caller: Caller, limit: int, *, after: str | None, before: str | None, order: Order
+    ) -> Page[Seen]:
+        def work(tx: Connection) -> Page[Seen]:
+            found = collection_store.listed(tx, caller, limit, after=after, before=before, order=order)
+            return Page(tuple(_seen(tx, found.data)), found.has_more)
+
+        return await self._read(work)
+
+    async def change(self, caller: Caller, id_: str, wanted: Change) -> Seen:
+        """Raises NotFound."""
+        return await self._write(lambda tx: _seen(tx, [collection_store.change(tx, caller, id_, wanted)])[0])
+
+    async def delete(self, caller: Caller, id_: str) -> None:
+        """At once for everybody. Nothing of it is left when this returns. Raises NotFound."""
+        await self._write(lambda tx: collection_store.hide(tx, caller, id_))
+        await asyncio.to_thread(removal.purge, self._database, id_)
+        await asyncio.to_thread(self._residents.drop, id_)
+
+    # Documents
+
+    async def attach(self, caller: Caller, id_: str, wanted: Wanted) -> Document:
+        """Accepted is durable: it is read whatever happens to this process. Raises NotFound, Expired, Forbidden, BadRequest."""
+        sources = await self._found(caller, [wanted])
+
+        def work(tx: Connection) -> Document:
+            collection = collection_store.alive(tx, caller, id_)
+            collection_store.touch(tx, collection)
+            return self._attach(tx, caller, collection, [wanted], sources)[0]
+
+        document = await self._write(work)
+        self._changed(id_)
+        return document
+
+    async def document(self, caller: Caller, id_: str, file_id: str) -> Document:
+        """Raises NotFound."""
+        return await self._read(
+            lambda tx: document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
+        )
+
+    async def documents(
+        self,
+        caller: Caller,
+        id_: str,
+        limit: int,
+        *,
+        after: str | None,
+        before: str | None,
+        order: Order,
+        status: Status | None,
+        batch_id: str | None = None,
+    ) -> Page[Document]:
+        """Raises NotFound."""
+
+        def work(tx: Connection) -> Page[Document]:
+            collection = collection_store.get(tx, caller, id_)
+            if batch_id is not None:
+                batch_store.get(tx, collection, batch_id)
+            return document_store.listed(
+                tx,
+                caller,
+                collection,
+                limit,
+                after=after,
+                before=before,
+                order=order,
+                status=status,
+                batch_id=batch_id,
+            )
+
+        return await self._read(work)
+
+    async def describe(
+        self, caller: Caller, id_: str, file_id: str, attributes: Mapping[str, Value], labels: Sequence[str] | None
+    ) -> Document:
+        """Other attributes, and other labels unless they are None. Raises NotFound, Forbidden."""
+
+        def work(tx: Connection) -> Document:
+            collection = collection_store.get(tx, caller, id_)
+            document = document_store.get(tx, caller, collection, file_id)
+            if labels is not None:
+                require_held(caller, labels)
+                document_store.relabel(tx, document, labels)
+            return document_store.describe(tx, document, attributes)
+
+        return await self._write(work)
+
+    async def detach(self, caller: Caller, id_: str, file_id: str) -> None:
+        """Out of the collection; the file stays. Raises NotFound."""
+
+        def work(tx: Connection) -> None:
+            collection = collection_store.get(tx, caller, id_)
+            document_store.remove(tx, document_store.get(tx, caller, collection, file_id))
+
+        await self._write(work)
+        self._changed(id_)
+
+    async def passages(self, caller: Caller, id_: str, file_id: str, limit: int, after: int) -> Sequence[Found]:
+        """By their order in the document. Raises NotFound."""
+
+        def work(tx: Connection) -> Sequence[Found]:
+            document = document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
+            return passage_store.of_document(tx, document.id, limit, after)
+
+        return await self._read(work)
+
+    async def text(self, caller: Caller, id_: str, file_id: str) -> str:
+        """As it was read. Raises NotFound."""
+
+        def work(tx: Connection) -> str:
+            document = document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
+            return document_store.text_of(tx, document.id)
+
+        return await self._read(work)
+
+    # Batches
+
+    async def add_batch(self, caller: Caller, id_: str, files: Sequence[Wanted]) -> FileBatch:
+        """Raises NotFound, Expired, Forbidden, BadRequest."""
+        sources = await self._found(caller, files)
+
+        def work(tx: Connection) -> FileBatch:
+            collection = collection_store.alive(tx, caller, id_)
+            collection_store.touch(tx, collection)
+            batch_id = batch_store.create(tx, collection)
+            self._attach(tx, caller, collection, files, sources, batch_id)
+            return batch_store.get(tx, collection, batch_id)
+
+        batch = await self._write(work)
+        self._changed(id_)
+        return batch
+
+    async def batch(self, caller: Caller, id_: str, batch_id: str) -> FileBatch:
+        """Raises NotFound."""
+        return await self._read(lambda tx: batch_store.get(tx, collection_store.get(tx, caller, id_), batch_id))
+
+    async def cancel_batch(self, caller: Caller, id_: str, batch_id: str) -> FileBatch:
+        """Raises NotFound."""
+        return await self._write(lambda tx: batch_store.cancel(tx, collection_store.get(tx, caller, id_), batch_id))
+
+    # Searches
+
+    async def search(self, caller: Caller, id_: str, question: Question) -> Results:
+        """Raises NotFound, Expired, BadRequest, Refused."""
+        return await self._search.run(caller, id_, question)
+
+    def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
+        """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""
+        checked = self._search.recall(id_)
+        return {
+            kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
+            for kind, each in checked.items()
+        }
+
+    # What the runner asks
+
+    async def run(self, job: Job) -> None:
+        await self._ingestion.run(job)
+
+    def maintain(self, collection_id: str) -> None:
+        self._residents.maintain(collection_id)
+
+    def drop(self, collection_id: str) -> None:
+        self._residents.drop(collection_id)
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await asyncio.to_thread(self._search.close)
+        await asyncio.to_thread(self._residents.close)
+
+    async def _found(self, caller: Caller, files: Sequence[Wanted]) -> Mapping[str, Source]:
+        """Raises NotFound for a file that is not there for the caller, BadRequest for one that is named twice."""
+        ids = [each.file_id for each in files]
+        if len(set(ids)) != len(ids):
+            raise BadRequest("A file is named twice", param="file_ids", code="duplicate_file")
+        if not ids:
+            return {}
+        found = await asyncio.to_thread(self._sources.find, caller, ids)
+        for id_ in ids:
+            if id_ not in found:
+                raise NotFound(f"No such File object: {id_}", param="file_id", code="file_not_found")
+        return found
+
+    def _attach(
+        self,
+        tx: Connection,
+        caller: Caller,
+        collection: Collection,
+        files: Sequence[Wanted],
+        sources: Mapping[str, Source],
+        batch_id: str | None = None,
+    ) -> Sequence[Document]:
+        usual = auto(self._embedder.window(collection.model))
+        made = []
+        for each in files:
+            require_held(caller, each.labels)
+            if each.replaces is not None:
+                document_store.get(tx, caller, collection, each.replaces)
+            name, chunking = sources[each.file_id].filename, each.chunking or usual
+            new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
+            document = document_store.attach(tx, collection, new)
+            job_store.add(tx, collection.id, document.id, caller.key_id)
+            made.append(document)
+        return made
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._database.read, work)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._database.write, work)
+
+
+def _seen(tx: Connection, found: Sequence[Collection]) -> Sequence[Seen]:
+    counts = collection_store.counts(tx, [each.id for each in found])
+    at = collection_store.moment(tx)
+    return [Seen(each, counts[each.id], collection_store.expired(each, at)) for each in found]

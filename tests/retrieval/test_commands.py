@@ -1,0 +1,102 @@
+"""`penstock ingest` and `penstock search` against a running server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.server import Server
+
+ROOT = Path(__file__).parents[2]
+
+
+class Shell:
+    def __init__(self, server: Server, key: str) -> None:
+        self._where = ["--url", server.url, "--key", key]
+
+    def __call__(self, command: str, *arguments: str, status: int = 0) -> str:
+        """What it prints; with the other status, also what it complains of."""
+        whole = [sys.executable, "-m", "admin", command, *arguments, *self._where]
+        done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, check=False, env={}, timeout=50)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout if status == 0 else done.stdout + done.stderr
+
+    def json(self, command: str, *arguments: str) -> Any:
+        return json.loads(self(command, *arguments, "--json"))
+
+
+@pytest.fixture
+def shell(documents_server: Server) -> Shell:
+    return Shell(documents_server, documents_server.new_key())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three texts, one of them below a folder, and something hidden."""
+    made = tmp_path / "docs"
+    (made / "deep").mkdir(parents=True)
+    (made / ".git").mkdir()
+    (made / "cats.txt").write_text("Cats sleep for most of the day.")
+    (made / "guide.md").write_text("# Guide\n\n## Start\n\nTurn the valve of the penstock slowly.")
+    (made / "deep" / "bread.txt").write_text("Sourdough rises with wild yeast.")
+    (made / ".git" / "config").write_text("hidden")
+    return made
+
+
+def counted(report: dict[str, Any]) -> dict[str, int]:
+    return {what: report[what] for what in ("added", "changed", "unchanged", "removed")} | {
+        "failed": len(report["failed"])
+    }
+
+
+def test_a_second_run_sends_only_what_has_changed(shell: Shell, folder: Path) -> None:
+    """Two commands from nothing to an answer. A new version takes the place of the old one; what is gone goes when asked."""
+    said = shell("ingest", str(folder), "--collection", "handbook")
+    assert said.startswith("3 added, 0 changed, 0 unchanged, 0 removed, 0 failed in handbook (vs_")
+    answer = shell("search", "how do I open the water?", "--collection", "handbook", "-k", "1")
+    assert "guide.md, line 1" in answer
+    assert "Turn the valve of the penstock slowly." in answer
+    again = shell.json("ingest", str(folder), "--collection", "handbook")
+    assert f"({again['collection']})" in said
+    assert counted(again) == {"added": 0, "changed": 0, "unchanged": 3, "removed": 0, "failed": 0}
+    (folder / "cats.txt").write_text("Dogs bark at night.")
+    (folder / "guide.md").unlink()
+    changed = shell.json("ingest", str(folder), "--collection", "handbook", "--prune")
+    assert counted(changed) == {"added": 0, "changed": 1, "unchanged": 1, "removed": 1, "failed": 0}
+    texts = [
+        result["content"][0]["text"] for result in shell.json("search", "animals", "--collection", "handbook")["data"]
+    ]
+    assert sorted(texts) == ["Dogs bark at night.", "Sourdough rises with wild yeast."]
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_there(shell: Shell, folder: Path) -> None:
+    (folder / "broken.bin").write_bytes(b"\x00\xff\xfe" * 50)
+    said = shell("ingest", str(folder), "--collection", "handbook", status=1)
+    assert f"{folder / 'broken.bin'}: " in said
+    assert "4 added" in said
+    assert "1 failed" in said
+
+
+def test_what_is_wrong_is_said_in_a_line(shell: Shell, folder: Path) -> None:
+    assert "there is no file or folder" in shell("ingest", str(folder / "none"), "--collection", "c", status=1)
+    assert "there is no collection 'none'" in shell("search", "q", "--collection", "none", status=1)
+    away = [
+        sys.executable,
+        "-m",
+        "admin",
+        "search",
+        "q",
+        "--collection",
+        "c",
+        "--url",
+        "http://127.0.0.1:9",
+        "--key",
+        "k",
+    ]
+    done = subprocess.run(away, cwd=ROOT, capture_output=True, text=True, check=False, env={}, timeout=50)
+    assert done.returncode == 1
+    assert "no server at http://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr

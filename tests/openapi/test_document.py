@@ -35,7 +35,7 @@ def app(box: SecretBox, tmp_path: Path) -> Iterator[DocumentedApi]:
         refresher=Refresher(SnapshotStore(engine, box, resolve), Current()),
         admin_key_digest=keys.digest(ADMIN_KEY.encode()),
         version="0.0.test",
-        api=Api(nothing, nothing, nothing),
+        api=Api(nothing, nothing, nothing, nothing),
     )
     yield cast("DocumentedApi", app)
     app.router.routes.clear()
@@ -58,7 +58,13 @@ def test_every_route_of_the_application_is_documented(app: DocumentedApi) -> Non
     """Of the admin plane, and files, uploads and batches, which are read by hand."""
     found = set(routed(app.routes)) - {("GET", "/docs")}
     assert len(found) > 70
-    assert {path for _, path in found} >= {"/v1/files", "/v1/uploads", "/v1/batches", "/admin/v1/keys"}
+    assert {path for _, path in found} >= {
+        "/v1/files",
+        "/v1/uploads",
+        "/v1/batches",
+        "/v1/vector_stores",
+        "/admin/v1/keys",
+    }
     assert found - operations(app.openapi()) == set()
 
 

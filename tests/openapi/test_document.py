@@ -58,7 +58,13 @@ def test_every_route_of_the_application_is_documented(app: DocumentedApi) -> Non
     """Of the admin plane, and files, uploads and batches, which are read by hand."""
     found = set(routed(app.routes)) - {("GET", "/docs")}
     assert len(found) > 70
-    assert {path for _, path in found} >= {"/v1/files", "/v1/uploads", "/v1/batches", "/admin/v1/keys"}
+    assert {path for _, path in found} >= {
+        "/v1/files",
+        "/v1/uploads",
+        "/v1/batches",
+        "/v1/vector_stores",
+        "/admin/v1/keys",
+    }
     assert found - operations(app.openapi()) == set()
 
 

@@ -44,7 +44,7 @@ sync_environment() {
     python=$(choose_python)
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
-    "$uv" sync --frozen --inexact --quiet --extra embedded "$@"
+    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents "$@"
 }
 
 install_clients() {

@@ -25,7 +25,7 @@ class EngineRefusal(errors.GatewayError):
 
 @final
 class EmbeddedModels:
-    """`gateway.completion.Local` on the bundled embedding model. `cache` holds the graph that is built once."""
+    """`gateway.in_process.Local` on the bundled embedding model. `cache` holds the graph that is built once."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache

@@ -21,6 +21,7 @@ from gateway.engines import Engines
 from gateway.faces import face_of
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.http_exchange import HttpExchange, Route
+from gateway.in_process import InProcess, Local
 from gateway.listing import PREFIX as LISTED
 from gateway.listing import Listing
 from gateway.metering import Meter
@@ -29,7 +30,7 @@ from gateway.pool import Pool, PoolLimits
 from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.recorder import Recorder
-from gateway.relay import Local, Relay
+from gateway.relay import Relay
 from gateway.resilience.health import Health
 from gateway.responses import conversations as conversing
 from gateway.responses import service
@@ -88,9 +89,8 @@ class Plane:
             targets=self._targets,
             meter=meter,
             health=self.health,
-            local=local,
+            local=InProcess(local, time.monotonic, self._spawn),
             now=time.monotonic,
-            spawn=self._spawn,
             units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
         planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)

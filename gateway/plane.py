@@ -89,7 +89,7 @@ class Plane:
             targets=self._targets,
             meter=meter,
             health=self.health,
-            local=InProcess(local, time.monotonic, self._spawn),
+            local=InProcess(local, self._targets, time.monotonic, self._spawn),
             now=time.monotonic,
             units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )

@@ -35,8 +35,8 @@ class Weights(msgspec.Struct, frozen=True):
     similar: float = 0.0
 
 
-LEXICAL: Final = Weights(bias=-2.94, shared=8.23)
-WITH_VECTORS: Final = Weights(bias=-6.32, shared=3.20, similar=13.26)
+LEXICAL: Final = Weights(bias=-3.01, shared=8.44)
+WITH_VECTORS: Final = Weights(bias=-6.77, shared=3.25, similar=14.33)
 
 
 def probability(features: Features) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import resource
 import signal
 import zipfile
 import zlib
@@ -92,7 +93,7 @@ def encrypted() -> bytes:
     [
         ("bomb.docx", bomb, errors.TooLarge),
         ("lying.docx", lying_bomb, errors.InvalidFile),
-        ("bomb.pdf", pdf_bomb, (errors.TooLarge, errors.TooSlow, errors.TooMuchMemory, errors.Crashed)),
+        ("bomb.pdf", pdf_bomb, errors.InvalidFile),
         ("laughs.docx", lambda: documents.repacked(documents.word(), {"word/document.xml": LAUGHS}), errors.InvalidFile),
         ("laughs.xlsx", lambda: documents.repacked(documents.workbook(), {"xl/sharedStrings.xml": LAUGHS}), errors.InvalidFile),
         ("deep.json", lambda: b"[" * 500_000, errors.TooDeep),
@@ -132,7 +133,7 @@ async def test_a_hostile_file_gets_a_clear_error_and_the_next_one_is_read(
     tmp_path: Path,
     name: str,
     make: Callable[[], bytes],
-    expected: type[errors.ParseError] | tuple[type[errors.ParseError], ...],
+    expected: type[errors.ParseError],
 ) -> None:
     """Never a hang, never another file's trouble; the message is a sentence for the owner."""
     file = tmp_path / "file"
@@ -155,9 +156,11 @@ async def test_a_file_over_the_limit_is_refused_without_being_read(sandbox: Sand
         await sandbox.parse(file, name="huge.txt")
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_one_process_reads_many_files(sandbox: Sandbox, tmp_path: Path) -> None:
-    """It stays warm: the second file starts no process."""
+async def test_one_process_reads_many_files(tmp_path: Path) -> None:
+    """It stays warm, however large the server is that started it: the second file starts no process."""
+    ballast = bytearray(300 * 1024 * 1024)
+    ballast[:: resource.getpagesize()] = bytes(len(range(0, len(ballast), resource.getpagesize())))
+    sandbox = Sandbox(LIMITS)
     file = tmp_path / "a.txt"
     file.write_text("x")
     await sandbox.parse(file, name="a.txt")
@@ -165,6 +168,7 @@ async def test_one_process_reads_many_files(sandbox: Sandbox, tmp_path: Path) ->
     for _ in range(5):
         await sandbox.parse(file, name="a.txt")
     assert sandbox._idle == [worker]
+    await sandbox.close()
 
 
 async def test_a_process_that_computes_too_long_is_ended_by_the_kernel(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ _SAMPLE = 64 * 1024
 _MOST_CHAOS = 0.15
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MOST_CONTROLS = 0.005
+_PRINTABLE = re.compile(rb"[\t\n\r -~]")
 
 
 def decode(data: bytes, declared: str | None = None) -> tuple[str, str]:
@@ -79,11 +80,10 @@ def _wide(sample: bytes) -> str | None:
     half = len(sample) // 2
     if half < 2 or b"\0" not in sample:
         return None
-    even, odd = sample[0 : 2 * half : 2].count(0), sample[1 : 2 * half : 2].count(0)
-    if odd > 0.5 * half and even < 0.01 * half:
-        return "utf-16-le"
-    if even > 0.5 * half and odd < 0.01 * half:
-        return "utf-16-be"
+    even, odd = sample[0 : 2 * half : 2], sample[1 : 2 * half : 2]
+    for high, low, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+        if high.count(0) > 0.5 * half and low.count(0) < 0.01 * half and len(_PRINTABLE.findall(low)) > 0.5 * half:
+            return name
     return None
 
 

@@ -114,6 +114,7 @@ def encrypted() -> bytes:
         ("a.png", lambda: b"\x89PNG\r\n\x1a\n" + bytes(64), errors.UnsupportedFile),
         ("a.bin", lambda: os.urandom(100_000), errors.UnsupportedFile),
         ("a.txt", lambda: b"words \x00\x01\x02 and bytes" * 50, errors.UnsupportedFile),
+        ("pairs.bin", lambda: b"\x00\xff" * 100, errors.UnsupportedFile),
         ("large.txt", lambda: b"a line of text that goes on\n" * 200_000, errors.TooLarge),
         ("huge.txt", lambda: b"a line of text that goes on\n" * 1_000_000, errors.TooLarge),
         ("rows.csv", lambda: b"a,b\n" * 600_000, errors.TooLarge),

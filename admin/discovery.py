@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from admin.settings import Loaded
 from embedding import bundled
-from gateway.providers import EMBEDDED, PROVIDERS, Provider
+from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, Provider
 from gateway.seeding import Seed
 from gateway.settings import DeploymentSpec, ModelSpec
 
@@ -29,6 +29,7 @@ MAX_LISTING_BYTES = 1 << 20
 MAX_MODELS = 200  # of one server
 
 EMBEDDED_MODELS = ("penstock/minilm", "text-embedding-minilm")
+QUOTES_MODEL = "penstock/quotes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +86,18 @@ def keyed_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:
 
 
 def embedded_seeds() -> tuple[Seed, ...]:
-    """Source `embedded`: the embedding model that runs in this process, if its libraries are installed."""
-    if not bundled.installed():
-        return ()
-    return tuple(
-        Seed(
-            _model(name, DeploymentSpec(id=f"{EMBEDDED}:{name}", provider=EMBEDDED, model=bundled.MINILM.name)),
-            EMBEDDED,
-        )
-        for name in EMBEDDED_MODELS
+    """Source `embedded`: the quoting model, and the embedding model if its libraries are installed. Both run in this process."""
+    quotes = DeploymentSpec(id=f"{QUOTES}:{QUOTES_MODEL}", provider=QUOTES, model=QUOTES_MODEL)
+    names = EMBEDDED_MODELS if bundled.installed() else ()
+    return (
+        Seed(_model(QUOTES_MODEL, quotes), EMBEDDED),
+        *(
+            Seed(
+                _model(name, DeploymentSpec(id=f"{EMBEDDED}:{name}", provider=EMBEDDED, model=bundled.MINILM.name)),
+                EMBEDDED,
+            )
+            for name in names
+        ),
     )
 
 

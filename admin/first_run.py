@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from admin.discovery import LocalServer
 
 ADMIN_PREFIX = "sk-ps-admin-"
-_NO_CHAT = ("embed", "rerank", "minilm", "bge-", "e5-", "whisper", "tts", "moderation", "dall-e")
+_SHOWN = "<document>A penstock is the gate that regulates the flow into a turbine.</document> What regulates the flow into a turbine?"
+_NO_CHAT = ("embed", "rerank", "minilm", "penstock/quotes", "bge-", "e5-", "whisper", "tts", "moderation", "dall-e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class FirstRun:
-    """What the screen shows. `url` is the server's own; `embedding_model` works without any other server."""
+    """What the screen shows. `url` is the server's own; `embedding_model` and `quoting_model` work without any other server."""
 
     version: str
     url: str
@@ -52,6 +53,7 @@ class FirstRun:
     groups: tuple[Group, ...]
     admin_key: AdminKey
     embedding_model: str | None = None
+    quoting_model: str | None = None
 
 
 def admin_key(data_dir: Path, configured: str | None) -> AdminKey:
@@ -110,9 +112,9 @@ def render(seen: FirstRun) -> str:
     chat = next((group.chat_model for group in seen.groups if group.chat_model), None)
     blocks = [f"Penstock {seen.version} listens on {seen.url}", _found(seen.groups)]
     if chat is None:
-        blocks.append(_missing(seen.embedding_model))
+        blocks.append(_missing(seen.embedding_model, seen.quoting_model))
     blocks.append(_key(seen.admin_key))
-    if chat or seen.embedding_model:
+    if chat or seen.quoting_model or seen.embedding_model:
         blocks.append("Try it:\n" + _indented(_curl(seen, chat)))
     return "\n\n".join([*blocks, f"Docs: {seen.docs}"]) + "\n"
 
@@ -130,8 +132,9 @@ def _some(names: tuple[str, ...], shown: int = 4) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def _missing(embedding_model: str | None) -> str:
+def _missing(embedding_model: str | None, quoting_model: str | None) -> str:
     works = f"; embeddings already work on {embedding_model}" if embedding_model else ""
+    works += f"; {quoting_model} quotes from documents that you show it" if quoting_model else ""
     return (
         f"There is no chat model yet{works}. Two ways to add one, then start again:\n"
         "  1. a provider's key:  export OPENAI_API_KEY=…   (ANTHROPIC_API_KEY, GEMINI_API_KEY, MISTRAL_API_KEY, …)\n"
@@ -155,7 +158,9 @@ def _curl(seen: FirstRun, chat: str | None) -> str:
     body: dict[str, object] = {"model": seen.embedding_model, "input": "A penstock feeds the turbine."}
     if chat is not None:
         body = {"model": chat, "messages": [{"role": "user", "content": "Say hello."}]}
-    path = "embeddings" if chat is None else "chat/completions"
+    elif seen.quoting_model is not None:
+        body = {"model": seen.quoting_model, "messages": [{"role": "user", "content": _SHOWN}]}
+    path = "chat/completions" if "messages" in body else "embeddings"
     stored = seen.admin_key.path
     key = "$PENSTOCK_ADMIN_KEY" if stored is None else f"$(cat {shlex.quote(str(stored))})"
     return (

@@ -1,8 +1,10 @@
-"""Where the gateway meets the embedding engine: a model in this process looks like any other deployment."""
+"""Where the gateway meets the models in this process, for embeddings and for quoting: they look like any other deployment."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
+
+import structlog
 
 from embedding import bundled
 from embedding.errors import EmbeddingError
@@ -11,6 +13,10 @@ from gateway import errors
 if TYPE_CHECKING:  # NumPy comes with the engine, and both with the first request
     from embedding.cl100k import Cl100k
     from embedding.engine import Engine
+    from retrieval.quotes.chat import QuotingModel
+    from retrieval.quotes.quoting import Similar
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class EngineRefusal(errors.GatewayError):
@@ -26,7 +32,7 @@ class EngineRefusal(errors.GatewayError):
 
 @final
 class EmbeddedModels:
-    """`gateway.completion.Local` on the bundled embedding model. `cache` holds the graph that is built once."""
+    """`gateway.in_process.Local` on the bundled embedding model. `cache` holds the graph that is built once."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -49,6 +55,17 @@ class EmbeddedModels:
         """Float32 `[texts, dimensions]`, for who compares texts in this process. Raises EmbeddingError."""
         engine, _ = self._open()
         return (await engine.embed(texts)).vectors
+    async def similar(self, question: str, texts: Sequence[str]) -> Sequence[float] | None:
+        """The cosine of a question and each text; None where the model cannot be had now."""
+        if not bundled.installed():
+            return None
+        engine, _ = self._open()
+        try:
+            vectors = (await engine.embed([question, *texts])).vectors
+        except EmbeddingError as error:
+            log.warning("quotes.without_vectors", code=error.code)
+            return None
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -61,3 +78,25 @@ class EmbeddedModels:
 
             self._opened = Engine(bundled.MINILM, bundled.opener(self._cache)), cl100k.installed()
         return self._opened
+
+
+@final
+class Quotes:
+    """`gateway.in_process.Local` on the quoting model. `similar` compares meanings."""
+
+    def __init__(self, similar: "Similar") -> None:
+        self._similar = similar
+        self._model: QuotingModel | None = None
+
+    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes:
+        """Raises GatewayError."""
+        from retrieval.quotes.chat import QuotingModel, Unsupported  # noqa: PLC0415 — an idle gateway does without
+
+        if endpoint != "chat":
+            raise errors.BadRequest(f"The model '{model}' answers chats; it cannot answer this", param="model")
+        if self._model is None:
+            self._model = QuotingModel(self._similar)
+        try:
+            return await self._model.answer(body, model)
+        except Unsupported as error:
+            raise errors.BadRequest(error.message, param=error.param) from error

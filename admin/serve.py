@@ -78,7 +78,9 @@ async def _welcome(house: House, key: first_run.AdminKey, url: str, port: int, s
         groups = await house.discover(port)
         say(
             first_run.render(
-                first_run.FirstRun(house.version, url, DOCS, groups, key, house.embedding_model()),
+                first_run.FirstRun(
+                    house.version, url, DOCS, groups, key, house.embedding_model(), house.quoting_model()
+                ),
             )
         )
 

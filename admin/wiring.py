@@ -12,7 +12,7 @@ from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
 from admin.leasing import lease_store, meets_others, uses
-from admin.local_models import EmbeddedModels
+from admin.local_models import EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
@@ -33,7 +33,7 @@ from gateway.metrics import Metrics
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.providers import EMBEDDED, PROVIDERS
+from gateway.providers import EMBEDDED, PROVIDERS, QUOTES
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
@@ -114,7 +114,7 @@ class House:
             admin_digest=self._admin_digest,
             meter=self._books.meter,
             recorder=self._recorder,
-            local={EMBEDDED: self._local},
+            local={EMBEDDED: self._local, QUOTES: Quotes(self._local.similar)},
             dialects=DIALECTS,
             prices=self._prices,
             bridge=self._long_tail,
@@ -170,20 +170,25 @@ class House:
             await self._refresher.refresh_now()
         seeds = discovery.environment_seeds(environ) if bare else ()
         seeds += tuple(seed for server in servers for seed in discovery.local_seeds(server))
-        found = {seed.spec.name for seed in seeds}.union(discovery.EMBEDDED_MODELS)
+        found = {seed.spec.name for seed in seeds}.union(discovery.EMBEDDED_MODELS, (discovery.QUOTES_MODEL,))
         catalog = self._current.snapshot.catalog
         names = sorted((*catalog.models, *(model.name for _, model in catalog.wildcards)))
         return first_run.groups(
             [name for name in names if name not in found],
             discovery.keyed_providers(environ) if bare else (),
             servers,
-            [name for name in discovery.EMBEDDED_MODELS if name in catalog.models],
+            [name for name in (*discovery.EMBEDDED_MODELS, discovery.QUOTES_MODEL) if name in catalog.models],
         )
 
     def embedding_model(self) -> str | None:
         """The name of a model in this process that makes embeddings, if it is there."""
         models = self._current.snapshot.catalog.models
         return next((name for name in discovery.EMBEDDED_MODELS if name in models), None)
+
+    def quoting_model(self) -> str | None:
+        """The name of the model that answers by quoting, if it is there."""
+        name = discovery.QUOTES_MODEL
+        return name if name in self._current.snapshot.catalog.models else None
 
     def drain(self) -> None:
         """The server is about to end: what runs in the background begins nothing new."""

@@ -8,6 +8,7 @@
 #   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
+#   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -32,8 +33,9 @@ main() {
         clients) install_clients ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
+        unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | lean | peers | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | lean | peers | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -44,7 +46,7 @@ sync_environment() {
     python=$(choose_python)
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
-    "$uv" sync --frozen --inexact --quiet --extra embedded "$@"
+    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents "$@"
 }
 
 install_clients() {
@@ -139,6 +141,24 @@ need_package() {
     [ "$command" != nodejs ] || command=node
     PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null && return
     install_package "$package" || die "$package is missing and could not be installed. On Debian: apt-get install $package"
+}
+
+unpack_package() {
+    local ready=.tools/debian/.ready-$1 folder
+    [ ! -e "$ready" ] || return 0
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || die "$1 can be had on Debian alone."
+    say "Unpacking the Debian package $1 …"
+    folder=$(mktemp -d)
+    # As root, apt fetches as another user, who may not write here.
+    (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download "$1") ||
+        { apt_lists && (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download "$1"); } || die "$1 could not be fetched."
+    mkdir -p .tools/debian && dpkg-deb -x "$folder"/*.deb .tools/debian
+    rm -rf "$folder" && touch "$ready"
+}
+
+# A machine that was never updated knows no packages.
+apt_lists() {
+    if [ "$(id -u)" -eq 0 ]; then apt-get -qq update >/dev/null; else sudo -n apt-get -qq update >/dev/null; fi
 }
 
 install_package() {

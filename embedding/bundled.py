@@ -38,6 +38,11 @@ def installed() -> bool:
     return all(importlib.util.find_spec(name) for name in (_PACKAGE, "numpy", "onnx", "onnxruntime", "tokenizers"))
 
 
+def tokenizer_file() -> Path:
+    """The model's `tokenizer.json`. Raises Unavailable."""
+    return _genuine(_source(), "tokenizer.json")
+
+
 def opener(cache: Path, *, threads: int | None = None) -> "Callable[[], Model]":
     """What `Engine` calls, in its worker thread, when the model is first needed. `cache` is a folder for the built graph."""
 

@@ -43,6 +43,10 @@ class Cl100k:
         except KeyError as error:
             raise InvalidInput(f"{error} is not a token of cl100k_base.", param="input") from None
 
+    def ranks(self) -> dict[bytes, int]:
+        """What a tokenizer is made from: the rank of each token by its bytes. Raises TokensUnsupported where there is no table."""
+        return {piece: rank for rank, piece in self._table.items() if rank not in _SPECIAL}
+
     @cached_property
     def _table(self) -> dict[int, bytes]:
         for file in self._files:

@@ -24,6 +24,7 @@ from gateway.engines import Engines
 from gateway.faces import face_of
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.http_exchange import HttpExchange, Route
+from gateway.in_process import InProcess, Local
 from gateway.listing import PREFIX as LISTED
 from gateway.listing import Listing
 from gateway.metering import Meter
@@ -35,7 +36,7 @@ from gateway.probes import Probes
 from gateway.realtime.limits import BELOW, TALKS
 from gateway.realtime.limits import Limits as TalkLimits
 from gateway.recorder import Recorder
-from gateway.relay import Local, Relay
+from gateway.relay import Relay
 from gateway.resilience.health import Health
 from gateway.responses import conversations as conversing
 from gateway.responses import service
@@ -120,9 +121,8 @@ class Plane:
             targets=self._targets,
             meter=meter,
             health=self.health,
-            local=local,
+            local=InProcess(local, self._targets, time.monotonic, self._spawn),
             now=time.monotonic,
-            spawn=self._spawn,
             units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
         )
         planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)

@@ -34,11 +34,13 @@ class Provider(msgspec.Struct, frozen=True):
     @property
     def placed(self) -> bool:
         """Whether a deployment may do without a `base_url`."""
-        return self.base_url is not None or self.litellm is not None or self.name == EMBEDDED
+        return self.base_url is not None or self.litellm is not None or self.name in IN_PROCESS
 
 
-# Never sent anywhere: the engine runs in this process.
+# Never sent anywhere, and free: the embedding engine and the quoting model run in this process.
 EMBEDDED = "embedded"
+QUOTES = "quotes"
+IN_PROCESS = frozenset((EMBEDDED, QUOTES))
 
 # An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.
 _EVERY = (
@@ -303,6 +305,7 @@ _EVERY = (
     Provider("cloudflare", "cloudflare", key_required=False, litellm="cloudflare/"),
     Provider("replicate", "replicate", key_required=False, litellm="replicate/"),
     Provider(EMBEDDED, "penstock", key_required=False),
+    Provider(QUOTES, "penstock", key_required=False),
 )
 
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _EVERY}

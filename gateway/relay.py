@@ -3,23 +3,25 @@
 A stream is held back until its first content, then passed on event by event; what fails before it can be tried elsewhere.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol, final
+from collections.abc import Callable
+from typing import final
 
 import structlog
 
-from gateway import allowance, errors, prompt_bound, usage, wire
+from gateway import errors, prompt_bound, usage, wire
+from gateway.answer_head import answer_head
 from gateway.call import CHAT, Call
 from gateway.catalog import Deployment
 from gateway.continuation import MARK, Continuation, continuable
 from gateway.dialect import Dialect, Stream
 from gateway.exchange import Exchange
+from gateway.in_process import InProcess
 from gateway.metering import BYTES_PER_TOKEN, Meter
 from gateway.record import Record
 from gateway.refusal import refusal
 from gateway.resilience.health import Health
 from gateway.sse import ChatStream
-from gateway.targets import Target, Targets, where
+from gateway.targets import Target, Targets
 from gateway.units.relay import UnitRelay
 from gateway.upstream import UpstreamConnection
 
@@ -31,18 +33,9 @@ MAX_HELD_BYTES = 256 * 1024  # of a stream's opening that has no content yet
 AFTER_DONE_S = 1.0  # how long an upstream may take to end its body after [DONE] before its connection is given up
 
 
-class Local(Protocol):
-    """A model that runs in this process: an OpenAI request body in, an OpenAI answer out. Raises GatewayError."""
-
-    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes: ...
-
-
 @final
 class Relay:
-    """`now` is a monotonic clock; `spawn` runs code in a task that was not written for a driven coroutine.
-
-    `units` carries what has a door of its own.
-    """
+    """`now` is a monotonic clock. `units` carries what has a door of its own, `local` what runs in this process."""
 
     def __init__(
         self,
@@ -50,9 +43,8 @@ class Relay:
         targets: Targets,
         meter: Meter,
         health: Health,
-        local: Mapping[str, Local],
+        local: InProcess,
         now: Callable[[], float],
-        spawn: Callable[[Coroutine[Any, Any, bytes]], Awaitable[bytes]],
         units: UnitRelay,
     ) -> None:
         self._targets = targets
@@ -60,7 +52,6 @@ class Relay:
         self._health = health
         self._local = local
         self._now = now
-        self._spawn = spawn
         self._units = units
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
@@ -68,8 +59,8 @@ class Relay:
         if call.endpoint.door is not None:
             await self._units.run(call, deployment, name)
             return
-        if deployment.provider in self._local:
-            await self._run_local(call, deployment)
+        if deployment.provider in self._local.providers:
+            await self._local.run(call, deployment)
             return
         target = self._targets.of(deployment, call.endpoint.path, call.model.name)
         if target.dialect is None:
@@ -132,7 +123,7 @@ class Relay:
             call.race.claim(call)
         record.status = status
         record.finished_at = self._now()
-        head = _answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
+        head = answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
         call.exchange.respond(status, head, body)
 
     async def _relay(self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
@@ -249,28 +240,11 @@ class Relay:
         record.status = connection.status
         if record.first_token_at is None:
             record.first_token_at = record.finished_at = self._now()
-            head = _answer_head(record, target, b"text/event-stream; charset=utf-8")
+            head = answer_head(record, target, b"text/event-stream; charset=utf-8")
             call.exchange.begin_events(connection.status, head)
         else:
             call.exchange.send(MARK)
         call.exchange.send(opening)
-
-    async def _run_local(self, call: Call, deployment: Deployment) -> None:
-        """One attempt on a model in this process."""
-        record = call.record
-        record.sent = True
-        began = self._now()
-        local = self._local[deployment.provider]
-        body = await self._spawn(local.answer(record.endpoint, call.body, call.request.model))
-        record.upstream_s += self._now() - began
-        reported = wire.read_answer(body).usage
-        if reported is not None:
-            record.usage, record.usage_source = usage.from_openai(reported), "provider"
-        if call.race is not None:
-            call.race.claim(call)
-        record.status = 200
-        record.finished_at = self._now()
-        call.exchange.respond(200, _answer_head(record, None, b"application/json"), body)
 
 
 def _remembered(call: Call, stream: Stream) -> Stream:
@@ -329,19 +303,3 @@ def _own_head(exchange: Exchange, record: Record) -> bytes:
     state = headers.get(b"tracestate")
     more = b"" if state is None else b"tracestate: %b\r\n" % state
     return b"x-request-id: %b\r\ntraceparent: %b\r\n%b" % (record.id.encode(), trace, more)
-
-
-def _answer_head(record: Record, target: Target | None, content_type: bytes) -> bytes:
-    if target is not None and record.attempts == 1 and record.model == record.metric_model:
-        place = target.where
-    else:
-        place = where(record.model or "", record.deployment or "", record.attempts)
-    ticket = record.ticket
-    return b"content-type: %b\r\nx-request-id: %b\r\n%b%b%bx-penstock-overhead-ms: %d.%03d\r\n" % (
-        content_type,
-        record.id.encode(),
-        place,
-        record.relief,
-        allowance.headers(ticket.tab.notices) if ticket is not None else b"",
-        *divmod(int(record.overhead_s * 1_000_000), 1000),
-    )

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, 
 from gateway import catalog, pricing
 from gateway.cache import policy
 from gateway.kinds import Kind
-from gateway.providers import EMBEDDED, PROVIDERS
+from gateway.providers import IN_PROCESS, PROVIDERS
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
 
@@ -26,7 +26,7 @@ ApiVersion = Annotated[  # without quotes it is a date in YAML
 ]
 GROUP = "group:"
 OTHER_APIS = frozenset(
-    ("anthropic", "gemini", EMBEDDED, *(one.name for one in PROVIDERS.values() if one.litellm is not None))
+    ("anthropic", "gemini", *IN_PROCESS, *(one.name for one in PROVIDERS.values() if one.litellm is not None))
 )
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
 

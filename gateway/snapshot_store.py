@@ -14,7 +14,7 @@ from gateway.kinds import served_by
 from gateway.model_store import DeploymentRecord, ModelRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
-from gateway.providers import EMBEDDED, PROVIDERS, Provider
+from gateway.providers import IN_PROCESS, PROVIDERS, Provider
 from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
 from gateway.settings import CacheSpec, DeploymentSpec, ModelSpec, PricingSection
@@ -142,7 +142,7 @@ class SnapshotStore:
         stated = [price for price in (spec.price, model.price) if price is not None]
         terms = (model.pricing or self._default_pricing).terms(combined(price.factor() for price in stated))
         entry = self._price_of(spec.provider, spec.model) if "*" not in spec.model else None
-        if spec.provider == EMBEDDED:
+        if spec.provider in IN_PROCESS:
             return terms, FREE, entry
         own = next((schedule for price in stated if (schedule := price.schedule()) is not None), None)
         return terms, own or (entry.schedule if entry is not None else None), entry

@@ -106,6 +106,12 @@ class Targets:
             target = Target(deployment, self._pool.origin(key), head, where("", deployment.id, 1), base=base)
             self._made[known] = target
         return target
+    def translator(self, deployment: Deployment, path: str) -> Dialect | None:
+        """What stands between an endpoint and a deployment that is no address and speaks OpenAI's chat; None if that is what is asked."""
+        between, front = self._between.get(path), self._fronts.get(path)
+        if between is not None:
+            return between(deployment, None, CHATS)
+        return None if front is None else Translated(front, None, deployment.provider)
 
     def question(self, deployment: Deployment, path: str) -> Target:
         """For a GET of what stands behind the base URL. Its head is whole but for the length."""

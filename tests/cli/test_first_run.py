@@ -66,6 +66,16 @@ def test_without_a_chat_model_embeddings_work_and_two_ways_out_are_shown() -> No
     assert body["model"] == "penstock/minilm"
 
 
+def test_without_a_chat_model_the_line_to_try_quotes() -> None:
+    """It shows a document and asks about it, so that the first answer is one."""
+    seen = FirstRun("0.1.0", "http://127.0.0.1:4000", "x", (EMBEDDED,), KEPT, "penstock/minilm", "penstock/quotes")
+    text = render(seen)
+    assert "penstock/quotes quotes from documents that you show it" in text
+    url, body = curl(text)
+    assert url.endswith("/v1/chat/completions")
+    assert body["model"] == "penstock/quotes"
+
+
 def test_with_nothing_at_all_no_line_is_promised() -> None:
     """A line that cannot work is worse than none."""
     text = screen()
@@ -131,7 +141,10 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("llama3.2:1b", True), ("gpt-4o", True), ("nomic-embed-text", False), ("BAAI/bge-m3", False), ("penstock/minilm", False)],
+    [
+        ("llama3.2:1b", True), ("gpt-4o", True), ("nomic-embed-text", False), ("BAAI/bge-m3", False),
+        ("penstock/minilm", False), ("penstock/quotes", False),
+    ],
 )  # fmt: skip
 def test_chat_models_are_told_by_name(name: str, expected: bool) -> None:
     """A listing does not say what a model is for."""
@@ -141,7 +154,7 @@ def test_chat_models_are_told_by_name(name: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("host", "url"),
     [("0.0.0.0", "http://127.0.0.1:4"), ("::", "http://[::1]:4"), ("::1", "http://[::1]:4"), ("box", "http://box:4")],
-)
+)  # fmt: skip
 def test_the_shown_url_can_be_called(host: str, url: str) -> None:
     """A wildcard address cannot."""
     assert local_url(host, 4) == url

@@ -246,13 +246,12 @@ def test_a_listing_is_bounded_and_without_repetition() -> None:
     assert listed_models(b'{"data": [{"id": "a"}, {"id": "*"}, {"id": "a"}]}') == ("a",)
 
 
-def test_the_embedded_model_is_registered_where_it_is_installed() -> None:
-    """Under its own name and one that embedding clients expect."""
+def test_the_models_of_this_process_are_registered() -> None:
+    """Quoting needs nothing; embedding stands, where it is installed, under its own name and one that clients expect."""
     seeds = embedded_seeds()
-    assert [seed.spec.name for seed in seeds] == (
-        ["penstock/minilm", "text-embedding-minilm"] if bundled.installed() else []
-    )
-    assert {seed.spec.deployments[0].provider for seed in seeds} <= {"embedded"}
+    embedding = ["penstock/minilm", "text-embedding-minilm"] if bundled.installed() else []
+    assert [seed.spec.name for seed in seeds] == ["penstock/quotes", *embedding]
+    assert [seed.spec.deployments[0].provider for seed in seeds] == ["quotes", *["embedded"] * len(embedding)]
 
 
 def test_models_of_the_file_carry_their_lines(tmp_path: Path) -> None:

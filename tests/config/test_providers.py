@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.catalog import Deployment, Model, compile_catalog
-from gateway.providers import EMBEDDED, PROVIDERS, Provider
+from gateway.providers import IN_PROCESS, PROVIDERS, Provider
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda provider: provider.name)
@@ -37,7 +37,7 @@ def test_the_documentation_has_every_provider() -> None:
             ", ".join(f"`{name}`" for name in provider.wildcards) or "–",
         )
         for provider in PROVIDERS.values()
-        if provider.name != EMBEDDED
+        if provider.name not in IN_PROCESS
     ]
 
 

@@ -1,0 +1,1 @@
+"""How good a search is: measures over questions with known answers, intervals, comparisons; and whether cited sentences hold."""

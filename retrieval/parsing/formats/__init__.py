@@ -1,0 +1,1 @@
+"""One parser per file: `parse(source, out)`. Imported in the parsing process alone, by `retrieval.parsing.registry`."""

@@ -7,6 +7,7 @@ import openai
 import pytest
 from openai.types import VectorStore
 
+from tests.fixtures import documents
 from tests.fixtures.server import Server
 
 TEXTS = {
@@ -374,3 +375,28 @@ def test_a_bad_search_is_refused_by_its_field(
     answer = server.post(f"/v1/vector_stores/{store.id}/search", body, key=client.api_key)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
+
+
+def test_files_of_other_kinds_are_read_and_broken_ones_are_told_apart(client: openai.OpenAI) -> None:
+    """Each in a process of its own; one that cannot be read is failed with a reason and harms nobody."""
+    files = {
+        "manual.pdf": documents.pdf(
+            [["Introduction to valves."], ["A spillway lets surplus water pass a dam safely."]]
+        ),
+        "page.html": b"<html><body><h1>Locks</h1><p>A lock lifts boats between two levels of a canal.</p></body></html>",
+        "letter.eml": documents.mail(),
+        "torn.pdf": b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog",
+        "bomb.docx": b"PK\x03\x04 no archive at all",
+    }
+    ids = {name: upload(client, name, content) for name, content in files.items()}
+    made = client.vector_stores.create(name="kinds")
+    batch = client.vector_stores.file_batches.create_and_poll(made.id, file_ids=list(ids.values()))
+    assert (batch.file_counts.completed, batch.file_counts.failed) == (3, 2)
+    for name in ("torn.pdf", "bomb.docx"):
+        failed = client.vector_stores.files.retrieve(ids[name], vector_store_id=made.id)
+        assert failed.status == "failed"
+        assert failed.last_error is not None
+        assert failed.last_error.code in {"invalid_file", "unsupported_file"}
+    for query, name in (("surplus water at a dam", "manual.pdf"), ("How do boats change levels?", "page.html")):
+        found = client.vector_stores.search(made.id, query=query, max_num_results=1).data
+        assert [one.filename for one in found] == [name]

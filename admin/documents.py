@@ -207,7 +207,7 @@ def make(
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
-        from retrieval.plain_text import PlainText  # noqa: PLC0415 — as said above
+        from retrieval.reading import Documents  # noqa: PLC0415 — as said above
         from retrieval.service import Retrieval  # noqa: PLC0415 — as said above
     except ImportError as error:
         raise Unavailable(f"Vector stores need {error.name}: install the extra `embedded` or `retrieval`") from error
@@ -215,7 +215,7 @@ def make(
         database_of(engine),
         folder,
         ShelfSources(engine, shelf),
-        PlainText(),
+        Documents(),
         embedder,
         changed=changed,
         memory_bytes=memory_bytes,

@@ -376,3 +376,20 @@ def test_a_bad_search_is_refused_by_its_field(
     answer = server.post(f"/v1/vector_stores/{store.id}/search", body, key=client.api_key)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
+
+
+def test_a_document_with_structure_is_read_as_one(client: openai.OpenAI) -> None:
+    """Through the parsers, in their own process: text without its markup, under its headings, with exact places."""
+    page = "<html><body><h1>Turbines</h1><h2>Penstock</h2><p>Open the valve slowly.</p></body></html>"
+    made = client.vector_stores.create(name="structured")
+    id_ = upload(client, "page.html", page)
+    assert client.vector_stores.files.create_and_poll(id_, vector_store_id=made.id).status == "completed"
+    (result,) = client.vector_stores.search(made.id, query="valve").data
+    text = client.vector_stores.files.content(id_, vector_store_id=made.id).data[0].text
+    assert text is not None
+    assert "<p>" not in text
+    assert result.model_extra is not None
+    citation = result.model_extra["citation"]
+    assert text[citation["start"] : citation["end"]] == result.content[0].text
+    assert "Open the valve slowly." in result.content[0].text
+    assert citation["heading"][:1] == ["Turbines"]

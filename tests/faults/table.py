@@ -86,7 +86,8 @@ def _refusals(door: Door) -> Iterator[Fault]:
         return Behaviour(status=status, error_message="the first", headers=headers)
 
     limited: Final = {"status": 429, "code": "rate_limit_exceeded", "bill": "free", "health": "cooling"}
-    yield Fault("429 with retry-after", door, says(429, retry_after="30"), "rate_limited", **limited, retry_after="30")  # type: ignore[arg-type]
+    later: Final = says(429, retry_after="600")
+    yield Fault("429 with retry-after", door, later, "rate_limited", **limited, retry_after="600")  # type: ignore[arg-type]
     yield Fault("429 without", door, says(429), "rate_limited", **limited)  # type: ignore[arg-type]
     yield Fault("500", door, says(500), "server", bill="free")
     yield Fault("503", door, says(503), "overloaded", 503, "upstream_overloaded", "free")

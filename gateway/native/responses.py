@@ -9,6 +9,7 @@ from msgspec import Raw
 from gateway import errors, prompt_bound, wire
 from gateway.catalog import Deployment
 from gateway.dialects.events import EventReader, payload
+from gateway.native.servers import refuse_servers
 from gateway.responses.native import Answer, answer
 from gateway.targets import authorization
 from gateway.units.ask import Ask, Headers
@@ -26,6 +27,7 @@ class _Asked(msgspec.Struct, gc=False):
     previous_response_id: str | None = None
     conversation: Raw = NULL
     prompt: Raw = NULL
+    tools: Raw = NULL
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -57,6 +59,7 @@ class OpenAIResponses(NativeDoor):
                 param="background",
                 code="unsupported_parameter",
             )
+        refuse_servers(more.tools, "tools", "/v1/responses calls those of servers that are registered")
         tokens = prompt_bound.upper_bound(body, asked)
         if more.previous_response_id is not None or present(more.conversation) or present(more.prompt):
             tokens += prompt_bound.FILE_TOKENS  # what the provider keeps, and puts in front

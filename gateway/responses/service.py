@@ -1,6 +1,7 @@
 """`/v1/responses`: what goes before a call and what is kept after it. The call itself takes the one path of all (`gateway.completion`)."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -37,7 +38,8 @@ log = structlog.stdlib.get_logger(__name__)
 PATH: Final = b"/v1/responses"
 PREFIX: Final = b"/v1/responses/"
 EVENT_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"
-_CALLED_HERE: Final = b'"mcp'  # in requests with such tools, or items of their calls
+# In requests with MCP tools, or items of their calls: as it is, or with a letter that only who wants to hide it spells as an escape.
+_CALLED_HERE: Final = re.compile(rb'"mcp|\\u00(?:6[3dD]|70)')
 POLL_S: Final = 0.5  # of a run in another process
 STOPPED: Final = Problem("server_error", "The gateway was stopped while it made this response")
 FAILED: Final = Problem("server_error", "Something went wrong on our side; the log has the details")
@@ -152,7 +154,7 @@ class Responses:
         try:
             key = self._authenticator.caller(self._current.snapshot, exchange.headers)
             prepared = await self._prepare(exchange.body, key)
-            if self._agent is not None and _CALLED_HERE in prepared.body:
+            if self._agent is not None and _CALLED_HERE.search(prepared.body):
                 prepared = await self._engage(self._agent, exchange, key, prepared)
         except errors.GatewayError as error:
             await self._completions.serve(_refusing(error), exchange)  # so that it is recorded as any other refusal

@@ -242,6 +242,16 @@ def test_only_what_is_registered_is_called(
     assert handle.entries() == []
 
 
+def test_a_server_is_one_however_its_kind_is_spelled(agents: Models, gateway: Gateway, key: str) -> None:
+    """JSON has escapes; a deployment that calls servers itself would read them."""
+    model, handle = agents(SAYS, native=True)
+    tool = b'{"type": "m\\u0063p", "server_label": "x", "server_url": "https://evil.example/mcp"}'
+    body = b'{"model": "%b", "input": "x", "tools": [%b]}' % (model.encode(), tool)
+    answer = gateway.server.post("/v1/responses", body, key=key)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "mcp_server_not_registered")
+    assert handle.entries() == []
+
+
 def test_a_key_without_the_right_cannot_have_a_tool_called(agents: Models, gateway: Gateway) -> None:
     """The same words as for a server that is not there."""
     model, _ = agents(SAYS)

@@ -153,6 +153,9 @@ def test_a_response_that_cannot_be_billed_is_refused(natives: Natives) -> None:
     body = {"model": route.name, "input": "hi", "background": True}
     answer = post(natives, "/openai/v1/responses", body)
     assert (answer.status_code, answer.json()["error"]["param"], route.asked) == (400, "background", [0])
+    server = {"type": "mcp", "server_label": "x", "server_url": "https://evil.example/mcp"}
+    answer = post(natives, "/openai/v1/responses", {"model": route.name, "input": "hi", "tools": [server]})
+    assert (answer.status_code, answer.json()["error"]["code"], route.asked) == (400, "mcp_server_not_registered", [0])
     translated = natives(Behaviour(), deployment={"responses": False})
     answer = post(natives, "/openai/v1/responses", {"model": translated.name, "input": "hi"})
     assert (answer.status_code, translated.asked) == (400, [0])

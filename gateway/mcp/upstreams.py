@@ -74,7 +74,11 @@ class Upstream:
                 if wait_s > 0:
                     raise ServerDown(f"{self.reason}; it is tried again in {wait_s:.1f} s", unsent=True)
                 self._opening = self._spawn(self._open())
-            failed = await asyncio.shield(self._opening)  # who leaves early must not stop it for the others
+            opening = self._opening
+            await asyncio.wait((opening,))  # who leaves early must not stop it for the others
+            if opening.cancelled():
+                raise ServerDown(f"The MCP server '{self.server.name}' is not there any more", unsent=True)
+            failed = opening.result()
             if failed is not None:
                 raise failed
             if self._link is None:

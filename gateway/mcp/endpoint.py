@@ -119,7 +119,12 @@ class Endpoint:
 
     def _known(self, origin: str) -> bool:
         """Against pages that make a browser speak to a server of this machine under their own name."""
-        return origin in self._origins or (urlsplit(origin).hostname or "") in HERE
+        if origin in self._origins:
+            return True
+        try:
+            return (urlsplit(origin).hostname or "") in HERE
+        except ValueError:  # no address at all
+            return False
 
     async def _post(self, exchange: HttpExchange, caller: Caller) -> None:
         body = exchange.body

@@ -51,7 +51,7 @@ class Inflight:
         """What is unknown, or answered by now, is no error."""
         try:
             id_ = _params.decode(params).requestId
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return
         found = None if session is None else self._running.get((session, type(id_), id_))
         if found is not None:

@@ -74,7 +74,7 @@ class Peer:
         result = await self.request("initialize", asked, self._start_s)
         try:
             told = _initialized.decode(result)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise errors.UpstreamError(f"{self._where} answered the handshake with something else: {error}") from None
         if told.protocolVersion not in rpc.HANDSHAKE_VERSIONS:
             raise ServerDown(
@@ -180,7 +180,7 @@ class Peer:
     def _tell(self, message: rpc.Message) -> None:
         try:
             progress = _progress.decode(rpc.params_of(message))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return
         hear = None if progress.progressToken is None else self._hearing.get(progress.progressToken)
         if hear is not None:

@@ -64,7 +64,7 @@ def initialized(params: Raw, instructions: str) -> Json:
     """The client's version if it is known here, else the newest. Raises Refusal."""
     try:
         asked = _initialize.decode(params).protocolVersion
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(rpc.INVALID_PARAMS, f"Invalid params: {error}") from None
     version = asked if asked in rpc.HANDSHAKE_VERSIONS else rpc.NEWEST_HANDSHAKE
     return {"protocolVersion": version, "capabilities": CAPABILITIES, "serverInfo": INFO, "instructions": instructions}
@@ -128,7 +128,7 @@ def check_envelope(message: rpc.Message, headers: Mapping[bytes, bytes]) -> None
         params = _object.decode(rpc.params_of(message))
         meta = _object.decode(params.get("_meta", NULL))
         version = _text.decode(meta[VERSION_KEY])
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         raise Refusal(rpc.INVALID_PARAMS, f"params._meta has to carry {VERSION_KEY} and {CLIENT_KEY}") from None
     if CLIENT_KEY not in meta:
         raise Refusal(rpc.INVALID_PARAMS, f"params._meta is without {CLIENT_KEY}")
@@ -166,7 +166,7 @@ def _after(params: Raw) -> str | None:
 def _name(raw: Raw) -> str | None:
     try:
         return _text.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

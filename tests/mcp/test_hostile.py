@@ -244,9 +244,22 @@ def test_messages_in_a_batch_are_answered_together(gateway: Gateway) -> None:
 def test_pages_of_other_places_may_not_speak_to_it(gateway: Gateway) -> None:
     """Against a browser that is made to call a server on its machine."""
     key = gateway.key("remote")
-    for origin, status in (("https://evil.example", 403), ("http://localhost:3000", 200)):
+    for origin, status in (
+        ("https://evil.example", 403),
+        ("http://[", 403),
+        ("http://localhost:3000", 200),
+    ):
         answer = gateway.post(key, "ping", headers={"origin": origin})
         assert answer.status_code == status
+
+
+def test_what_is_no_text_is_said_to_be_none(gateway: Gateway) -> None:
+    """Bytes that are not UTF-8, in parts that are read late."""
+    body = b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "\xff"}}'
+    answer = gateway.server.http.post(
+        "/mcp", content=body, headers={"authorization": f"Bearer {gateway.key('remote')}"}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32602)
 
 
 def test_who_shows_no_key_is_told_how(gateway: Gateway) -> None:

@@ -163,7 +163,7 @@ class Bill:
 
     def _offer(self, terms: Terms, most_output: int | None) -> Offer:
         party = self._party
-        cap = most_output or terms.most_output or 0
+        cap = (terms.most_output if most_output is None else most_output) or 0
         sound = 0 if terms.text_only and not self.voiced else self.context
         most = usage(self.context, cap, audio_input=sound)
         return self._meter.offer(

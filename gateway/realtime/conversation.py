@@ -106,6 +106,7 @@ class Conversation:
     async def _listen(self) -> None:
         """What the client says, until it is gone."""
         if self._opening is not None:
+            self._bill.context += len(self._opening)
             await self._say(self._opening)
         while True:
             try:
@@ -129,6 +130,7 @@ class Conversation:
                 await self._ask(said, text)
                 return
             case "session.update":
+                events.no_servers(said.session, "session")
                 text = events.session_named(text, self._public, self._theirs)
                 self._bill.context += len(text)
             case "input_audio_buffer.append":
@@ -141,6 +143,7 @@ class Conversation:
         """An answer is asked for once it is paid for."""
         if len(self._asked) >= MOST_ASKED:
             raise errors.RateLimited(f"{MOST_ASKED} answers are asked for and have not begun", code="too_many_answers")
+        events.no_servers(said.response, "response")
         self._bill.read(text)
         record = await self._bill.hold(self._terms, events.most_output(said.response))
         event_id = said.event_id

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from gateway import errors
+from gateway.native.servers import refuse_servers
 from gateway.usage import Usage, usage
 from gateway.wire import NULL
 
@@ -174,13 +175,25 @@ def terms(session: Raw, before: Terms) -> Terms:
 
 
 def most_output(response: Raw) -> int | None:
-    """The limit that a `response.create` names."""
+    """The limit that a `response.create` names; 0 where it names none on purpose."""
     try:
         read = _limit.decode(response) if bytes(response) != b"null" else _Limit()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     limit = read.max_output_tokens if read.max_output_tokens is not None else read.max_response_output_tokens
-    return limit if isinstance(limit, int) and limit > 0 else None
+    if isinstance(limit, str):
+        return 0
+    return limit if limit is not None and limit > 0 else None
+
+
+def no_servers(given: Raw, at: str) -> None:
+    """Raises BadRequest for a session or a wish for an answer with tools of MCP servers."""
+    if bytes(given).startswith(b"{"):
+        refuse_servers(
+            _fields.decode(given).get("tools", NULL),
+            f"{at}.tools" if at else "tools",
+            "in a conversation there are functions alone",
+        )
 
 
 def session_named(text: bytes, public: str, theirs: str) -> bytes:
@@ -192,13 +205,20 @@ def session_named(text: bytes, public: str, theirs: str) -> bytes:
     inner = _fields.decode(session)
     if "model" not in inner or bytes(inner["model"]) == b"null":
         return text
-    if msgspec.json.decode(inner["model"]) not in {public, theirs}:
+    if not _is_one_of(inner["model"], (public, theirs)):
         raise errors.BadRequest(
             "The model of a session cannot be changed; open another one", param="session.model", code="invalid_value"
         )
     inner["model"] = Raw(msgspec.json.encode(theirs))
     fields["session"] = Raw(msgspec.json.encode(inner))
     return msgspec.json.encode(fields)
+
+
+def _is_one_of(value: Raw, names: tuple[str, str]) -> bool:
+    try:
+        return msgspec.json.decode(value) in names
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def with_id(text: bytes, event_id: str) -> bytes:

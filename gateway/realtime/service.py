@@ -25,7 +25,7 @@ from gateway.pool import OriginKey
 from gateway.realtime import handshake, upstream
 from gateway.realtime.bill import Bill, Party
 from gateway.realtime.conversation import Conversation
-from gateway.realtime.events import event
+from gateway.realtime.events import event, no_servers
 from gateway.realtime.handshake import Asked
 from gateway.realtime.limits import Limits
 from gateway.realtime.secrets import LONGEST_S, PREFIX, SHORTEST_S, USUAL_S, Secret, Secrets
@@ -250,8 +250,11 @@ class Realtime:
                 )
             except errors.GatewayError as error:
                 first = first or error
-                failure = failure_of(error, sent=True)
-                self._health.failed(call.model, deployment, failure, error.message, wait_asked_s(error), began)
+                if (
+                    ticket is not None or not call.model.steered
+                ):  # else it is our own limit, which says nothing of the deployment
+                    failure = failure_of(error, sent=True)
+                    self._health.failed(call.model, deployment, failure, error.message, wait_asked_s(error), began)
                 if ticket is not None:
                     self._planner.let_go(call, ticket)
                 continue
@@ -299,6 +302,7 @@ class Realtime:
         if not wire.present(session):
             session = Raw(b'{"type":"realtime"}')
         named = wire.parse(_named, bytes(session))
+        no_servers(session, "session" if what == SECRETS else "")
         if named.model is not None:
             permitted(
                 self._current.snapshot,

@@ -86,6 +86,12 @@ def test_nonsense_is_answered_and_goes_nowhere(talks: Talks) -> None:
         for odd in ("{", "[]", '{"no":"type"}', '{"type":7}'):
             talk.socket.send(odd)
             assert talk.hear("error")["error"]["code"] == "invalid_event"
+        talk.say("session.update", session={"model": []})
+        assert talk.hear("error")["error"]["param"] == "session.model"
+        server = {"tools": [{"type": "mcp", "server_label": "x", "server_url": "https://evil.example/mcp"}]}
+        for fields in ({"type": "session.update", "session": server}, {"type": "response.create", "response": server}):
+            talk.socket.send(json.dumps(fields))
+            assert talk.hear("error")["error"]["code"] == "mcp_server_not_registered"
         talk.socket.send(b"\x00\x01")
         assert talk.hear("error")["error"]["code"] == "invalid_event"
         talk.answer()
@@ -169,6 +175,18 @@ def test_another_deployment_takes_the_conversation(talks: Talks) -> None:
     assert "no such model" in json.loads(refused.value.response.body)["error"]["message"]
 
 
+def test_our_own_limit_says_nothing_of_a_deployment(talks: Talks) -> None:
+    """Who is turned away by it does not have the deployment taken for ill."""
+    route = talks(Behaviour(), deployment={**NEVER_LONG, "limits": {"parallel": 1}})
+    with talks.talk(route) as talk:
+        talk.hear("session.created")
+        for _ in range(6):
+            with pytest.raises(InvalidStatus) as refused, talks.talk(route):
+                pass
+            assert json.loads(refused.value.response.body)["error"]["code"] == "deployment_limit"
+        assert talks.server.admin.get(f"/deployments/{route.places[0].id}").json()["health"] is None
+
+
 def test_a_secret_for_a_browser(talks: Talks) -> None:
     """It stands for the key that asked for it, for its model, with its session, until it expires or the key does."""
     route = talks(Behaviour(), deployment=NEVER_LONG)
@@ -209,6 +227,12 @@ def test_secrets_are_for_what_their_maker_may_do(talks: Talks) -> None:
     assert talks.server.http.post(path, content=b"{}").status_code == 401
     long = talks.server.post(path, {"expires_after": {"seconds": 100_000}})
     assert long.json()["error"]["param"] == "expires_after.seconds"
+    tools = {"tools": [{"type": "mcp", "server_label": "x"}]}
+    for place, body, param in (
+        (path, {"session": tools}, "session.tools[0]"),
+        ("/v1/realtime/sessions", tools, "tools[0]"),
+    ):
+        assert talks.server.post(place, body).json()["error"]["param"] == param
     beta = talks.server.post("/v1/realtime/sessions", {"model": route.name, "voice": "alloy"}).json()
     assert (beta["voice"], beta["client_secret"]["value"][:3]) == ("alloy", "ek_")
     calls = talks.server.post("/v1/realtime/calls", {})

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from gateway.realtime.events import Report, Terms, most_output, session_named, terms, tokens_of, told
+from gateway.errors import BadRequest
+from gateway.realtime.events import Report, Terms, most_output, no_servers, session_named, terms, tokens_of, told
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_what_a_session_leaves_out_stays_as_it_was() -> None:
 
 
 def test_a_limit_of_one_answer() -> None:
-    for response, limit in ((b'{"max_output_tokens":9}', 9), (b'{"max_output_tokens":"inf"}', None), (b"null", None)):
+    for response, limit in ((b'{"max_output_tokens":9}', 9), (b'{"max_output_tokens":"inf"}', 0), (b"null", None)):
         assert most_output(Raw(response)) == limit
 
 
@@ -55,6 +56,23 @@ def test_only_the_model_s_name_changes() -> None:
     assert session_named(text, "ours", "theirs") == text.replace(b"ours", b"theirs")
     untouched = b'{"type":"session.update","session":{"x":1}}'
     assert session_named(untouched, "ours", "theirs") is untouched
+
+
+@pytest.mark.parametrize("model", [b"[]", b"{}", b"7", b'"other"', b'"\xff"'])
+def test_another_model_is_refused_whatever_it_is(model: bytes) -> None:
+    with pytest.raises(BadRequest, match="cannot be changed"):
+        session_named(b'{"type":"session.update","session":{"model":%b}}' % model, "ours", "theirs")
+
+
+def test_servers_that_a_provider_would_call_are_refused() -> None:
+    """However the kind of the tool is spelled; what is no list of tools is the provider's to refuse."""
+    for kind in (b"mcp", b"m\\u0063p"):
+        tools = b'{"tools":[7,{"type":"function"},{"type":"%b"}]}' % kind
+        with pytest.raises(BadRequest) as refused:
+            no_servers(Raw(tools), "session")
+        assert (refused.value.param, refused.value.code) == ("session.tools[2]", "mcp_server_not_registered")
+    for fine in (b"null", b'{"tools":"mcp"}', b'{"tools":[{"type":["mcp"]},{"name":"mcp"}]}'):
+        no_servers(Raw(fine), "session")
 
 
 def test_pieces_count_as_what_they_are() -> None:

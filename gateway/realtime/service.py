@@ -250,9 +250,8 @@ class Realtime:
                 )
             except errors.GatewayError as error:
                 first = first or error
-                if (
-                    ticket is not None or not call.model.steered
-                ):  # else it is our own limit, which says nothing of the deployment
+                ours = call.model.steered and ticket is None  # a limit of ours, which says nothing of the deployment
+                if not ours:
                     failure = failure_of(error, sent=True)
                     self._health.failed(call.model, deployment, failure, error.message, wait_asked_s(error), began)
                 if ticket is not None:
@@ -264,6 +263,7 @@ class Realtime:
                 raise
             if self._health.troubled:
                 self._health.succeeded(deployment, began)
+            call.record.sent = True  # it counts for the deployment's minute, however long it lasts
             return socket, deployment, ticket
         raise first or errors.Overloaded(f"The model '{call.request.model}' has no deployment that could answer")
 

@@ -187,6 +187,18 @@ def test_our_own_limit_says_nothing_of_a_deployment(talks: Talks) -> None:
         assert talks.server.admin.get(f"/deployments/{route.places[0].id}").json()["health"] is None
 
 
+def test_a_conversation_counts_as_a_request_after_its_end(talks: Talks) -> None:
+    """For a minute, as any other; its end takes nobody else's request out of the count."""
+    route = talks(Behaviour(), deployment={**NEVER_LONG, "limits": {"rpm": 2}})
+    for _ in range(2):
+        with talks.talk(route) as talk:
+            talk.answer()
+        await_end(route)
+    with pytest.raises(InvalidStatus) as refused, talks.talk(route):
+        pass
+    assert json.loads(refused.value.response.body)["error"]["code"] == "deployment_limit"
+
+
 def test_a_secret_for_a_browser(talks: Talks) -> None:
     """It stands for the key that asked for it, for its model, with its session, until it expires or the key does."""
     route = talks(Behaviour(), deployment=NEVER_LONG)

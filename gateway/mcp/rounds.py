@@ -131,7 +131,11 @@ class Rounds:
             said = output_of(outlet.response)
             ended = ended_of.decode(outlet.response)
             self._turn = None
-            wanted, others = self._take(turn, said)
+            try:
+                wanted, others = self._take(turn, said)
+            except errors.UpstreamError as error:
+                self._fail(turn, error)
+                return
             self._running = wanted
             self._count(turn, ended)
             waits = others or number == self._most or any(one.asks_first for one in wanted)

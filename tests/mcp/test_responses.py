@@ -252,6 +252,16 @@ def test_a_server_is_one_however_its_kind_is_spelled(agents: Models, gateway: Ga
     assert handle.entries() == []
 
 
+def test_a_model_that_calls_by_no_name_is_an_upstream_s_fault(agents: Models, gateway: Gateway, key: str) -> None:
+    """And no error of ours."""
+    output = [{"type": "function_call", "name": 5}]
+    answer = {"id": "r", "object": "response", "status": "completed", "output": output, "usage": None}
+    model, _ = agents(Behaviour(body=json.dumps(answer)), native=True)
+    told = gateway.server.post("/v1/responses", {"model": model, "input": "x", "tools": [REMOTE]}, key=key)
+    assert (told.status_code, told.json()["error"]["code"]) == (502, "upstream_error")
+    assert "an item that is none" in told.json()["error"]["message"]
+
+
 def test_a_key_without_the_right_cannot_have_a_tool_called(agents: Models, gateway: Gateway) -> None:
     """The same words as for a server that is not there."""
     model, _ = agents(SAYS)

@@ -132,6 +132,10 @@ class Conversation:
             case "session.update":
                 events.no_servers(said.session, "session")
                 text = events.session_named(text, self._public, self._theirs)
+                if b"output_tokens" in bytes(
+                    said.session
+                ):  # it may allow more than what the upstream has confirmed by now
+                    self._terms = msgspec.structs.replace(self._terms, most_output=None)
                 self._bill.context += len(text)
             case "input_audio_buffer.append":
                 self._bill.heard(len(bytes(said.audio)))

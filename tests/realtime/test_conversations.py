@@ -275,6 +275,17 @@ def test_where_the_budget_ends_the_conversation_does(talks: Talks) -> None:
     assert spent == answers * (800 * 1_000_000 + 90 * 2_000_000) <= 7_000_000_000
 
 
+def test_a_limit_that_is_lifted_is_lifted_for_the_hold_too(talks: Talks) -> None:
+    """Before the upstream has said so: the answer that is asked for meanwhile may be that long."""
+    route = talks(Behaviour(prompt_tokens=1, completion_tokens=1), deployment=NEVER_LONG)
+    text = {"type": "realtime", "output_modalities": ["text"]}
+    with talks.talk(route, key=talks.budget(0.75)) as talk:  # the prompt is about 0.64, a long answer 0.2
+        talk.say("session.update", session={**text, "max_output_tokens": 1}).hear("session.updated")
+        talk.answer()
+        talk.say("session.update", session={**text, "max_output_tokens": "inf"}).say("response.create")
+        assert talk.end() == (1008, "budget_exceeded")
+
+
 def test_an_answer_in_the_making_is_cancelled_when_nothing_is_left(talks: Talks) -> None:
     """Somebody speaks up while an answer is made; the next one does not fit, so the first is stopped, heard out and billed."""
     route = talks(Behaviour(chunks=500, gap_s=0.05), deployment=NEVER_LONG)

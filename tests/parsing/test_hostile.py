@@ -240,6 +240,22 @@ async def test_a_process_that_dies_between_files_is_replaced(tmp_path: Path) -> 
         await sandbox.close()
 
 
+async def test_a_signal_to_the_whole_group_of_processes_is_no_fault_of_a_file(tmp_path: Path) -> None:
+    """A service manager tells all of them to end: the server ends its parsers itself, and what they read is not damaged."""
+    sandbox = Sandbox()
+    file = tmp_path / "a.txt"
+    file.write_text("text")
+    try:
+        await sandbox.parse(file, name="a.txt")
+        (worker,) = sandbox._idle
+        for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            worker._process.send_signal(kind)
+        assert (await sandbox.parse(file, name="a.txt")).text == "text"
+        assert sandbox._idle == [worker]
+    finally:
+        await sandbox.close()
+
+
 async def test_the_process_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys in the server's environment do not reach it."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")

@@ -112,9 +112,11 @@ class Runner:
         return claimed
 
     def _free(self, job: Job) -> bool:
-        """Nobody has it, or its owner is silent, or was a process of this machine and is dead."""
+        """Nobody has it, or its owner is silent, or was a process of this machine and is dead; or it is ours, and nobody works on it."""
         if job.owner is None or job.host != self._owner.host:
             return True
+        if job.owner == self._owner.id:  # it was claimed or to be given back when the database failed
+            return job.id not in self._running
         return dead(self._sessions, job.owner)
 
     def _start(self, job: Job) -> None:
@@ -130,7 +132,10 @@ class Runner:
             log.info("ingestion.lease_lost", job=job.id)
         except Exception as error:  # a task's border: it is tried again, and not for ever
             log.exception("ingestion.broke", job=job.id)
-            await asyncio.to_thread(self._give_back, job, type(error).__name__)
+            try:
+                await asyncio.to_thread(self._give_back, job, type(error).__name__)
+            except Exception as worse:  # noqa: BLE001 a task's border: it is free again when its lease is over
+                log.warning("ingestion.not_given_back", job=job.id, reason=str(worse).partition("\n")[0])
         finally:
             del self._running[job.id]
             self._wake.set()
@@ -158,8 +163,11 @@ class Runner:
         while True:
             await asyncio.sleep(BEAT_S)
             if self._running:
+                ids = tuple(self._running)
                 try:
-                    await asyncio.to_thread(self._database.write, lambda tx: job_store.beat(tx, self._owner))
+                    await asyncio.to_thread(
+                        self._database.write, lambda tx, ids=ids: job_store.beat(tx, self._owner, ids)
+                    )
                 except Exception as error:  # noqa: BLE001 a task border: it is tried again
                     log.warning("ingestion.not_heard", reason=str(error).partition("\n")[0])
 

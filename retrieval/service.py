@@ -258,8 +258,10 @@ class Retrieval:
 
     async def close(self) -> None:
         await self._reader.close()
+        await asyncio.to_thread(
+            self._residents.close
+        )  # a graph that is being made is given up, which a check may wait for
         await asyncio.to_thread(self._search.close)
-        await asyncio.to_thread(self._residents.close)
 
     async def _found(self, caller: Caller, files: Sequence[Wanted]) -> Mapping[str, Source]:
         """Raises NotFound for a file that is not there for the caller, BadRequest for one that is named twice."""

@@ -115,7 +115,7 @@ async def test_who_adds_and_who_publishes_do_not_wait_for_each_other(database: D
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     with database.writing() as tx:
         locked_for(tx, store)
-        adding = asyncio.create_task(plane.retrieval.attach(ANN, store, Wanted(file_id)))
+        adding = asyncio.get_running_loop().create_task(plane.retrieval.attach(ANN, store, Wanted(file_id)))
         async with asyncio.timeout(30):
             while not tx.execute(waiting).scalar_one():  # noqa: ASYNC110 — nobody would tell
                 await asyncio.sleep(0.01)

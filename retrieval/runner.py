@@ -35,6 +35,9 @@ class Worker(Protocol):
     def drop(self, collection_id: str) -> None:
         """Blocks. Its indexes are wanted no more."""
 
+    def sweep(self) -> None:
+        """Blocks. Drops whatever indexes are left of collections that are not there any more."""
+
 
 @final
 class Runner:
@@ -60,6 +63,7 @@ class Runner:
         self._worn = asyncio.Event()
         self._session: Session | None = None
         self._stopped = False
+        self._made = False
 
     def changed(self, collection_id: str) -> None:
         """Something in it is to be read, or was: its index is brought up to date when there is time."""
@@ -126,7 +130,9 @@ class Runner:
 
     async def _run(self, job: Job) -> None:
         try:
-            await (await self._worker()).run(job)
+            worker = await self._worker()
+            self._made = True
+            await worker.run(job)
             self.changed(job.collection_id)
         except LeaseLost:
             log.info("ingestion.lease_lost", job=job.id)
@@ -178,5 +184,7 @@ class Runner:
                 for id_ in await asyncio.to_thread(removal.sweep, self._database):
                     worker = await self._worker()
                     await asyncio.to_thread(worker.drop, id_)
+                if self._made:  # who deleted a collection may have died before its indexes were gone
+                    await asyncio.to_thread((await self._worker()).sweep)
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("retrieval.not_swept", reason=str(error).partition("\n")[0])

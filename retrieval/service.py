@@ -256,6 +256,9 @@ class Retrieval:
     def drop(self, collection_id: str) -> None:
         self._residents.drop(collection_id)
 
+    def sweep(self) -> None:
+        self._residents.sweep()
+
     async def close(self) -> None:
         await self._reader.close()
         await asyncio.to_thread(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from retrieval import collection_store, job_store
+from retrieval import collection_store, job_store, runner
 from retrieval.access import Caller
 from retrieval.asking import Question, Wanted
 from retrieval.chunking_strategy import Chunking
@@ -140,6 +140,30 @@ async def test_a_job_that_nobody_works_on_is_taken_again(database: Database, tmp
     plane.start()
     try:
         assert (await plane.ended(store, file_id)).status == "completed"
+    finally:
+        await plane.stop()
+
+
+async def test_indexes_of_a_deleted_store_go_whoever_died_over_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words do not stay on the disk; those of others do."""
+    monkeypatch.setattr(runner, "SWEEP_S", 0.05)
+    (tmp_path / "files").mkdir()
+    left = tmp_path / "retrieval" / "vs_gone"
+    left.mkdir(parents=True)
+    (left / "words.db").write_bytes(b"words")
+    plane = Plane(database, tmp_path / "retrieval", Folder(tmp_path / "files"), Words()).start()
+    try:
+        store = await plane.store()
+        file_id = plane.files.put(ANN, "alpha")
+        await plane.retrieval.attach(ANN, store, Wanted(file_id))
+        await plane.ended(store, file_id)
+        async with asyncio.timeout(30):
+            while left.exists():  # noqa: ASYNC110 — nobody would tell
+                await asyncio.sleep(0.02)
+        assert await found(plane, store, "alpha") == [file_id]
+        assert (tmp_path / "retrieval" / store / "words.db").exists()
     finally:
         await plane.stop()
 

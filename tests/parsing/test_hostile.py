@@ -1,6 +1,7 @@
 """Hostile files, each in a real parsing process: a clear error of the right kind, and the next file is read as ever."""
 
 import asyncio
+import errno
 import io
 import os
 import resource
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from retrieval.chunking_strategy import Chunking
 from retrieval.parsing import errors
 from retrieval.parsing.parsed import Limits
 from retrieval.parsing.sandbox import Sandbox, _Worker
+from retrieval.reading import Documents
 from tests.fixtures import documents
 
 LIMITS = Limits(
@@ -254,6 +257,22 @@ async def test_a_signal_to_the_whole_group_of_processes_is_no_fault_of_a_file(tm
         assert sandbox._idle == [worker]
     finally:
         await sandbox.close()
+
+
+async def test_a_process_that_cannot_start_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError is what ingestion waits after; the document has not failed."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    (tmp_path / "a.txt").write_text("text")
+    reader = Documents()
+    with pytest.raises(OSError, match="could not be started"):
+        await reader.read(tmp_path / "a.txt", "a.txt", Chunking())
+    monkeypatch.undo()
+    assert (await reader.read(tmp_path / "a.txt", "a.txt", Chunking())).text == "text"
+    await reader.close()
 
 
 async def test_the_process_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from retrieval import document_store
 from retrieval.collection_store import Collection, Counts
-from retrieval.database import now
+from retrieval.database import locked_for, now
 from retrieval.errors import NotFound
 from retrieval.ids import new_id
 from retrieval.tables import file_batches
@@ -50,6 +50,7 @@ def get(tx: Connection, collection: Collection, id_: str) -> FileBatch:
 
 def cancel(tx: Connection, collection: Collection, id_: str) -> FileBatch:
     """What is not read yet is not read. A batch that is through stays what it is."""
+    locked_for(tx, collection.id)
     batch = get(tx, collection, id_)
     if batch.status == "in_progress":
         document_store.cancel(tx, id_)

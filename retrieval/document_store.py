@@ -11,7 +11,7 @@ from retrieval.access import Caller, readable
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, Counts, Order
 from retrieval.database import locked_for, now
-from retrieval.errors import Conflict, NotFound
+from retrieval.errors import Conflict, Forbidden, NotFound
 from retrieval.paging import Page, page
 from retrieval.tables import document_labels, document_texts, documents, ingestion_jobs
 
@@ -63,7 +63,10 @@ class Described(msgspec.Struct, frozen=True):
 
 
 def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document:
-    """Puts it in the collection, to be read. Until that is done, searches find what it was before. Raises Conflict."""
+    """Puts it in the collection, to be read. Raises Conflict.
+
+    Until that is done, searches find what it was before, unless its new readers are others than those of the version that it replaces.
+    """
     generation = collection_store.next_generation(tx, collection.id)
     values: dict[str, Any] = {
         "filename": new.filename,
@@ -81,6 +84,9 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
             raise Conflict(f"The file {new.source_id} is in the vector store already", code="file_in_store")
         id_ = _there(tx, collection, new.replaces)
         values["source_id"] = new.source_id
+        if id_ is not None and _opens(labels_of(tx, id_), new.labels, labelled=collection.labelled):
+            _empty(tx, collection, id_, generation)  # what only some could read is not for those of the new version
+            values |= {"usage_bytes": 0, "passages": 0, "fingerprint": None}
     if id_ is None:
         values |= {"collection_id": collection.id, "source_id": new.source_id, "created_at": now(tx)}
         values |= {"empty": False, "usage_bytes": 0, "passages": 0}
@@ -95,6 +101,34 @@ def _there(tx: Connection, collection: Collection, source_id: str) -> int | None
     here = (_Row.collection_id == collection.id) & (_Row.source_id == source_id)
     found: int | None = tx.execute(select(_Row.id).where(here)).scalar_one_or_none()
     return found
+
+
+def _opens(before: frozenset[str], now_: Sequence[str], *, labelled: bool) -> bool:
+    """Whether somebody may read what has the second labels, and not what has the first."""
+    if not before and not labelled:
+        return False
+    return not before.issuperset(now_) or (not now_ and not labelled)
+
+
+def _empty(tx: Connection, collection: Collection, id_: int, generation: int) -> None:
+    """Nothing of it is found or shown any more."""
+    gone = [known.id for known in passage_store.published(tx, id_)]
+    passage_store.forget_unpublished(tx, id_)
+    passage_store.remove(tx, gone)
+    if gone:
+        passage_store.record_removal(tx, collection.id, generation, gone)
+    tx.execute(delete(document_texts).where(document_texts.c.document_id == id_))
+
+
+def require_own(tx: Connection, caller: Caller, collection: Collection, source_id: str) -> None:
+    """Nobody changes what is not shown to it, by adding it once more. Raises Forbidden."""
+    found = _readable(caller, collection)
+    id_ = _there(tx, collection, source_id) if found else None
+    if id_ is not None and tx.execute(select(_Row.id).where(_Row.id == id_, *found)).first() is None:
+        raise Forbidden(
+            f"The file {source_id} is in the vector store already, and this key does not hold its access labels",
+            param="file_id",
+        )
 
 
 def get(tx: Connection, caller: Caller, collection: Collection, source_id: str) -> Document:

@@ -17,6 +17,7 @@ MAX_PARTS: Final = 256
 MAX_VALUES: Final = 1000
 MAX_KEY: Final = 64
 MAX_TEXT: Final = 512
+MAX_INTEGER: Final = 2**63 - 1  # either way: what does not fit a number of the index has no order
 
 Value = str | float | bool
 Order = Literal["gt", "gte", "lt", "lte"]
@@ -137,8 +138,10 @@ def _value(given: object, place: str) -> Value:
     match given:
         case bool():
             return given
-        case int() | float() if isfinite(given):
+        case int() if abs(given) <= MAX_INTEGER:
             return float(given)
+        case float() if isfinite(given):
+            return given
         case str() if len(given) <= MAX_TEXT:
             return given
     raise BadFilter(f"{place} must be a text of up to {MAX_TEXT} characters, a number, true or false", param=place)

@@ -186,6 +186,7 @@ def _changes(tx: Connection, document: Document, reading: Reading) -> Changes:
 
 
 def _prepare(tx: Connection, work: _Work, some: Sequence[Fresh], vectors: NDArray[np.float32]) -> int:
+    locked_for(tx, work.collection.id)
     job_store.hold(tx, work.job)
     dimensions = collection_store.learn_dimensions(tx, work.collection.id, vectors.shape[1])
     if dimensions != vectors.shape[1]:

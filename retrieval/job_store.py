@@ -100,9 +100,10 @@ def claim(tx: Connection, job: Job, owner: Owner) -> Job | None:
     return _job(tx.execute(select(ingestion_jobs).where(_Row.id == job.id)).one())
 
 
-def beat(tx: Connection, owner: Owner) -> None:
-    """All that the process works on, in one go."""
-    tx.execute(update(ingestion_jobs).where(_Row.owner == owner.id).values(seen_at=now(tx)))
+def beat(tx: Connection, owner: Owner, ids: Sequence[str]) -> None:
+    """All that the process works on, in one go. What it has and does not work on is free again when its lease is over."""
+    mine = (_Row.owner == owner.id) & _Row.id.in_(ids)
+    tx.execute(update(ingestion_jobs).where(mine).values(seen_at=now(tx)))
 
 
 def hold(tx: Connection, job: Job) -> None:

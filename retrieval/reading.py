@@ -8,7 +8,7 @@ from retrieval.chunking import chunk, strategies
 from retrieval.chunking.tokens import Estimate
 from retrieval.chunking_strategy import Chunking
 from retrieval.errors import Unavailable
-from retrieval.parsing.errors import EmptyFile, InvalidFile, ParseError, UnsupportedFile
+from retrieval.parsing.errors import EmptyFile, InvalidFile, ParseError, ParserUnavailable, UnsupportedFile
 from retrieval.parsing.parsed import Parsed
 from retrieval.parsing.sandbox import Sandbox
 from retrieval.ports import Chunk, Reading, Unreadable
@@ -24,7 +24,7 @@ class Documents:
         self._sandbox = Sandbox(workers=workers)
 
     async def read(self, path: Path, filename: str, chunking: Chunking) -> Reading:
-        """Raises Unreadable, Unavailable, FileNotFoundError."""
+        """Raises Unreadable, Unavailable, OSError."""
         if not await asyncio.to_thread(path.exists):
             raise FileNotFoundError(path)
         try:
@@ -33,6 +33,10 @@ class Documents:
             return Reading("", ())
         except (InvalidFile, UnsupportedFile) as error:
             raise Unreadable(error.code, error.message) from None
+        except ParserUnavailable as error:
+            if isinstance(error.__cause__, OSError):  # no process, no memory just now: it is tried again
+                raise OSError(error.__cause__.errno, error.message) from error
+            raise Unavailable(error.message) from error
         except ParseError as error:
             raise Unavailable(error.message) from error
         return await asyncio.to_thread(_cut, parsed, chunking)

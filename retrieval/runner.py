@@ -35,6 +35,9 @@ class Worker(Protocol):
     def drop(self, collection_id: str) -> None:
         """Blocks. Its indexes are wanted no more."""
 
+    def sweep(self) -> None:
+        """Blocks. Drops whatever indexes are left of collections that are not there any more."""
+
 
 @final
 class Runner:
@@ -60,6 +63,7 @@ class Runner:
         self._worn = asyncio.Event()
         self._session: Session | None = None
         self._stopped = False
+        self._made = False
 
     def changed(self, collection_id: str) -> None:
         """Something in it is to be read, or was: its index is brought up to date when there is time."""
@@ -112,9 +116,11 @@ class Runner:
         return claimed
 
     def _free(self, job: Job) -> bool:
-        """Nobody has it, or its owner is silent, or was a process of this machine and is dead."""
+        """Nobody has it, or its owner is silent, or was a process of this machine and is dead; or it is ours, and nobody works on it."""
         if job.owner is None or job.host != self._owner.host:
             return True
+        if job.owner == self._owner.id:  # it was claimed or to be given back when the database failed
+            return job.id not in self._running
         return dead(self._sessions, job.owner)
 
     def _start(self, job: Job) -> None:
@@ -124,13 +130,18 @@ class Runner:
 
     async def _run(self, job: Job) -> None:
         try:
-            await (await self._worker()).run(job)
+            worker = await self._worker()
+            self._made = True
+            await worker.run(job)
             self.changed(job.collection_id)
         except LeaseLost:
             log.info("ingestion.lease_lost", job=job.id)
         except Exception as error:  # a task's border: it is tried again, and not for ever
             log.exception("ingestion.broke", job=job.id)
-            await asyncio.to_thread(self._give_back, job, type(error).__name__)
+            try:
+                await asyncio.to_thread(self._give_back, job, type(error).__name__)
+            except Exception as worse:  # noqa: BLE001 a task's border: it is free again when its lease is over
+                log.warning("ingestion.not_given_back", job=job.id, reason=str(worse).partition("\n")[0])
         finally:
             del self._running[job.id]
             self._wake.set()
@@ -158,8 +169,11 @@ class Runner:
         while True:
             await asyncio.sleep(BEAT_S)
             if self._running:
+                ids = tuple(self._running)
                 try:
-                    await asyncio.to_thread(self._database.write, lambda tx: job_store.beat(tx, self._owner))
+                    await asyncio.to_thread(
+                        self._database.write, lambda tx, ids=ids: job_store.beat(tx, self._owner, ids)
+                    )
                 except Exception as error:  # noqa: BLE001 a task border: it is tried again
                     log.warning("ingestion.not_heard", reason=str(error).partition("\n")[0])
 
@@ -170,5 +184,7 @@ class Runner:
                 for id_ in await asyncio.to_thread(removal.sweep, self._database):
                     worker = await self._worker()
                     await asyncio.to_thread(worker.drop, id_)
+                if self._made:  # who deleted a collection may have died before its indexes were gone
+                    await asyncio.to_thread((await self._worker()).sweep)
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("retrieval.not_swept", reason=str(error).partition("\n")[0])

@@ -14,7 +14,7 @@ from retrieval.asking import Question, Results, Seen, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import auto
 from retrieval.collection_store import Change, Collection, NewCollection, Order
-from retrieval.database import Database
+from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound
 from retrieval.index.residents import Residents
@@ -115,6 +115,7 @@ class Retrieval:
         sources = await self._found(caller, [wanted])
 
         def work(tx: Connection) -> Document:
+            locked_for(tx, id_)  # before its row is: who publishes takes them in this order
             collection = collection_store.alive(tx, caller, id_)
             collection_store.touch(tx, collection)
             return self._attach(tx, caller, collection, [wanted], sources)[0]
@@ -211,6 +212,7 @@ class Retrieval:
         sources = await self._found(caller, files)
 
         def work(tx: Connection) -> FileBatch:
+            locked_for(tx, id_)  # before its row is: who publishes takes them in this order
             collection = collection_store.alive(tx, caller, id_)
             collection_store.touch(tx, collection)
             batch_id = batch_store.create(tx, collection)
@@ -254,10 +256,15 @@ class Retrieval:
     def drop(self, collection_id: str) -> None:
         self._residents.drop(collection_id)
 
+    def sweep(self) -> None:
+        self._residents.sweep()
+
     async def close(self) -> None:
         await self._reader.close()
+        await asyncio.to_thread(
+            self._residents.close
+        )  # a graph that is being made is given up, which a check may wait for
         await asyncio.to_thread(self._search.close)
-        await asyncio.to_thread(self._residents.close)
 
     async def _found(self, caller: Caller, files: Sequence[Wanted]) -> Mapping[str, Source]:
         """Raises NotFound for a file that is not there for the caller, BadRequest for one that is named twice."""
@@ -285,6 +292,7 @@ class Retrieval:
         made = []
         for each in files:
             require_held(caller, each.labels)
+            document_store.require_own(tx, caller, collection, each.file_id)
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
             name, chunking = sources[each.file_id].filename, each.chunking or usual

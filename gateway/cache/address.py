@@ -28,6 +28,10 @@ _BESIDE: Final = (
     "prompt_cache_retention", "prompt_cache_options", "background", "priority",
 )  # fmt: skip
 _CLIENTS_OWN: Final = frozenset({"function", "custom"})  # tools that the provider does not run by itself
+# Items that say all that they are, so that their ids tell nothing.
+_WHOLE: Final = (
+    "message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output",
+)  # fmt: skip
 _RUN_UPSTREAM: Final = ("web_search_options", "mcp_servers", "container")
 _DIALECT: Final = (b"anthropic-version", b"anthropic-beta")
 
@@ -81,7 +85,11 @@ def _acts(fields: Mapping[str, Any]) -> bool:
     tools = fields.get("tools")
     if not isinstance(tools, list):
         return False
-    return any(isinstance(tool, dict) and tool.get("type", "custom") not in _CLIENTS_OWN for tool in tools)
+    return any(isinstance(tool, dict) and not _is_clients_own(tool.get("type", "custom")) for tool in tools)
+
+
+def _is_clients_own(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in _CLIENTS_OWN
 
 
 def _tenant(record: Record, policy: Policy, fields: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -136,7 +144,7 @@ def telling(endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unnamed(item: Any) -> Any:
-    """Without the id that every request gives its items anew."""
-    if not isinstance(item, dict):
+    """Without the id that every request gives its items anew; of other items the id says which content is meant."""
+    if not isinstance(item, dict) or not (item.get("type", "message") in _WHOLE or item.get("encrypted_content")):
         return item
     return {name: value for name, value in item.items() if name not in {"id", "status"}}

@@ -47,8 +47,8 @@ def _said(turn: Any) -> str | None:
         return content
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
         part = content[0]
-        text = part.get("text")
-        return text if part.get("type") in _TEXTS and isinstance(text, str) else None
+        kind, text = part.get("type"), part.get("text")
+        return text if isinstance(kind, str) and kind in _TEXTS and isinstance(text, str) else None
     return None
 
 

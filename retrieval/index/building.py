@@ -7,7 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 import msgspec
@@ -23,6 +26,7 @@ EFFORTS: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 RECALL: Final = 0.995  # at 10, of the sample; what is promised is 0.99
 SAMPLE: Final = 128
 PATIENCE_S: Final = 6 * 3600.0
+LOOK_S: Final = 0.2
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -34,23 +38,37 @@ class NotMade(Exception):
     """The child ended without a graph that is worth its name."""
 
 
-def build(folder: Path, manifest: Manifest) -> Manifest:
-    """Blocks. Inside `artefact.writing`: the manifest with a graph. Raises NotMade."""
+def build(folder: Path, manifest: Manifest, given_up: Event) -> Manifest:
+    """Blocks. Inside `artefact.writing`: the manifest with a graph. Raises NotMade, soon after it is given up as well."""
     path = folder / f"{manifest.generation}.graph"
     command = [sys.executable, "-m", __name__, str(folder / manifest.files["vectors"].name), str(path)]
     command += [str(manifest.rows), str(manifest.dimensions)]
-    root = str(Path(__file__).parents[2])
     try:
-        done = subprocess.run(  # noqa: S603 — our own module
-            command, cwd=root, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NotMade(f"not within {PATIENCE_S:.0f} s") from error
-    if done.returncode != 0:
+        made = msgspec.json.decode(_output(command, given_up), type=Made)
+    except NotMade:
         path.unlink(missing_ok=True)
-        raise NotMade(f"the child ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    made = msgspec.json.decode(done.stdout, type=Made)
+        raise
     return artefact.with_graph(manifest, Hnsw.name, path, made.effort)
+
+
+def _output(command: Sequence[str], given_up: Event) -> str:
+    """Raises NotMade."""
+    root, until = str(Path(__file__).parents[2]), time.monotonic() + PATIENCE_S
+    with subprocess.Popen(  # noqa: S603 — our own module
+        command, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        told = None
+        while told is None:
+            try:
+                told, complaint = child.communicate(timeout=LOOK_S)
+            except subprocess.TimeoutExpired:
+                if given_up.is_set() or time.monotonic() > until:
+                    child.kill()
+                    raise NotMade("given up" if given_up.is_set() else f"not within {PATIENCE_S:.0f} s") from None
+            else:
+                if child.returncode != 0:
+                    raise NotMade(f"the child ended with {child.returncode}: {complaint.strip()[-300:]}")
+    return told
 
 
 def measured(graph: Graph, vectors: Vectors) -> Made:

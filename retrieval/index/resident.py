@@ -57,6 +57,7 @@ class Resident:
         self._sizes = sizes
         self._graphs = installed()
         self._turn = threading.Lock()
+        self._closed = threading.Event()
         self._state: State | None = None
         self._known: Collection | None = None
 
@@ -104,10 +105,11 @@ class Resident:
             manifest = self._written()
             if wanted.graph:
                 try:
-                    artefact.publish(self.folder, building.build(self.folder, manifest))
+                    artefact.publish(self.folder, building.build(self.folder, manifest, self._closed))
                 except building.NotMade as error:
                     log.warning("index.no_graph", collection=self.collection_id, reason=str(error))
-            self._adopt()
+            if not self._closed.is_set():
+                self._adopt()
         return True
 
     def repair(self, effort: int | None) -> None:
@@ -120,6 +122,11 @@ class Resident:
         """Out of memory; the artefact stays."""
         with self._turn:
             self._state = None
+
+    def close(self) -> None:
+        """As `forget`, and a graph that is being made is given up: nobody waits for it."""
+        self._closed.set()
+        self.forget()
 
     def _written(self) -> artefact.Manifest:
         _, state = self.current()

@@ -61,7 +61,7 @@ class Residents:
         with self._turn:
             known = self._known.pop(collection_id, None)
         if known is not None:
-            known[0].forget()
+            known[0].close()
             known[1].close()
         shutil.rmtree(self._folder / collection_id, ignore_errors=True)
 
@@ -81,7 +81,7 @@ class Residents:
     def close(self) -> None:
         with self._turn:
             for resident, lexical in self._known.values():
-                resident.forget()
+                resident.close()
                 lexical.close()
             self._known.clear()
 

@@ -6,6 +6,7 @@ network, gets no environment and no secret, and ends with its input.
 
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not be taken for an answer
     _bind(limits)
+    _outlive_signals()
     while (frame := wire.take(sys.stdin.buffer)) is not None:
         job = msgspec.msgpack.decode(frame, type=wire.Job)
         _grant_cpu(limits.cpu_s)
@@ -58,6 +60,12 @@ def _bind(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
+
+
+def _outlive_signals() -> None:
+    """Who ends the server may tell its whole group of processes: that is no fault of the file, and the server ends its parsers itself."""
+    for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_IGN)
 
 
 def _grant_cpu(seconds: int) -> None:

@@ -65,7 +65,13 @@ class QuotingModel:
         if self._search is not None and asked.question:
             passages += await self._search(asked.question)
         answer = await quote(asked.question, passages, self._similar) if passages else Answer((), 0)
-        reply = _Reply(_written(asked.question, passages, answer), answer.quotations, model, int(self._now()))
+        return await asyncio.to_thread(self._told, request, asked.question, passages, answer, model)
+
+    def _told(
+        self, request: Mapping[str, Any], question: str, passages: Sequence[Passage], answer: Answer, model: str
+    ) -> bytes:
+        """Blocks: tokens are counted in all that was read."""
+        reply = _Reply(_written(question, passages, answer), answer.quotations, model, int(self._now()))
         most = request.get("max_completion_tokens") or request.get("max_tokens")
         usage = _usage(request["messages"], passages, reply.limit(most if isinstance(most, int) else None))
         if not request.get("stream"):
@@ -82,7 +88,13 @@ def _read(body: bytes) -> tuple[dict[str, Any], conversation.Asked]:
 
 
 def _request(body: bytes) -> dict[str, Any]:
-    request = msgspec.json.decode(body)
+    try:
+        request = msgspec.json.decode(body)
+    except (
+        msgspec.DecodeError,
+        RecursionError,
+    ) as error:  # what a proxy does not read, as half a character in a message
+        raise Unsupported(f"The body is not valid JSON: {error}", "messages") from None
     if not isinstance(request, dict) or not isinstance(request.get("messages"), list):
         raise Unsupported("messages must be a list", "messages")
     if not all(isinstance(message, dict) for message in request["messages"]):

@@ -1,6 +1,7 @@
 """Hostile files, each in a real parsing process: a clear error of the right kind, and the next file is read as ever."""
 
 import asyncio
+import errno
 import io
 import os
 import resource
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from retrieval.chunking_strategy import Chunking
 from retrieval.parsing import errors
 from retrieval.parsing.parsed import Limits
 from retrieval.parsing.sandbox import Sandbox, _Worker
+from retrieval.reading import Documents
 from tests.fixtures import documents
 
 LIMITS = Limits(
@@ -238,6 +241,38 @@ async def test_a_process_that_dies_between_files_is_replaced(tmp_path: Path) -> 
         assert (await sandbox.parse(file, name="a.txt")).text == "text"
     finally:
         await sandbox.close()
+
+
+async def test_a_signal_to_the_whole_group_of_processes_is_no_fault_of_a_file(tmp_path: Path) -> None:
+    """A service manager tells all of them to end: the server ends its parsers itself, and what they read is not damaged."""
+    sandbox = Sandbox()
+    file = tmp_path / "a.txt"
+    file.write_text("text")
+    try:
+        await sandbox.parse(file, name="a.txt")
+        (worker,) = sandbox._idle
+        for kind in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            worker._process.send_signal(kind)
+        assert (await sandbox.parse(file, name="a.txt")).text == "text"
+        assert sandbox._idle == [worker]
+    finally:
+        await sandbox.close()
+
+
+async def test_a_process_that_cannot_start_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An OSError is what ingestion waits after; the document has not failed."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    (tmp_path / "a.txt").write_text("text")
+    reader = Documents()
+    with pytest.raises(OSError, match="could not be started"):
+        await reader.read(tmp_path / "a.txt", "a.txt", Chunking())
+    monkeypatch.undo()
+    assert (await reader.read(tmp_path / "a.txt", "a.txt", Chunking())).text == "text"
+    await reader.close()
 
 
 async def test_the_process_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

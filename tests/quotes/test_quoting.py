@@ -1,11 +1,13 @@
 """The quoting model: what it quotes, what it says when nothing supports an answer, and where its quotations stand."""
 
 import json
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from retrieval.chunking.tokens import Estimate
 from retrieval.quotes import conversation
 from retrieval.quotes.chat import NO_DOCUMENTS, NO_QUESTION, NOTHING_FOUND, QuotingModel, Unsupported
 from retrieval.quotes.passage import Passage
@@ -233,3 +235,24 @@ def test_words_are_compared_without_endings(word: str, expected: str) -> None:
 def test_ideographs_are_compared_in_pairs() -> None:
     """Scripts without blanks have words, too."""
     assert content_words("水門を開く") == ["水門", "門を", "を開", "開く"]
+
+
+async def test_half_a_character_is_refused() -> None:
+    """JSON can write it, and no text can hold it."""
+    with pytest.raises(Unsupported, match="not valid JSON"):
+        await QuotingModel().answer(b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "m")
+
+
+async def test_what_was_read_is_counted_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megabytes of it take most of a second, in which other calls go on."""
+    counted: list[threading.Thread] = []
+    ends = Estimate.ends
+
+    def watched(self: Estimate, text: str) -> Sequence[int]:
+        counted.append(threading.current_thread())
+        return ends(self, text)
+
+    monkeypatch.setattr(Estimate, "ends", watched)
+    await ask(user("How fast does the north gate close?"), documents=[MANUAL])
+    assert counted
+    assert threading.current_thread() not in counted

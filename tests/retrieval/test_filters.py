@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from admin.api.vector_store_wire import FileBody
 from retrieval.access import Caller, may_read
 from retrieval.document_store import Described
 from retrieval.errors import BadFilter
@@ -137,6 +139,8 @@ for _ in range(MAX_DEPTH):
         ({"type": "eq", "key": "x", "value": {"a": 1}}, "filters.value"),
         ({"type": "eq", "key": "x", "value": math.nan}, "filters.value"),
         ({"type": "eq", "key": "x", "value": "a" * 513}, "filters.value"),
+        ({"type": "gt", "key": "x", "value": 10**400}, "filters.value"),
+        ({"type": "in", "key": "x", "value": [1, -(10**400)]}, "filters.value.1"),
         ({"type": "gt", "key": "x", "value": True}, "filters.value"),
         ({"type": "in", "key": "x", "value": "abc"}, "filters.value"),
         ({"type": "in", "key": "x", "value": [None]}, "filters.value.0"),
@@ -156,3 +160,11 @@ def test_what_is_no_filter_is_refused_by_its_place(wanted: Any, param: str) -> N
         parse(wanted)
     assert raised.value.param == param
     assert raised.value.code == "invalid_filter"
+
+
+def test_an_attribute_is_a_number_that_an_index_can_hold() -> None:
+    """One that is not would fail every search that looks at it."""
+    with pytest.raises(ValidationError, match="less than or equal"):
+        FileBody.model_validate({"file_id": "file-1", "attributes": {"x": 10**400}})
+    asked = FileBody.model_validate({"file_id": "file-1", "attributes": {"x": 2**53, "y": True, "z": 0.5}})
+    assert asked.wanted().attributes == {"x": 2**53, "y": True, "z": 0.5}

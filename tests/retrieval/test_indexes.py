@@ -1,7 +1,10 @@
 """Indexes over the truth, on both kinds of database: they follow it, survive damage, and find nothing that is gone."""
 
 import random
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import NotFound
 from retrieval.filters import parse
-from retrieval.index import artefact
+from retrieval.index import artefact, building
 from retrieval.index.resident import Sizes
 from retrieval.index.residents import Residents
 from tests.fixtures.retrieval import ANN, attach, fill, new_collection, unit
@@ -207,3 +210,18 @@ def test_memory_is_given_back(database: Database, tmp_path: Path) -> None:
     for collection, ids in (*made, *made):
         assert nearest(residents, collection, vectors(1, made.index((collection, ids)), 256)[0], 1) == ids[:1]
         assert sum(each.nbytes for each, _ in residents._known.values()) <= 3 * MEBI
+
+
+def test_a_graph_that_nobody_waits_for_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes minutes, and a server that ends does not."""
+    child = tmp_path / "python"
+    child.write_text("#!/bin/sh\nexec sleep 600\n")
+    child.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(child))
+    manifest = artefact.Manifest(1, 1, 8, {"vectors": artefact.Sealed("1.vectors", 32, "")})
+    given_up = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(building.build, tmp_path, manifest, given_up)
+        given_up.set()
+        with pytest.raises(building.NotMade, match="given up"):
+            made.result(60)

@@ -5,16 +5,16 @@ import random
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
-from retrieval import job_store
+from retrieval import collection_store, job_store, runner
 from retrieval.access import Caller
 from retrieval.asking import Question, Wanted
 from retrieval.chunking_strategy import Chunking
-from retrieval.database import Database
-from retrieval.errors import BadRequest, Conflict, NotFound, Refused
+from retrieval.database import Database, locked_for
+from retrieval.errors import BadRequest, Conflict, Forbidden, NotFound, Refused
 from retrieval.filters import parse
-from retrieval.tables import passages
+from retrieval.tables import ingestion_jobs, passages
 from tests.fixtures.plane import Folder, Plane, Words
 from tests.fixtures.retrieval import ANN, BEN, EVE
 
@@ -78,6 +78,94 @@ async def test_a_new_version_takes_the_place_of_the_old_one(plane: Plane) -> Non
         await plane.retrieval.attach(ANN, store, Wanted(other, replaces=new))
     with pytest.raises(NotFound):
         await plane.retrieval.attach(ANN, store, Wanted(old, replaces=EVE.key_id))
+
+
+async def test_a_new_version_for_others_shows_them_nothing_of_the_old_one(plane: Plane) -> None:
+    """Not even while it is being read, and not if it cannot be read."""
+    chief = Caller("key_chief", "team_1", "org_1", frozenset({"board"}))
+    store = await plane.store()
+    old = plane.files.put(chief, paragraphs("secret"))
+    await plane.retrieval.attach(chief, store, Wanted(old, labels=("board",), chunking=SMALL))
+    await plane.ended(store, old, chief)
+    with pytest.raises(Forbidden):
+        await plane.retrieval.attach(BEN, store, Wanted(old))
+    assert await found(plane, store, "secret") == []
+    plane.words.gate = asyncio.Event()
+    same = plane.files.put(chief, paragraphs("secret", "more"))
+    await plane.retrieval.attach(chief, store, Wanted(same, labels=("board",), replaces=old))
+    assert await found(plane, store, "secret", chief) == [same], "for the same readers the old one is there meanwhile"
+    public = plane.files.put(chief, b"\x00\x00")
+    await plane.retrieval.attach(chief, store, Wanted(public, replaces=same))
+    assert await found(plane, store, "secret") == []
+    assert await plane.retrieval.text(ANN, store, public) == ""
+    plane.words.gate.set()
+    assert (await plane.ended(store, public)).status == "failed"
+    assert await found(plane, store, "secret") == []
+    assert (await plane.retrieval.document(ANN, store, public)).passages == 0
+
+
+async def test_who_adds_and_who_publishes_do_not_wait_for_each_other(database: Database, tmp_path: Path) -> None:
+    """Both lock the collection first, and its row after that."""
+    if database.read(lambda tx: tx.dialect.name) != "postgresql":
+        pytest.skip("only one writes at a time")
+    (tmp_path / "files").mkdir()
+    plane = Plane(database, tmp_path / "retrieval", Folder(tmp_path / "files"), Words())
+    store = await plane.store()
+    file_id = plane.files.put(ANN, "alpha")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with database.writing() as tx:
+        locked_for(tx, store)
+        adding = asyncio.get_running_loop().create_task(plane.retrieval.attach(ANN, store, Wanted(file_id)))
+        async with asyncio.timeout(30):
+            while not tx.execute(waiting).scalar_one():  # noqa: ASYNC110 — nobody would tell
+                await asyncio.sleep(0.01)
+        collection_store.next_generation(tx, store)
+    assert (await adding).status == "in_progress"
+    await plane.stop()
+
+
+async def test_a_job_that_nobody_works_on_is_taken_again(database: Database, tmp_path: Path) -> None:
+    """Claimed by this very process, when the database failed before it began: it lives on and hears of other jobs."""
+    (tmp_path / "files").mkdir()
+    plane = Plane(database, tmp_path / "retrieval", Folder(tmp_path / "files"), Words())
+    store = await plane.store()
+    file_id = plane.files.put(ANN, "alpha")
+    await plane.retrieval.attach(ANN, store, Wanted(file_id))
+    owner = plane.runner._owner
+    (job,) = database.read(lambda tx: job_store.waiting(tx, owner, 1))
+    assert database.write(lambda tx: job_store.claim(tx, job, owner)) is not None
+    with database.writing() as tx:
+        tx.execute(ingestion_jobs.update().values(seen_at=1.0))
+        job_store.beat(tx, owner, ["job_other"])
+    plane.start()
+    try:
+        assert (await plane.ended(store, file_id)).status == "completed"
+    finally:
+        await plane.stop()
+
+
+async def test_indexes_of_a_deleted_store_go_whoever_died_over_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words do not stay on the disk; those of others do."""
+    monkeypatch.setattr(runner, "SWEEP_S", 0.05)
+    (tmp_path / "files").mkdir()
+    left = tmp_path / "retrieval" / "vs_gone"
+    left.mkdir(parents=True)
+    (left / "words.db").write_bytes(b"words")
+    plane = Plane(database, tmp_path / "retrieval", Folder(tmp_path / "files"), Words()).start()
+    try:
+        store = await plane.store()
+        file_id = plane.files.put(ANN, "alpha")
+        await plane.retrieval.attach(ANN, store, Wanted(file_id))
+        await plane.ended(store, file_id)
+        async with asyncio.timeout(30):
+            while left.exists():  # noqa: ASYNC110 — nobody would tell
+                await asyncio.sleep(0.02)
+        assert await found(plane, store, "alpha") == [file_id]
+        assert (tmp_path / "retrieval" / store / "words.db").exists()
+    finally:
+        await plane.stop()
 
 
 async def test_what_may_work_later_is_waited_for(plane: Plane) -> None:

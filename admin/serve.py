@@ -36,7 +36,7 @@ def run(loaded: Loaded, worker: int | None) -> int:
     configured = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
     key = first_run.admin_key(settings.data_dir, configured)
     house = House(loaded, key.secret, version("penstock"))
-    house.prepare(seeding=not worker)
+    house.prepare()  # every worker seeds: the first to come does it, and none takes requests without
     try:
         return uvloop.run(_serve(house, loaded, key, worker))
     finally:

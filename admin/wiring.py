@@ -83,7 +83,7 @@ class House:
         self._local = EmbeddedModels(settings.data_dir / "models")
         self._admin = LateApp(self._make_admin)
 
-    def prepare(self, *, seeding: bool) -> None:
+    def prepare(self, *, seeding: bool = True) -> None:
         """Schema, folders, seeds, first snapshot. Raises SchemaError, SQLAlchemyError, OSError."""
         migrate.prepare(self._engine)
         self._shelf.prepare()

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from admin import first_run, logs
+from admin import allocator, first_run, logs
 from admin.settings import Loaded, Settings
 from admin.wiring import House
 
@@ -29,6 +29,7 @@ DOCS = "README.md"
 
 def run(loaded: Loaded, worker: int | None) -> int:
     """Serves until SIGTERM or SIGINT. `worker` is the index among several processes, None if there is one."""
+    allocator.few_arenas()
     settings = loaded.settings
     logs.configure(settings.log.level, settings.log.format)
     _raise_file_limit()
@@ -61,6 +62,7 @@ async def _serve(house: House, loaded: Loaded, key: first_run.AdminKey, worker: 
         gc.collect()
         gc.freeze()  # what start-up made lives for ever: the collector need not look at it again
         gc.set_threshold(10_000, 20, 50)
+        allocator.trim()
         await stop.wait()
         log.info("server.draining", connections=house.listener.open_connections)
         house.drain()

@@ -83,18 +83,17 @@ class House:
         self._local = EmbeddedModels(settings.data_dir / "models")
         self._admin = LateApp(self._make_admin)
 
-    def prepare(self, *, seeding: bool = True) -> None:
+    def prepare(self) -> None:
         """Schema, folders, seeds, first snapshot. Raises SchemaError, SQLAlchemyError, OSError."""
         migrate.prepare(self._engine)
         self._shelf.prepare()
-        if seeding:
-            self._seed("file", discovery.file_seeds(self._loaded))
-            bare = not self._settings.models
-            self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
-            self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
-            self._seed_servers()
-            if not bare:
-                self._forget_discovered()
+        self._seed("file", discovery.file_seeds(self._loaded))
+        bare = not self._settings.models
+        self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
+        self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
+        self._seed_servers()
+        if not bare:
+            self._forget_discovered()
         self._refresher.load()
 
     def open(self) -> None:

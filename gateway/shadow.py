@@ -90,7 +90,6 @@ class Shadows:
             self._running -= 1
 
 
-@final
 class Copy:
     """A request that nobody waits for; see `gateway.exchange.Exchange`. What it is answered is not kept."""
 

@@ -3,7 +3,7 @@
 The second answer is nobody's: it is a call like a shadow's, which no client pays for. Few run at a time; what does not fit is left out.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, final
 
 import msgspec
@@ -18,7 +18,7 @@ from gateway.cache.policy import Semantic
 from gateway.call import CHAT, Call, Endpoint
 from gateway.drive import driven
 from gateway.planner import regions_of
-from gateway.shadow import Original, Serve
+from gateway.shadow import Copy, Original, Serve
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -118,40 +118,17 @@ class Audit:
 
 
 @final
-class Again:
-    """A request whose answer is looked at here alone; see `gateway.exchange.Exchange`."""
+class Again(Copy):
+    """A copy whose answer is looked at here."""
 
     def __init__(self, body: bytes, started_at: float) -> None:
-        self.headers: Mapping[bytes, bytes] = {b"x-penstock-tags": b"shadow"}
-        self.body = body
-        self.started_at = started_at
-        self.begun = False
+        super().__init__(body, started_at)
         self.answer: bytes | None = None
 
-    def respond(self, status: int, head: bytes, body: bytes) -> None:  # noqa: ARG002 — the port's names
-        self.begun = True
+    def respond(self, status: int, head: bytes, body: bytes) -> None:
+        super().respond(status, head, body)
         if status == 200:
             self.answer = body
-
-    def begin(self, status: int, head: bytes) -> None:  # noqa: ARG002 — the port's names
-        self.begun = True
-
-    def begin_events(self, status: int, head: bytes) -> None:
-        self.begin(status, head)
-
-    def send(self, data: bytes) -> None: ...
-
-    def send_chunk(self, data: bytes, chunk: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-    def break_off(self) -> None: ...
-
-    @property
-    def write_paused(self) -> bool:
-        return False
-
-    async def drained(self) -> None: ...
 
 
 def _plain(body: bytes) -> bytes:

@@ -73,7 +73,7 @@ async def test_every_hot_path_is_documented(app: DocumentedApi, tmp_path: Path) 
     """Those of the gateway's own listener, with their methods; below a prefix there is at least one path."""
     loaded = load({"--data-dir": str(tmp_path)}, {})
     house = House(loaded, ADMIN_KEY, "0.0.test")
-    house.prepare(seeding=False)
+    house.prepare()
     documented = operations(app.openapi())
     try:
         house.open()

@@ -84,7 +84,7 @@ def stream(said: dict[str, Any], used: dict[str, int]) -> bytes:
     return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
 
 
-class Client(Copy):  # type: ignore[misc]  # final in the gateway: here it also listens
+class Client(Copy):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

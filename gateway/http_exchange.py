@@ -12,6 +12,7 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Run, Signal
+from gateway.exchange import Way
 from gateway.faces import face
 from gateway.switching import Switched
 
@@ -48,6 +49,10 @@ class Carrier(Protocol):
     @property
     def status_line(self) -> Callable[[int], bytes]:
         """The first line of an answer with a status, and its date."""
+
+    @property
+    def way(self) -> Way | None:
+        """Past `write`, for what is said often. None: there is no connection any more."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -215,6 +220,9 @@ class HttpExchange:
             self._connection.write(chunk)
         else:
             self.send(data)
+
+    def way(self) -> Way | None:
+        return self._connection.way if self.chunked and not self.ended else None
 
     def end(self) -> None:
         if self.ended:

@@ -9,12 +9,12 @@ A loop that has one thing to do at a time writes at once: nothing would come to 
 """
 
 import asyncio
-import time
 from array import array
 from collections.abc import Iterable
 from fcntl import ioctl
 from os import write
 from termios import TIOCOUTQ
+from time import monotonic
 from typing import Final, final
 
 AT_ONCE: Final = 64 * 1024  # larger pieces are not worth waiting for, and joining them costs more than a write
@@ -27,14 +27,14 @@ PIECES: Final = 16  # wait at most: who never lets the loop turn would not be to
 class Outlets:
     """Connections of one kind on one event loop."""
 
-    __slots__ = ("_due", "_last", "_loop", "_row", "_waiting", "busy")
+    __slots__ = ("_due", "_loop", "_waiting", "busy", "last", "row")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[Outlet] = []
         self._due = False
-        self._last = 0.0
-        self._row = 0
+        self.last = 0.0  # when somebody wrote without waiting
+        self.row = 0
         self.busy = False
 
     def wait(self, outlet: "Outlet") -> None:
@@ -43,20 +43,13 @@ class Outlets:
             self._due = True
             self._loop.call_soon(self._flush)
 
-    def wrote(self) -> None:
-        """Somebody did not wait."""
-        now = time.monotonic()
-        self._row = self._row + 1 if now - self._last < CLOSE_S else 0
-        self._last = now
-        self.busy = self._row >= ROW
-
     def _flush(self) -> None:
         self._due = False
         waiting, self._waiting = self._waiting, []
         for outlet in waiting:
             outlet.flush()
-        self._row = self._row - 1 if len(waiting) == 1 else ROW
-        self.busy = self._row > 0
+        self.row = self.row - 1 if len(waiting) == 1 else ROW
+        self.busy = self.row > 0
 
 
 @final
@@ -72,31 +65,34 @@ class Outlet:
         self._transport = transport
         self._file: int = sock.fileno() if plain else -1  # TLS has a transport of its own in between
         self._pieces: list[bytes] = []
-        self._clear = True  # the transport has nothing left of what it was given
+        self._clear = plain  # nothing is left in the transport of what it was given
 
-    def write(self, data: bytes) -> None:
-        pieces = self._pieces
-        if self._file < 0:
-            self._transport.write(data)
-        elif len(data) > AT_ONCE:
+    def write(self, data: bytes) -> bool:
+        """Whether the socket has taken at once all that was ever written to it, as far as is known by now. Of TLS that is not known."""
+        pieces, outlets = self._pieces, self._outlets
+        if self._file < 0 or len(data) > AT_ONCE:
             self.write_through((data,))
-        elif pieces or self._outlets.busy:
+        elif pieces or outlets.busy:
             pieces.append(data)
             count = len(pieces)
             if count == 1:
-                self._outlets.wait(self)
+                outlets.wait(self)
             elif count >= PIECES:
                 self.flush()
         else:
-            self._outlets.wrote()
+            now = monotonic()
+            outlets.row = outlets.row + 1 if now - outlets.last < CLOSE_S else 0
+            outlets.last = now
+            outlets.busy = outlets.row >= ROW
             self._send(data)
+        return self._clear
 
     def write_through(self, pieces: Iterable[bytes | memoryview]) -> None:
         """What is too large to wait, or to be joined to something else."""
         self.flush()
         self._clear = False
         for piece in pieces:
-            if piece:
+            if piece and not self._transport.is_closing():
                 self._transport.write(piece)
 
     def flush(self) -> None:

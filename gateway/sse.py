@@ -46,6 +46,12 @@ class _OpeningChunk(msgspec.Struct, gc=False):
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _opening = msgspec.json.Decoder(_OpeningChunk)
+_TEXT = b'"content":"'
+_PLAIN_TEXT = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))  # stands for itself in a JSON string
+_MOST_HEADS = 64  # of one stream, some 400 bytes each
+_LESSONS = 3  # shapes of events that are learnt: a stream with more of them has something new in each
+_Head = tuple[bytes, int, int]  # what a chunk begins with, the length of that, and the length of the event in it
+_NO_HEAD: _Head = (b"\r", 0, 0)  # no chunk begins so
 _EMPTY_VALUES = frozenset((b"null", b'""', b"[]", b"{}"))
 
 
@@ -53,7 +59,22 @@ _EMPTY_VALUES = frozenset((b"null", b'""', b"[]", b"{}"))
 class ChatStream:
     """The state of one stream. `keep_usage`: the client asked for the usage chunk."""
 
-    __slots__ = ("_bytes", "_choices", "_keep_usage", "_tail", "content", "done", "error", "finished", "usage")
+    __slots__ = (
+        "_bytes",
+        "_choices",
+        "_close",
+        "_end",
+        "_heads",
+        "_keep_usage",
+        "_lessons",
+        "_open",
+        "_tail",
+        "content",
+        "done",
+        "error",
+        "finished",
+        "usage",
+    )
 
     def __init__(self, *, keep_usage: bool) -> None:
         self._keep_usage = keep_usage
@@ -65,6 +86,11 @@ class ChatStream:
         self._bytes = 0  # of these
         self.usage: Usage | None = None
         self.error: errors.GatewayError | None = None
+        # The last event with a text, up to that text and from its end on; and what a chunk with such an event begins with, by its length.
+        self._open = self._close = b""
+        self._end = 0
+        self._heads: dict[int, _Head] = {}
+        self._lessons = 0
 
     @property
     def reported(self) -> CanonicalUsage | None:
@@ -105,6 +131,23 @@ class ChatStream:
         out = [passed + b"\n\n" for event in data.split(b"\n\n") if event and (passed := self._passed(event))]
         return out[0] if len(out) == 1 else b"".join(out)
 
+    def passes(self, chunk: bytes) -> bool:
+        """Whether `chunk`, framed as RFC 9112 7.1 has it, holds one event that differs from a former one by plain text alone, and so goes
+        on as it is. Then it is noted, and nobody has to read it: nothing else but its text can be new in it. Otherwise `feed` is to.
+        """
+        size = len(chunk)
+        head, start, length = self._heads.get(size) or self._head(size)
+        if (
+            chunk.startswith(head)
+            and chunk.endswith(self._close)
+            and not chunk[start : self._end].translate(None, _PLAIN_TEXT)
+            and not (self._tail or self.done or self.error)
+        ):
+            self._choices += 1
+            self._bytes += length
+            return True
+        return False
+
     def close(self) -> bytes:
         """The end of the body: an event that only lacks its empty line still counts."""
         if not self._tail.strip():
@@ -139,7 +182,34 @@ class ChatStream:
             for choice in chunk.choices:
                 if choice.finish_reason is not None:
                     self.finished = True
+            if self._lessons < _LESSONS and not self.finished:
+                self._learn(data)
         return True
+
+    def _learn(self, event: bytes) -> None:
+        """The shape of a plain event. Between its opening and its end another text changes nothing that is looked for in it."""
+        start = event.find(_TEXT) + len(_TEXT)
+        end = event.find(b'"', start)
+        if start < len(_TEXT) or b"\\" in event[start:end] or event.find(_TEXT, end) >= 0:
+            return
+        opening, closing = event[:start], event[end:] + b"\r\n"
+        if (opening, closing) != (self._open, self._close):
+            self._lessons += 1
+            self._open, self._close, self._end = opening, closing, -len(closing)
+            self._heads = {}
+
+    def _head(self, size: int) -> _Head:
+        """What a chunk of `size` bytes, frame included, begins with if it holds an event of the known shape."""
+        opening, known = self._open, _NO_HEAD
+        for digits in range(1, 6):  # up to a megabyte
+            length = size - digits - 4
+            if opening and length >= len(opening) + len(self._close) - 2 and len(b"%x" % length) == digits:
+                head = b"%x\r\n%b" % (length, opening)
+                known = (head, len(head), length)
+        if len(self._heads) >= _MOST_HEADS:
+            self._heads.clear()
+        self._heads[size] = known
+        return known
 
     def _passed(self, event: bytes) -> bytes:
         """The event as the client gets it; empty if it does not."""

@@ -33,6 +33,8 @@ MOST_CHUNK_HEADS = 256  # of one connection, some 100 bytes each
 # Takes a piece of a body and says whether it wants more. The second value, if not empty, is the very chunk (RFC 9112 7.1) that the
 # piece came in, which can go on as it is.
 Sink = Callable[[bytes, bytes], bool]
+# Takes a whole chunk, frame included, on its way without a look into it; or says that it has to be looked into.
+Passage = Callable[[bytes], bool]
 
 
 @final
@@ -50,6 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_fields",
         "_framed",
         "_outlet",
+        "_passage",
         "_paused",
         "_pieces",
         "_queue_limit",
@@ -111,6 +114,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._decoder: zlib._Decompress | None = None
         self._sink: Sink | None = None
+        self._passage: Passage | None = None
         self._between_chunks = False  # the parser stands at the start of a chunk
         self._touched = False
 
@@ -190,16 +194,16 @@ class UpstreamConnection(asyncio.Protocol):
             await self._arrived
         return self._take()
 
-    async def pour(self, sink: "Sink", stall_s: float, total: float) -> None:
+    async def pour(self, sink: Sink, stall_s: float, total: float, passage: Passage | None = None) -> None:
         """Hands the body's pieces to `sink` as they arrive, from the event loop's own callback: a wake-up for each would cost more than
-        its work. Returns when the sink wants no more for now or the body has ended; may be called again.
+        its work. Returns when the sink wants no more for now or the body has ended; may be called again. `passage` is offered chunks first.
 
         Fails with UpstreamTimeout `stall_s` after the last piece, and at `total`.
         """
         self.deadline_is = "stall"
         self._stall_s, self._total = stall_s, total
         self._touch()
-        self._sink = sink
+        self._sink, self._passage = sink, passage
         try:
             while True:
                 if self._pieces and not sink(self._take(), b""):
@@ -210,8 +214,13 @@ class UpstreamConnection(asyncio.Protocol):
                     return
                 await self._arrived
         finally:
-            self._sink = None
+            self._sink = self._passage = None
             self.note(self.origin.now())
+
+    def halt(self) -> None:
+        """The passage wants no more for now, as a sink that says False."""
+        self._sink = None
+        self._arrived.fire()
 
     @property
     def ended(self) -> bool:
@@ -297,6 +306,10 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is not None and self._between_chunks:  # nearly all of a stream is segments that are exactly one chunk
+            passage = self._passage
+            if passage is not None and passage(data):
+                self.moved = True
+                return
             head = self._chunk_heads.get(len(data)) or self._chunk_head(len(data))
             if data.startswith(head) and data.endswith(b"\r\n"):
                 self.moved = True

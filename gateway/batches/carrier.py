@@ -63,6 +63,8 @@ class LineExchange:
     def send_chunk(self, data: bytes, chunk: bytes) -> None:  # noqa: ARG002 — the port's names
         self.send(data)
 
+    def way(self) -> None: ...
+
     def end(self) -> None:
         if self._broken:
             return

@@ -63,6 +63,8 @@ class Recording:
         self._keep(data)
         self.inner.send_chunk(data, chunk)
 
+    def way(self) -> None: ...
+
     def end(self) -> None:
         self.whole = self._left >= 0
         self.inner.end()

@@ -71,6 +71,8 @@ class MessagesExchange:
     def send_chunk(self, data: bytes, chunk: bytes) -> None:
         self._inner.send_chunk(data, chunk)
 
+    def way(self) -> None: ...
+
     def end(self) -> None:
         self._inner.end()
 

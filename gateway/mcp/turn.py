@@ -164,6 +164,8 @@ class Turn:
     def send_chunk(self, data: bytes, chunk: bytes) -> None:  # noqa: ARG002 — the port's names
         self.send(data)
 
+    def way(self) -> None: ...
+
     def end(self) -> None:
         """There may be another turn."""
 

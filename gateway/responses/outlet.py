@@ -121,6 +121,8 @@ class Outlet:
     def send_chunk(self, data: bytes, chunk: bytes) -> None:  # noqa: ARG002 — the port's names
         self.send(data)
 
+    def way(self) -> None: ...
+
     def end(self) -> None:
         """The rest of it is up to `release`."""
 

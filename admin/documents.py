@@ -24,7 +24,7 @@ from gateway.files.shelf import Shelf
 from gateway.keys import Key
 from gateway.providers import EMBEDDED
 from gateway.snapshot import Current
-from retrieval.access import EVERY, Caller
+from retrieval.access import EVERY, PLAIN, Account, Caller
 from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.ports import Source
@@ -116,15 +116,22 @@ class GatewayEmbedder:
         self._authenticator = authenticator
         self._handler = handler
         self._usual = usual
-        self._deputies: OrderedDict[str, bytes] = OrderedDict()
+        self._deputies: OrderedDict[tuple[str, bool], bytes] = OrderedDict()
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> "NDArray[np.float32]":
+    async def embed(
+        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+    ) -> "NDArray[np.float32]":
         """Raises Refused."""
+        account = account or PLAIN
         body = msgspec.json.encode({"model": model, "input": list(texts), "encoding_format": "base64"})
         found: list[tuple[int, bytes, bytes]] = []
+        tags = b",".join((TAG, *(tag.encode("latin-1", "replace") for tag in account.tags)))
+        secret = self._deputy(payer, admitted=account.granted)
         exchange = LineExchange(
-            PATH, self._deputy(payer), body, time.monotonic(), lambda *answer: found.append(answer), TAG, aside=aside
+            PATH, secret, body, time.monotonic(), lambda *answer: found.append(answer), tags, aside=aside
         )
+        if account.trace is not None:
+            exchange.headers = {**exchange.headers, b"traceparent": account.trace.encode("latin-1")}
         await driven(self._handler(exchange))
         if not found:
             raise Refused(502, "The embedding model broke off its answer", "upstream_error", None, again=True)
@@ -166,15 +173,16 @@ class GatewayEmbedder:
         found = self._current.snapshot.catalog.find(model)
         return () if found is None else found[0].deployments
 
-    def _deputy(self, payer: str) -> bytes:
+    def _deputy(self, payer: str, *, admitted: bool) -> bytes:
         """Kept, as to find a key by its id takes a look at all of them."""
-        secret = self._deputies.get(payer)
+        place = payer, admitted
+        secret = self._deputies.get(place)
         if secret is None:
-            secret = self._deputies[payer] = self._authenticator.deputy(payer)
+            secret = self._deputies[place] = self._authenticator.deputy(payer, admitted=admitted)
             if len(self._deputies) > MAX_DEPUTIES:
                 self._authenticator.dismiss(self._deputies.popitem(last=False)[1])
         else:
-            self._deputies.move_to_end(payer)
+            self._deputies.move_to_end(place)
         return secret
 
 

@@ -11,6 +11,7 @@ from admin import discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
+from admin.grounding import GroundingSearch
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
@@ -49,6 +50,7 @@ from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from retrieval.service import Retrieval
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -111,6 +113,7 @@ class House:
             settings.limits.local_part,
         )
         self._long_tail = LiteLlm()
+        self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
         self._plane = Plane(
             current=self._current,
             admin_digest=self._admin_digest,
@@ -143,6 +146,7 @@ class House:
             meter=self._books.meter,
             recorder=self._recorder,
             secret=self._admin_digest,
+            searcher=self._searcher,
         )
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
@@ -225,6 +229,10 @@ class House:
 
     def dispose(self) -> None:
         self._engine.dispose()
+
+    async def _plane_of_documents(self) -> "Retrieval":
+        """The same for who searches in them."""
+        return await self._retrieval.get()
 
     async def _agent(self) -> Agent:
         """The plane is made before what calls tools for it."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from admin.migrate import prepare
 from gateway.database import appending, connect, reading
 from retrieval import collection_store, document_store, passage_store
-from retrieval.access import Caller
+from retrieval.access import Account, Caller
 from retrieval.asking import Question
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, NewCollection
@@ -52,8 +52,10 @@ class Asked:
     def __init__(self) -> None:
         self.vector: Vectors = np.zeros((1, 1), np.float32)
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> Vectors:
-        del texts, model, payer, aside
+    async def embed(
+        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+    ) -> Vectors:
+        del texts, model, payer, aside, account
         return self.vector
 
     def window(self, model: str) -> int | None:

@@ -54,13 +54,14 @@ class Authenticator:
             raise errors.KeyExpired("This API key has expired")
         return key
 
-    def deputy(self, key_id: str, service_tier: str | None = None) -> bytes:
+    def deputy(self, key_id: str, service_tier: str | None = None, *, admitted: bool = False) -> bytes:
         """A secret that stands for a key in this process alone, as long as the key works: for who acts on its behalf later on.
 
         Its calls cost what the service tier costs, at deployments that have a price for it. Until `dismiss`.
+        `admitted`: an admin has said which model it asks, so the key's own lists of models and routes do not.
         """
         made = secrets.token_urlsafe(32).encode()
-        self._deputies[digest(made)] = Deputy(key_id, service_tier)
+        self._deputies[digest(made)] = Deputy(key_id, service_tier, admitted=admitted)
         return made
 
     def of(self, snapshot: Snapshot, deputy: "Deputy") -> Key:
@@ -91,8 +92,9 @@ class Authenticator:
 class Deputy:
     """Finds a key by its id. Snapshots are indexed by secrets, so where it was found is remembered."""
 
-    def __init__(self, key_id: str, service_tier: str | None = None) -> None:
+    def __init__(self, key_id: str, service_tier: str | None = None, *, admitted: bool = False) -> None:
         self._key_id = key_id
+        self._admitted = admitted
         self._service_tier = service_tier
         self._hashed = b""
 
@@ -109,7 +111,9 @@ class Deputy:
         return self._priced(known)
 
     def _priced(self, key: Key) -> Key:
-        """The very key where there is no tier: what is kept for a key is kept once."""
+        """The very key where there is nothing to change: what is kept for a key is kept once."""
+        if self._admitted and (key.models is not None or key.models_above or key.routes is not None):
+            key = msgspec.structs.replace(key, models=None, models_above=(), routes=None)
         tier = self._service_tier
         return key if tier is None else msgspec.structs.replace(key, service_tier=tier)
 

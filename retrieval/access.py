@@ -17,13 +17,32 @@ from retrieval.tables import collections, document_labels, documents
 EVERY: Final = "*"
 
 
+class Account(msgspec.Struct, frozen=True):
+    """How calls are booked that are made for somebody: with tags and trace of the request that they are part of.
+
+    `granted`: an admin lets whoever asks use the model, whatever its key names.
+    """
+
+    tags: tuple[str, ...] = ()
+    trace: str | None = None
+    granted: bool = False
+
+
+PLAIN: Final = Account()
+
+
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks. `labels` are what it holds; what it is called itself, `key:…`, `team:…`, `org:…`, it always holds."""
+    """Who asks. `labels` are what it holds; what it is called itself, `key:…`, `team:…`, `org:…`, it always holds.
+
+    `granted`: collections that an admin lets it search, whoever's they are. Their documents' labels hold for it all the same.
+    """
 
     key_id: str
     team_id: str | None = None
     org_id: str | None = None
     labels: frozenset[str] = frozenset()
+    granted: frozenset[str] = frozenset()
+    account: Account = PLAIN
 
     @property
     def holds(self) -> frozenset[str]:
@@ -52,6 +71,8 @@ def visible(caller: Caller) -> ColumnElement[bool]:
     own: ColumnElement[bool] = collections.c.key_id == caller.key_id
     if caller.team_id is not None:
         own = or_(own, collections.c.team_id == caller.team_id)
+    if caller.granted:
+        own = or_(own, collections.c.id.in_(sorted(caller.granted)))
     return own & collections.c.deleted.is_(False)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # loaded with the first vector
     import numpy as np
     from numpy.typing import NDArray
 
-    from retrieval.access import Caller
+    from retrieval.access import Account, Caller
     from retrieval.chunking_strategy import Chunking
 
 
@@ -75,8 +75,13 @@ class Sources(Protocol):
 class Embedder(Protocol):
     """Makes vectors on the account of a key."""
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> NDArray[np.float32]:
-        """`[texts, dimensions]`, in the order of the texts, of any length. `aside`: nobody waits for it. Raises Refused."""
+    async def embed(
+        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+    ) -> NDArray[np.float32]:
+        """`[texts, dimensions]`, in the order of the texts, of any length. `aside`: nobody waits for it. Raises Refused.
+
+        `account`: what the call is booked under, where it is a part of another one.
+        """
 
     def window(self, model: str) -> int | None:
         """So many tokens of a text it reads, if that is known."""

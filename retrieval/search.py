@@ -70,7 +70,9 @@ class Search:
         """One for each query; none where none is needed."""
         if question.dense <= 0 or collection.dimensions is None:
             return ()
-        made = await self._embedder.embed(question.queries, collection.model, caller.key_id, aside=False)
+        made = await self._embedder.embed(
+            question.queries, collection.model, caller.key_id, aside=False, account=caller.account
+        )
         vectors = normalised(made, len(question.queries))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(

@@ -32,7 +32,8 @@ class Moment(msgspec.Struct, frozen=True):
 
 def moment(tx: Connection, caller: Caller, collection_id: str) -> Moment:
     """As `collection_store.get`. Raises NotFound."""
-    asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id}
+    granted = collection_id if collection_id in caller.granted else None
+    asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id, "granted": granted}
     row = tx.execute(_moment(), asked).one_or_none()
     if row is None:
         raise NotFound(f"No such Vector store object: {collection_id}", param="vector_store_id")
@@ -73,7 +74,7 @@ def shown(
 @cache
 def _moment() -> Select[Any]:
     c = collections.c
-    mine = or_(c.key_id == bindparam("key"), c.team_id == bindparam("team"))
+    mine = or_(c.key_id == bindparam("key"), c.team_id == bindparam("team"), c.id == bindparam("granted"))
     return select(c.generation, c.labelled, c.expires_at, c.last_active_at).where(
         c.id == bindparam("id"), c.deleted.is_(False), mine
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, final
 
 from gateway.authentication import Authenticator
+from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange, Route
 from gateway.mcp.settings import McpSection
 from gateway.metering import Meter
@@ -38,6 +39,7 @@ class LateMcp:
         meter: Meter,
         recorder: Recorder,
         secret: bytes,
+        searcher: Searcher,
     ) -> None:
         self._settings = settings
         self._environ = environ
@@ -48,6 +50,7 @@ class LateMcp:
         self._meter = meter
         self._recorder = recorder
         self._secret = secret
+        self._searcher = searcher
         self._loading: asyncio.Task[None] | None = None
         self._made: Mcp | None = None
         self.routes = {PATH: Route(b"", self._serve)}
@@ -99,6 +102,7 @@ class LateMcp:
             unlisted=self._settings.unlisted,
             origins=self._settings.origins,
             rounds=self._settings.max_rounds,
+            searcher=self._searcher,
         )
 
 

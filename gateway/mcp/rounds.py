@@ -14,6 +14,11 @@ from msgspec import Raw
 from gateway import errors
 from gateway.call import RESPONSES
 from gateway.exchange import Exchange
+from gateway.grounding import searching
+from gateway.grounding.citations import Citations
+from gateway.grounding.ports import Booking, Searcher
+from gateway.grounding.searching import FileSearch
+from gateway.grounding.sources import Sources
 from gateway.ids import uuid7_hex
 from gateway.keys import Key
 from gateway.mcp import history
@@ -22,7 +27,7 @@ from gateway.mcp.errors import ToolRefused
 from gateway.mcp.outcomes import as_item, checked, described, loosen, words
 from gateway.mcp.rpc import INVALID_PARAMS
 from gateway.mcp.tools import Tool, read_result
-from gateway.mcp.turn import Call, Ended, Turn, ended_of, item_of, refused
+from gateway.mcp.turn import Call, Ended, Hosted, Turn, ended_of, item_of, refused
 from gateway.mcp.upstreams import Spawn
 from gateway.mcp.wanted import Function, Meant
 from gateway.responses.agent import Serve
@@ -40,16 +45,20 @@ _TYPE: Final = re.compile(rb"content-type: [^\r]*\r\n")
 
 
 class Engaged(msgspec.Struct, frozen=True):
-    """A request with its tools. `fields` are the body's, less tools and input; `listings` the servers with their tools, or why none."""
+    """A request with its tools. `fields` are the body's, less tools and input; `listings` the servers with their tools, or why none.
+
+    `sources` are the passages that its documents have given so far.
+    """
 
     fields: RawObject
     items: list[Raw]
     read: "list[history.Item | None]"
     tools: list[Raw]
-    functions: Mapping[str, Function]
+    functions: Mapping[str, Hosted]
     listings: Sequence[tuple[Meant, Sequence[Tool], str | None]]
     approved: Sequence[history.Approved]
     most_calls: int | None
+    sources: Sources
 
 
 @final
@@ -65,6 +74,8 @@ class Rounds:
         *,
         key: Key,
         calls: Calls,
+        searcher: Searcher | None,
+        booking: Booking,
         spawn: Spawn,
         unix: Callable[[], float],
         most: int,
@@ -77,6 +88,8 @@ class Rounds:
         self._engaged = engaged
         self._key = key
         self._calls = calls
+        self._searcher = searcher
+        self._booking = booking
         self._spawn = spawn
         self._unix = unix
         self._most = most
@@ -113,7 +126,8 @@ class Rounds:
         if streams and engaged.approved:
             self._begin(EVENT_HEAD)
         fresh = await self._spawn(self._make_approved()) if engaged.approved else []
-        names = {(one.meant.label, one.tool.name): one.name for one in engaged.functions.values()}
+        tools_ = [one for one in engaged.functions.values() if isinstance(one, Function)]
+        names = {(one.meant.label, one.tool.name): one.name for one in tools_}
         items = history.as_functions(engaged.items, engaged.read, names, fresh)
         tools = [*engaged.tools, *(Raw(encode(one.offered())) for one in engaged.functions.values())]
         if tools:
@@ -183,6 +197,7 @@ class Rounds:
             id_of=self._id_of,
             begin=self._begin,
             emit=self._emit,
+            citations=Citations(self._engaged.sources),
         )
         frame = Frame(
             f"resp_{uuid7_hex()}", self._frame.created_at, self._frame.model, {}, include=[*self._frame.include]
@@ -197,7 +212,7 @@ class Rounds:
         for index, item in enumerate(said):
             call = turn.call_of(index, item)
             if call is None:
-                self._output[turn.place_of(index)] = item
+                self._output[turn.place_of(index)] = self._cited(item)
                 others = others or item_of.decode(item).type in {"function_call", "custom_tool_call"}
             else:
                 wanted.append(call)
@@ -261,7 +276,7 @@ class Rounds:
 
     def _function(self, one: history.Approved) -> Function:
         for function in self._engaged.functions.values():
-            if (function.meant.label, function.tool.name) == (one.label, one.name):
+            if isinstance(function, Function) and (function.meant.label, function.tool.name) == (one.label, one.name):
                 return function
         raise AssertionError(f"{one.name} was looked up before")  # the agent refuses such a request
 
@@ -271,20 +286,48 @@ class Rounds:
 
         async def one(call: Call) -> Raw:
             async with room:
-                item = as_item(await self._one(call))
+                output = await self._heard(call)
             told = {
                 "type": "function_call_output",
                 "call_id": call.call_id,
-                "output": history.told(item),
+                "output": output,
                 "status": "completed",
             }
-            return Raw(encode({"id": f"fco_{call.id.removeprefix(history.CALL)}", **told}))
+            return Raw(encode({"id": f"fco_{call.id.partition('_')[2]}", **told}))
 
         return list(await asyncio.gather(*map(one, calls)))
 
+    async def _heard(self, call: Call) -> str:
+        """What the model hears of a call once it was made."""
+        if isinstance(call.function, FileSearch):
+            return await self._search(call, call.function)
+        return history.told(as_item(await self._one(call)))
+
+    async def _search(self, call: Call, function: FileSearch) -> str:
+        """One search to its end. What goes wrong, also that a store is gone by now, is the model's to hear."""
+        queries: list[str] = []
+        try:
+            self._count_call()
+            queries = searching.queries_of(call.arguments)
+            self._emit(f"response.{searching.CALL}.searching", item_id=call.id, output_index=call.place)
+            if self._searcher is None:
+                raise errors.Internal("There is nothing to search with")
+            found = await self._searcher.search(self._key, queries, function.wanted, self._booking)
+        except (ToolRefused, errors.GatewayError) as error:
+            self._put(call.place, call.item("failed", queries=queries), opened=True)
+            return f"Error: {error.message}"
+        self._emit(f"response.{searching.CALL}.completed", item_id=call.id, output_index=call.place)
+        item = call.item("completed", queries=queries, results=searching.results(found))
+        self._put(call.place, item, opened=True)
+        return searching.told(found, self._engaged.sources)
+
+    def _cited(self, item: Raw) -> Raw:
+        return Citations(self._engaged.sources).item(item)
+
     async def _one(self, call: Call, approval: str | None = None) -> dict[str, object]:
-        """One call to its end; its item. What goes wrong is the model's to hear."""
+        """One call of a server's tool to its end; its item. What goes wrong is the model's to hear."""
         function = call.function
+        assert isinstance(function, Function)
         problem: dict[str, object]
         try:
             self._count_call()
@@ -357,10 +400,11 @@ class Rounds:
 
     def _put(self, place: int, item: dict[str, object], *, opened: bool = False) -> None:
         raw = Raw(encode(item))
+        told = shown(raw, self._frame.include)
         if not opened:
-            self._emit("response.output_item.added", item=raw, output_index=place)
+            self._emit("response.output_item.added", item=told, output_index=place)
         self._output[place] = raw
-        self._emit("response.output_item.done", item=raw, output_index=place)
+        self._emit("response.output_item.done", item=told, output_index=place)
 
     def _place(self) -> int:
         if not self._listed:
@@ -368,8 +412,10 @@ class Rounds:
         self._places += 1
         return self._places - 1
 
-    def _id_of(self, function: Function, call_id: str) -> str:
-        prefix = history.REQUEST if function.meant.asks_first(function.tool) else history.CALL
+    def _id_of(self, function: Hosted, call_id: str) -> str:
+        prefix = history.REQUEST if function.asks_first else history.CALL
+        if isinstance(function, FileSearch):
+            prefix = searching.PREFIX
         return history.item_id(prefix, call_id, self._ids, f"{self._frame.stem}{len(self._ids):04x}")
 
     def _begin(self, head: bytes) -> None:
@@ -414,7 +460,7 @@ class Rounds:
             for index, item in enumerate(output_of(outlet.response)):
                 call = turn.call_of(index, item)
                 if call is None:
-                    found[turn.place_of(index)] = item
+                    found[turn.place_of(index)] = self._cited(item)
                 elif not call.asks_first:
                     found[call.place] = Raw(encode(call.item("incomplete")))
         return [found[at] for at in sorted(found)]

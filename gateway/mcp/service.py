@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Literal, final
 
 from gateway.authentication import Authenticator
+from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange
 from gateway.mcp.agent import McpAgent
 from gateway.mcp.calls import Calls
@@ -36,6 +37,7 @@ class Mcp:
         unlisted: Literal["deny", "allow"],
         origins: Collection[str],
         rounds: int,
+        searcher: Searcher | None = None,
     ) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams = Upstreams(connect, now=time.monotonic, chance=random.random, spawn=self.spawn)
@@ -58,7 +60,9 @@ class Mcp:
             spawn=self.spawn,
             origins=origins,
         )
-        self.agent = McpAgent(current=current, calls=self.calls, spawn=self.spawn, unix=time.time, most=rounds)
+        self.agent = McpAgent(
+            current=current, calls=self.calls, searcher=searcher, spawn=self.spawn, unix=time.time, most=rounds
+        )
         self._upstreams.apply(current.snapshot.servers)
         current.on_change(lambda snapshot: self._upstreams.apply(snapshot.servers))
 

@@ -1,6 +1,7 @@
 """One turn of a model inside a response: the `Exchange` that it is answered into, and its events as those of the whole response.
 
-Calls of functions that stand for MCP tools become calls of tools; what else the model says goes on, under new places and numbers.
+Calls of functions that stand for tools become calls of tools; what else the model says goes on, under new places and numbers, and with
+citations where it has marks of passages.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +12,16 @@ from msgspec import Raw
 
 from gateway import errors
 from gateway.exchange import Exchange
+from gateway.grounding.citations import Citations
+from gateway.grounding.searching import FileSearch
 from gateway.mcp.wanted import Function
 from gateway.usage import NOTHING, Usage, from_responses
 from gateway.usage_reports import ResponsesUsage
 from gateway.wire import NULL, RawObject, present
 
 Emit = Callable[..., None]
+Hosted = Function | FileSearch
+"""What a model sees as a function, and is called here."""
 ENDS: Final = frozenset(("error", "response.completed", "response.incomplete", "response.failed"))
 OPENINGS: Final = frozenset(("response.created", "response.in_progress", "response.queued"))
 ADDED: Final = "response.output_item.added"
@@ -50,7 +55,7 @@ class Ended(msgspec.Struct, gc=False):
 class Call:
     """A tool that the model wants to be called. `place` is that in the whole response's output."""
 
-    def __init__(self, place: int, id_: str, function: Function, call_id: str) -> None:
+    def __init__(self, place: int, id_: str, function: Hosted, call_id: str) -> None:
         self.place = place
         self.id = id_
         self.function = function
@@ -59,14 +64,26 @@ class Call:
 
     @property
     def asks_first(self) -> bool:
-        return self.function.meant.asks_first(self.function.tool)
+        return self.function.asks_first
+
+    @property
+    def kind(self) -> str:
+        """What its events are called."""
+        return "file_search_call" if isinstance(self.function, FileSearch) else "mcp_call"
 
     def item(self, status: str, **fields: object) -> dict[str, object]:
-        made: dict[str, object] = {"id": self.id, "type": "mcp_call", "status": status, "approval_request_id": None}
-        made |= {"server_label": self.function.meant.label, "name": self.function.tool.name}
+        made: dict[str, object] = {"id": self.id, "type": self.kind, "status": status}
+        if isinstance(self.function, FileSearch):
+            return made | {"queries": [], "results": None} | fields
+        made |= {
+            "approval_request_id": None,
+            "server_label": self.function.meant.label,
+            "name": self.function.tool.name,
+        }
         return made | {"arguments": self.arguments, "output": None, "error": None} | fields
 
     def request(self) -> dict[str, object]:
+        assert not isinstance(self.function, FileSearch)  # it asks nobody
         made: dict[str, object] = {
             "id": self.id,
             "type": "mcp_approval_request",
@@ -93,12 +110,13 @@ class Turn:
         self,
         client: Exchange,
         body: bytes,
-        functions: Mapping[str, Function],
+        functions: Mapping[str, Hosted],
         *,
         place: Callable[[], int],
-        id_of: Callable[[Function, str], str],
+        id_of: Callable[[Hosted, str], str],
         begin: Callable[[bytes], None],
         emit: Emit,
+        citations: Citations | None = None,
     ) -> None:
         self._client = client
         self.body = body
@@ -109,6 +127,7 @@ class Turn:
         self._id_of = id_of
         self._begin = begin
         self._emit = emit
+        self._citations = citations
         self._places: dict[int, int] = {}
         self._calls: dict[int, Call] = {}
         self.begun = False
@@ -192,7 +211,12 @@ class Turn:
             name: value for name, value in fields.items() if name not in {"type", "sequence_number", "output_index"}
         }
         if call is None:
-            self._emit(kind, **rest, **({} if index is None else {"output_index": self.place_of(index)}))
+            at: dict[str, object] = {} if index is None else {"output_index": self.place_of(index)}
+            if self._citations is None or index is None:
+                self._emit(kind, **rest, **at)
+                return
+            for told, fields_ in self._citations.heard(kind, index, rest):
+                self._emit(told, **fields_, **at)
         elif not call.asks_first:
             self._tell(call, kind, rest)
 
@@ -201,7 +225,9 @@ class Turn:
         at: dict[str, object] = {"item_id": call.id, "output_index": call.place}
         if kind == ADDED:
             self._emit(kind, item=call.item("in_progress"), output_index=call.place)
-            self._emit("response.mcp_call.in_progress", **at)
+            self._emit(f"response.{call.kind}.in_progress", **at)
+        elif isinstance(call.function, FileSearch):
+            pass  # what is searched for stands in the item
         elif kind == f"{ARGUMENTS}delta":
             self._emit("response.mcp_call_arguments.delta", delta=fields["delta"], **at)
         elif kind == f"{ARGUMENTS}done":

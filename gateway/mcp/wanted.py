@@ -73,6 +73,10 @@ class Function(msgspec.Struct, frozen=True):
     meant: Meant
     tool: Tool
 
+    @property
+    def asks_first(self) -> bool:
+        return self.meant.asks_first(self.tool)
+
     def offered(self) -> dict[str, object]:
         made: dict[str, object] = {"type": "function", "name": self.name, "strict": False}
         described = self.tool.fields.get("description", NULL)

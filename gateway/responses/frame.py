@@ -121,7 +121,7 @@ class Frame:
 def visible(response: Raw | bytes, include: frozenset[str]) -> Raw:
     """A response as a client gets it that asked for `include`."""
     raw = bytes(response)
-    if b'"encrypted_content"' not in raw and b'"logprobs"' not in raw:
+    if b'"encrypted_content"' not in raw and b'"logprobs"' not in raw and b'"file_search_call"' not in raw:
         return Raw(raw)
     fields = _object.decode(raw)
     output = fields.get("output", NULL)

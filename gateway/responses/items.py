@@ -25,9 +25,11 @@ PREFIXES: Final = {
 ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
 IMAGE_URLS: Final = "message.input_image.image_url"
+FOUND: Final = "file_search_call.results"
 
 _ID: Final = re.compile(rb'"[!#-\[\]-~]{1,256}"')  # no escapes: it is looked up as it is
 _WITH_STATUS: Final = frozenset(("message", "function_call", "function_call_output"))
+_SOMETIMES: Final = (b'"encrypted_content"', b'"logprobs"', b'"input_image"', b'"file_search_call"')
 _MESSAGE_TYPE: Final = b'"message"'
 _MESSAGE: Final = Raw(_MESSAGE_TYPE)
 _COMPLETED: Final = Raw(b'"completed"')
@@ -83,11 +85,14 @@ def kind_of(item: Raw) -> str:
 
 
 def shown(item: Raw, include: Collection[str]) -> Raw:
-    """The item as a client gets it that did not ask for more: thoughts unsealed, log probabilities and pictures only if included."""
+    """The item as a client gets it that did not ask for more: thoughts unsealed, log probabilities, pictures and what searches found
+    only if included."""
     raw = bytes(item)
-    if b'"encrypted_content"' not in raw and b'"logprobs"' not in raw and b'"input_image"' not in raw:
+    if not any(name in raw for name in _SOMETIMES):
         return item
     fields = _object.decode(item)
+    if FOUND not in include and bytes(fields.get("type", NULL)) == b'"file_search_call"':
+        fields["results"] = NULL
     if ENCRYPTED not in include and "encrypted_content" in fields:
         del fields["encrypted_content"]
     content = fields.get("content", NULL)

@@ -38,8 +38,9 @@ log = structlog.stdlib.get_logger(__name__)
 PATH: Final = b"/v1/responses"
 PREFIX: Final = b"/v1/responses/"
 EVENT_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"
-# In requests with MCP tools, or items of their calls: as it is, or with a letter that only who wants to hide it spells as an escape.
-_CALLED_HERE: Final = re.compile(rb'"mcp|\\u00(?:6[3dD]|70)')
+# In requests with MCP tools or a search in documents, or items of their calls: as it is, or with a letter that only who wants to hide
+# it spells as an escape.
+_CALLED_HERE: Final = re.compile(rb'"(?:mcp|file_search)|\\u00(?:6[3dD]|70)')
 POLL_S: Final = 0.5  # of a run in another process
 STOPPED: Final = Problem("server_error", "The gateway was stopped while it made this response")
 FAILED: Final = Problem("server_error", "Something went wrong on our side; the log has the details")

@@ -1,0 +1,143 @@
+"""Where answers meet documents: `gateway.grounding.ports.Searcher` on the retrieval plane."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn, final
+
+import msgspec
+from sqlalchemy import Connection
+
+from admin.documents import caller_of
+from gateway import errors
+from gateway.authentication import ADMIN
+from gateway.grounding.ports import Booking, Found, Store, Wanted
+from gateway.keys import Key
+from retrieval import collection_store
+from retrieval.access import Account, Caller
+from retrieval.collection_store import Collection
+from retrieval.database import Database
+from retrieval.errors import NotFound, RetrievalError
+
+if TYPE_CHECKING:  # an idle gateway does without them
+    from retrieval.asking import Result
+    from retrieval.filters import Filter
+    from retrieval.service import Retrieval
+
+ID: Final = "vs_"
+
+
+@final
+class GroundingSearch:
+    """Lists by name and id; searches on the account of the key, with its own rights."""
+
+    def __init__(self, database: Database, retrieval: "Callable[[], Awaitable[Retrieval]]") -> None:
+        self._database = database
+        self._retrieval = retrieval
+
+    async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
+        """Raises NotFound, BadRequest."""
+        try:
+            _filter(wanted)
+            _, found = await self._meant(key, wanted, booking)
+        except RetrievalError as error:
+            _refuse(error)
+        return [Store(one.id, one.generation) for one in found]
+
+    async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
+        """Raises GatewayError."""
+        from retrieval.asking import Question  # noqa: PLC0415 — as said above
+
+        try:
+            question = Question(
+                queries=queries,
+                k=wanted.most,
+                wanted=_filter(wanted),
+                dense=wanted.dense,
+                lexical=wanted.lexical,
+                threshold=wanted.threshold,
+            )
+            caller, stores = await self._meant(key, wanted, booking)
+            plane = await self._retrieval()
+            found = await asyncio.gather(*(plane.search(caller, one.id, question) for one in stores))
+        except RetrievalError as error:
+            _refuse(error)
+        every = [_found(store.id, one) for store, results in zip(stores, found, strict=True) for one in results.results]
+        return sorted(every, key=lambda one: -one.score)[: wanted.most]
+
+    async def _meant(self, key: Key, wanted: Wanted, booking: Booking) -> tuple[Caller, Sequence[Collection]]:
+        """Raises NotFound, Expired."""
+        caller = caller_of(key)
+        account = Account(tuple(booking.tags), booking.trace, booking.granted)
+        caller = msgspec.structs.replace(caller, account=account)
+
+        def work(tx: Connection) -> tuple[Caller, Sequence[Collection]]:
+            asks = caller
+            if booking.granted:
+                asks = msgspec.structs.replace(caller, granted=frozenset(_granted(tx, wanted.stores)))
+            found = [_one(tx, asks, name, granted=booking.granted) for name in wanted.stores]
+            return asks, list({one.id: one for one in found}.values())
+
+        return await asyncio.to_thread(self._database.read, work)
+
+
+def _granted(tx: Connection, names: Sequence[str]) -> Sequence[str]:
+    """What an admin means by them: an id, whoever's the store is, or the name of one that was made with the admin key.
+
+    Names are anybody's to give, so that another's store of the same name is not meant.
+    """
+    return [name if name.startswith(ID) else _named(tx, Caller(ADMIN.id), name).id for name in names]
+
+
+def _one(tx: Connection, caller: Caller, name: str, *, granted: bool) -> Collection:
+    if name.startswith(ID):
+        return collection_store.alive(tx, caller, name)
+    return _named(tx, Caller(ADMIN.id) if granted else caller, name)
+
+
+def _named(tx: Connection, caller: Caller, name: str) -> Collection:
+    found = collection_store.named(tx, caller, name)
+    if found is None:
+        raise NotFound(f"No such Vector store object: {name}", param="vector_store_ids")
+    return collection_store.alive(tx, caller, found.id)
+
+
+def _filter(wanted: Wanted) -> "Filter | None":
+    """Raises BadFilter."""
+    from retrieval import filters  # noqa: PLC0415 — as said above
+
+    return None if wanted.filters is None else filters.parse(dict(wanted.filters))
+
+
+def _found(store_id: str, result: "Result") -> Found:
+    passage, document = result.passage, result.document
+    return Found(
+        store_id,
+        passage.id,
+        document.source_id,
+        document.filename,
+        passage.text,
+        result.score,
+        document.attributes,
+        passage.start,
+        passage.end,
+        passage.page,
+        passage.line,
+        tuple(passage.heading),
+    )
+
+
+class _Refused(errors.GatewayError):
+    """Somebody else's refusal with the face that it was given."""
+
+
+def _refuse(error: RetrievalError) -> NoReturn:
+    """The same error as one of the data plane's."""
+    kinds: dict[int, type[errors.GatewayError]] = {
+        400: errors.BadRequest,
+        403: errors.AccessDenied,
+        404: errors.NotFound,
+        503: errors.Overloaded,
+    }
+    made = kinds.get(error.status, _Refused)(error.message, param=error.param, code=error.code, headers=error.headers)
+    made.status, made.type = error.status, error.type
+    raise made from error

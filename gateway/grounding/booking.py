@@ -1,0 +1,15 @@
+"""On what account searches are made that belong to a request: its tags and its trace, so that one answer has one bill."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.grounding.ports import Booking
+
+TAGS: Final = b"x-penstock-tags"
+TRACE: Final = b"traceparent"
+
+
+def of(headers: Mapping[bytes, bytes], *, granted: bool = False) -> Booking:
+    tags, trace = headers.get(TAGS), headers.get(TRACE)
+    named = () if tags is None else tuple(one.strip() for one in tags.decode("latin-1").split(","))
+    return Booking(tuple(one for one in named if one), None if trace is None else trace.decode("latin-1"), granted)

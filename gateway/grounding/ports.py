@@ -1,0 +1,65 @@
+"""What the data plane needs of a document store, as values; `admin.grounding` has the adapter."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.keys import Key
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights."""
+
+    stores: Sequence[str]
+    most: int = 10
+    filters: Mapping[str, Any] | None = None
+    threshold: float = 0.0
+    dense: float = 1.0
+    lexical: float = 1.0
+
+
+class Store(msgspec.Struct, frozen=True):
+    """One that is there for the caller. `version` changes with everything that a search in it could notice."""
+
+    id: str
+    version: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A passage, at `[start, end)` characters of its file's text."""
+
+    store_id: str
+    passage_id: int
+    file_id: str
+    filename: str
+    text: str
+    score: float
+    attributes: Mapping[str, str | float | bool]
+    start: int
+    end: int
+    page: int | None = None
+    line: int | None = None
+    heading: tuple[str, ...] = ()
+
+
+class Booking(msgspec.Struct, frozen=True):
+    """On what account a search is made: tags and trace of the request that it is a part of.
+
+    `granted`: an admin has attached the stores to the model that is asked. They are there for whoever may ask it, and so is the model
+    that embeds the question; documents in them are still for those alone who hold their labels.
+    """
+
+    tags: Sequence[str] = ()
+    trace: str | None = None
+    granted: bool = False
+
+
+class Searcher(Protocol):
+    """Raises GatewayError: NotFound for a store that is not there for the key, BadRequest for a filter that is none."""
+
+    async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
+        """Those that are meant, by id or by name. What a search would refuse is refused here."""
+
+    async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
+        """Best first, of all stores together."""

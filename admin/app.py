@@ -54,12 +54,16 @@ if TYPE_CHECKING:  # logins of people are loaded for those who have them
 
 
 class Api(msgspec.Struct, frozen=True):
-    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers."""
+    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers.
+
+    `searchable` is told of each new vector store.
+    """
 
     identify: Callable[[Mapping[bytes, bytes]], Key]
     files: Files
     batches: Batches
     retrieval: Callable[[], Awaitable["Retrieval"]]
+    searchable: Callable[[], Awaitable[None]]
 
 
 def create_app(
@@ -119,7 +123,7 @@ def create_app(
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
-            vector_stores_api.router(api.retrieval),
+            vector_stores_api.router(api.retrieval, api.searchable),
             vector_store_files_api.router(api.retrieval),
         ):
             app.include_router(routes)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from admin.settings import Loaded
 from embedding import bundled
 from gateway.mcp.settings import ServerSpec
-from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, Provider
+from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.seeding import Seed
 from gateway.settings import DeploymentSpec, ModelSpec
 
@@ -30,7 +30,6 @@ MAX_LISTING_BYTES = 1 << 20
 MAX_MODELS = 200  # of one server
 
 EMBEDDED_MODELS = ("penstock/minilm", "text-embedding-minilm")
-QUOTES_MODEL = "penstock/quotes"
 
 
 @dataclass(frozen=True, slots=True)

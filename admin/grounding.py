@@ -43,6 +43,9 @@ class GroundingSearch:
             _refuse(error)
         return [Store(one.id, one.generation) for one in found]
 
+    def holds(self, key: Key) -> frozenset[str]:
+        return caller_of(key).holds
+
     async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
         """Raises GatewayError."""
         from retrieval.asking import Question  # noqa: PLC0415 — as said above

@@ -24,7 +24,7 @@ from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
-from gateway.database import appending, changing, connect
+from gateway.database import appending, changing, connect, record_revision
 from gateway.dialects.registry import DIALECTS
 from gateway.files.keeper import Files, FileTerms
 from gateway.files.shelf import Shelf
@@ -35,7 +35,7 @@ from gateway.metrics import Metrics
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.providers import EMBEDDED, PROVIDERS, QUOTES
+from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
@@ -44,6 +44,7 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
+from retrieval.collection_store import any_at_all
 from retrieval.job_store import Owner
 from retrieval.removal import forget_sources
 from retrieval.runner import Runner
@@ -79,6 +80,7 @@ class House:
             price_of=self._prices.find,
             pricing=settings.pricing,
             cache=settings.cache,
+            searchable=any_at_all,
         )
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
@@ -135,6 +137,7 @@ class House:
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
             agent=self._agent,
+            searcher=self._searcher,
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -189,14 +192,14 @@ class House:
             await self._refresher.refresh_now()
         seeds = discovery.environment_seeds(environ) if bare else ()
         seeds += tuple(seed for server in servers for seed in discovery.local_seeds(server))
-        found = {seed.spec.name for seed in seeds}.union(discovery.EMBEDDED_MODELS, (discovery.QUOTES_MODEL,))
+        found = {seed.spec.name for seed in seeds}.union(discovery.EMBEDDED_MODELS, (QUOTES_MODEL,))
         catalog = self._current.snapshot.catalog
         names = sorted((*catalog.models, *(model.name for _, model in catalog.wildcards)))
         return first_run.groups(
             [name for name in names if name not in found],
             discovery.keyed_providers(environ) if bare else (),
             servers,
-            [name for name in (*discovery.EMBEDDED_MODELS, discovery.QUOTES_MODEL) if name in catalog.models],
+            [name for name in (*discovery.EMBEDDED_MODELS, QUOTES_MODEL) if name in catalog.models],
         )
 
     def embedding_model(self) -> str | None:
@@ -206,7 +209,7 @@ class House:
 
     def quoting_model(self) -> str | None:
         """The name of the model that answers by quoting, if it is there."""
-        name = discovery.QUOTES_MODEL
+        name = QUOTES_MODEL
         return name if name in self._current.snapshot.catalog.models else None
 
     def drain(self) -> None:
@@ -292,9 +295,24 @@ class House:
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
             api=Api(
-                identity(self._current, self._plane.authenticator), self._files, self._batches, self._retrieval.get
+                identity(self._current, self._plane.authenticator),
+                self._files,
+                self._batches,
+                self._retrieval.get,
+                self._searchable,
             ),
         )
+
+    async def _searchable(self) -> None:
+        """A vector store was made. With the first of them, every process learns that there is something to search in."""
+        if self._current.snapshot.searchable:
+            return
+        await asyncio.to_thread(self._note_searchable)
+        await self._refresher.refresh_now()
+
+    def _note_searchable(self) -> None:
+        with changing(self._engine) as tx:
+            record_revision(tx, "there are vector stores")
 
     def _logins(self) -> "Oidc | None":
         login = self._settings.auth.oidc

@@ -1,7 +1,7 @@
 """One request that was understood, on its way to an answer, and the paths that it may have come by."""
 
 from collections.abc import Callable
-from typing import Protocol, final
+from typing import TYPE_CHECKING, Protocol, final
 
 import msgspec
 
@@ -15,6 +15,9 @@ from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
 from gateway.snapshot import Snapshot
 from gateway.units.door import Door
+
+if TYPE_CHECKING:  # for calls that are answered from documents
+    from gateway.grounding.looked import Looked
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -69,6 +72,7 @@ class Call:
         "deadline",
         "endpoint",
         "exchange",
+        "grounds",
         "match",
         "model",
         "overrides",
@@ -100,6 +104,7 @@ class Call:
         self.deadline = record.started_at + model.timeouts.total_s
         self.overrides: Overrides = NONE
         self.continuation: Continuation | None = None  # of a stream that may go on elsewhere
+        self.grounds: Looked | None = None
         self.race: Contest | None = None  # it is one of several attempts at the same time
 
     def becomes(self, name: str, model: Model, match: str) -> None:

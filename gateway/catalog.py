@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.cache.policy import Policy
+from gateway.grounding.policy import Retrieval
 from gateway.kinds import TEXT, Kinds
 from gateway.pricing import Price, Terms
 from gateway.resilience.backoff import Retries
@@ -143,6 +144,7 @@ class Model(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] = ()
     shadow: Shadow | None = None
     cache: Policy | None = None
+    retrieval: Retrieval | None = None
     steered: bool = (
         False  # set by itself: there is something to decide, with several deployments or one that is not for every call
     )

@@ -76,6 +76,7 @@ class Completions:
         at = self._unix()
         record = Record(self._ids.at(at), endpoint.name, at, exchange.started_at)
         body = exchange.body
+        call: Call | None = None
         try:
             snapshot = self._current.snapshot
             if original is None:
@@ -110,7 +111,7 @@ class Completions:
             record.finished_at = self._now()
             if not record.status:
                 record.status, record.error_code = 499, LEFT
-            self._meter.close(record, body)
+            self._meter.close(record, body if call is None else call.body)
             self._finished(record)
 
     def _resolve(

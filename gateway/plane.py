@@ -16,6 +16,7 @@ from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.cache.ports import Store
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
+from gateway.catalog import Model
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
 from gateway.dialect import Dialect
@@ -23,6 +24,7 @@ from gateway.dispatch import Dispatch
 from gateway.engines import Engines
 from gateway.faces import face_of
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
+from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange, Route
 from gateway.in_process import InProcess, Local
 from gateway.listing import PREFIX as LISTED
@@ -60,6 +62,7 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.meanings import Log
     from gateway.cache.precision import Precision
     from gateway.cache.stage import Caching
+    from gateway.grounding.stage import Grounding
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
 
@@ -108,6 +111,7 @@ class Plane:
         engine: Engine,
         cache: CacheTerms | None = None,
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
+        searcher: Searcher | None = None,
     ) -> None:
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -145,6 +149,8 @@ class Plane:
         self._store: Store | None = None
         self._comparing = False
         self._caching: Caching | None = None
+        self._searcher = searcher
+        self._grounding: Grounding | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -280,19 +286,37 @@ class Plane:
         return 0 if self._caching is None else self._caching.waiting
 
     def _choose(self, snapshot: Snapshot) -> None:
-        """Puts the cache before the dispatch as long as any model has one: who has none pays nothing for it."""
+        """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""
         catalog = snapshot.catalog
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        grounding = self._grounds(snapshot, models)
+        caching = self._caches(models)
+        if caching is not None:
+            caching.dispatch = self._dispatch if grounding is None else grounding.behind
+        if grounding is not None:
+            grounding.following = grounding.behind if caching is None else caching
+        self._completions.dispatch = grounding or caching or self._dispatch
+
+    def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
+        """What looks something up before it is answered."""
+        if self._searcher is None or not (snapshot.searchable or any(model.retrieval is not None for model in models)):
+            return None
+        if self._grounding is None:
+            from gateway.grounding.stage import Grounding  # noqa: PLC0415 — an idle gateway without documents does without
+
+            self._grounding = Grounding(self._dispatch, self._searcher, self._spawn)
+        return self._grounding
+
+    def _caches(self, models: Sequence[Model]) -> "Caching | None":
         if not any(model.cache is not None for model in models):
-            self._completions.dispatch = self._dispatch
-            return
+            return None
         if self._caching is None:
             self._caching = self._make_caching(self._cache_terms)
         if not self._comparing and any(
             model.cache is not None and model.cache.semantic is not None for model in models
         ):
             self._compare(self._caching, self._cache_terms)
-        self._completions.dispatch = self._caching
+        return self._caching
 
     def _make_caching(self, terms: CacheTerms) -> "Caching":
         from gateway.cache.stage import Caching  # noqa: PLC0415 — an idle gateway without a cache does without

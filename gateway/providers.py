@@ -40,6 +40,7 @@ class Provider(msgspec.Struct, frozen=True):
 # Never sent anywhere, and free: the embedding engine and the quoting model run in this process.
 EMBEDDED = "embedded"
 QUOTES = "quotes"
+QUOTES_MODEL = "penstock/quotes"
 IN_PROCESS = frozenset((EMBEDDED, QUOTES))
 
 # An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.

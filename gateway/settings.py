@@ -12,6 +12,8 @@ from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, 
 
 from gateway import catalog, pricing
 from gateway.cache import policy
+from gateway.grounding import policy as grounding
+from gateway.grounding.ports import Wanted
 from gateway.kinds import Kind
 from gateway.providers import IN_PROCESS, PROVIDERS
 from gateway.resilience.backoff import Retries
@@ -368,6 +370,39 @@ class CacheSpec(Section):
         )
 
 
+class RetrievalSpec(Section):
+    """Collections that are searched before the model answers, by id, or by name those of the admin key.
+
+    `filters` is OpenAI's grammar. `last_resort`: where no deployment and no fallback answers, the model that quotes does.
+    """
+
+    collections: Annotated[tuple[Name, ...], Field(min_length=1, max_length=16)]
+    max_results: int = Field(default=8, ge=1, le=50)
+    score_threshold: float = Field(default=0, ge=0, le=1)
+    embedding_weight: float = Field(default=1, ge=0, le=1000)
+    text_weight: float = Field(default=1, ge=0, le=1000)
+    filters: dict[str, Any] | None = None
+    instructions: str | None = Field(default=None, min_length=1, max_length=20_000)
+    last_resort: bool = True
+
+    @model_validator(mode="after")
+    def _something_ranks(self) -> Self:
+        if self.embedding_weight <= 0 and self.text_weight <= 0:
+            raise ValueError("one of embedding_weight and text_weight must be above 0")
+        return self
+
+    def compile(self) -> grounding.Retrieval:
+        wanted = Wanted(
+            self.collections,
+            self.max_results,
+            self.filters,
+            self.score_threshold,
+            self.embedding_weight,
+            self.text_weight,
+        )
+        return grounding.Retrieval(wanted, self.instructions)
+
+
 class ModelSpec(Section):
     """What clients ask for. A name that ends in `*` answers for every name with that start."""
 
@@ -390,6 +425,7 @@ class ModelSpec(Section):
     timeouts: TimeoutsSpec = TimeoutsSpec()
     shadow: ShadowSpec | None = None
     cache: CacheSpec | Literal[False] | None = None
+    retrieval: RetrievalSpec | None = None
     prompt_caching: Literal["off", "auto"] = "off"
     price: PriceSpec | None = None
     pricing: PricingSection | None = None

@@ -21,6 +21,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     rules: Rules = Rules()
     versions: Versions | None = None  # where there is any route or prompt
     servers: Servers = ()  # of MCP
+    searchable: bool = False  # there are documents that a chat may ask for
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

@@ -1,6 +1,6 @@
 """Reads one revision of keys, models, budgets and limits and compiles it into the snapshot that requests run on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from gateway.mcp.catalog import Server, Servers
 from gateway.model_store import DeploymentRecord, ModelRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
-from gateway.providers import IN_PROCESS, PROVIDERS, Provider
+from gateway.providers import IN_PROCESS, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
 from gateway.settings import CacheSpec, DeploymentSpec, ModelSpec, PricingSection
@@ -43,7 +43,8 @@ class Loaded(msgspec.Struct, frozen=True):
 class SnapshotStore:
     """`resolve` replaces `${VAR:-default}`; it raises ValueError or LookupError where there is none.
 
-    `price_of` knows a provider's models by their names there; `pricing` says what follows where it does not.
+    `price_of` knows a provider's models by their names there; `pricing` says what follows where it does not. `searchable`: whether there
+    are documents to search in.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SnapshotStore:
         price_of: Callable[[str, str], Entry | None] = lambda provider, target: None,  # noqa: ARG005
         pricing: PricingSection = PricingSection(),  # noqa: B008 — frozen
         cache: CacheSpec | None = None,
+        searchable: Callable[[Connection], bool] = lambda tx: False,  # noqa: ARG005
     ) -> None:
         self._engine = engine
         self._box = box
@@ -64,6 +66,7 @@ class SnapshotStore:
         self._price_of = price_of
         self._default_pricing = pricing
         self._cache = cache
+        self._searchable = searchable
 
     def revision(self) -> int:
         """The newest one."""
@@ -88,11 +91,12 @@ class SnapshotStore:
             catalog, skipped = self._catalog(tx)
             versions = version_store.every(tx)
             servers, unusable = self._servers(tx)
+            searchable = self._searchable(tx)
         if catalog == known.catalog:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
         if servers == known.servers:
             servers = known.servers
-        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers), (*skipped, *unusable))
+        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, searchable), (*skipped, *unusable))
 
     def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
         models: list[Model] = []
@@ -110,7 +114,7 @@ class SnapshotStore:
                 except UnusableError as error:
                     skipped.append(Skipped("deployment", deployment.id, str(error)))
             models.append(_model(record, spec, tuple(ready), self._cache))
-        return compile_catalog(models), tuple(skipped)
+        return compile_catalog(_with_last_resort(models)), tuple(skipped)
 
     def _servers(self, tx: Connection) -> tuple[Servers, tuple[Skipped, ...]]:
         ready: list[Server] = []
@@ -211,7 +215,7 @@ def _model(
         name=spec.name,
         deployments=ready,
         strategy=spec.strategy,
-        fallbacks=spec.fallbacks,
+        fallbacks=(*spec.fallbacks, *_last_resort(spec, ready)),
         context_fallbacks=spec.context_fallbacks,
         content_fallbacks=spec.content_fallbacks,
         retries=spec.retries.compile(),
@@ -228,7 +232,31 @@ def _model(
         groups=spec.groups,
         shadow=None if spec.shadow is None else spec.shadow.compile(),
         cache=cache.compile(spec.name, ready) if cache else None,
+        retrieval=None if spec.retrieval is None else spec.retrieval.compile(),
     )
+
+
+def _last_resort(spec: ModelSpec, ready: tuple[Deployment, ...]) -> tuple[str, ...]:
+    """What answers a question about documents when nobody else does, unless it is what answers them anyway."""
+    if spec.retrieval is None or not spec.retrieval.last_resort or all(one.provider == QUOTES for one in ready):
+        return ()
+    return () if QUOTES_MODEL in spec.fallbacks else (QUOTES_MODEL,)
+
+
+def _with_last_resort(models: Sequence[Model]) -> Sequence[Model]:
+    """And the model that quotes, where it stands behind any of them and nobody has named it."""
+    wanted = any(QUOTES_MODEL in model.fallbacks for model in models)
+    if not wanted or any(model.name == QUOTES_MODEL for model in models):
+        return models
+    where = Deployment(
+        id=f"{QUOTES}:{QUOTES_MODEL}",
+        provider=QUOTES,
+        base_url="",
+        target=QUOTES_MODEL,
+        price=price_under(FREE, Terms()),
+        kinds=served_by(QUOTES),
+    )
+    return (*models, Model(QUOTES_MODEL, (where,)))
 
 
 def _valid(kind: type[S], stored: Mapping[str, Any]) -> S:

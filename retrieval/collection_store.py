@@ -122,6 +122,11 @@ def named(tx: Connection, caller: Caller, name: str) -> Collection | None:
     return None if row is None else _collection(row)
 
 
+def any_at_all(tx: Connection) -> bool:
+    """Whether there are any, whoever's."""
+    return tx.execute(select(_Row.id).where(_Row.deleted.is_(False)).limit(1)).one_or_none() is not None
+
+
 def listed(
     tx: Connection,
     caller: Caller,

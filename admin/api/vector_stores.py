@@ -17,14 +17,17 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Literal["asc", "desc"]
 
 
-def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
+def router(retrieval: "Callable[[], Awaitable[Retrieval]]", searchable: Callable[[], Awaitable[None]]) -> APIRouter:
+    """`searchable` is told of each new store."""
     routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
 
     @routes.post("", summary="Create a vector store")
     async def create(request: Request) -> Response:
         asked = await read(request, StoreBody)
         plane = await retrieval()
-        return answered(store_view(await plane.create(caller_of(key_of(request.scope)), asked.new(), asked.files())))
+        made = await plane.create(caller_of(key_of(request.scope)), asked.new(), asked.files())
+        await searchable()
+        return answered(store_view(made))
 
     @routes.get("", summary="List vector stores")
     async def listed(

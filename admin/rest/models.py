@@ -24,6 +24,7 @@ from gateway.settings import (
     ProbeSpec,
     QueueSpec,
     RetriesSpec,
+    RetrievalSpec,
     Section,
     ShadowSpec,
     TimeoutsSpec,
@@ -49,6 +50,7 @@ class ModelChangeBody(Section):
     health: ProbeSpec | None = None
     timeouts: TimeoutsSpec | None = None
     shadow: ShadowSpec | None = None
+    retrieval: RetrievalSpec | None = None
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
 

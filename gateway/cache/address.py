@@ -59,15 +59,15 @@ def address(call: Call, policy: Policy, asked: Controls) -> Address | None:
         return None  # whoever sends it on says what is wrong
     if _acts(fields):
         return None
-    partition = _pack(
-        (
-            VERSION,
-            _tenant(call.record, policy, fields),
-            asked.namespace,
-            _place(call, policy),
-            _conditions(call, policy),
-        )
+    told = (
+        VERSION,
+        _tenant(call.record, policy, fields),
+        asked.namespace,
+        _place(call, policy),
+        _conditions(call, policy),
     )
+    # What it rests on in documents: it changes with each of them, and with what the key may read.
+    partition = _pack(told if call.grounds is None else (*told, call.grounds.version))
     hashed = hashlib.blake2b(partition, digest_size=32)
     hashed.update(_canonical(telling(call.endpoint.name, fields)))
     return Address(hashed.digest(), partition, fields)

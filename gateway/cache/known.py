@@ -10,7 +10,7 @@ from gateway.snapshot import Snapshot
 MAX_BODY_BYTES: Final = 8 * 1024
 MOST: Final = 1024
 
-_Shown = tuple[bytes, str, str]
+_Shown = tuple[bytes, str, str, bytes]
 
 
 @final
@@ -53,4 +53,4 @@ def _shown(call: Call, asked: Controls) -> _Shown | None:
     ):
         return None
     assert record.key is not None
-    return (call.body, record.key.id, endpoint.name)
+    return (call.body, record.key.id, endpoint.name, b"" if call.grounds is None else call.grounds.version)

@@ -58,7 +58,7 @@ class Caching:
         now: Callable[[], float],
         max_bytes: int,
     ) -> None:
-        self._dispatch = dispatch
+        self.dispatch = dispatch  # the plane puts a stage before it that looks things up, where there is one
         self._store = store
         self._meter = meter
         self._unix = unix
@@ -91,7 +91,7 @@ class Caching:
         """As the dispatch. Raises BadRequest for what is wrong with a header."""
         policy = call.model.cache
         if policy is None or call.endpoint.name not in ENDPOINTS or _apart(call):
-            return self._dispatch.answer(call)
+            return self.dispatch.answer(call)
         return self._answer(call, policy)
 
     async def _answer(self, call: Call, policy: Policy) -> None:
@@ -102,7 +102,7 @@ class Caching:
             return
         place = address(call, policy, asked)
         if place is None or (not policy.exact.sampled and call.endpoint.name in _SAMPLING and is_sampled(place.fields)):
-            await self._dispatch.answer(call)
+            await self.dispatch.answer(call)
             return
         want = _Want(call, policy, asked, place)
         if asked.no_cache:
@@ -201,7 +201,7 @@ class Caching:
         recording = Recording(exchange, self._max_bytes)
         call.exchange = recording
         try:
-            await self._dispatch.answer(call)
+            await self.dispatch.answer(call)
         finally:
             call.exchange = exchange
         if asked.no_store or not recording.whole or call.model is not model or not _is_its_own(call):

@@ -61,5 +61,8 @@ class Searcher(Protocol):
     async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
         """Those that are meant, by id or by name. What a search would refuse is refused here."""
 
+    def holds(self, key: Key) -> frozenset[str]:
+        """The labels that decide which documents are there for the key."""
+
     async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
         """Best first, of all stores together."""

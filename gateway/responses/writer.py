@@ -85,8 +85,21 @@ class _Citation(msgspec.Struct, gc=False):
 
 
 class _Annotation(msgspec.Struct, gc=False):
+    """`file_citation` has its fields beside its type."""
+
     type: str = ""
     url_citation: _Citation | None = None
+    index: int = 0
+    file_id: str = ""
+    filename: str = ""
+
+    def made(self) -> Json | None:
+        """As the Responses API has it."""
+        if self.type == "url_citation" and self.url_citation is not None:
+            return {"type": self.type, **msgspec.structs.asdict(self.url_citation)}
+        if self.type == "file_citation" and self.file_id:
+            return {"type": self.type, "index": self.index, "file_id": self.file_id, "filename": self.filename}
+        return None
 
 
 _chunk: Final = msgspec.json.Decoder(_Chunk)
@@ -244,11 +257,9 @@ class Writer:
         out.append(self._event("response.output_text.delta", delta=text, logprobs=told, **self._at(opened)))
 
     def _annotate(self, raw: Raw, out: list[bytes]) -> None:
-        note = _annotation.decode(raw)
-        cited = note.url_citation
-        if note.type != "url_citation" or cited is None or self._said is None or self._said.kind != "output_text":
+        made = _annotation.decode(raw).made()
+        if made is None or self._said is None or self._said.kind != "output_text":
             return
-        made: Json = {"type": note.type, **msgspec.structs.asdict(cited)}
         self._said.notes.append(made)
         out.append(
             self._event(

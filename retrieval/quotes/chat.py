@@ -71,7 +71,9 @@ class QuotingModel:
         self, request: Mapping[str, Any], question: str, passages: Sequence[Passage], answer: Answer, model: str
     ) -> bytes:
         """Blocks: tokens are counted in all that was read."""
-        reply = _Reply(_written(question, passages, answer), answer.quotations, model, int(self._now()))
+        searched = self._search is not None or isinstance(request.get("documents"), list)
+        written = _written(question, passages, answer, searched=searched)
+        reply = _Reply(written, answer.quotations, model, int(self._now()))
         most = request.get("max_completion_tokens") or request.get("max_tokens")
         usage = _usage(request["messages"], passages, reply.limit(most if isinstance(most, int) else None))
         if not request.get("stream"):
@@ -105,12 +107,12 @@ def _request(body: bytes) -> dict[str, Any]:
     return request
 
 
-def _written(question: str, passages: Sequence[Passage], answer: Answer) -> list[str]:
-    """The answer in pieces, as a stream sends them: each quotation, then where it stands."""
+def _written(question: str, passages: Sequence[Passage], answer: Answer, *, searched: bool) -> list[str]:
+    """The answer in pieces, as a stream sends them: each quotation, then where it stands. `searched`: there are documents elsewhere."""
     if not question:
         return [NO_QUESTION]
     if not passages:
-        return [NO_DOCUMENTS]
+        return [NOTHING_FOUND if searched else NO_DOCUMENTS]
     if not answer.quotations:
         return [NOTHING_FOUND]
     pieces = [

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from admin.api import batches as batches_api
+from admin.api import dify as dify_api
 from admin.api import document
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
@@ -43,6 +44,7 @@ from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
+from gateway.grounding.ports import Searcher
 from gateway.keys import Key
 from gateway.mcp.settings import CommandSpec
 from gateway.refresh import Refresher
@@ -64,6 +66,7 @@ class Api(msgspec.Struct, frozen=True):
     batches: Batches
     retrieval: Callable[[], Awaitable["Retrieval"]]
     searchable: Callable[[], Awaitable[None]]
+    searcher: Searcher
 
 
 def create_app(
@@ -125,6 +128,7 @@ def create_app(
             batches_api.router(api.batches),
             vector_stores_api.router(api.retrieval, api.searchable),
             vector_store_files_api.router(api.retrieval),
+            dify_api.router(api.identify, api.searcher),
         ):
             app.include_router(routes)
         app.add_middleware(KeyGate, identify=api.identify)

@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 from admin.documents import caller_of
 from gateway import errors
 from gateway.authentication import ADMIN
-from gateway.grounding.ports import Booking, Found, Store, Wanted
+from gateway.grounding.ports import Booking, Document, Found, Store, Wanted
+from gateway.grounding.wish import MOST_STORES
 from gateway.keys import Key
-from retrieval import collection_store
+from retrieval import collection_store, document_store
 from retrieval.access import Account, Caller
 from retrieval.collection_store import Collection
 from retrieval.database import Database
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # an idle gateway does without them
     from retrieval.service import Retrieval
 
 ID: Final = "vs_"
+MOST_LISTED: Final = 1000  # stores among which the last used ones are looked for
 
 
 @final
@@ -42,6 +44,32 @@ class GroundingSearch:
         except RetrievalError as error:
             _refuse(error)
         return [Store(one.id, one.generation) for one in found]
+
+    async def every(self, key: Key) -> Sequence[str]:
+        """Raises GatewayError."""
+        caller = caller_of(key)
+
+        def work(tx: Connection) -> Sequence[str]:
+            at = collection_store.moment(tx)
+            found = collection_store.listed(tx, caller, MOST_LISTED).data
+            alive = [one for one in found if not collection_store.expired(one, at)]
+            return [one.id for one in sorted(alive, key=lambda one: -one.last_active_at)[:MOST_STORES]]
+
+        return await asyncio.to_thread(self._database.read, work)
+
+    async def document(self, key: Key, store: str, file: str) -> Document:
+        """Raises NotFound."""
+        caller = caller_of(key)
+
+        def work(tx: Connection) -> Document:
+            collection = collection_store.alive(tx, caller, store)
+            found = document_store.get(tx, caller, collection, file)
+            return Document(found.filename, document_store.text_of(tx, found.id), found.attributes)
+
+        try:
+            return await asyncio.to_thread(self._database.read, work)
+        except RetrievalError as error:
+            _refuse(error)
 
     def holds(self, key: Key) -> frozenset[str]:
         return caller_of(key).holds

@@ -300,6 +300,7 @@ class House:
                 self._batches,
                 self._retrieval.get,
                 self._searchable,
+                self._searcher,
             ),
         )
 

@@ -7,6 +7,7 @@ from gateway.grounding.ports import Booking
 
 TAGS: Final = b"x-penstock-tags"
 TRACE: Final = b"traceparent"
+NOTHING: Final = Booking()
 
 
 def of(headers: Mapping[bytes, bytes], *, granted: bool = False) -> Booking:

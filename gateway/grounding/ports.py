@@ -43,6 +43,14 @@ class Found(msgspec.Struct, frozen=True):
     heading: tuple[str, ...] = ()
 
 
+class Document(msgspec.Struct, frozen=True):
+    """A file as it was read."""
+
+    filename: str
+    text: str
+    attributes: Mapping[str, str | float | bool]
+
+
 class Booking(msgspec.Struct, frozen=True):
     """On what account a search is made: tags and trace of the request that it is a part of.
 
@@ -60,6 +68,11 @@ class Searcher(Protocol):
 
     async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
         """Those that are meant, by id or by name. What a search would refuse is refused here."""
+
+    async def every(self, key: Key) -> Sequence[str]:
+        """The ids of the key's own stores, those that were used last; as many as one search may name."""
+
+    async def document(self, key: Key, store: str, file: str) -> Document: ...
 
     def holds(self, key: Key) -> frozenset[str]:
         """The labels that decide which documents are there for the key."""

@@ -16,8 +16,9 @@ from gateway import errors
 from gateway.authentication import Authenticator
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.keys import Key
-from gateway.mcp import replies, rpc
+from gateway.mcp import documents, replies, rpc
 from gateway.mcp.calls import Asked, Calls, Done, parted
+from gateway.mcp.documents import Documents
 from gateway.mcp.inflight import Inflight
 from gateway.mcp.replies import Refusal
 from gateway.mcp.sessions import Sessions
@@ -34,10 +35,15 @@ _batch: Final = msgspec.json.Decoder(list[Raw])
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks, for which server (None: all), in which session and revision. `modern`: each request stands for itself."""
+    """Who asks, for which server (None: all), in which session and revision. `modern`: each request stands for itself.
+
+    `own`: it is for the key's documents, of one store (`scope`) or of all of them.
+    """
 
     key: Key
     server: str | None
+    own: bool
+    scope: str | None
     session: str | None
     modern: bool
 
@@ -56,8 +62,10 @@ class Endpoint:
         streams: Streams,
         spawn: Spawn,
         origins: Collection[str],
+        documents_: Documents | None = None,
     ) -> None:
         self._current = current
+        self._documents = documents_
         self._authenticator = authenticator
         self._calls = calls
         self._sessions = sessions
@@ -103,7 +111,8 @@ class Endpoint:
         if not (key.may_call("/mcp") or key.may_call(path.decode("latin-1"))):
             raise errors.AccessDenied("This key may not call /mcp", code="route_access_denied")
         server = unquote_to_bytes(path[len(PREFIX) :]).decode("utf-8", "replace") if path.startswith(PREFIX) else None
-        if server is not None and not self._calls.may_see(key, server):
+        own, scope = self._own(key, server)
+        if server is not None and not own and not self._calls.may_see(key, server):
             raise errors.NotFound(f"There is no MCP server '{server}'", code="mcp_server_not_found")
         version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
         if version and version not in rpc.HANDSHAKE_VERSIONS and version not in rpc.STATELESS_VERSIONS:
@@ -115,7 +124,14 @@ class Endpoint:
             raise errors.NotFound(
                 "There is no such session: begin a new one", param="mcp-session-id", code="session_not_found"
             )
-        return Caller(key, server, session, version in rpc.STATELESS_VERSIONS)
+        return Caller(key, server, own, scope, session, version in rpc.STATELESS_VERSIONS)
+
+    def _own(self, key: Key, server: str | None) -> tuple[bool, str | None]:
+        """Whether the key's documents are meant, and of which store. A server that is registered under that name goes before."""
+        name, _, scope = (server or "").partition("/")
+        if self._documents is None or name != documents.NAME or self._calls.may_see(key, name):
+            return False, None
+        return True, scope or None
 
     def _known(self, origin: str) -> bool:
         """Against pages that make a browser speak to a server of this machine under their own name."""
@@ -209,12 +225,14 @@ class Endpoint:
             raise Refusal(rpc.INVALID_PARAMS, "Invalid params: not an object")
         match message.method:
             case "initialize" if not caller.modern:
-                made = replies.initialized(params, INSTRUCTIONS)
+                made = replies.initialized(params, _instructions(caller))
                 return made, b"mcp-session-id: %b\r\n" % self._sessions.begin(caller.key.id).encode()
             case "server/discover" if caller.modern:
-                return replies.discovered(INSTRUCTIONS), b""
+                return replies.discovered(_instructions(caller)), b""
             case "ping" if not caller.modern:
                 return {}, b""
+            case "tools/list" if caller.own:
+                return replies.page(documents.TOOLS, params, plain=True), b""
             case "tools/list":
                 tools = await self._spawn(self._calls.visible(caller.key, caller.server))
                 return replies.page(tools, params, plain=caller.server is not None), b""
@@ -232,7 +250,10 @@ class Endpoint:
         hear = None if reply is None or asked.token is None else reply.hearing(asked.token)
         if not self._inflight.free(caller.session, message.key):
             raise Refusal(rpc.INVALID_REQUEST, "There is a request with this id already, which is not answered yet")
-        task = self._spawn(self._calls.call(caller.key, wanted, hear))
+        if caller.own and self._documents is not None:
+            task = self._spawn(self._documents.call(caller.key, wanted, caller.scope, _base(exchange)))
+        else:
+            task = self._spawn(self._calls.call(caller.key, wanted, hear))
         if reply is not None:
             reply.keep_alive()
         with self._inflight.running(caller.session, message.key, task) as running:
@@ -250,6 +271,16 @@ class Endpoint:
         """Notifications, and answers to questions that nobody asked."""
         if message.method == "notifications/cancelled" and not caller.modern:
             self._inflight.cancel(caller.session, rpc.params_of(message))
+
+
+def _instructions(caller: Caller) -> str:
+    return documents.INSTRUCTIONS if caller.own else INSTRUCTIONS
+
+
+def _base(exchange: HttpExchange) -> str:
+    """The address under which the client knows this server."""
+    scheme = exchange.headers.get(b"x-forwarded-proto", b"https" if exchange.tls else b"http").decode("latin-1")
+    return f"{scheme}://{exchange.headers.get(b'host', b'localhost').decode('latin-1')}"
 
 
 def _head(done: Done) -> bytes:

@@ -11,6 +11,7 @@ from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange
 from gateway.mcp.agent import McpAgent
 from gateway.mcp.calls import Calls
+from gateway.mcp.documents import Documents
 from gateway.mcp.endpoint import Endpoint
 from gateway.mcp.links import Connect
 from gateway.mcp.sessions import Sessions
@@ -59,12 +60,23 @@ class Mcp:
             streams=self._streams,
             spawn=self.spawn,
             origins=origins,
+            documents_=self._documents(searcher, current, meter, finished),
         )
         self.agent = McpAgent(
             current=current, calls=self.calls, searcher=searcher, spawn=self.spawn, unix=time.time, most=rounds
         )
         self._upstreams.apply(current.snapshot.servers)
         current.on_change(lambda snapshot: self._upstreams.apply(snapshot.servers))
+
+    @staticmethod
+    def _documents(
+        searcher: Searcher | None, current: Current, meter: Meter, finished: Callable[[Record], None]
+    ) -> Documents | None:
+        if searcher is None:
+            return None
+        return Documents(
+            searcher=searcher, current=current, meter=meter, unix=time.time, now=time.monotonic, finished=finished
+        )
 
     async def serve(self, exchange: HttpExchange) -> None:
         await self._endpoint.serve(exchange)

@@ -35,7 +35,7 @@ def app(box: SecretBox, tmp_path: Path) -> Iterator[DocumentedApi]:
         refresher=Refresher(SnapshotStore(engine, box, resolve), Current()),
         admin_key_digest=keys.digest(ADMIN_KEY.encode()),
         version="0.0.test",
-        api=Api(nothing, nothing, nothing, nothing, nothing),
+        api=Api(nothing, nothing, nothing, nothing, nothing, nothing),
     )
     yield cast("DocumentedApi", app)
     app.router.routes.clear()

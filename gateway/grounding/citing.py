@@ -113,12 +113,14 @@ class Citing:
         return list(read(text, self._sources.known, strip=False).notes)
 
     def _quoted(self, citations: Any, text: str) -> list[Note]:
-        """Of quotations, which have numbers of their own."""
+        """Of quotations, which have numbers of their own. Each is told where it stands in its file, not in the prompt."""
         notes = []
         for one in citations if isinstance(citations, list) else ():
-            number = self._sources.quoted(str(one.get("source")), str(one.get("quote")))
+            quote = str(one.get("quote"))
+            number = self._sources.quoted(str(one.get("source")), quote)
             if number is not None:
                 notes.append(Note(max(0, text.find(f"[{one.get('index')}]")), number))
+                one.update(self._sources.place(number, quote))
         return notes
 
     def _annotate(self, said: Json, notes: list[Note]) -> None:

@@ -64,6 +64,21 @@ class Sources:
             "score": round(one.score, 6),
         }
 
+    def place(self, number: int, quote: str) -> Json:
+        """Where a quotation out of a passage stands."""
+        one = self.of(number)
+        at = max(0, one.text.find(quote))
+        return {
+            "source": one.filename,
+            "start": one.start + at,
+            "end": one.start + at + len(quote),
+            "page": one.page,
+            "line": one.line,
+            "heading": list(one.heading),
+            "passage_id": str(one.passage_id),
+            "document_id": one.file_id,
+        }
+
     def told(self, numbers: Sequence[int]) -> str:
         """The passages as a model, or the one that quotes, reads them."""
         return "\n".join(self._told(number) for number in dict.fromkeys(numbers))

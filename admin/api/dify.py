@@ -144,14 +144,14 @@ def _record(one: Found) -> Json:
 
 
 def _refused(error: errors.GatewayError) -> Response:
-    code, status = error.status, error.status
+    code = error.status
     if isinstance(error, _BadHeader):
-        code, status = BAD_HEADER, 403
+        code = BAD_HEADER
     elif error.status in {401, 403}:
-        code, status = NOT_AUTHORISED, 403
+        code = NOT_AUTHORISED
     elif error.status == 404:
         code = NO_SUCH_KNOWLEDGE
-    return _answer(status, {"error_code": code, "error_msg": error.message}, dict(error.headers))
+    return _answer(error.status, {"error_code": code, "error_msg": error.message}, dict(error.headers))
 
 
 def _answer(status: int, value: Json, headers: Mapping[str, str] | None = None) -> Response:

@@ -171,9 +171,9 @@ def test_dify_hears_its_own_error_codes(grounded: Grounded, client: openai.OpenA
     http = grounded.server.http
     body = {"knowledge_id": "docs", "query": "x"}
     cases = [
-        (http.post("/retrieval", json=body), 403, 1001),
-        (http.post("/retrieval", json=body, headers={"authorization": "Basic x"}), 403, 1001),
-        (asked(grounded, "sk-ps-nobody"), 403, 1002),
+        (http.post("/retrieval", json=body), 401, 1001),
+        (http.post("/retrieval", json=body, headers={"authorization": "Basic x"}), 401, 1001),
+        (asked(grounded, "sk-ps-nobody"), 401, 1002),
         (asked(grounded, grounded.server.new_key(routes=["/v1/models"])), 403, 1002),
         (asked(grounded, client.api_key, knowledge_id="nowhere"), 404, 2001),
         (asked(grounded, grounded.server.new_key()), 404, 2001),

@@ -100,7 +100,7 @@ class Completions:
             except BudgetShort as short:
                 await self._fall_back(call, short)
             if model.shadow is not None and original is None:
-                self._shadows.offer(model.shadow, call, body, self.serve)
+                self._shadows.offer(model.shadow, call, _asked_of_shadow(call, body, model.shadow.model), self.serve)
         except errors.GatewayError as error:
             record.error_code = error.code or error.type
             self._fail(endpoint, exchange, error, record)
@@ -167,6 +167,14 @@ class Completions:
             exchange.respond(record.status, head, native[1])
             return
         exchange.respond(error.status, head, error.body() if face is None else face.error(error, record.id))
+
+
+def _asked_of_shadow(call: Call, body: bytes, name: str) -> bytes:
+    """The client's body; with the passages that were found for it, where the shadow looks up none itself."""
+    if call.grounds is None:
+        return body
+    found = call.snapshot.catalog.find(name)
+    return call.body if found is None or found[0].retrieval is None else body
 
 
 def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: Key, record: Record) -> bytes:

@@ -75,6 +75,8 @@ class Citing:
     def send_chunk(self, data: bytes, chunk: bytes) -> None:  # noqa: ARG002 — the port's names
         self.send(data)
 
+    def way(self) -> None: ...
+
     def end(self) -> None:
         self.inner.end()
 

@@ -1,7 +1,7 @@
 """The key's own documents as a server of MCP: `search` and `fetch`, in the shapes that research agents and connectors look for.
 
-No registered server stands behind it, so nobody has to be let in: it shows what `/v1/vector_stores` shows the same key. A call is held,
-settled and recorded like that of any tool, and costs what the vector of its question costs.
+No registered server stands behind it, so nobody has to be let in: it shows what `/v1/vector_stores` shows the same key. A call is
+recorded like that of any tool; a search is held and settled by the call that makes the vector of its question.
 """
 
 import asyncio
@@ -115,8 +115,10 @@ class Documents:
         try:
             if all(asked.tool != tool.name for tool in TOOLS):
                 raise UnknownTool(asked.shown)
-            await self._meter.open(self._current.snapshot.rules, record, _FREE)
-            record.attempts, record.sent = 1, True
+            if asked.tool == "fetch":  # a search is counted by its embedding, which would wait for this call's own slot
+                await self._meter.open(self._current.snapshot.rules, record, _FREE)
+                record.sent = True
+            record.attempts = 1
             record.usage, record.usage_source = ONE_CALL, "counted"
             made = await self._made(key, asked, scope, base)
             record.status = 200

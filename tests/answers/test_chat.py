@@ -252,6 +252,25 @@ def test_a_model_without_provider_answers_from_a_collection(
 
 
 @pytest.mark.usefixtures("attached")
+def test_one_call_at_a_time_is_enough(grounded: Grounded) -> None:
+    """The question is embedded before the model is asked, never beside it."""
+    with grounded.client(limits={"parallel": 1}) as narrow:
+        grounded.store(narrow, {"a.txt": TEXTS["gates.md"]}, "narrow")
+        model, _ = grounded.model(SAYS)
+        answer = narrow.chat.completions.create(model=model, messages=QUESTION, tools=[tool("narrow")])
+        assert notes(answer.choices[0].message)
+
+
+def test_a_shadow_is_asked_with_the_same_passages(grounded: Grounded, client: openai.OpenAI, store: str) -> None:
+    """And without the tool, which it would not know."""
+    other, seen = grounded.model(SAYS)
+    model, _ = grounded.model(SAYS, shadow={"model": other, "share": 1})
+    client.chat.completions.create(model=model, messages=QUESTION, tools=[tool(store)])
+    (entry,) = seen.wait(lambda entries: len(entries) == 1)
+    assert b"four seconds when the power fails" in entry.body.encode()
+    assert "tools" not in heard(seen, 0)
+
+
 def test_an_attachment_is_set_changed_and_taken_back_over_rest(grounded: Grounded) -> None:
     model, _ = grounded.model(SAYS)
     admin = grounded.server.admin

@@ -109,18 +109,20 @@ async def test_nobody_finds_what_is_somebody_elses(grounded: Grounded, client: o
 
 async def test_a_call_is_recorded_and_counted(grounded: Grounded, store: str) -> None:
     """As that of any tool; a key at its limit is told so."""
-    assert store
     made = grounded.server.admin.post("/keys", json={"name": "few", "limits": {"rpm": 2}}).json()
     grounded.server.await_key(made["key"], known=True)
     async with connected(grounded, made["key"]) as mcp:
         for _ in range(2):
-            await mcp.call_tool("search", {"query": "gate"})
+            with pytest.raises(MCPError, match="No such"):
+                await mcp.call_tool("fetch", {"id": f"{store}/x"})
         with pytest.raises(MCPError, match="limit"):
-            await mcp.call_tool("search", {"query": "gate"})
+            await mcp.call_tool("fetch", {"id": f"{store}/x"})
+        await mcp.call_tool("search", {"query": "gate"})  # in nothing, so that nothing is embedded
     deadline = time.monotonic() + 20
     while True:
         rows = grounded.server.admin.get("/requests", params={"key_id": made["id"]}).json()["data"]
-        if len([row for row in rows if row["model"] == "mcp/retrieval/search"]) >= 3:
+        made_calls = [row["model"] for row in rows]
+        if made_calls.count("mcp/retrieval/fetch") >= 3 and "mcp/retrieval/search" in made_calls:
             break
         assert time.monotonic() < deadline, rows
         await asyncio.sleep(0.05)

@@ -112,7 +112,7 @@ def test_langchains_own_suite_passes(served: Server, tmp_path: Path) -> None:
         served, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--asyncio-mode=auto", "test_suite.py", folder=tmp_path
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "failed" not in done.stdout
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) > 20, done.stdout
 
 
 def test_an_index_of_llamaindex_stands_on_a_collection(served: Server, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`POST /retrieval`: a vector store as an external knowledge base of Dify, with Dify's own error codes."""
+"""`POST /retrieval`: a vector store as an external knowledge base of Dify, with Dify's own error codes beside OpenAI's shape."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -151,7 +151,12 @@ def _refused(error: errors.GatewayError) -> Response:
         code = NOT_AUTHORISED
     elif error.status == 404:
         code = NO_SUCH_KNOWLEDGE
-    return _answer(error.status, {"error_code": code, "error_msg": error.message}, dict(error.headers))
+    told = {
+        "error_code": code,
+        "error_msg": error.message,
+        **msgspec.json.decode(error.body()),
+    }  # and as everywhere else
+    return _answer(error.status, told, dict(error.headers))
 
 
 def _answer(status: int, value: Json, headers: Mapping[str, str] | None = None) -> Response:

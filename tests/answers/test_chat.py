@@ -11,6 +11,7 @@ import pytest
 
 from tests.answers.conftest import PRICE, TEXTS, Grounded, heard
 from tests.fixtures.server import ADMIN_KEY, refused_port
+from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
 SAYS = Behaviour(text="It closes in four seconds [1], they say [7].", prompt_tokens=20, completion_tokens=3)
@@ -228,6 +229,25 @@ def test_one_answer_has_one_bill(grounded: Grounded, client: openai.OpenAI) -> N
         assert time.monotonic() < deadline, row
         time.sleep(0.05)
     assert row["cost_usd"] == pytest.approx((20 * PRICE["input"] + 3 * PRICE["output"]) / 1e6)
+
+
+def test_the_vectors_of_the_question_are_on_the_bill(
+    grounded: Grounded, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    """Where a model that embeds has a price, an answer costs that as well."""
+    where = {"id": "priced-a", "base_url": upstream.base_url, "model": "m", "api_key": "x", "price": {"input": 500}}
+    grounded.create({"name": "priced", "deployments": [where]})
+    store = client.vector_stores.create(name="priced", extra_body={"embedding_model": "priced"})
+    file = client.files.create(file=("a.txt", TEXTS["gates.md"].encode()), purpose="assistants")
+    client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id)
+    model, _ = grounded.model(SAYS)
+    tags = {"x-penstock-tags": "priced-bill"}
+    client.chat.completions.create(model=model, messages=QUESTION, tools=[tool(store.id)], extra_headers=tags)
+    deadline = time.monotonic() + 20
+    while (row := grounded.spend("priced-bill"))["requests"] < 2:
+        assert time.monotonic() < deadline, row
+        time.sleep(0.05)
+    assert row["cost_usd"] > (20 * PRICE["input"] + 3 * PRICE["output"]) / 1e6
 
 
 def test_a_model_without_provider_answers_from_a_collection(

@@ -13,7 +13,7 @@ from embedding import bundled
 from tests.fixtures.server import ADMIN_KEY, ROOT, Server
 
 # Of the documentation, to be quick: all of it takes the embedding model the better part of a minute.
-SOME = ("docs/degradation.md", "docs/quotes.md")
+SOME = ("docs/degradation.md",)
 
 
 @pytest.fixture

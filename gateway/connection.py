@@ -7,7 +7,6 @@ handed on at its header, body following, to the ASGI side.
 """
 
 import asyncio
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, final
 
@@ -21,7 +20,7 @@ from gateway.framing import declared_length
 from gateway.http_exchange import HttpExchange
 from gateway.http_limits import body_too_large, header_size, headers_too_large
 from gateway.known_request import KnownRequest, learned
-from gateway.outlet import Outlet, unacknowledged
+from gateway.outlet import Outlet, reset_by_peer, unacknowledged
 from gateway.switching import Switched
 
 if TYPE_CHECKING:  # the listener makes connections; the name is needed for types alone
@@ -30,7 +29,6 @@ if TYPE_CHECKING:  # the listener makes connections; the name is needed for type
 log = structlog.stdlib.get_logger(__name__)
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-TCP_CLOSE = 7  # linux/tcp_states.h: the peer reset the connection
 READ_AHEAD = 8  # pipelined requests that wait before reading is paused
 LESSONS = 4  # a client whose heads all differ (a trace id in each) is left to the parser
 PROBE_DELAYS_S = (0.005, 0.02, 0.05)  # then once a second: a reset from this network arrives within a round trip
@@ -475,22 +473,12 @@ class Connection(asyncio.Protocol):
                 self.write(CONTINUE)
             elif active.event_stream and active.chunked:
                 active.send(b":\n\n")
-        elif self._reset_by_peer():
+        elif reset_by_peer(self._transport):
             self.abort()
             return
         delay = PROBE_DELAYS_S[self._probes] if self._probes < len(PROBE_DELAYS_S) else 1.0
         self._probes += 1
         self._listener.call_later(delay, self._probe)
-
-    def _reset_by_peer(self) -> bool:
-        assert self._transport is not None
-        sock: socket.socket | None = self._transport.get_extra_info("socket")
-        if sock is None:
-            return True
-        try:
-            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
-        except OSError:
-            return True
 
 
 def _address(name: Any) -> tuple[str, int] | None:

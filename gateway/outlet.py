@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterable
 from fcntl import ioctl
 from os import write
+from socket import IPPROTO_TCP, TCP_INFO, socket
 from termios import TIOCOUTQ
 from time import monotonic
 from typing import Final, final
@@ -20,6 +21,7 @@ from typing import Final, final
 AT_ONCE: Final = 64 * 1024  # larger pieces are not worth waiting for, and joining them costs more than a write
 CLOSE_S: Final = 60e-6  # writes as close as this are of one turn, or of turns that had better be one
 ROW: Final = 4  # so many in a row make a loop a busy one, and so many turns with a single one an idle one
+TCP_CLOSE: Final = 7  # linux/tcp_states.h: the peer reset the connection
 PIECES: Final = 16  # wait at most: who never lets the loop turn would not be told that its reader is slow
 
 
@@ -133,3 +135,14 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
     count = array("i", [0])
     ioctl(sock.fileno(), TIOCOUTQ, count)  # of a socket it is SIOCOUTQ, tcp(7)
     return count[0]
+
+
+def reset_by_peer(transport: asyncio.BaseTransport) -> bool:
+    """Whether nothing can be delivered any more, which the kernel knows before anybody writes."""
+    sock: socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return True
+    try:
+        return sock.getsockopt(IPPROTO_TCP, TCP_INFO, 1)[0] == TCP_CLOSE
+    except OSError:
+        return True

@@ -17,6 +17,8 @@ from admin import config_check, config_file
 from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.references import UnresolvedError, references, resolve
 from admin.roles import Role
+from admin.telemetry import settings as telemetry
+from admin.telemetry.settings import TelemetrySection
 from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
@@ -291,6 +293,7 @@ class Settings(Section):
     mcp: McpSection = McpSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
+    telemetry: TelemetrySection = TelemetrySection()
 
     @property
     def database(self) -> str:
@@ -360,6 +363,8 @@ def load(flags: Mapping[str, str | int | None], environ: Mapping[str, str], dire
     for name, path in ENVIRONMENT.items():
         if value := environ.get(name):  # set but empty, as compose files do it, is not set
             _overlay(data, path, value, origins, f"environment {name}")
+    for name, within, told in telemetry.environment(environ):
+        _overlay(data, ("telemetry", *within), told, origins, f"environment {name}")
     for name, path in FLAGS.items():
         if flags.get(name) is not None:
             _overlay(data, path, flags[name], origins, f"flag {name}")

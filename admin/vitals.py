@@ -11,7 +11,6 @@ from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
 from gateway.listener import Listener
 from gateway.metrics import Metrics
 from gateway.plane import Plane
-from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 
 Servers = Callable[[], Mapping[str, tuple[bool, str | None, int]]]  # of MCP, as `admin.mcp.late` tells of them
@@ -27,7 +26,6 @@ class Vitals:
         *,
         metrics: Metrics,
         plane: Plane,
-        recorder: Recorder,
         refresher: Refresher,
         books: Books,
         alerts: Alerts,
@@ -36,7 +34,6 @@ class Vitals:
     ) -> None:
         self._metrics = metrics
         self._plane = plane
-        self._recorder = recorder
         self._refresher = refresher
         self._books = books
         self._alerts = alerts

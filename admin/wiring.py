@@ -35,7 +35,7 @@ from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES
-from gateway.recorder import Recorder
+from gateway.recorder import Recorder, Records
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
 from gateway.responses.agent import Agent
@@ -49,12 +49,14 @@ from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from admin.telemetry.watch import Watch
 
 log = structlog.stdlib.get_logger(__name__)
 
 MEBI = 1024 * 1024
 PRUNE_EVERY_S = 3600.0
 DAY_S = 86_400
+TELL_S = 5.0  # what telemetry may take at the end
 
 
 @final
@@ -100,7 +102,7 @@ class House:
         """Makes what belongs to the running event loop."""
         settings = self._settings
         metrics = Metrics()
-        self._recorder = Recorder(metrics)
+        self._recorder: Records = Recorder(metrics)
         self._alerts = Alerts(self._engine, settings.alerts.compile(), time.time)
         self._books = Books(
             settings.data_dir,
@@ -110,6 +112,9 @@ class House:
             self._alerts.seen,
             settings.limits.local_part,
         )
+        self._watch = self._make_watch()
+        if self._watch is not None:
+            self._recorder = self._watch
         self._long_tail = LiteLlm()
         self._plane = Plane(
             current=self._current,
@@ -132,6 +137,7 @@ class House:
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
             agent=self._agent,
+            sampler=None if self._watch is None else settings.telemetry.sampling(),
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -150,7 +156,6 @@ class House:
         vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
-            recorder=self._recorder,
             refresher=self._refresher,
             books=self._books,
             alerts=self._alerts,
@@ -221,6 +226,8 @@ class House:
         await self._mcp.close()
         await self._long_tail.close()
         await self._local.close()
+        if self._watch is not None:
+            await asyncio.to_thread(self._watch.close, TELL_S)
         await self._books.close()
 
     def dispose(self) -> None:
@@ -229,6 +236,16 @@ class House:
     async def _agent(self) -> Agent:
         """The plane is made before what calls tools for it."""
         return await self._mcp.agent()
+
+    def _make_watch(self) -> "Watch | None":
+        """Raises TelemetryError."""
+        if not self._settings.telemetry.on:
+            return None
+        from admin.telemetry.make import watch  # noqa: PLC0415 — for those who have somebody to tell
+
+        made = watch(self._settings.telemetry, self._recorder, self.version, self._books.session)
+        made.start()
+        return made
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates

@@ -35,7 +35,8 @@ from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.realtime.limits import BELOW, TALKS
 from gateway.realtime.limits import Limits as TalkLimits
-from gateway.recorder import Recorder
+from gateway.record import Record
+from gateway.recorder import Records
 from gateway.relay import Relay
 from gateway.resilience.health import Health
 from gateway.responses import conversations as conversing
@@ -53,8 +54,10 @@ from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
 from gateway.till import Till
 from gateway.token_count import TokenCounter
+from gateway.trace_context import Sampler
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
+from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_record
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.meanings import Log
@@ -91,7 +94,7 @@ class Plane:
         current: Current,
         admin_digest: bytes,
         meter: Meter,
-        recorder: Recorder,
+        recorder: Records,
         local: Mapping[str, Local],
         dialects: Mapping[str, Dialect],
         prices: PriceMap,
@@ -108,7 +111,10 @@ class Plane:
         engine: Engine,
         cache: CacheTerms | None = None,
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
+        """`sampler`: of traces, where somebody watches."""
+        traced = own_lines if sampler is None else traced_lines
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
         between = {RESPONSES.path: responses_between}
@@ -125,12 +131,15 @@ class Plane:
             health=self.health,
             local=InProcess(local, self._targets, time.monotonic, self._spawn),
             now=time.monotonic,
-            units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
+            units=UnitRelay(
+                targets=self._targets, meter=meter, health=self.health, now=time.monotonic, own_lines=traced
+            ),
+            own_lines=traced,
         )
         planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)
         self.gates = Gates(planner, time.monotonic)
         attempts = Attempts(
-            relay=relay,
+            relay=relay if sampler is None else WatchedRelay(relay, sampler, time.monotonic),
             meter=meter,
             health=self.health,
             planner=planner,
@@ -157,6 +166,7 @@ class Plane:
                 now=time.monotonic,
                 shadows=self.shadows,
                 finished=recorder.finished,
+                begin=Record if sampler is None else watched_record,
             )
 
         completions, counted = through(dispatch), through(counting)

@@ -8,7 +8,7 @@ from gateway.authentication import Authenticator
 from gateway.http_exchange import HttpExchange, Route
 from gateway.mcp.settings import McpSection
 from gateway.metering import Meter
-from gateway.recorder import Recorder
+from gateway.recorder import Records
 from gateway.secret_box import SecretBox
 from gateway.snapshot import Current
 
@@ -36,7 +36,7 @@ class LateMcp:
         current: Current,
         authenticator: Authenticator,
         meter: Meter,
-        recorder: Recorder,
+        recorder: Records,
         secret: bytes,
     ) -> None:
         self._settings = settings

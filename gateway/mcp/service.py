@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 from gateway.authentication import Authenticator
 from gateway.http_exchange import HttpExchange
 from gateway.mcp.agent import McpAgent
-from gateway.mcp.calls import Calls
+from gateway.mcp.calls import Asked, Calls
 from gateway.mcp.endpoint import Endpoint
 from gateway.mcp.links import Connect
 from gateway.mcp.sessions import Sessions
@@ -30,7 +30,7 @@ class Mcp:
         current: Current,
         authenticator: Authenticator,
         meter: Meter,
-        finished: Callable[[Record], None],
+        finished: Callable[[Record, Asked], None],
         connect: Connect,
         secret: bytes,
         unlisted: Literal["deny", "allow"],

@@ -1,0 +1,188 @@
+"""What is told of one request: its record with the times of its stages, as one value that every sink reads. Facts, never content."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway.catalog import Deployment
+from gateway.ledger_entries import label
+from gateway.record import Record
+from gateway.usage import Usage
+from gateway.watching import Mark, Watched
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stage. Times are Unix seconds. `outcome`: an error's code, or the stage's word (`hit`); `model` is the model's name upstream."""
+
+    stage: str
+    began: float
+    ended: float
+    span: int
+    name: str | None = None
+    outcome: str | None = None
+    status: int | None = None
+    number: int | None = None
+    deployment: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    address: str | None = None
+    port: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.stage == "attempt" and self.outcome is not None
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request, or one attempt that was settled by itself (`attempt`), under the names of `/admin/v1/requests`.
+
+    Times are Unix seconds, durations milliseconds. `trace`, `parent` and `span` are W3C's numbers.
+    """
+
+    id: str
+    at: float
+    ended: float
+    endpoint: str
+    status: int
+    trace: int
+    span: int
+    parent: int | None = None
+    sampled: bool = True
+    key_id: str | None = None
+    org_id: str | None = None
+    team_id: str | None = None
+    model: str | None = None
+    metric_model: str = ""
+    deployment: str | None = None
+    provider: str | None = None
+    stream: bool = False
+    attempts: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_nanousd: int | None = None
+    latency_ms: float = 0.0
+    first_token_ms: float | None = None
+    overhead_ms: float = 0.0
+    error_code: str | None = None
+    tags: tuple[str, ...] = ()
+    user: str | None = None
+    usage_source: str | None = None
+    route: str | None = None
+    route_version: str | None = None
+    prompt_version: str | None = None
+    shadow_of: str | None = None
+    steps: tuple[Step, ...] = ()
+    attempt: bool = False
+    request_text: str | None = None  # redacted, and only where content is recorded and the sink is to have it
+    answer_text: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.status >= 500 or self.status == 499
+
+    def facts(self) -> Mapping[str, object]:
+        """For JSON: identifiers as OpenTelemetry writes them, money in dollars beside nano-dollars."""
+        values = {
+            name: value
+            for name, value in msgspec.structs.asdict(self).items()
+            if value is not None and name not in {"trace", "span", "parent", "steps", "metric_model", "attempt"}
+        }
+        values["trace_id"], values["span_id"] = f"{self.trace:032x}", f"{self.span:016x}"
+        if self.parent is not None:
+            values["parent_span_id"] = f"{self.parent:016x}"
+        if self.cost_nanousd is not None:
+            values["cost_usd"] = self.cost_nanousd / 1_000_000_000
+        values["steps"] = [
+            {
+                "stage": step.stage,
+                "ms": round((step.ended - step.began) * 1000, 3),
+                **{
+                    name: value
+                    for name in ("outcome", "deployment", "provider", "model", "number")
+                    if (value := getattr(step, name)) is not None
+                },
+            }
+            for step in self.steps
+        ]
+        return values
+
+
+def account(record: Record, unix_minus_loop: float, *, attempt: bool = False) -> Account:
+    """`unix_minus_loop` turns the event loop's clock into Unix time. The record is over, and nobody changes it any more."""
+    watched = record.watched or Watched()
+    context, key, used = watched.context, record.key, record.usage or Usage()
+    routed, known = record.routed, record.usage is not None
+    began, ended = record.started_at + unix_minus_loop, record.finished_at + unix_minus_loop
+    return Account(
+        id=record.id,
+        at=began,
+        ended=ended,
+        endpoint=record.endpoint,
+        status=record.status,
+        trace=0 if context is None else context.trace,
+        span=watched.span,
+        parent=None if context is None else context.parent,
+        sampled=context is not None and context.sampled,
+        key_id=None if key is None else key.id,
+        org_id=None if key is None else key.org_id,
+        team_id=None if key is None else key.team_id,
+        model=label(record.model),
+        metric_model=record.metric_model,
+        deployment=record.deployment,
+        provider=record.provider,
+        stream=record.stream,
+        attempts=record.attempts,
+        prompt_tokens=used.input if known else None,
+        completion_tokens=used.output if known else None,
+        cached_tokens=used.cached_read if known else None,
+        cache_write_tokens=used.cache_write if known else None,
+        reasoning_tokens=used.reasoning if known else None,
+        cost_nanousd=record.cost_nanousd,
+        latency_ms=(record.finished_at - record.started_at) * 1000,
+        first_token_ms=None if record.first_token_at is None else (record.first_token_at - record.started_at) * 1000,
+        overhead_ms=record.overhead_s * 1000,
+        error_code=label(record.error_code),
+        tags=tuple(label(tag) or "" for tag in record.tags or ()),
+        user=label(record.user),
+        usage_source=record.usage_source,
+        route=None if routed is None else label(routed.reason),
+        route_version=None if routed is None else routed.route_version,
+        prompt_version=None if routed is None else routed.prompt_version,
+        shadow_of=None if routed is None else routed.shadow_of,
+        steps=() if attempt else tuple(_step(mark, record, unix_minus_loop) for mark in watched.marks),
+        attempt=attempt,
+    )
+
+
+def _step(mark: Mark, record: Record, unix_minus_loop: float) -> Step:
+    ended = mark.ended or record.finished_at
+    address, port = (None, None) if mark.deployment is None else _server(mark.deployment)
+    return Step(
+        stage=mark.stage,
+        began=mark.began + unix_minus_loop,
+        ended=max(ended, mark.began) + unix_minus_loop,
+        span=mark.span,
+        name=None if mark.stage == "attempt" else mark.name or None,
+        outcome=label(mark.outcome),
+        status=mark.status or None,
+        number=mark.number or None,
+        deployment=None if mark.deployment is None else mark.deployment.id,
+        provider=None if mark.deployment is None else mark.deployment.provider,
+        model=label(mark.target) or None,
+        address=address,
+        port=port,
+    )
+
+
+def _server(deployment: Deployment) -> tuple[str | None, int | None]:
+    """Host and port alone: the rest of an address may be a secret."""
+    parts = urlsplit(deployment.base_url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)

@@ -1,0 +1,107 @@
+"""Between the event loop and the sinks: the loop leaves each finished record in a queue, a thread makes an account of it for every sink."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import structlog
+
+from admin.telemetry.account import Account, account
+from admin.telemetry.feed import Feed
+from gateway.record import Record
+from gateway.recorder import Asked, Records
+from gateway.trace_context import Sampler, context
+from gateway.watching import Watched
+
+INTERVAL_S: Final = 0.25
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@final
+class Watch:
+    """`gateway.recorder.Records` around another one. `finished` and `attempted` cost an append each; the rest is the thread's.
+
+    `room`: of records that no account was made of yet; more are dropped and counted.
+    """
+
+    def __init__(
+        self,
+        inner: Records,
+        feeds: Sequence[Feed],
+        sampler: Sampler,
+        *,
+        room: int,
+        unix: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inner = inner
+        self.feeds = tuple(feeds)
+        self._sampler = sampler
+        self._room = room
+        self._unix = unix
+        self._now = now
+        self._waiting: deque[tuple[Record, bool]] = deque()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="penstock-telemetry", daemon=True)
+        self.failed = inner.failed
+        self.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def start(self) -> None:
+        for feed in self.feeds:
+            feed.start()
+        self._thread.start()
+
+    def finished(self, record: Record, asked: Asked | None = None) -> None:
+        self._inner.finished(record, asked)
+        watched = record.watched
+        if watched is None:
+            watched = record.watched = Watched()
+        if watched.context is None:
+            watched.context = context({} if asked is None else asked.headers, self._sampler)
+        self._take(record, attempt=False)
+
+    def attempted(self, record: Record) -> None:
+        self._inner.attempted(record)
+        self._take(record, attempt=True)
+
+    def close(self, within_s: float) -> None:
+        """Blocks, for so long at most."""
+        self._stop.set()
+        if self._thread.ident is None:
+            return
+        self._thread.join(within_s / 2)
+        ends_at = self._now() + within_s / 2
+        for feed in self.feeds:
+            feed.close(max(0.1, ends_at - self._now()))
+
+    def _take(self, record: Record, *, attempt: bool) -> None:
+        if len(self._waiting) >= self._room:
+            self.dropped += 1
+        else:
+            self._waiting.append((record, attempt))
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL_S):
+            self._pass_on()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        made: list[Account] = []
+        unix_minus_loop = self._unix() - self._now()
+        while self._waiting:
+            record, attempt = self._waiting.popleft()
+            try:
+                made.append(account(record, unix_minus_loop, attempt=attempt))
+            except Exception:  # a thread's border: one record must not cost the others
+                self.dropped += 1
+                log.exception("telemetry.failed", request=record.id)
+        if made:
+            for feed in self.feeds:
+                feed.offer(made)

@@ -204,6 +204,7 @@ def make(
     embedder: GatewayEmbedder,
     changed: Callable[[str], None],
     memory_bytes: int,
+    searched: Callable[[float, str], None],
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -219,6 +220,7 @@ def make(
         embedder,
         changed=changed,
         memory_bytes=memory_bytes,
+        searched=searched,
     )
 
 

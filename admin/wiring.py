@@ -30,7 +30,7 @@ from gateway.files.shelf import Shelf
 from gateway.http_limits import HttpLimits
 from gateway.keys import digest
 from gateway.listener import Listener
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
@@ -150,10 +150,11 @@ class House:
             recorder=self._recorder,
             secret=self._admin_digest,
         )
+        self._searches = Searches()
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
-        vitals = Vitals(
+        vitals = self._vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
             refresher=self._refresher,
@@ -161,6 +162,9 @@ class House:
             alerts=self._alerts,
             servers=self._mcp.conditions,
             listener=lambda: self.listener,
+            searches=self._searches,
+            watch=self._watch,
+            shared=settings.data_dir if settings.server.workers > 1 else None,
         )
         routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}
         prefixes = {**self._plane.prefixes, **self._mcp.prefixes}
@@ -177,6 +181,7 @@ class House:
             *self._files.background(),
             *self._batches.background(),
             *self._runner.background(),
+            self._vitals.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -226,6 +231,7 @@ class House:
         await self._mcp.close()
         await self._long_tail.close()
         await self._local.close()
+        self._vitals.keep()
         if self._watch is not None:
             await asyncio.to_thread(self._watch.close, TELL_S)
         await self._books.close()
@@ -273,7 +279,13 @@ class House:
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
         self._retrieval = documents.LateRetrieval(
             lambda: documents.make(
-                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes
+                self._engine,
+                folder,
+                self._shelf,
+                self._embedder,
+                self._runner.changed,
+                memory_bytes,
+                self._searches.add,
             )
         )
         self._runner = Runner(

@@ -44,6 +44,9 @@ class Recorder:
             series.overhead.observe(record.overhead_s)
             if record.first_token_at is not None:
                 series.first_token.observe(record.first_token_at - record.started_at)
+                used = record.usage
+                if used is not None and used.output > 1 and record.error_code is None:
+                    series.inter_token.observe((record.finished_at - record.first_token_at) / (used.output - 1))
         _add_use(series, record)
 
     def failed(self, deployment: str, failure: Failure) -> None:

@@ -132,9 +132,21 @@ class AlertsSection(Section):
         )
 
 
-class RecordsSection(Section):
-    """What is kept of each request: numbers and names, never its text."""
+class ContentSection(Section):
+    """What was asked and answered, redacted: of nobody unless it is `enabled`, or a key's metadata say `record_content: true`.
 
+    What is larger than `max_kb` is not kept.
+    """
+
+    enabled: bool = False
+    max_kb: float = Field(default=256, gt=0, le=1 << 16)
+    retention_days: float = Field(default=7, gt=0, le=36_500)
+
+
+class RecordsSection(Section):
+    """What is kept of each request: numbers and names, and its text only by `content`."""
+
+    content: ContentSection = ContentSection()
     enabled: bool = True
     retention_days: float = Field(default=30, gt=0, le=36_500)
 

@@ -23,6 +23,7 @@ from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
+from gateway.contents import store as contents
 from gateway.database import appending, changing, connect
 from gateway.dialects.registry import DIALECTS
 from gateway.files.keeper import Files, FileTerms
@@ -31,7 +32,7 @@ from gateway.http_limits import HttpLimits
 from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics, Searches
-from gateway.plane import Plane
+from gateway.plane import ContentTerms, Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES
@@ -137,6 +138,7 @@ class House:
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
             agent=self._agent,
+            contents=self._content_terms(),
             sampler=None if self._watch is None else settings.telemetry.sampling(),
         )
         self._mcp = LateMcp(
@@ -243,13 +245,17 @@ class House:
         """The plane is made before what calls tools for it."""
         return await self._mcp.agent()
 
+    def _content_terms(self) -> ContentTerms:
+        section = self._settings.records.content
+        return ContentTerms(self._engine, _redact, section.enabled, int(section.max_kb * 1024))
+
     def _make_watch(self) -> "Watch | None":
         """Raises TelemetryError."""
         if not self._settings.telemetry.on:
             return None
         from admin.telemetry.make import watch  # noqa: PLC0415 — for those who have somebody to tell
 
-        made = watch(self._settings.telemetry, self._recorder, self.version, self._books.session)
+        made = watch(self._settings.telemetry, self._recorder, self.version, self._books.session, _redact)
         made.start()
         return made
 
@@ -363,6 +369,8 @@ class House:
         with appending(self._engine) as tx:
             request_store.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
+            contents.forget(tx, now - settings.records.content.retention_days * DAY_S)
+        with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 
 
@@ -396,6 +404,12 @@ def _limits(settings: Settings) -> HttpLimits:
         write_timeout_s=limits.write_timeout_s,
         connections=limits.max_connections,
     )
+
+
+def _redact(text: str) -> str:
+    from gateway.contents.redaction import redact  # noqa: PLC0415 — patterns that only those need who keep what was said
+
+    return redact(text)
 
 
 def _file_terms(settings: Settings) -> FileTerms:

@@ -63,10 +63,13 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.meanings import Log
     from gateway.cache.precision import Precision
     from gateway.cache.stage import Caching
+    from gateway.contents.keeper import Keeper
+    from gateway.contents.stage import Listening
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
 
 MEBI: Final = 1024 * 1024
+KEEP_S: Final = 5.0  # what writing down what was said may take at the end
 
 
 class CacheTerms(msgspec.Struct, frozen=True):
@@ -79,6 +82,15 @@ class CacheTerms(msgspec.Struct, frozen=True):
     max_bytes: int
     embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
     log: Callable[[Store], "Log | None"] = lambda _: None
+
+
+class ContentTerms(msgspec.Struct, frozen=True):
+    """What is kept of requests and answers: `everybody`'s that does not say otherwise, redacted, up to `max_bytes` of each."""
+
+    engine: Engine
+    redact: Callable[[str], str]
+    everybody: bool
+    max_bytes: int
 
 
 @final
@@ -112,8 +124,9 @@ class Plane:
         cache: CacheTerms | None = None,
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
         sampler: Sampler | None = None,
+        contents: ContentTerms | None = None,
     ) -> None:
-        """`sampler`: of traces, where somebody watches."""
+        """`sampler`: of traces, where somebody watches. `contents`: how what is said is kept, for keys that want it."""
         traced = own_lines if sampler is None else traced_lines
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -154,6 +167,9 @@ class Plane:
         self._store: Store | None = None
         self._comparing = False
         self._caching: Caching | None = None
+        self._contents = contents
+        self._listening: Listening | None = None
+        self.keeper: Keeper | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -254,6 +270,8 @@ class Plane:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.keeper is not None:
+            await asyncio.to_thread(self.keeper.close, KEEP_S)
         await self.pool.close()
 
     async def _pass_through(self, exchange: HttpExchange) -> None:
@@ -290,7 +308,27 @@ class Plane:
         return 0 if self._caching is None else self._caching.waiting
 
     def _choose(self, snapshot: Snapshot) -> None:
-        """Puts the cache before the dispatch as long as any model has one: who has none pays nothing for it."""
+        """Puts before the dispatch what anybody wants there: who wants nothing pays nothing for it."""
+        self._choose_cache(snapshot)
+        terms = self._contents
+        if terms is None or not (
+            terms.everybody or any(key.metadata.get("record_content") is True for key in snapshot.keys.values())
+        ):
+            return
+        if self._listening is None:
+            self._listening = self._make_listening(terms)
+        self._listening.dispatch = self._completions.dispatch
+        self._completions.dispatch = self._listening
+
+    def _make_listening(self, terms: ContentTerms) -> "Listening":
+        from gateway.contents.keeper import Keeper  # noqa: PLC0415 — for who has something kept
+        from gateway.contents.stage import Listening  # noqa: PLC0415 — as above
+
+        self.keeper = Keeper(terms.engine, terms.redact)
+        return Listening(self._dispatch, self.keeper, everybody=terms.everybody, max_bytes=terms.max_bytes)
+
+    def _choose_cache(self, snapshot: Snapshot) -> None:
+        """Puts the cache before the dispatch as long as any model has one."""
         catalog = snapshot.catalog
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
         if not any(model.cache is not None for model in models):

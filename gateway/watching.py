@@ -4,7 +4,7 @@ Without anybody who watches, a record has no `watched` and nothing here runs.
 """
 
 from collections.abc import Callable
-from typing import Final, Literal, Protocol, final
+from typing import TYPE_CHECKING, Final, Literal, Protocol, final
 
 from gateway import errors
 from gateway.call import Call
@@ -12,6 +12,9 @@ from gateway.catalog import Deployment
 from gateway.exchange import Exchange
 from gateway.record import Record
 from gateway.trace_context import Context, Sampler, context, new_span
+
+if TYPE_CHECKING:  # of those whose words are recorded
+    from gateway.contents.spoken import Spoken
 
 Stage = Literal["queue", "hold", "guard", "cache", "attempt", "retrieval", "tool"]
 MOST_MARKS: Final = 64  # of one request
@@ -54,7 +57,7 @@ class Watched:
         self.context = found
         self.span = new_span()
         self.marks: list[Mark] = []
-        self.content: tuple[bytes, bytes] | None = None  # request and answer, where they are recorded for this key
+        self.content: Spoken | None = None  # where it is recorded for this key
 
     def begin(self, stage: Stage, at: float, name: str = "") -> Mark:
         mark = Mark(stage, at, name)

@@ -1,15 +1,20 @@
 """What is told of one request: its record with the times of its stages, as one value that every sink reads. Facts, never content."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.catalog import Deployment
+from gateway.contents.spoken import texts
 from gateway.ledger_entries import label
 from gateway.record import Record
 from gateway.usage import Usage
 from gateway.watching import Mark, Watched
+
+CONTENT: Final = frozenset({"request_text", "answer_text"})
+NOT_FACTS: Final = frozenset({"trace", "span", "parent", "steps", "metric_model", "attempt"})
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,12 +89,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def failed(self) -> bool:
         return self.status >= 500 or self.status == 499
 
-    def facts(self) -> Mapping[str, object]:
-        """For JSON: identifiers as OpenTelemetry writes them, money in dollars beside nano-dollars."""
+    def facts(self, *, content: bool = False) -> Mapping[str, object]:
+        """For JSON: identifiers as OpenTelemetry writes them, money in dollars beside nano-dollars. `content`: what was said, too."""
+        hidden = NOT_FACTS if content else NOT_FACTS | CONTENT
         values = {
             name: value
             for name, value in msgspec.structs.asdict(self).items()
-            if value is not None and name not in {"trace", "span", "parent", "steps", "metric_model", "attempt"}
+            if value is not None and name not in hidden
         }
         values["trace_id"], values["span_id"] = f"{self.trace:032x}", f"{self.span:016x}"
         if self.parent is not None:
@@ -111,11 +117,17 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return values
 
 
-def account(record: Record, unix_minus_loop: float, *, attempt: bool = False) -> Account:
-    """`unix_minus_loop` turns the event loop's clock into Unix time. The record is over, and nobody changes it any more."""
+def account(
+    record: Record, unix_minus_loop: float, *, attempt: bool = False, redact: Callable[[str], str] | None = None
+) -> Account:
+    """`unix_minus_loop` turns the event loop's clock into Unix time. The record is over, and nobody changes it any more.
+
+    With `redact` what was said is told as well, where it is recorded.
+    """
     watched = record.watched or Watched()
     context, key, used = watched.context, record.key, record.usage or Usage()
     routed, known = record.routed, record.usage is not None
+    said = None if redact is None or attempt else _said(watched, redact)
     began, ended = record.started_at + unix_minus_loop, record.finished_at + unix_minus_loop
     return Account(
         id=record.id,
@@ -155,7 +167,16 @@ def account(record: Record, unix_minus_loop: float, *, attempt: bool = False) ->
         shadow_of=None if routed is None else routed.shadow_of,
         steps=() if attempt else tuple(_step(mark, record, unix_minus_loop) for mark in watched.marks),
         attempt=attempt,
+        request_text=None if said is None else said[0],
+        answer_text=None if said is None else said[1],
     )
+
+
+def _said(watched: Watched, redact: Callable[[str], str]) -> tuple[str, str | None] | None:
+    if watched.content is None:
+        return None
+    request, answer = texts(watched.content)
+    return redact(request), None if answer is None else redact(answer)
 
 
 def _step(mark: Mark, record: Record, unix_minus_loop: float) -> Step:

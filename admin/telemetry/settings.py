@@ -19,6 +19,10 @@ Address = Annotated[str, Field(max_length=2000, pattern=r"^https?://[^\s/]+(/\S*
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+class TelemetryError(Exception):
+    """Something is asked for that is not installed."""
+
+
 class OtlpSection(Section):
     """A collector. `endpoint` stands for all signals, with the paths that OTLP/HTTP gives them; the others are whole addresses."""
 

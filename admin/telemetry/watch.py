@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger(__name__)
 class Watch:
     """`gateway.recorder.Records` around another one. `finished` and `attempted` cost an append each; the rest is the thread's.
 
-    `room`: of records that no account was made of yet; more are dropped and counted.
+    `room`: of records that no account was made of yet; more are dropped and counted. `redact`: some receiver is to have content.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Watch:
         sampler: Sampler,
         *,
         room: int,
+        redact: Callable[[str], str] | None = None,
         unix: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,6 +42,7 @@ class Watch:
         self.feeds = tuple(feeds)
         self._sampler = sampler
         self._room = room
+        self._redact = redact
         self._unix = unix
         self._now = now
         self._waiting: deque[tuple[Record, bool]] = deque()
@@ -98,7 +100,7 @@ class Watch:
         while self._waiting:
             record, attempt = self._waiting.popleft()
             try:
-                made.append(account(record, unix_minus_loop, attempt=attempt))
+                made.append(account(record, unix_minus_loop, attempt=attempt, redact=self._redact))
             except Exception:  # a thread's border: one record must not cost the others
                 self.dropped += 1
                 log.exception("telemetry.failed", request=record.id)

@@ -59,6 +59,7 @@ class Feed:
         batch: int = 512,
         interval_s: float = 1.0,
         tries: int = 6,
+        first_pause_s: float = FIRST_PAUSE_S,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
@@ -66,10 +67,12 @@ class Feed:
         self._batch = min(batch, room)
         self._interval_s = interval_s
         self._tries = tries
+        self._first_pause_s = first_pause_s
         self._now = now
         self._waiting: deque[tuple[float, Account]] = deque()
         self._wake = threading.Event()
         self._closing = False
+        self._given_up = False
         self._ends_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"penstock-feed-{sink.name}", daemon=True)
         self.name = sink.name
@@ -110,7 +113,7 @@ class Feed:
         if self._waiting:
             self.dropped += len(self._waiting)
             log.warning("telemetry.dropped", sink=self.name, accounts=len(self._waiting), reason="the server ended")
-            self._waiting.clear()
+            self._given_up = True
 
     def _run(self) -> None:
         while not self._closing:
@@ -124,7 +127,7 @@ class Feed:
             log.warning("telemetry.close_failed", sink=self.name, type=type(error).__name__)
 
     def _empty(self) -> None:
-        while self._waiting:
+        while self._waiting and not self._given_up:
             self._deliver([account for _, account in list(self._waiting)[: self._batch]])
             if self._closing and self._now() > self._ends_at:
                 return
@@ -132,7 +135,7 @@ class Feed:
 
     def _deliver(self, batch: Sequence[Account]) -> None:
         """Once it is through with a batch, in whatever way, that is out of the queue: until then it counts as waiting."""
-        pause_s = FIRST_PAUSE_S
+        pause_s = self._first_pause_s
         reason: str | None = None
         for attempt in range(self._tries):
             if attempt and not self._wait(pause_s):
@@ -141,6 +144,8 @@ class Feed:
             if reason is None or after_s is None:
                 break
             pause_s = min(MOST_PAUSE_S, max(after_s, pause_s * 2))
+        if self._given_up:  # whoever closed it has counted them
+            return
         for _ in batch:
             self._waiting.popleft()
         if reason is None:

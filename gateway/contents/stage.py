@@ -39,7 +39,8 @@ class Listening:
         return self._listen(call)
 
     async def _listen(self, call: Call) -> None:
-        record, body, exchange = call.record, call.body, call.exchange
+        record, exchange = call.record, call.exchange
+        body = exchange.body  # as the client wrote it, so that it can be asked again
         tee = Tee(exchange, self._max_bytes)
         call.exchange = tee
         try:

@@ -69,7 +69,7 @@ def test_who_wants_it_finds_what_was_said(routes: Routes) -> None:
 
 def test_nobody_elses_words_are_kept(routes: Routes) -> None:
     """It is off, and a key that says nothing of it has nothing kept."""
-    server, route = routes.server, routes(ANSWER)
+    server, route = routes.server, routes(Behaviour())
     loud = server.new_key(metadata={"record_content": True})
     quiet = routes.ask(route, text="something quiet")
     routes.ask(route, key=loud, text="something loud")

@@ -38,7 +38,7 @@ def closing(server: Server) -> Iterator[Server]:
 
 def config(upstream: Upstream, **server: object) -> dict[str, object]:
     handle = upstream.script(Behaviour(chunks=4, prompt_tokens=7, completion_tokens=4))
-    place = {"id": "here", "base_url": handle.base_url, "model": "scripted", "api_key": "sk-up"}
+    place: dict[str, object] = {"id": "here", "base_url": handle.base_url, "model": "scripted", "api_key": "sk-up"}
     place["price"] = {"input": 1, "output": 2}
     return {"models": [{"name": "chat", "deployments": [place]}], "server": server}
 

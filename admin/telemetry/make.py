@@ -26,7 +26,7 @@ from admin.telemetry.watch import Watch
 from gateway.recorder import Records
 
 if TYPE_CHECKING:  # an extra of its own
-    from admin.telemetry.otlp import Send
+    from admin.telemetry.otlp import Sender
 
 
 def watch(section: TelemetrySection, inner: Records, version: str, session: str, redact: Callable[[str], str]) -> Watch:
@@ -109,23 +109,23 @@ def _otlp(section: OtlpSection, told: Mapping[str, str], version: str) -> Iterat
         address = section.address(signal)
         if address is None:
             continue
-        send = _send(section, signal, address)
+        sender = _sender(section, signal, address)
         if signal == "traces":
-            yield otlp.Traces(send, told, version)
+            yield otlp.Traces(sender, told, version)
         elif signal == "logs":
-            yield otlp.Logs(send, told, version)
+            yield otlp.Logs(sender, told, version)
         else:
             delta = section.temporality == "delta"
-            yield otlp.Metrics(send, told, version, every_s=section.metrics_interval_s, delta=delta)
+            yield otlp.Metrics(sender, told, version, every_s=section.metrics_interval_s, delta=delta)
 
 
-def _send(section: OtlpSection, signal: str, address: str) -> "Send":
+def _sender(section: OtlpSection, signal: str, address: str) -> "Sender":
     from admin.telemetry.transport import OverGrpc, OverHttp  # noqa: PLC0415 — see above
 
     headers = {name: value.get_secret_value() for name, value in section.headers.items()}
     if section.protocol == "http/protobuf":
-        return OverHttp(address, headers, section.timeout_s, section.compression, section.ca_file).send
+        return OverHttp(address, headers, section.timeout_s, section.compression, section.ca_file)
     try:
-        return OverGrpc(address, signal, headers, section.timeout_s, section.compression, section.ca_file).send
+        return OverGrpc(address, signal, headers, section.timeout_s, section.compression, section.ca_file)
     except ImportError as error:
         raise TelemetryError(str(error)) from None

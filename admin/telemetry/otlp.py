@@ -44,8 +44,13 @@ class Message(Protocol):
     def SerializeToString(self) -> bytes: ...  # noqa: N802 — the library's name
 
 
-Send = Callable[[Message], None]
-"""Hands a message to a collector. Raises `feed.Refused`, `feed.Unacceptable`."""
+class Sender(Protocol):
+    """Hands messages to a collector. Raises `feed.Refused`, `feed.Unacceptable`."""
+
+    def send(self, message: Message) -> None: ...
+
+    def close(self) -> None:
+        self._sender.close()
 
 
 @final
@@ -54,8 +59,8 @@ class Traces:
 
     name = "otlp_traces"
 
-    def __init__(self, send: Send, resource: Mapping[str, str], version: str) -> None:
-        self._send = send
+    def __init__(self, sender: Sender, resource: Mapping[str, str], version: str) -> None:
+        self._sender = sender
         self._resource, self._scope = _resource(resource), _scope(version)
 
     def deliver(self, batch: Sequence[Account]) -> None:
@@ -67,13 +72,14 @@ class Traces:
         ]
         if made:
             scoped = ScopeSpans(scope=self._scope, spans=made, schema_url=conventions.SCHEMA_URL)
-            self._send(
+            self._sender.send(
                 ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=self._resource, scope_spans=[scoped])])
             )
 
     def tick(self) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._sender.close()
 
 
 @final
@@ -83,9 +89,9 @@ class Logs:
     name = "otlp_logs"
 
     def __init__(
-        self, send: Send, resource: Mapping[str, str], version: str, unix: Callable[[], float] = time.time
+        self, sender: Sender, resource: Mapping[str, str], version: str, unix: Callable[[], float] = time.time
     ) -> None:
-        self._send = send
+        self._sender = sender
         self._unix = unix
         self._resource, self._scope = _resource(resource), _scope(version)
 
@@ -93,13 +99,14 @@ class Logs:
         made = [self._record(account) for account in batch if not account.attempt]
         if made:
             scoped = ScopeLogs(scope=self._scope, log_records=made, schema_url=conventions.SCHEMA_URL)
-            self._send(
+            self._sender.send(
                 ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=self._resource, scope_logs=[scoped])])
             )
 
     def tick(self) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._sender.close()
 
     def _record(self, account: Account) -> LogRecord:
         severity, text = _severity(account)
@@ -132,7 +139,7 @@ class Metrics:
 
     def __init__(
         self,
-        send: Send,
+        sender: Sender,
         resource: Mapping[str, str],
         version: str,
         *,
@@ -141,7 +148,7 @@ class Metrics:
         unix: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._send = send
+        self._sender = sender
         self._resource, self._scope = _resource(resource), _scope(version)
         self._every_s = every_s
         self._delta = delta
@@ -160,7 +167,10 @@ class Metrics:
             self._export()
 
     def close(self) -> None:
-        self._export()
+        try:
+            self._export()
+        finally:
+            self._sender.close()
 
     def _export(self) -> None:
         until = self._unix()
@@ -168,7 +178,7 @@ class Metrics:
         if not made:
             return
         scoped = ScopeMetrics(scope=self._scope, metrics=made, schema_url=conventions.SCHEMA_URL)
-        self._send(
+        self._sender.send(
             ExportMetricsServiceRequest(
                 resource_metrics=[ResourceMetrics(resource=self._resource, scope_metrics=[scoped])]
             )

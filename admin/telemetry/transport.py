@@ -47,6 +47,9 @@ class OverHttp:
             raise Unacceptable(f"status {answer.status_code}")
         _look_for_rejections(answer.content)
 
+    def close(self) -> None:
+        self._client.close()
+
 
 @final
 class OverGrpc:
@@ -88,6 +91,7 @@ class OverGrpc:
         )
         self._headers = tuple((name.lower(), value) for name, value in headers.items())
         self._timeout_s = timeout_s
+        self._channel = channel
         self._call = channel.unary_unary(SERVICES[signal], lambda message: message.SerializeToString(), bytes)
 
     def send(self, message: Message) -> None:
@@ -99,6 +103,9 @@ class OverGrpc:
                 raise Refused(code.name) from None
             raise Unacceptable(code.name) from None
         _look_for_rejections(answer)
+
+    def close(self) -> None:
+        self._channel.close()
 
 
 def _look_for_rejections(answer: bytes) -> None:

@@ -135,8 +135,8 @@ def test_nothing_to_replay_is_said(recorded: Recorded, capsys: pytest.CaptureFix
     assert "--against" in capsys.readouterr().err
 
 
-def reply(text: str, **fields: Any) -> Reply:
-    return Reply(**({"status": 200, "text": text, "latency_ms": 10.0} | fields))
+def reply(text: str) -> Reply:
+    return Reply(status=200, text=text, latency_ms=10.0)
 
 
 def chat(content: str | None, *, finish: str = "stop", tools: tuple[ToolCall, ...] = ()) -> str:

@@ -18,6 +18,7 @@ from tests.fixtures.server import Json, Server
 from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
+PEM = "PRIVATE" + " KEY"  # in two parts: no file here looks as if it had one
 ASKED = "Which turbine suits a low head?"
 ANSWER = Behaviour(text="A Kaplan turbine, said ann@example.org", chunks=5, prompt_tokens=7, completion_tokens=5)
 
@@ -106,14 +107,14 @@ def test_what_is_old_is_forgotten(engine: Engine) -> None:
     ("text", "left"),
     [
         ("write to Ann.Lee+x@mail.example.co.uk now", "write to [email] now"),
-        ("AKIAIOSFODNN7EXAMPLE", "[api_key]"),
+        ("AKIA" + "IOSFODNN7EXAMPLE", "[api_key]"),
         ("Authorization: Bearer abcdefghijklmnopqrst", "Authorization: [bearer]"),
         ("postgres://joe:hunter2@db/x", "postgres://[credentials]@db/x"),
         ("4111-1111-1111-1111 and 4111-1111-1111-1112", "[card] and 4111-1111-1111-1112"),
         ("DE89 3704 0044 0532 0130 00", "[iban]"),
         ("call +49 170 1234567", "call [phone]"),
         ("078-05-1120 from 192.168.0.1", "[ssn] from [ip]"),
-        ("-----BEGIN RSA PRIVATE KEY-----\\nabc\\n-----END RSA PRIVATE KEY----- rest", "[private_key] rest"),
+        (f"-----BEGIN RSA {PEM}-----\\nabc\\n-----END RSA {PEM}----- rest", "[private_key] rest"),
         ("the 3 turbines of 1912 cost 12,000", "the 3 turbines of 1912 cost 12,000"),
     ],
 )

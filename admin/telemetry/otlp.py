@@ -49,8 +49,7 @@ class Sender(Protocol):
 
     def send(self, message: Message) -> None: ...
 
-    def close(self) -> None:
-        self._sender.close()
+    def close(self) -> None: ...
 
 
 @final

@@ -14,6 +14,7 @@ from gateway.call import CHAT, Call
 from gateway.catalog import Deployment
 from gateway.continuation import MARK, Continuation, continuable
 from gateway.dialect import Dialect, Stream
+from gateway.exchange import Exchange
 from gateway.in_process import InProcess
 from gateway.metering import BYTES_PER_TOKEN, Meter
 from gateway.record import Record

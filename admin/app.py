@@ -54,12 +54,14 @@ if TYPE_CHECKING:  # logins of people are loaded for those who have them
 
 
 class Api(msgspec.Struct, frozen=True):
-    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers."""
+    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers,
+    `entered` hears those of who has one."""
 
     identify: Callable[[Mapping[bytes, bytes]], Key]
     files: Files
     batches: Batches
     retrieval: Callable[[], Awaitable["Retrieval"]]
+    entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None
 
 
 def create_app(
@@ -123,7 +125,7 @@ def create_app(
             vector_store_files_api.router(api.retrieval),
         ):
             app.include_router(routes)
-        app.add_middleware(KeyGate, identify=api.identify)
+        app.add_middleware(KeyGate, identify=api.identify, entered=api.entered)
         app.extend = document.extend
     documentation.install(app)
     errors.install(app)

@@ -111,11 +111,14 @@ class GatewayEmbedder:
         authenticator: Authenticator,
         handler: Callable[[Exchange], Coroutine[Any, Any, None]],
         usual: Callable[[], str | None],
+        carried: Callable[[], Mapping[bytes, bytes]] = dict,
     ) -> None:
+        """`carried`: headers of whatever the call is a part of."""
         self._current = current
         self._authenticator = authenticator
         self._handler = handler
         self._usual = usual
+        self._carried = carried
         self._deputies: OrderedDict[str, bytes] = OrderedDict()
 
     async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> "NDArray[np.float32]":
@@ -125,6 +128,7 @@ class GatewayEmbedder:
         exchange = LineExchange(
             PATH, self._deputy(payer), body, time.monotonic(), lambda *answer: found.append(answer), TAG, aside=aside
         )
+        exchange.headers = {**exchange.headers, **self._carried()}
         await driven(self._handler(exchange))
         if not found:
             raise Refused(502, "The embedding model broke off its answer", "upstream_error", None, again=True)
@@ -204,7 +208,7 @@ def make(
     embedder: GatewayEmbedder,
     changed: Callable[[str], None],
     memory_bytes: int,
-    searched: Callable[[float, str], None],
+    searched: Callable[[str, float, str], None],
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:

@@ -280,7 +280,11 @@ class House:
         embed = cast("Handler", plane.routes[documents.PATH].handler)  # as for a line of a batch
         usual = settings.retrieval.embedding_model
         self._embedder = documents.GatewayEmbedder(
-            self._current, plane.authenticator, embed, lambda: usual or self.embedding_model()
+            self._current,
+            plane.authenticator,
+            embed,
+            lambda: usual or self.embedding_model(),
+            dict if self._watch is None else self._watch.carried,
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
         self._retrieval = documents.LateRetrieval(
@@ -291,7 +295,7 @@ class House:
                 self._embedder,
                 self._runner.changed,
                 memory_bytes,
-                self._searches.add,
+                self._searched,
             )
         )
         self._runner = Runner(
@@ -301,6 +305,11 @@ class House:
             self._retrieval.get,
             concurrency=settings.retrieval.concurrency,
         )
+
+    def _searched(self, collection: str, seconds: float, outcome: str) -> None:
+        self._searches.add(seconds, outcome)
+        if self._watch is not None:
+            self._watch.searched(collection, seconds, outcome)
 
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
@@ -319,7 +328,11 @@ class House:
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
             api=Api(
-                identity(self._current, self._plane.authenticator), self._files, self._batches, self._retrieval.get
+                identity(self._current, self._plane.authenticator),
+                self._files,
+                self._batches,
+                self._retrieval.get,
+                (lambda _: None) if self._watch is None else self._watch.entered,
             ),
         )
 

@@ -248,6 +248,8 @@ class Plane:
         current.on_change(self._forget)
         current.on_change(self._choose)
         self._choose(current.snapshot)
+        current.on_change(self._listen)  # after `_choose`, before whose stage it stands
+        self._listen(current.snapshot)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -307,13 +309,13 @@ class Plane:
         """Calls that wait for what an equal one brings."""
         return 0 if self._caching is None else self._caching.waiting
 
-    def _choose(self, snapshot: Snapshot) -> None:
-        """Puts before the dispatch what anybody wants there: who wants nothing pays nothing for it."""
-        self._choose_cache(snapshot)
+    def _listen(self, snapshot: Snapshot) -> None:
+        """Puts who records before the others, as long as anybody's words are recorded: who has none pays nothing for it."""
         terms = self._contents
-        if terms is None or not (
+        wanted = terms is not None and (
             terms.everybody or any(key.metadata.get("record_content") is True for key in snapshot.keys.values())
-        ):
+        )
+        if terms is None or not wanted:
             return
         if self._listening is None:
             self._listening = self._make_listening(terms)
@@ -327,8 +329,8 @@ class Plane:
         self.keeper = Keeper(terms.engine, terms.redact)
         return Listening(self._dispatch, self.keeper, everybody=terms.everybody, max_bytes=terms.max_bytes)
 
-    def _choose_cache(self, snapshot: Snapshot) -> None:
-        """Puts the cache before the dispatch as long as any model has one."""
+    def _choose(self, snapshot: Snapshot) -> None:
+        """Puts the cache before the dispatch as long as any model has one: who has none pays nothing for it."""
         catalog = snapshot.catalog
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
         if not any(model.cache is not None for model in models):

@@ -32,7 +32,7 @@ T = TypeVar("T")
 @final
 class Retrieval:
     """One per process; it is a `retrieval.runner.Worker` as well. `changed` is told of collections with something new to do,
-    `searched` how many seconds a search took, and whether it `found` something, was `empty` or `failed`.
+    `searched` which was searched, for how many seconds, and whether it `found` something, was `empty` or `failed`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Retrieval:
         *,
         changed: Callable[[str], None],
         memory_bytes: int,
-        searched: Callable[[float, str], None] = lambda _seconds, _outcome: None,
+        searched: Callable[[str, float, str], None] = lambda _id, _seconds, _outcome: None,
     ) -> None:
         self._database = database
         self._sources = sources
@@ -245,7 +245,7 @@ class Retrieval:
             found = await self._search.run(caller, id_, question)
             outcome = "found" if found.results else "empty"
         finally:
-            self._searched(time.monotonic() - began, outcome)
+            self._searched(id_, time.monotonic() - began, outcome)
         return found
 
     def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:

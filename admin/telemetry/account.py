@@ -82,12 +82,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shadow_of: str | None = None
     steps: tuple[Step, ...] = ()
     attempt: bool = False
+    collection: str | None = None  # of a search, which is no call and has no record
     request_text: str | None = None  # redacted, and only where content is recorded and the sink is to have it
     answer_text: str | None = None
 
     @property
     def failed(self) -> bool:
         return self.status >= 500 or self.status == 499
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is a request, as they are listed."""
+        return not self.attempt and self.collection is None
 
     def facts(self, *, content: bool = False) -> Mapping[str, object]:
         """For JSON: identifiers as OpenTelemetry writes them, money in dollars beside nano-dollars. `content`: what was said, too."""

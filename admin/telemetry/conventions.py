@@ -50,6 +50,7 @@ ROUTES: Final[Mapping[str, str]] = {
     "image_variations": "/v1/images/variations",
     "realtime": "/v1/realtime",
     "mcp": "/mcp",
+    "retrieval": "/v1/vector_stores/{vector_store_id}/search",
 }
 """By endpoint: the path that it is called at. Of passed-through APIs the endpoint's name is told instead."""
 

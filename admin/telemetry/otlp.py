@@ -95,7 +95,7 @@ class Logs:
         self._resource, self._scope = _resource(resource), _scope(version)
 
     def deliver(self, batch: Sequence[Account]) -> None:
-        made = [self._record(account) for account in batch if not account.attempt]
+        made = [self._record(account) for account in batch if account.recorded]
         if made:
             scoped = ScopeLogs(scope=self._scope, log_records=made, schema_url=conventions.SCHEMA_URL)
             self._sender.send(

@@ -58,6 +58,7 @@ def _request(account: Account) -> Span:
         "penstock.route.version": account.route_version,
         "penstock.prompt.version": account.prompt_version,
         "penstock.shadow_of": account.shadow_of,
+        "gen_ai.data_source.id": account.collection,
         **(_tool(account) if account.endpoint == "mcp" else {}),
     }
     return Span(

@@ -3,19 +3,22 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Final, final
 
 import structlog
 
 from admin.telemetry.account import Account, account
 from admin.telemetry.feed import Feed
+from gateway.ids import new_id
 from gateway.record import Record
 from gateway.recorder import Asked, Records
-from gateway.trace_context import Sampler, context
+from gateway.trace_context import Context, Sampler, context, new_span
 from gateway.watching import Watched
 
 INTERVAL_S: Final = 0.25
+RETRIEVAL: Final = "retrieval"
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,7 +48,8 @@ class Watch:
         self._redact = redact
         self._unix = unix
         self._now = now
-        self._waiting: deque[tuple[Record, bool]] = deque()
+        self._waiting: deque[Account | tuple[Record, bool]] = deque()
+        self._inside: ContextVar[tuple[Context, int] | None] = ContextVar("inside", default=None)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-telemetry", daemon=True)
         self.failed = inner.failed
@@ -73,6 +77,40 @@ class Watch:
         self._inner.attempted(record)
         self._take(record, attempt=True)
 
+    def entered(self, headers: Mapping[bytes, bytes]) -> None:
+        """A request begins that is no call to a model, and may make some: in this context, they are a part of its trace."""
+        self._inside.set((context(headers, self._sampler), new_span()))
+
+    def carried(self) -> Mapping[bytes, bytes]:
+        """Headers for a call that is made inside of it."""
+        inside = self._inside.get()
+        if inside is None:
+            return {}
+        found, span = inside
+        lines = (line.partition(b": ") for line in found.lines(span).splitlines())
+        return {name: value for name, _, value in lines}
+
+    def searched(self, collection: str, seconds: float, outcome: str) -> None:
+        """A search is over."""
+        found, span = self._inside.get() or (context({}, self._sampler), new_span())
+        ended = self._unix()
+        told = Account(
+            id=new_id("search"),
+            at=ended - seconds,
+            ended=ended,
+            endpoint=RETRIEVAL,
+            status=500 if outcome == "failed" else 200,
+            trace=found.trace,
+            span=span,
+            parent=found.parent,
+            sampled=found.sampled,
+            provider="penstock",
+            collection=collection,
+            latency_ms=seconds * 1000,
+            error_code="search_failed" if outcome == "failed" else None,
+        )
+        self._put(told)
+
     def close(self, within_s: float) -> None:
         """Blocks, for so long at most."""
         self._stop.set()
@@ -84,10 +122,13 @@ class Watch:
             feed.close(max(0.1, ends_at - self._now()))
 
     def _take(self, record: Record, *, attempt: bool) -> None:
+        self._put((record, attempt))
+
+    def _put(self, one: Account | tuple[Record, bool]) -> None:
         if len(self._waiting) >= self._room:
             self.dropped += 1
         else:
-            self._waiting.append((record, attempt))
+            self._waiting.append(one)
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL_S):
@@ -98,7 +139,11 @@ class Watch:
         made: list[Account] = []
         unix_minus_loop = self._unix() - self._now()
         while self._waiting:
-            record, attempt = self._waiting.popleft()
+            one = self._waiting.popleft()
+            if isinstance(one, Account):
+                made.append(one)
+                continue
+            record, attempt = one
             try:
                 made.append(account(record, unix_minus_loop, attempt=attempt, redact=self._redact))
             except Exception:  # a thread's border: one record must not cost the others

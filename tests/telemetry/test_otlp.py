@@ -11,6 +11,7 @@ from tests.fixtures.collector import Collector, attributes, collecting
 from tests.fixtures.deployments import Routes
 from tests.fixtures.server import ADMIN_KEY, Server
 from tests.fixtures.upstream import Upstream
+from tests.telemetry.until import until
 from tests.upstream.behaviour import Behaviour
 
 UPSTREAM_KEY = "sk-upstream-canary-5d1f0c"
@@ -194,6 +195,31 @@ def test_who_is_not_sampled_is_carried_on_and_not_told(watched: Watched) -> None
     assert told.startswith(f"00-{quiet}-")
     assert told.endswith("-00")
     assert "cd" * 8 not in told
+
+
+def test_a_search_and_its_embedding_are_one_trace(watched: Watched) -> None:
+    """The question's embedding is a call below the search, which is below the client's span."""
+    route = watched.routes(Behaviour(), cache=None)
+    bearer = {"authorization": f"Bearer {watched.server.key}"}
+    post = watched.server.http.post
+    file = post("/v1/files", files={"file": ("a.txt", b"A dam.")}, data={"purpose": "assistants"}, headers=bearer)
+    fields = {"name": "x", "embedding_model": route.name, "file_ids": [file.json()["id"]]}
+    made = post("/v1/vector_stores", json=fields, headers=bearer)
+    assert made.status_code == 200, made.text
+    store, trace = made.json()["id"], secrets.token_hex(16)
+    get = watched.server.http.get
+    until(lambda: get(f"/v1/vector_stores/{store}", headers=bearer).json()["file_counts"]["completed"] == 1)
+    headers = {**bearer, "traceparent": f"00-{trace}-{'ab' * 8}-01"}
+    found = watched.server.http.post(f"/v1/vector_stores/{store}/search", json={"query": "turbines"}, headers=headers)
+    assert found.status_code == 200, found.text
+    kinds = watched.spans(trace, 3)
+    search, embedding = kinds["server"]
+    assert attributes(search.attributes)["gen_ai.operation.name"] == "retrieval"
+    assert attributes(search.attributes)["gen_ai.data_source.id"] == store
+    assert search.parent_span_id.hex() == "ab" * 8
+    assert attributes(embedding.attributes)["gen_ai.operation.name"] == "embeddings"
+    assert embedding.parent_span_id == search.span_id
+    assert kinds["client"][0].parent_span_id == embedding.span_id
 
 
 @pytest.mark.parametrize(

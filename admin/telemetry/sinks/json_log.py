@@ -21,7 +21,7 @@ class JsonLog:
         self._path = path
 
     def deliver(self, batch: Sequence[Account]) -> None:
-        lines = b"".join(msgspec.json.encode(account.facts()) + b"\n" for account in batch if not account.attempt)
+        lines = b"".join(msgspec.json.encode(account.facts()) + b"\n" for account in batch if account.recorded)
         try:
             if self._path is None:
                 sys.stdout.buffer.write(lines)

@@ -42,7 +42,7 @@ class Kafka:
                 msgspec.json.encode(account.facts(content=self._content)),
             )
             for account in batch
-            if not account.attempt
+            if account.recorded
         ]
         if messages:
             self._broker.send(self._topic, messages)

@@ -42,7 +42,7 @@ class Langfuse:
         self._poster = Poster(timeout_s, {"content-type": "application/json"}, (public_key, secret_key))
 
     def deliver(self, batch: Sequence[Account]) -> None:
-        events = [event for account in batch if not account.attempt for event in self._events(account)]
+        events = [event for account in batch if account.recorded for event in self._events(account)]
         if not events:
             return
         answer = self._poster.send("POST", self._url, msgspec.json.encode({"batch": events}), {})

@@ -80,7 +80,7 @@ class S3:
         self._poster = Poster(timeout_s, {})
 
     def deliver(self, batch: Sequence[Account]) -> None:
-        kept = [account for account in batch if not account.attempt]
+        kept = [account for account in batch if account.recorded]
         if not kept:
             return
         lines = b"".join(msgspec.json.encode(account.facts(content=self._content)) + b"\n" for account in kept)

@@ -26,7 +26,7 @@ class WebhookSink:
         self._poster = Poster(timeout_s, {**headers, "content-type": "application/json"})
 
     def deliver(self, batch: Sequence[Account]) -> None:
-        records = [account.facts(content=self._content) for account in batch if not account.attempt]
+        records = [account.facts(content=self._content) for account in batch if account.recorded]
         if not records:
             return
         body = msgspec.json.encode({"records": records})

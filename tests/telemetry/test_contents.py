@@ -1,9 +1,6 @@
 """What was asked and answered: kept only for those who want it, redacted, found again, and forgotten."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert
@@ -15,29 +12,12 @@ from gateway.database import appending, reading
 from gateway.tables import request_contents
 from tests.fixtures.deployments import Routes
 from tests.fixtures.server import Json, Server
-from tests.fixtures.upstream import Upstream
+from tests.telemetry.until import until
 from tests.upstream.behaviour import Behaviour
 
 PEM = "PRIVATE" + " KEY"  # in two parts: no file here looks as if it had one
 ASKED = "Which turbine suits a low head?"
 ANSWER = Behaviour(text="A Kaplan turbine, said ann@example.org", chunks=5, prompt_tokens=7, completion_tokens=5)
-
-
-@pytest.fixture(scope="module")
-def routes(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routes]:
-    server = Server({"models": []}, tmp_path_factory.mktemp("contents")).start()
-    yield Routes(server, upstream)
-    alive = server.running()
-    server.stop()
-    assert alive, server.output
-
-
-def until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 30
-    while not (value := found()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return value
 
 
 def listed(server: Server, **params: str) -> list[Json]:

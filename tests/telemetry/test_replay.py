@@ -1,7 +1,6 @@
 """`penstock replay`: what was recorded is asked again, paid by who runs it, and compared."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from admin.replay.recording import Recording, Reply, asked
 from admin.replay.shape import shape
 from tests.fixtures.deployments import Route, Routes
 from tests.fixtures.server import ADMIN_KEY, Json, Server
-from tests.fixtures.upstream import Upstream
 from tests.telemetry.until import until
 from tests.upstream.behaviour import Behaviour, ToolCall
 
@@ -51,21 +49,15 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def recorded(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    config = {"models": [], "records": {"content": {"enabled": True}}}
-    server = Server(config, tmp_path_factory.mktemp("replay")).start()
-    routes = Routes(server, upstream)
-    route = routes(OLD)
-    made = server.admin.post("/keys", json={"name": "first"}).json()
+def recorded(routes: Routes) -> Recorded:
+    server, route = routes.server, routes(OLD)
+    made = server.admin.post("/keys", json={"name": "first", "metadata": {"record_content": True}}).json()
     server.await_key(made["key"], known=True)
     for number in range(3):
         answer = routes.ask(route, key=made["key"], text=f"How high is dam {number}?", stream=number == 0)
         assert answer.status_code == 200
     until(lambda: len(server.admin.get("/requests", params={"text": "how high is dam"}).json()["data"]) == 3)
-    yield Recorded(server, routes, route, made["key"], made["id"])
-    alive = server.running()
-    server.stop()
-    assert alive, server.output
+    return Recorded(server, routes, route, made["key"], made["id"])
 
 
 def test_another_model_is_asked_the_same(

@@ -87,6 +87,7 @@ class Exposition:
         yield from exposition_stores.budgets(self._books)
         yield from exposition_stores.leases(self._books)
         yield from exposition_stores.searches(self._searches)
+        yield from exposition_stores.contents(self._plane.keeper)
         yield from exposition_stores.telemetry(self._watch)
         yield from self._process()
 

@@ -12,6 +12,7 @@ from gateway.shares import Share
 
 if TYPE_CHECKING:
     from admin.telemetry.watch import Watch
+    from gateway.contents.keeper import Keeper
 
 NANO: Final = 1_000_000_000
 MOST_BUDGETS: Final = 200
@@ -65,6 +66,17 @@ def searches(counted: Searches) -> Iterator[Metric]:
     duration = HistogramMetricFamily("penstock_retrieval_search_duration_seconds", "How long a search took.")
     duration.add_metric((), counted.duration.cumulative(), counted.duration.total)
     yield from (calls, duration)
+
+
+def contents(keeper: "Keeper | None") -> Iterator[Metric]:
+    """Of what was said, where that is recorded."""
+    told = CounterMetricFamily(
+        "penstock_contents", "Requests whose words were to be recorded, by what became of them.", labels=("outcome",)
+    )
+    if keeper is not None:
+        told.add_metric(("kept",), keeper.kept)
+        told.add_metric(("dropped",), keeper.dropped)
+    yield told
 
 
 def telemetry(watch: "Watch | None") -> Iterator[Metric]:

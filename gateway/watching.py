@@ -10,14 +10,17 @@ from gateway import errors
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.exchange import Exchange
+from gateway.glance import Glance
 from gateway.record import Record
 from gateway.trace_context import Context, Sampler, context, new_span
+from gateway.wire import Request
 
 if TYPE_CHECKING:  # of those whose words are recorded
     from gateway.contents.spoken import Spoken
 
 Stage = Literal["queue", "hold", "guard", "cache", "attempt", "retrieval", "tool"]
 MOST_MARKS: Final = 64  # of one request
+SESSION: Final = b"x-penstock-session"
 
 OwnLines = Callable[[Exchange, Record], bytes]
 
@@ -32,7 +35,20 @@ class Carries(Protocol):
 class Mark:
     """A stage. Times are seconds on the event loop's clock; `ended` 0: it is not over. `outcome`: an error's code, or the stage's word."""
 
-    __slots__ = ("began", "deployment", "ended", "name", "number", "outcome", "span", "stage", "status", "target")
+    __slots__ = (
+        "began",
+        "deployment",
+        "ended",
+        "name",
+        "number",
+        "outcome",
+        "request",
+        "seen",
+        "span",
+        "stage",
+        "status",
+        "target",
+    )
 
     def __init__(self, stage: Stage, began: float, name: str = "") -> None:
         self.stage = stage
@@ -45,18 +61,21 @@ class Mark:
         self.number = 0
         self.deployment: Deployment | None = None
         self.target = ""  # the model's name there
+        self.request: Request | None = None
+        self.seen = b""  # the beginning of the answer
 
 
 @final
 class Watched:
     """Shared by the copies of a record."""
 
-    __slots__ = ("content", "context", "marks", "span")
+    __slots__ = ("content", "context", "marks", "session", "span")
 
     def __init__(self, found: Context | None = None) -> None:
         self.context = found
         self.span = new_span()
         self.marks: list[Mark] = []
+        self.session: bytes | None = None  # as the client names it
         self.content: Spoken | None = None  # where it is recorded for this key
 
     def begin(self, stage: Stage, at: float, name: str = "") -> Mark:
@@ -102,6 +121,10 @@ class WatchedRelay:
             watched.context = context(call.exchange.headers, self._sampler)
         mark = watched.begin("attempt", self._now(), call.record.id)
         mark.deployment, mark.number, mark.target = deployment, call.record.attempts, name
+        mark.request, exchange = call.request, call.exchange
+        if watched.session is None:
+            watched.session = exchange.headers.get(SESSION)
+        call.exchange = glance = Glance(exchange)
         try:
             await self._relay.run(call, deployment, name)
         except errors.GatewayError as error:
@@ -111,7 +134,8 @@ class WatchedRelay:
             mark.outcome = "cancelled"
             raise
         finally:
-            mark.ended = self._now()
+            call.exchange = exchange
+            mark.ended, mark.seen = self._now(), glance.seen
 
 
 def own_lines(exchange: Exchange, record: Record) -> bytes:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from admin.telemetry.answers import About, about
 from gateway.catalog import Deployment
 from gateway.contents.spoken import texts
 from gateway.ledger_entries import label
@@ -13,6 +14,15 @@ from gateway.record import Record
 from gateway.usage import Usage
 from gateway.watching import Mark, Watched
 
+ASKED: Final = {
+    "gen_ai.request.temperature": "temperature",
+    "gen_ai.request.top_p": "top_p",
+    "gen_ai.request.max_tokens": "max_tokens",
+    "gen_ai.request.presence_penalty": "presence_penalty",
+    "gen_ai.request.frequency_penalty": "frequency_penalty",
+    "gen_ai.request.choice.count": "n",
+    "gen_ai.embeddings.dimension.count": "dimensions",
+}
 CONTENT: Final = frozenset({"request_text", "answer_text"})
 NOT_FACTS: Final = frozenset({"trace", "span", "parent", "steps", "metric_model", "attempt"})
 
@@ -33,6 +43,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     address: str | None = None
     port: int | None = None
+    asked: Mapping[str, float | int] = {}  # what the request says of its answer: numbers, under GenAI's names
+    about: About = About()
 
     @property
     def failed(self) -> bool:
@@ -80,6 +92,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     route_version: str | None = None
     prompt_version: str | None = None
     shadow_of: str | None = None
+    session: str | None = None
     steps: tuple[Step, ...] = ()
     attempt: bool = False
     collection: str | None = None  # of a search, which is no call and has no record
@@ -171,6 +184,7 @@ def account(
         route_version=None if routed is None else routed.route_version,
         prompt_version=None if routed is None else routed.prompt_version,
         shadow_of=None if routed is None else routed.shadow_of,
+        session=None if watched.session is None else label(watched.session[:200].decode("latin-1")),
         steps=() if attempt else tuple(_step(mark, record, unix_minus_loop) for mark in watched.marks),
         attempt=attempt,
         request_text=None if said is None else said[0],
@@ -202,7 +216,20 @@ def _step(mark: Mark, record: Record, unix_minus_loop: float) -> Step:
         model=label(mark.target) or None,
         address=address,
         port=port,
+        asked=_asked(mark.request),
+        about=about(mark.seen) if mark.seen and mark.outcome is None else About(),
     )
+
+
+def _asked(request: object) -> Mapping[str, float | int]:
+    """Of those that a request has. One choice is what every request has."""
+    found = {name: value for name, field in ASKED.items() if (value := getattr(request, field, None)) is not None}
+    most = getattr(request, "max_completion_tokens", None)
+    if most is not None:
+        found["gen_ai.request.max_tokens"] = most
+    if found.get("gen_ai.request.choice.count") == 1:
+        del found["gen_ai.request.choice.count"]
+    return found
 
 
 def _server(deployment: Deployment) -> tuple[str | None, int | None]:

@@ -83,9 +83,13 @@ def test_a_request_is_one_trace_from_client_to_upstream(watched: Watched) -> Non
 def test_an_attempt_has_the_attributes_of_the_conventions(watched: Watched) -> None:
     """Operation, provider, model, address and usage, where a backend for GenAI looks for them."""
     route = watched.routes(GOOD, cache=None)
-    _, trace = watched.ask(route.name)
+    _, trace = watched.ask(route.name, temperature=0.5, max_completion_tokens=9)
     (attempt,) = watched.spans(trace, 2)["client"]
     told = attributes(attempt.attributes)
+    assert (told["gen_ai.request.temperature"], told["gen_ai.request.max_tokens"]) == (0.5, 9)
+    assert told["gen_ai.response.finish_reasons"] == ["stop"]
+    assert told["gen_ai.response.id"]
+    assert told["gen_ai.response.model"]
     assert attempt.name == f"chat {told['gen_ai.request.model']}"
     assert told["gen_ai.operation.name"] == "chat"
     assert told["gen_ai.provider.name"] == "openai"
@@ -109,6 +113,7 @@ def test_a_stream_tells_when_it_began_to_speak(watched: Watched) -> None:
     (attempt,) = watched.spans(trace, 2)["client"]
     told = attributes(attempt.attributes)
     assert told["gen_ai.request.stream"] is True
+    assert told["gen_ai.response.model"]
     assert (
         0
         < told["gen_ai.response.time_to_first_chunk"]

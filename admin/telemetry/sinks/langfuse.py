@@ -99,6 +99,7 @@ class Langfuse:
             "timestamp": began,
             "name": operation,
             "userId": account.user,
+            "sessionId": account.session,
             "tags": list(account.tags),
             "metadata": told,
             **said,

@@ -375,7 +375,9 @@ def load(flags: Mapping[str, str | int | None], environ: Mapping[str, str], dire
     for name, path in ENVIRONMENT.items():
         if value := environ.get(name):  # set but empty, as compose files do it, is not set
             _overlay(data, path, value, origins, f"environment {name}")
-    for name, within, told in telemetry.environment(environ):
+    told_of = data.get("telemetry")
+    named = isinstance(told_of, dict) and told_of.get("otlp") is not None
+    for name, within, told in telemetry.environment(environ, named=named):
         _overlay(data, ("telemetry", *within), told, origins, f"environment {name}")
     for name, path in FLAGS.items():
         if flags.get(name) is not None:

@@ -152,8 +152,14 @@ class TelemetrySection(Section):
         return self
 
 
-def environment(environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], object]]:
-    """What OpenTelemetry's variables say of the section: variable, path, value. One that is set but empty is not set (specification)."""
+def environment(environ: Mapping[str, str], *, named: bool) -> Iterator[tuple[str, tuple[str, ...], object]]:
+    """What OpenTelemetry's variables say of the section: variable, path, value. One that is set but empty is not set (specification).
+
+    They count where there is a collector: `named` in the file, or by one of them. On many machines they are set for others.
+    """
+    exporters = {signal: environ.get(f"OTEL_{signal.upper()}_EXPORTER") or "" for signal in SIGNALS}
+    if not (named or any(environ.get(place) for place in _ADDRESSES) or "otlp" in "".join(exporters.values())):
+        return
     for name, path in _PLAIN.items():
         if value := environ.get(name):
             yield name, path, value
@@ -165,11 +171,13 @@ def environment(environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ..
             yield name, path, _pairs(value)
     if (name := "OTEL_SDK_DISABLED") in environ:
         yield name, ("disabled",), environ[name].strip().lower() == "true"
-    named = {signal: environ.get(f"OTEL_{signal.upper()}_EXPORTER") for signal in SIGNALS}
-    if any(named.values()) and any("otlp" in (exporter or "otlp") for exporter in named.values()):
-        chosen = [signal for signal, exporter in named.items() if "otlp" in (exporter or "otlp")]
-        yield "OTEL_*_EXPORTER", ("otlp", "signals"), chosen
-        if not any(environ.get(place) for place in _ADDRESSES):
+    if any(exporters.values()):
+        yield (
+            "OTEL_*_EXPORTER",
+            ("otlp", "signals"),
+            [name for name, one in exporters.items() if "otlp" in (one or "otlp")],
+        )
+        if not (named or any(environ.get(place) for place in _ADDRESSES)):
             port = "4317" if environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc" else "4318"
             yield "OTEL_*_EXPORTER", ("otlp", "endpoint"), f"http://localhost:{port}"
 

@@ -114,6 +114,8 @@ def router(control: Control) -> APIRouter:
             team_id=asker.reach.team_id,
             tag=tag,
         )
+        if text is not None:  # to find words is to read them
+            asker.require("GET", "/requests/{id}")
         if text is not None or session is not None:
             search = Search(text, session, only.org_id, only.team_id, only.since)
             return await control.read(lambda tx: _said(tx, search, only, limit, after))
@@ -121,18 +123,16 @@ def router(control: Control) -> APIRouter:
         views = [_view(record) for record in found.data]
         return ListPage[RequestView](data=views, has_more=found.next is not None, next=found.next)
 
-    @routes.get(
-        "/{request_id}", summary="One request, with what was said, if it is recorded", responses=documented(404)
-    )
-    async def one(request_id: Identifier, *, asker: Asker) -> RequestDetail:
+    @routes.get("/{id}", summary="One request, with what was said, if it is recorded", responses=documented(404))
+    async def one(id: Identifier, *, asker: Asker) -> RequestDetail:  # noqa: A002 — the contract's name
         only = RequestFilter(org_id=asker.reach.org_id, team_id=asker.reach.team_id)
 
         def read(tx: Connection) -> tuple[Sequence[RequestRecord], Content | None]:
-            return request_store.some(tx, (request_id,), only), store.get(tx, request_id)
+            return request_store.some(tx, (id,), only), store.get(tx, id)
 
         found, content = await control.read(read)
         if not found:
-            raise NotFound(f"There is no record of a request '{request_id}'")
+            raise NotFound(f"There is no record of a request '{id}'")
         said = (
             None
             if content is None

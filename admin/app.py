@@ -56,9 +56,8 @@ if TYPE_CHECKING:  # logins of people are loaded for those who have them
 
 
 class Api(msgspec.Struct, frozen=True):
-    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers.
-
-    `searchable` is told of each new vector store.
+    """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers,
+    `entered` hears those of who has one, `searchable` is told of each new vector store.
     """
 
     identify: Callable[[Mapping[bytes, bytes]], Key]
@@ -67,6 +66,7 @@ class Api(msgspec.Struct, frozen=True):
     retrieval: Callable[[], Awaitable["Retrieval"]]
     searchable: Callable[[], Awaitable[None]]
     searcher: Searcher
+    entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None
 
 
 def create_app(
@@ -131,7 +131,7 @@ def create_app(
             dify_api.router(api.identify, api.searcher),
         ):
             app.include_router(routes)
-        app.add_middleware(KeyGate, identify=api.identify)
+        app.add_middleware(KeyGate, identify=api.identify, entered=api.entered)
         app.extend = document.extend
     documentation.install(app)
     errors.install(app)

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "ledger": "admin.commands.ledger",
     "ingest": "admin.commands.ingest",
     "search": "admin.commands.search",
+    "replay": "admin.commands.replay",
 }
 
 
@@ -90,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", help="write the result here; default: print it, the report on stderr"
     )
     _documents(commands, [where, output])
+    _replay(commands.add_parser("replay", parents=[where, output], help="ask recorded requests again, and compare"))
     _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
     return root
 
@@ -105,6 +107,30 @@ def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> 
     export.add_argument("--output", metavar="FILE", help="default: standard output")
     prune = actions.add_parser("prune", parents=[where], help="forget entries of old months; the rest stays verifiable")
     prune.add_argument("--before", metavar="YYYY-MM", required=True)
+
+
+def _replay(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument("--against", metavar="MODEL", help="a model or route to ask; default: the one that was asked")
+    replay.add_argument(
+        "--set",
+        metavar="FIELD=VALUE",
+        action="append",
+        help="change the request: prompt.version=3, temperature=0; JSON or a text",
+    )
+    replay.add_argument("--since", metavar="TIME", help="2026-11-01T08:00:00Z; which requests: see also the next ones")
+    replay.add_argument("--until", metavar="TIME", help="exclusive")
+    replay.add_argument("--model", metavar="NAME", help="that was asked")
+    replay.add_argument("--key-id", metavar="ID", help="that asked")
+    replay.add_argument("--tag", metavar="TAG")
+    replay.add_argument("--session", metavar="NAME")
+    replay.add_argument("--text", metavar="TEXT", help="in what was asked or answered")
+    replay.add_argument("--limit", metavar="N", type=int, default=100, help="how many, newest first; default: 100")
+    replay.add_argument("--concurrency", metavar="N", type=int, default=4)
+    replay.add_argument("--judge", metavar="MODEL", help="a model that says which answer is better")
+    replay.add_argument("--save", metavar="FILE", help="keep requests and both answers, one JSON object per line")
+    replay.add_argument("--answers", metavar="FILE", help="compare what was saved, without asking anybody")
+    replay.add_argument("--url", help="of a running server; default: this machine's")
+    replay.add_argument("--key", metavar="SECRET", help="who pays; default: the admin key")
 
 
 def _documents(

@@ -111,12 +111,15 @@ class GatewayEmbedder:
         authenticator: Authenticator,
         handler: Callable[[Exchange], Coroutine[Any, Any, None]],
         usual: Callable[[], str | None],
+        carried: Callable[[], Mapping[bytes, bytes]] = dict,
     ) -> None:
+        """`carried`: headers of whatever the call is a part of."""
         self._current = current
         self._authenticator = authenticator
         self._handler = handler
         self._usual = usual
         self._deputies: OrderedDict[tuple[str, bool], bytes] = OrderedDict()
+        self._carried = carried
 
     async def embed(
         self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
@@ -130,8 +133,8 @@ class GatewayEmbedder:
         exchange = LineExchange(
             PATH, secret, body, time.monotonic(), lambda *answer: found.append(answer), tags, aside=aside
         )
-        if account.trace is not None:
-            exchange.headers = {**exchange.headers, b"traceparent": account.trace.encode("latin-1")}
+        trace = {} if account.trace is None else {b"traceparent": account.trace.encode("latin-1")}
+        exchange.headers = {**exchange.headers, **trace, **self._carried()}
         await driven(self._handler(exchange))
         if not found:
             raise Refused(502, "The embedding model broke off its answer", "upstream_error", None, again=True)
@@ -212,6 +215,7 @@ def make(
     embedder: GatewayEmbedder,
     changed: Callable[[str], None],
     memory_bytes: int,
+    searched: Callable[[str, float, str], None],
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -227,6 +231,7 @@ def make(
         embedder,
         changed=changed,
         memory_bytes=memory_bytes,
+        searched=searched,
     )
 
 

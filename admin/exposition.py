@@ -3,17 +3,25 @@
 import gc
 import resource
 from collections.abc import Callable, Iterator, Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from admin import exposition_stores
+from admin.worker_metrics import WorkerMetrics
 from gateway.books import Books
 from gateway.listener import Listener
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.refresh import Refresher
+
+if TYPE_CHECKING:  # of those who have somebody to tell
+    from admin.telemetry.watch import Watch
+
+log = structlog.stdlib.get_logger(__name__)
 
 LABELS = ("endpoint", "model")
 NANO = 1_000_000_000
@@ -32,7 +40,11 @@ class Exposition:
         books: Books,
         alerts: Mapping[str, int],
         servers: Callable[[], Mapping[str, tuple[bool, str | None, int]]],
+        searches: Searches,
+        watch: "Watch | None" = None,
+        workers: WorkerMetrics | None = None,
     ) -> None:
+        """`workers`: where there are several, and one answers for all."""
         self._metrics = metrics
         self._plane = plane
         self._refresher = refresher
@@ -40,13 +52,31 @@ class Exposition:
         self._books = books
         self._alerts = alerts
         self._servers = servers
+        self._searches = searches
+        self._watch = watch
+        self._workers = workers
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
+    def keep(self) -> None:
+        """Leaves this process's numbers for the others."""
+        if self._workers is not None:
+            self._workers.keep(self._own())
+
     def collect(self) -> Iterator[Metric]:
+        if self._workers is None:
+            return self._own()
+        try:
+            self.keep()
+            return self._workers.every()
+        except OSError as error:
+            log.warning("metrics.alone", reason=str(error))
+            return self._own()
+
+    def _own(self) -> Iterator[Metric]:
         yield from self._requests()
         yield from self._deployments()
         yield from self._money()
@@ -54,6 +84,11 @@ class Exposition:
         yield from self._queues()
         yield from self._cache()
         yield from self._tools()
+        yield from exposition_stores.budgets(self._books)
+        yield from exposition_stores.leases(self._books)
+        yield from exposition_stores.searches(self._searches)
+        yield from exposition_stores.contents(self._plane.keeper)
+        yield from exposition_stores.telemetry(self._watch)
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -66,7 +101,12 @@ class Exposition:
         first = HistogramMetricFamily(
             "penstock_time_to_first_token_seconds", "First byte read to first content sent.", labels=LABELS
         )
-        overhead = HistogramMetricFamily("penstock_overhead_seconds", "Time spent here, not upstream.", labels=LABELS)
+        between = HistogramMetricFamily(
+            "penstock_inter_token_seconds", "Between two tokens of a stream, on average.", labels=LABELS
+        )
+        overhead = HistogramMetricFamily(
+            "penstock_overhead_seconds", "Time spent here, not upstream, queues included.", labels=LABELS
+        )
         for key, series in self._metrics.every():
             for status, count in series.statuses.items():
                 requests.add_metric((*key, str(status)), count)
@@ -76,10 +116,11 @@ class Exposition:
             for family, histogram in (
                 (duration, series.duration),
                 (first, series.first_token),
+                (between, series.inter_token),
                 (overhead, series.overhead),
             ):
                 family.add_metric(key, histogram.cumulative(), histogram.total)
-        yield from (requests, tokens, cost, duration, first, overhead)
+        yield from (requests, tokens, cost, duration, first, between, overhead)
 
     def _deployments(self) -> Iterator[Metric]:
         """Of those that failed of late; the others are well."""

@@ -74,6 +74,7 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/collections/{id}"): _ALL,
     ("DELETE", "/collections/{id}"): _TEAM,
     ("GET", "/requests"): _ALL,
+    ("GET", "/requests/{id}"): _TEAM,  # what was said, where it is recorded
     ("GET", "/spend"): _ALL,
     ("GET", "/config"): _SEEN,
 }

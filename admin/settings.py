@@ -17,6 +17,8 @@ from admin import config_check, config_file
 from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.references import UnresolvedError, references, resolve
 from admin.roles import Role
+from admin.telemetry import settings as telemetry
+from admin.telemetry.settings import TelemetrySection
 from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
@@ -130,9 +132,21 @@ class AlertsSection(Section):
         )
 
 
-class RecordsSection(Section):
-    """What is kept of each request: numbers and names, never its text."""
+class ContentSection(Section):
+    """What was asked and answered, redacted: of nobody unless it is `enabled`, or a key's metadata say `record_content: true`.
 
+    What is larger than `max_kb` is not kept.
+    """
+
+    enabled: bool = False
+    max_kb: float = Field(default=256, gt=0, le=1 << 16)
+    retention_days: float = Field(default=7, gt=0, le=36_500)
+
+
+class RecordsSection(Section):
+    """What is kept of each request: numbers and names, and its text only by `content`."""
+
+    content: ContentSection = ContentSection()
     enabled: bool = True
     retention_days: float = Field(default=30, gt=0, le=36_500)
 
@@ -291,6 +305,7 @@ class Settings(Section):
     mcp: McpSection = McpSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
+    telemetry: TelemetrySection = TelemetrySection()
 
     @property
     def database(self) -> str:
@@ -360,6 +375,10 @@ def load(flags: Mapping[str, str | int | None], environ: Mapping[str, str], dire
     for name, path in ENVIRONMENT.items():
         if value := environ.get(name):  # set but empty, as compose files do it, is not set
             _overlay(data, path, value, origins, f"environment {name}")
+    told_of = data.get("telemetry")
+    named = isinstance(told_of, dict) and told_of.get("otlp") is not None
+    for name, within, told in telemetry.environment(environ, named=named):
+        _overlay(data, ("telemetry", *within), told, origins, f"environment {name}")
     for name, path in FLAGS.items():
         if flags.get(name) is not None:
             _overlay(data, path, flags[name], origins, f"flag {name}")

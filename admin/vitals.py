@@ -1,7 +1,10 @@
 """`/health/live`, `/health/ready` and `/metrics`: what a load balancer and Prometheus ask, answered without the framework."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
-from typing import final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
@@ -9,11 +12,15 @@ from admin.alerts import Alerts
 from gateway.books import Books
 from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
 from gateway.listener import Listener
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
-from gateway.recorder import Recorder
 from gateway.refresh import Refresher
 
+if TYPE_CHECKING:  # for those who are asked
+    from admin.exposition import Exposition
+    from admin.telemetry.watch import Watch
+
+KEPT_EVERY_S: Final = 5.0
 Servers = Callable[[], Mapping[str, tuple[bool, str | None, int]]]  # of MCP, as `admin.mcp.late` tells of them
 TEXT_HEAD = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
@@ -27,22 +34,27 @@ class Vitals:
         *,
         metrics: Metrics,
         plane: Plane,
-        recorder: Recorder,
         refresher: Refresher,
         books: Books,
         alerts: Alerts,
         servers: Servers,
         listener: Callable[[], Listener],
+        searches: Searches,
+        watch: "Watch | None" = None,
+        shared: Path | None = None,
     ) -> None:
+        """`shared`: where several workers leave their numbers for each other."""
         self._metrics = metrics
         self._plane = plane
-        self._recorder = recorder
         self._refresher = refresher
         self._books = books
         self._alerts = alerts
         self._servers = servers
         self._listener = listener
-        self._text: Callable[[], bytes] | None = None
+        self._searches = searches
+        self._watch = watch
+        self._shared = shared
+        self._exposition: Exposition | None = None
         self.routes = {
             b"/health/live": Route(b"GET", self.live),
             b"/health/ready": Route(b"GET", self.ready),
@@ -62,17 +74,34 @@ class Vitals:
         exchange.respond(503 if draining else 200, JSON_HEAD, msgspec.json.encode(state))
 
     async def metrics(self, exchange: HttpExchange) -> None:
-        if self._text is None:
-            from admin.exposition import Exposition  # noqa: PLC0415 — not needed before the first scrape
+        exchange.respond(200, TEXT_HEAD, self._made().text())
 
-            listener = self._listener()
-            self._text = Exposition(
+    async def background(self) -> None:
+        """Where there are several workers, each leaves its numbers now and then: whoever is asked adds them up."""
+        while self._shared is not None:
+            await asyncio.sleep(KEPT_EVERY_S)
+            self.keep()
+
+    def keep(self) -> None:
+        if self._shared is not None:
+            with contextlib.suppress(OSError):  # told with the next scrape
+                self._made().keep()
+
+    def _made(self) -> "Exposition":
+        if self._exposition is None:
+            from admin.exposition import Exposition  # noqa: PLC0415 — not needed before the first scrape
+            from admin.worker_metrics import WorkerMetrics  # noqa: PLC0415 — as above
+
+            self._exposition = Exposition(
                 self._metrics,
                 self._plane,
                 self._refresher,
-                listener,
+                self._listener(),
                 self._books,
                 self._alerts.counts,
                 self._servers,
-            ).text
-        exchange.respond(200, TEXT_HEAD, self._text())
+                self._searches,
+                self._watch,
+                None if self._shared is None else WorkerMetrics(self._shared, self._books.session),
+            )
+        return self._exposition

@@ -24,6 +24,7 @@ from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
+from gateway.contents import store as contents
 from gateway.database import appending, changing, connect, record_revision
 from gateway.dialects.registry import DIALECTS
 from gateway.files.keeper import Files, FileTerms
@@ -31,12 +32,12 @@ from gateway.files.shelf import Shelf
 from gateway.http_limits import HttpLimits
 from gateway.keys import digest
 from gateway.listener import Listener
-from gateway.metrics import Metrics
-from gateway.plane import Plane
+from gateway.metrics import Metrics, Searches
+from gateway.plane import ContentTerms, Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
-from gateway.recorder import Recorder
+from gateway.recorder import Recorder, Records
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
 from gateway.responses.agent import Agent
@@ -51,6 +52,7 @@ from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from admin.telemetry.watch import Watch
     from retrieval.service import Retrieval
 
 log = structlog.stdlib.get_logger(__name__)
@@ -58,6 +60,7 @@ log = structlog.stdlib.get_logger(__name__)
 MEBI = 1024 * 1024
 PRUNE_EVERY_S = 3600.0
 DAY_S = 86_400
+TELL_S = 5.0  # what telemetry may take at the end
 
 
 @final
@@ -104,7 +107,7 @@ class House:
         """Makes what belongs to the running event loop."""
         settings = self._settings
         metrics = Metrics()
-        self._recorder = Recorder(metrics)
+        self._recorder: Records = Recorder(metrics)
         self._alerts = Alerts(self._engine, settings.alerts.compile(), time.time)
         self._books = Books(
             settings.data_dir,
@@ -114,6 +117,9 @@ class House:
             self._alerts.seen,
             settings.limits.local_part,
         )
+        self._watch = self._make_watch()
+        if self._watch is not None:
+            self._recorder = self._watch
         self._long_tail = LiteLlm()
         self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
         self._plane = Plane(
@@ -138,6 +144,8 @@ class House:
             cache=cache_terms(settings, self._local.vectors),
             agent=self._agent,
             searcher=self._searcher,
+            contents=self._content_terms(),
+            sampler=None if self._watch is None else settings.telemetry.sampling(),
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -151,18 +159,21 @@ class House:
             secret=self._admin_digest,
             searcher=self._searcher,
         )
+        self._searches = Searches()
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
-        vitals = Vitals(
+        vitals = self._vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
-            recorder=self._recorder,
             refresher=self._refresher,
             books=self._books,
             alerts=self._alerts,
             servers=self._mcp.conditions,
             listener=lambda: self.listener,
+            searches=self._searches,
+            watch=self._watch,
+            shared=settings.data_dir if settings.server.workers > 1 else None,
         )
         routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}
         prefixes = {**self._plane.prefixes, **self._mcp.prefixes}
@@ -179,6 +190,7 @@ class House:
             *self._files.background(),
             *self._batches.background(),
             *self._runner.background(),
+            self._vitals.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -228,6 +240,9 @@ class House:
         await self._mcp.close()
         await self._long_tail.close()
         await self._local.close()
+        self._vitals.keep()
+        if self._watch is not None:
+            await asyncio.to_thread(self._watch.close, TELL_S)
         await self._books.close()
 
     def dispose(self) -> None:
@@ -240,6 +255,20 @@ class House:
     async def _agent(self) -> Agent:
         """The plane is made before what calls tools for it."""
         return await self._mcp.agent()
+
+    def _content_terms(self) -> ContentTerms:
+        section = self._settings.records.content
+        return ContentTerms(self._engine, _redact, section.enabled, int(section.max_kb * 1024))
+
+    def _make_watch(self) -> "Watch | None":
+        """Raises TelemetryError."""
+        if not self._settings.telemetry.on:
+            return None
+        from admin.telemetry.make import watch  # noqa: PLC0415 — for those who have somebody to tell
+
+        made = watch(self._settings.telemetry, self._recorder, self.version, self._books.session, _redact)
+        made.start()
+        return made
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates
@@ -262,12 +291,22 @@ class House:
         embed = cast("Handler", plane.routes[documents.PATH].handler)  # as for a line of a batch
         usual = settings.retrieval.embedding_model
         self._embedder = documents.GatewayEmbedder(
-            self._current, plane.authenticator, embed, lambda: usual or self.embedding_model()
+            self._current,
+            plane.authenticator,
+            embed,
+            lambda: usual or self.embedding_model(),
+            dict if self._watch is None else self._watch.carried,
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
         self._retrieval = documents.LateRetrieval(
             lambda: documents.make(
-                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes
+                self._engine,
+                folder,
+                self._shelf,
+                self._embedder,
+                self._runner.changed,
+                memory_bytes,
+                self._searched,
             )
         )
         self._runner = Runner(
@@ -277,6 +316,11 @@ class House:
             self._retrieval.get,
             concurrency=settings.retrieval.concurrency,
         )
+
+    def _searched(self, collection: str, seconds: float, outcome: str) -> None:
+        self._searches.add(seconds, outcome)
+        if self._watch is not None:
+            self._watch.searched(collection, seconds, outcome)
 
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
@@ -301,6 +345,7 @@ class House:
                 self._retrieval.get,
                 self._searchable,
                 self._searcher,
+                (lambda _: None) if self._watch is None else self._watch.entered,
             ),
         )
 
@@ -361,6 +406,8 @@ class House:
         with appending(self._engine) as tx:
             request_store.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
+            contents.forget(tx, now - settings.records.content.retention_days * DAY_S)
+        with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 
 
@@ -394,6 +441,12 @@ def _limits(settings: Settings) -> HttpLimits:
         write_timeout_s=limits.write_timeout_s,
         connections=limits.max_connections,
     )
+
+
+def _redact(text: str) -> str:
+    from gateway.contents.redaction import redact  # noqa: PLC0415 — patterns that only those need who keep what was said
+
+    return redact(text)
 
 
 def _file_terms(settings: Settings) -> FileTerms:

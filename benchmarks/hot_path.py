@@ -72,6 +72,9 @@ class Nowhere(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += len(data)
 
+    def is_closing(self) -> bool:
+        return False
+
     def close(self) -> None: ...
 
     def abort(self) -> None: ...

@@ -28,7 +28,7 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval ;;
+        dev) sync_environment --group dev --extra retrieval --extra telemetry-grpc --extra kafka ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
         clients) install_clients ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
@@ -46,7 +46,7 @@ sync_environment() {
     python=$(choose_python)
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
-    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents "$@"
+    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents --extra telemetry "$@"
 }
 
 install_clients() {

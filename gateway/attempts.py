@@ -13,11 +13,11 @@ from gateway.journal_records import Try
 from gateway.metering import Meter
 from gateway.planner import Planner
 from gateway.record import Record
-from gateway.relay import Relay
 from gateway.relief import relief
 from gateway.resilience.failures import Failure, failure_of, wait_asked_s
 from gateway.resilience.health import Health
 from gateway.till import BudgetShort
+from gateway.watching import Carries
 
 CUTS = 2  # tries to fit an answer into what is left, while others spend it too
 
@@ -38,7 +38,7 @@ class Attempts:
     def __init__(
         self,
         *,
-        relay: Relay,
+        relay: Carries,
         meter: Meter,
         health: Health,
         planner: Planner,
@@ -97,7 +97,10 @@ class Attempts:
         offer = self._meter.offer(deployment, wild, call.request, call.body)
         try:
             if not self._meter.open_at_once(call.snapshot.rules, record, offer):
+                since = self._now()
                 await self._meter.open_borrowing(call.snapshot.rules, record, offer)
+                if record.watched is not None:
+                    record.watched.note("hold", since, self._now())
         except BudgetShort as short:
             if record.attempts or not await self._cut(call, deployment, wild, short):
                 raise

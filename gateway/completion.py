@@ -52,7 +52,8 @@ class Completions:
         unix: Callable[[], float],
         now: Callable[[], float],
         shadows: Shadows,
-        finished: Callable[[Record], None],
+        finished: Callable[[Record, Exchange], None],
+        begin: Callable[[str, str, float, float], Record] = Record,
     ) -> None:
         self._current = current
         self._authenticator = authenticator
@@ -62,6 +63,7 @@ class Completions:
         self._now = now
         self._shadows = shadows
         self._finished = finished
+        self._begin = begin  # the record of a request
         self._ids = RequestIds()
 
     def handler(self, endpoint: Endpoint) -> Callable[[Exchange], Coroutine[None, None, None]]:
@@ -74,7 +76,7 @@ class Completions:
     async def serve(self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None) -> None:
         """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of."""
         at = self._unix()
-        record = Record(self._ids.at(at), endpoint.name, at, exchange.started_at)
+        record = self._begin(self._ids.at(at), endpoint.name, at, exchange.started_at)
         body = exchange.body
         call: Call | None = None
         try:
@@ -112,7 +114,7 @@ class Completions:
             if not record.status:
                 record.status, record.error_code = 499, LEFT
             self._meter.close(record, body if call is None else call.body)
-            self._finished(record)
+            self._finished(record, exchange)
 
     def _resolve(
         self, snapshot: Snapshot, request: wire.Request, exchange: Exchange, record: Record

@@ -37,7 +37,8 @@ from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.realtime.limits import BELOW, TALKS
 from gateway.realtime.limits import Limits as TalkLimits
-from gateway.recorder import Recorder
+from gateway.record import Record
+from gateway.recorder import Records
 from gateway.relay import Relay
 from gateway.resilience.health import Health
 from gateway.responses import conversations as conversing
@@ -55,18 +56,23 @@ from gateway.snapshot import Current, Snapshot
 from gateway.targets import Bridge, Targets
 from gateway.till import Till
 from gateway.token_count import TokenCounter
+from gateway.trace_context import Sampler
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
+from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_record
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.meanings import Log
     from gateway.cache.precision import Precision
     from gateway.cache.stage import Caching
+    from gateway.contents.keeper import Keeper
+    from gateway.contents.stage import Listening
     from gateway.grounding.stage import Grounding
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
 
 MEBI: Final = 1024 * 1024
+KEEP_S: Final = 5.0  # what writing down what was said may take at the end
 
 
 class CacheTerms(msgspec.Struct, frozen=True):
@@ -79,6 +85,15 @@ class CacheTerms(msgspec.Struct, frozen=True):
     max_bytes: int
     embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
     log: Callable[[Store], "Log | None"] = lambda _: None
+
+
+class ContentTerms(msgspec.Struct, frozen=True):
+    """What is kept of requests and answers: `everybody`'s that does not say otherwise, redacted, up to `max_bytes` of each."""
+
+    engine: Engine
+    redact: Callable[[str], str]
+    everybody: bool
+    max_bytes: int
 
 
 @final
@@ -94,7 +109,7 @@ class Plane:
         current: Current,
         admin_digest: bytes,
         meter: Meter,
-        recorder: Recorder,
+        recorder: Records,
         local: Mapping[str, Local],
         dialects: Mapping[str, Dialect],
         prices: PriceMap,
@@ -112,7 +127,11 @@ class Plane:
         cache: CacheTerms | None = None,
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
         searcher: Searcher | None = None,
+        sampler: Sampler | None = None,
+        contents: ContentTerms | None = None,
     ) -> None:
+        """`sampler`: of traces, where somebody watches. `contents`: how what is said is kept, for keys that want it."""
+        traced = own_lines if sampler is None else traced_lines
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
         between = {RESPONSES.path: responses_between}
@@ -129,12 +148,15 @@ class Plane:
             health=self.health,
             local=InProcess(local, self._targets, time.monotonic, self._spawn),
             now=time.monotonic,
-            units=UnitRelay(targets=self._targets, meter=meter, health=self.health, now=time.monotonic),
+            units=UnitRelay(
+                targets=self._targets, meter=meter, health=self.health, now=time.monotonic, own_lines=traced
+            ),
+            own_lines=traced,
         )
         planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)
         self.gates = Gates(planner, time.monotonic)
         attempts = Attempts(
-            relay=relay,
+            relay=relay if sampler is None else WatchedRelay(relay, sampler, time.monotonic),
             meter=meter,
             health=self.health,
             planner=planner,
@@ -151,6 +173,9 @@ class Plane:
         self._caching: Caching | None = None
         self._searcher = searcher
         self._grounding: Grounding | None = None
+        self._contents = contents
+        self._listening: Listening | None = None
+        self.keeper: Keeper | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -163,6 +188,7 @@ class Plane:
                 now=time.monotonic,
                 shadows=self.shadows,
                 finished=recorder.finished,
+                begin=Record if sampler is None else watched_record,
             )
 
         completions, counted = through(dispatch), through(counting)
@@ -228,6 +254,8 @@ class Plane:
         current.on_change(self._forget)
         current.on_change(self._choose)
         self._choose(current.snapshot)
+        current.on_change(self._listen)  # after `_choose`, before whose stage it stands
+        self._listen(current.snapshot)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -250,6 +278,8 @@ class Plane:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.keeper is not None:
+            await asyncio.to_thread(self.keeper.close, KEEP_S)
         await self.pool.close()
 
     async def _pass_through(self, exchange: HttpExchange) -> None:
@@ -284,6 +314,26 @@ class Plane:
     def cache_waiting(self) -> int:
         """Calls that wait for what an equal one brings."""
         return 0 if self._caching is None else self._caching.waiting
+
+    def _listen(self, snapshot: Snapshot) -> None:
+        """Puts who records before the others, as long as anybody's words are recorded: who has none pays nothing for it."""
+        terms = self._contents
+        wanted = terms is not None and (
+            terms.everybody or any(key.metadata.get("record_content") is True for key in snapshot.keys.values())
+        )
+        if terms is None or not wanted:
+            return
+        if self._listening is None:
+            self._listening = self._make_listening(terms)
+        self._listening.dispatch = self._completions.dispatch
+        self._completions.dispatch = self._listening
+
+    def _make_listening(self, terms: ContentTerms) -> "Listening":
+        from gateway.contents.keeper import Keeper  # noqa: PLC0415 — for who has something kept
+        from gateway.contents.stage import Listening  # noqa: PLC0415 — as above
+
+        self.keeper = Keeper(terms.engine, terms.redact)
+        return Listening(self._dispatch, self.keeper, everybody=terms.everybody, max_bytes=terms.max_bytes)
 
     def _choose(self, snapshot: Snapshot) -> None:
         """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""

@@ -9,6 +9,7 @@ from gateway.usage import Source, Usage
 
 if TYPE_CHECKING:  # a record carries its open hold and knows nothing of it
     from gateway.metering import Ticket
+    from gateway.watching import Watched
 
 LEFT: Final = "client_disconnected"  # the error code of a call whose client did not wait for its end
 
@@ -47,6 +48,7 @@ class Record:
         "usage",
         "usage_source",
         "user",
+        "watched",
     )
 
     def __init__(self, id_: str, endpoint: str, at: float, started_at: float) -> None:
@@ -78,6 +80,7 @@ class Record:
         self.received = 0  # pieces of an answer that came, about one token each
         self.earlier_nanousd = 0  # what attempts before this one cost, settled under ids of their own
         self.trail: list[Try] | None = None  # every attempt in order, once one has failed
+        self.watched: Watched | None = None  # of who exports traces
         self.routed: Routed | None = None  # where there was something to decide
 
     def split_off(self) -> "Record":
@@ -92,5 +95,5 @@ class Record:
 
     @property
     def overhead_s(self) -> float:
-        """Time from the first byte read that was not spent waiting for an upstream."""
+        """Time from the first byte read that was not spent waiting for an upstream; waiting for a turn here counts."""
         return max(0.0, self.finished_at - self.started_at - self.upstream_s)

@@ -24,6 +24,7 @@ from gateway.sse import ChatStream
 from gateway.targets import Target, Targets
 from gateway.units.relay import UnitRelay
 from gateway.upstream import Passage, UpstreamConnection
+from gateway.watching import OwnLines, own_lines
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Relay:
         local: InProcess,
         now: Callable[[], float],
         units: UnitRelay,
+        own_lines: OwnLines = own_lines,
     ) -> None:
         self._targets = targets
         self._meter = meter
@@ -53,6 +55,7 @@ class Relay:
         self._local = local
         self._now = now
         self._units = units
+        self._own_lines = own_lines
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
         """The call's hold is open; `name` is the model's at the deployment. Raises GatewayError for whatever is not a whole answer."""
@@ -72,7 +75,7 @@ class Relay:
         try:
             sent_at = self._now()
             record.sent = True
-            connection.send(head + _own_head(call.exchange, record), body)
+            connection.send(head + self._own_lines(call.exchange, record), body)
             timeouts = call.model.timeouts
             limit_s = timeouts.first_token_s if record.stream else timeouts.attempt_s
             if limit_s is None:
@@ -310,14 +313,3 @@ def _cost_head(nanousd: int | None, record: Record) -> bytes:
 def _sooner(deadline: float, name: str, total: float) -> tuple[float, str]:
     """The deadline that comes first, and which limit that is."""
     return (deadline, name) if deadline < total else (total, "total")
-
-
-def _own_head(exchange: Exchange, record: Record) -> bytes:
-    """The header lines of this request alone: its id, and the trace that it belongs to (W3C Trace Context)."""
-    headers = exchange.headers
-    trace = headers.get(b"traceparent")
-    if trace is None:
-        return b"x-request-id: %b\r\n" % record.id.encode()
-    state = headers.get(b"tracestate")
-    more = b"" if state is None else b"tracestate: %b\r\n" % state
-    return b"x-request-id: %b\r\ntraceparent: %b\r\n%b" % (record.id.encode(), trace, more)

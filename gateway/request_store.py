@@ -4,7 +4,7 @@ Calls that have an entry are read from the ledger's blocks, so that nothing is w
 nothing have blocks of their own, which are forgotten. Which keys occur in a block stands beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, Table, delete, select, tuple_, union_all
@@ -65,6 +65,7 @@ class RequestFilter(msgspec.Struct, frozen=True):
     since: float | None = None
     org_id: str | None = None
     team_id: str | None = None
+    tag: str | None = None
 
     def admits(self, record: RequestRecord) -> bool:
         return (
@@ -74,6 +75,7 @@ class RequestFilter(msgspec.Struct, frozen=True):
             and (self.since is None or record.at >= self.since)
             and (self.org_id is None or record.org_id == self.org_id)
             and (self.team_id is None or record.team_id == self.team_id)
+            and (self.tag is None or self.tag in (record.tags or ()))
         )
 
 
@@ -122,6 +124,29 @@ def listed(tx: Connection, limit: int, after: str | None = None, only: RequestFi
         if len(found) > limit:
             break
     return page(found, limit, [record.id for record in found])
+
+
+def some(tx: Connection, ids: Sequence[str], only: RequestFilter = EVERY) -> Sequence[RequestRecord]:
+    """Those of these requests that are known, newest first."""
+    wanted = sorted(ids, reverse=True)
+    found = []
+    for block in _holding(tx, wanted):
+        records = (_record(settled) for settled in settlements(block.records))
+        found += [record for record in records if record.id in wanted and only.admits(record)]
+    return sorted({record.id: record for record in found}.values(), key=lambda record: record.id, reverse=True)
+
+
+def _holding(tx: Connection, ids: Sequence[str]) -> Iterator[Row[str, str, bytes]]:
+    """The blocks that may hold these."""
+    seen: set[tuple[str, str]] = set()
+    for id_ in ids:
+        for table in (ledger_blocks, request_blocks):
+            blocks = table.c
+            query = select(blocks.last_id, blocks.session, blocks.records)
+            for row in tx.execute(query.where(blocks.first_id <= id_, blocks.last_id >= id_)):
+                if (row.last_id, row.session) not in seen:
+                    seen.add((row.last_id, row.session))
+                    yield row
 
 
 def _newest(tx: Connection, after: str | None, only: RequestFilter) -> Iterator[RequestRecord]:

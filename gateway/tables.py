@@ -253,6 +253,20 @@ request_blocks = Table(
     Column("first_id", Text, nullable=False),
     Column("records", LargeBinary, nullable=False),
 )
+
+# Only where recording content is switched on, redacted, and for a while.
+request_contents = Table(
+    "request_contents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", Double, nullable=False, index=True),
+    Column("key_id", Text),
+    Column("team_id", Text),
+    Column("org_id", Text),
+    Column("session", Text, index=True),
+    Column("request", Text, nullable=False),
+    Column("answer", Text),
+)
 request_keys = Table(
     "request_keys",
     metadata,

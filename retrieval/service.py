@@ -1,6 +1,7 @@
 """What can be asked of this plane: collections, their documents and batches, and searches. Every answer is the truth of one transaction."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, final
@@ -30,7 +31,9 @@ T = TypeVar("T")
 
 @final
 class Retrieval:
-    """One per process; it is a `retrieval.runner.Worker` as well. `changed` is told of collections with something new to do."""
+    """One per process; it is a `retrieval.runner.Worker` as well. `changed` is told of collections with something new to do,
+    `searched` which was searched, for how many seconds, and whether it `found` something, was `empty` or `failed`.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Retrieval:
         *,
         changed: Callable[[str], None],
         memory_bytes: int,
+        searched: Callable[[str, float, str], None] = lambda _id, _seconds, _outcome: None,
     ) -> None:
         self._database = database
         self._sources = sources
@@ -51,6 +55,7 @@ class Retrieval:
         self._residents = Residents(database, folder, memory_bytes)
         self._ingestion = Ingestion(database, sources, reader, embedder)
         self._search = Search(database, self._residents, embedder)
+        self._searched = searched
 
     # Collections
 
@@ -235,7 +240,13 @@ class Retrieval:
 
     async def search(self, caller: Caller, id_: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
-        return await self._search.run(caller, id_, question)
+        began, outcome = time.monotonic(), "failed"
+        try:
+            found = await self._search.run(caller, id_, question)
+            outcome = "found" if found.results else "empty"
+        finally:
+            self._searched(id_, time.monotonic() - began, outcome)
+        return found
 
     def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
         """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""

@@ -26,20 +26,29 @@ def identity(current: Current, authenticator: Authenticator) -> Callable[[Mappin
 class KeyGate:
     """Lets requests through that show a key for their path; the routes find it by `key_of`."""
 
-    def __init__(self, app: ASGIApp, identify: Callable[[Mapping[bytes, bytes]], Key]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        identify: Callable[[Mapping[bytes, bytes]], Key],
+        entered: Callable[[Mapping[bytes, bytes]], None],
+    ) -> None:
+        """`entered` is told the headers of those that are let in, in the request's own context."""
+        self._entered = entered
         self._app = app
         self._identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (prefix := _prefix(scope["path"])) is not None:
             try:
-                key = self._identify(dict(scope["headers"]))
+                headers = dict(scope["headers"])
+                key = self._identify(headers)
                 if not (key.may_call(prefix) or key.may_call(scope["path"])):
                     raise AccessDenied(f"This key may not call {prefix}", code="route_access_denied")
             except GatewayError as error:
                 await answer(send, error)
                 return
             scope[_KEY] = key
+            self._entered(headers)
         await self._app(scope, receive, send)
 
 

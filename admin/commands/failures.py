@@ -5,6 +5,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from admin.commands.documents import Failed
 from admin.config_file import ConfigError
 from admin.migrate import SchemaError
+from admin.telemetry.settings import TelemetryError
 from gateway.errors import GatewayError
 from gateway.secret_box import BoxError
 
@@ -19,7 +20,7 @@ def explained(error: Exception) -> str | None:
         case SQLAlchemyError():
             cause = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
             return f"penstock: the database does not answer: {cause.splitlines()[0]}"
-        case Failed() | SchemaError() | BoxError() | OSError():
+        case Failed() | SchemaError() | TelemetryError() | BoxError() | OSError():
             return f"penstock: {error}"
         case _:
             return None

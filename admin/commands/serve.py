@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 
 from admin import workers
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _supervise(loaded: Loaded) -> int:
     """The same command line again for each worker: the last of two equal options wins."""
     server = loaded.settings.server
+    shutil.rmtree(loaded.settings.data_dir / workers.METRICS_FOLDER, ignore_errors=True)  # of an earlier start
     with workers.reserved(server.host, server.port) as port:
         shared = [sys.executable, *sys.orig_argv[1:], "--port", str(port), "--worker-parent", str(os.getpid())]
         return workers.Workers(

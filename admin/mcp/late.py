@@ -9,7 +9,7 @@ from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange, Route
 from gateway.mcp.settings import McpSection
 from gateway.metering import Meter
-from gateway.recorder import Recorder
+from gateway.recorder import Records
 from gateway.secret_box import SecretBox
 from gateway.snapshot import Current
 
@@ -37,7 +37,7 @@ class LateMcp:
         current: Current,
         authenticator: Authenticator,
         meter: Meter,
-        recorder: Recorder,
+        recorder: Records,
         secret: bytes,
         searcher: Searcher,
     ) -> None:

@@ -1,17 +1,24 @@
 """`/admin/v1/requests`: what happened to each call, newest first."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
+from sqlalchemy import Connection
 
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
-from admin.rest.wire import After, Filter, Instant, Limit, ListPage, StrictRoute, at
+from admin.rest.wire import TEXT, After, Filter, Identifier, Instant, Limit, ListPage, StrictRoute, at
 from gateway import request_store
+from gateway.contents import store
+from gateway.contents.store import Content, Search
+from gateway.errors import NotFound
 from gateway.request_store import RequestFilter, RequestRecord
+
+RECORDED = "only where content is recorded"
 
 
 class TryView(BaseModel):
@@ -23,6 +30,14 @@ class TryView(BaseModel):
     ms: float
     id: str | None
     cost_nanousd: int | None
+
+
+class ContentView(BaseModel):
+    """What was asked and answered, redacted, in the words of the API that it was asked in; a stream is put together."""
+
+    request: str
+    answer: str | None
+    session: str | None
 
 
 class RequestView(BaseModel):
@@ -62,6 +77,12 @@ class RequestView(BaseModel):
     ]
 
 
+class RequestDetail(RequestView):
+    """`content` is null where nothing was recorded, or where it was forgotten."""
+
+    content: ContentView | None
+
+
 def router(control: Control) -> APIRouter:
     routes = APIRouter(prefix="/requests", tags=["requests"], route_class=StrictRoute)
 
@@ -75,6 +96,14 @@ def router(control: Control) -> APIRouter:
         model: Filter = None,
         status: Annotated[int | None, Query(ge=100, le=599)] = None,
         since: Annotated[Instant | None, Query(description="RFC 3339 with a zone, or Unix seconds.")] = None,
+        tag: Filter = None,
+        session: Annotated[
+            str | None,
+            Query(min_length=1, max_length=200, pattern=TEXT, description=f"`x-penstock-session`; {RECORDED}."),
+        ] = None,
+        text: Annotated[
+            str | None, Query(min_length=1, max_length=200, pattern=TEXT, description=f"Asked or answered; {RECORDED}.")
+        ] = None,
     ) -> ListPage[RequestView]:
         only = RequestFilter(
             key_id,
@@ -83,12 +112,45 @@ def router(control: Control) -> APIRouter:
             None if since is None else since.timestamp(),
             org_id=asker.reach.org_id,
             team_id=asker.reach.team_id,
+            tag=tag,
         )
+        if text is not None:  # to find words is to read them
+            asker.require("GET", "/requests/{id}")
+        if text is not None or session is not None:
+            search = Search(text, session, only.org_id, only.team_id, only.since)
+            return await control.read(lambda tx: _said(tx, search, only, limit, after))
         found = await control.read(lambda tx: request_store.listed(tx, limit, after, only))
         views = [_view(record) for record in found.data]
         return ListPage[RequestView](data=views, has_more=found.next is not None, next=found.next)
 
+    @routes.get("/{id}", summary="One request, with what was said, if it is recorded", responses=documented(404))
+    async def one(id: Identifier, *, asker: Asker) -> RequestDetail:  # noqa: A002 — the contract's name
+        only = RequestFilter(org_id=asker.reach.org_id, team_id=asker.reach.team_id)
+
+        def read(tx: Connection) -> tuple[Sequence[RequestRecord], Content | None]:
+            return request_store.some(tx, (id,), only), store.get(tx, id)
+
+        found, content = await control.read(read)
+        if not found:
+            raise NotFound(f"There is no record of a request '{id}'")
+        said = (
+            None
+            if content is None
+            else ContentView(**{name: getattr(content, name) for name in ContentView.model_fields})
+        )
+        return RequestDetail(**_view(found[0]).model_dump(), content=said)
+
     return routes
+
+
+def _said(tx: Connection, search: Search, only: RequestFilter, limit: int, after: str | None) -> ListPage[RequestView]:
+    """Requests by what was said in them. A page may be shorter than it could be, where the records of some are not there."""
+    ids = store.found(tx, search, limit + 1, after)
+    more = len(ids) > limit
+    records = request_store.some(tx, ids[:limit], only)
+    return ListPage[RequestView](
+        data=[_view(record) for record in records], has_more=more, next=ids[limit - 1] if more else None
+    )
 
 
 def _view(record: RequestRecord) -> RequestView:

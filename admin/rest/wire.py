@@ -16,14 +16,14 @@ from admin.rest.gate import PREFIX
 
 T = TypeVar("T")
 
-_TEXT = r"^[^\x00-\x1f\x7f]+$"
+TEXT = r"^[^\x00-\x1f\x7f]+$"
 
-Identifier = Annotated[str, Path(min_length=1, max_length=200, pattern=_TEXT)]
-Filter = Annotated[str | None, Query(min_length=1, max_length=200, pattern=_TEXT)]
+Identifier = Annotated[str, Path(min_length=1, max_length=200, pattern=TEXT)]
+Filter = Annotated[str | None, Query(min_length=1, max_length=200, pattern=TEXT)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many objects a page has at most.")]
 After = Annotated[
     str | None,
-    Query(min_length=1, max_length=200, pattern=_TEXT, description="The `next` of the page before."),
+    Query(min_length=1, max_length=200, pattern=TEXT, description="The `next` of the page before."),
 ]
 
 

@@ -206,8 +206,9 @@ class Gates:
             gate.line.leave(waiter)
             if waiter.timer is not None:
                 waiter.timer.cancel()
+            if call.record.watched is not None:
+                call.record.watched.note("queue", since, self._now())
         waited_s = self._now() - since
-        call.record.upstream_s += waited_s  # it is not the gateway's own time
         if isinstance(waiter.outcome, Shed):
             raise waiter.outcome
         self._served(waiter, waited_s)

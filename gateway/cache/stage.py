@@ -95,6 +95,8 @@ class Caching:
         return self._answer(call, policy)
 
     async def _answer(self, call: Call, policy: Policy) -> None:
+        if call.record.watched is not None:
+            call.record.watched.begin("cache", self._now())
         asked = controls(call.exchange.headers)
         known = self._known.get(call, asked)
         if known is not None and (entry := self._store.near(known)) is not None:
@@ -251,6 +253,8 @@ class Caching:
     def _count(self, call: Call, outcome: str) -> None:
         place = call.record.metric_model, outcome
         self.outcomes[place] = self.outcomes.get(place, 0) + 1
+        if call.record.watched is not None:
+            call.record.watched.end("cache", self._now(), outcome)
 
     def _head(self, call: Call, entry: Entry, outcome: bytes) -> bytes:
         record = call.record

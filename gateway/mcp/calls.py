@@ -64,7 +64,7 @@ class Calls:
         meter: Meter,
         unix: Callable[[], float],
         now: Callable[[], float],
-        finished: Callable[[Record], None],
+        finished: Callable[[Record, Asked], None],
         unlisted: Literal["deny", "allow"],
     ) -> None:
         self._current = current
@@ -125,7 +125,7 @@ class Calls:
             if not record.status:
                 record.status, record.error_code = 500, errors.Internal.code
             self._meter.close(record, b"")
-            self._finished(record)
+            self._finished(record, asked)
 
     async def _served(self, key: Key, asked: Asked, record: Record, hear: Hear | None) -> Done:
         upstream = await self._found(key, asked)

@@ -93,7 +93,7 @@ class Documents:
         meter: Meter,
         unix: Callable[[], float],
         now: Callable[[], float],
-        finished: Callable[[Record], None],
+        finished: Callable[[Record, Asked], None],
     ) -> None:
         self._searcher = searcher
         self._current = current
@@ -132,7 +132,7 @@ class Documents:
             record.finished_at = self._now()
             record.status = record.status or 500
             self._meter.close(record, b"")
-            self._finished(record)
+            self._finished(record, asked)
         told = encode({"content": [{"type": "text", "text": made.decode()}], "structuredContent": Raw(made)})
         return Done(record, Raw(told), failed=False)
 

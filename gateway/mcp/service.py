@@ -10,7 +10,7 @@ from gateway.authentication import Authenticator
 from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange
 from gateway.mcp.agent import McpAgent
-from gateway.mcp.calls import Calls
+from gateway.mcp.calls import Asked, Calls
 from gateway.mcp.documents import Documents
 from gateway.mcp.endpoint import Endpoint
 from gateway.mcp.links import Connect
@@ -32,7 +32,7 @@ class Mcp:
         current: Current,
         authenticator: Authenticator,
         meter: Meter,
-        finished: Callable[[Record], None],
+        finished: Callable[[Record, Asked], None],
         connect: Connect,
         secret: bytes,
         unlisted: Literal["deny", "allow"],
@@ -70,7 +70,7 @@ class Mcp:
 
     @staticmethod
     def _documents(
-        searcher: Searcher | None, current: Current, meter: Meter, finished: Callable[[Record], None]
+        searcher: Searcher | None, current: Current, meter: Meter, finished: Callable[[Record, Asked], None]
     ) -> Documents | None:
         if searcher is None:
             return None

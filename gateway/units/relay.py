@@ -24,6 +24,7 @@ from gateway.units.events import Events
 from gateway.units.settle import settled
 from gateway.upstream import UpstreamConnection
 from gateway.usage import Usage, usage
+from gateway.watching import OwnLines, own_lines
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024  # ten pictures in base64
 MAX_FAULT_BYTES: Final = 1024 * 1024
@@ -35,7 +36,16 @@ _VISIBLE: Final = frozenset(range(0x20, 0x7F))
 class UnitRelay:
     """`now` is a monotonic clock."""
 
-    def __init__(self, *, targets: Targets, meter: Meter, health: Health, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        targets: Targets,
+        meter: Meter,
+        health: Health,
+        now: Callable[[], float],
+        own_lines: OwnLines = own_lines,
+    ) -> None:
+        self._own_lines = own_lines
         self._targets = targets
         self._meter = meter
         self._health = health
@@ -49,15 +59,15 @@ class UnitRelay:
         sent = door.sent(ask, call.body, deployment, name)
         if sent.address is not None:
             target = self._targets.at(deployment, sent.address)
-            head = await _own_opening(target, call, sent)
+            head = await _own_opening(target, sent)
         else:
             target = self._targets.of(deployment, sent.path, call.model.name, at_root=sent.at_root)
-            head = _head(target, call, sent)
+            head = _head(target, sent)
         connection = target.origin.idle() or await target.origin.acquire(self._connect_s(call))
         try:
             sent_at = self._now()
             record.sent = True
-            connection.send_pieces(head, sent.body)
+            connection.send_pieces(head + self._own_lines(call.exchange, record), sent.body)
             self._expect_start(call, connection, sent_at)
             status = await connection.head()
             record.upstream_s += self._now() - sent_at
@@ -252,28 +262,17 @@ def _as_far_as(ask: Ask, received: int) -> Ask:
     return msgspec.structs.replace(ask, likely=usage(ask.likely.input, received))
 
 
-async def _own_opening(target: Target, call: Call, sent: Sent) -> bytes:
+async def _own_opening(target: Target, sent: Sent) -> bytes:
     """The head of a request that says everything itself. Signing may read a machine's identity, so it happens in a thread."""
     headers = sent.headers
     if sent.signed is not None:
         headers += await asyncio.get_running_loop().run_in_executor(None, sent.signed)
-    return target.opening(sent.path, headers, sent.method) + _own_lines(call)
+    return target.opening(sent.path, headers, sent.method)
 
 
-def _head(target: Target, call: Call, sent: Sent) -> bytes:
-    """The prepared head with this request's own lines; the last content-type counts nowhere, so there is one."""
-    head = target.head.replace(b"content-type: application/json", b"content-type: " + sent.content_type, 1)
-    return head + _own_lines(call)
-
-
-def _own_lines(call: Call) -> bytes:
-    headers = call.exchange.headers
-    lines = [b"x-request-id: %b\r\n" % call.record.id.encode()]
-    for name in (b"traceparent", b"tracestate"):
-        value = headers.get(name)
-        if value is not None and b"traceparent" in headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(lines)
+def _head(target: Target, sent: Sent) -> bytes:
+    """The prepared head with this request's type; the last content-type counts nowhere, so there is one."""
+    return target.head.replace(b"content-type: application/json", b"content-type: " + sent.content_type, 1)
 
 
 def _cost_head(nanousd: int | None, record: Record) -> bytes:

@@ -151,5 +151,5 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _settings_table(page: Path) -> Mapping[str, str]:
-    rows = re.findall(r"^\| `([a-z_.]+)` \| (?:`([^`]*)`|none) \|", page.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| (?:`([^`]*)`|none) \|", page.read_text(), re.MULTILINE)
     return {key: default or "none" for key, default in rows}

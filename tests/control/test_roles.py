@@ -100,6 +100,7 @@ EXPECTED: dict[str, set[str]] = {
     "POST /prompts/{name}/versions": {PLATFORM},
     "POST /prompts/{name}/rollback": {PLATFORM},
     "GET /requests": EVERYONE,
+    "GET /requests/{id}": ADMINS,
     "GET /spend": EVERYONE,
     "GET /config": SEEN,
 }

@@ -1,0 +1,1 @@
+"""Asks again what was asked, of something else, and says what would be different."""

@@ -1,0 +1,1 @@
+"""Places that records of requests are sent to."""

@@ -1,0 +1,154 @@
+"""Between the event loop and the sinks: the loop leaves each finished record in a queue, a thread makes an account of it for every sink."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Final, final
+
+import structlog
+
+from admin.telemetry.account import Account, account
+from admin.telemetry.feed import Feed
+from gateway.ids import new_id
+from gateway.record import Record
+from gateway.recorder import Asked, Records
+from gateway.trace_context import Context, Sampler, context, new_span
+from gateway.watching import Watched
+
+INTERVAL_S: Final = 0.25
+RETRIEVAL: Final = "retrieval"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@final
+class Watch:
+    """`gateway.recorder.Records` around another one. `finished` and `attempted` cost an append each; the rest is the thread's.
+
+    `room`: of records that no account was made of yet; more are dropped and counted. `redact`: some receiver is to have content.
+    """
+
+    def __init__(
+        self,
+        inner: Records,
+        feeds: Sequence[Feed],
+        sampler: Sampler,
+        *,
+        room: int,
+        redact: Callable[[str], str] | None = None,
+        unix: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inner = inner
+        self.feeds = tuple(feeds)
+        self._sampler = sampler
+        self._room = room
+        self._redact = redact
+        self._unix = unix
+        self._now = now
+        self._waiting: deque[Account | tuple[Record, bool]] = deque()
+        self._inside: ContextVar[tuple[Context, int] | None] = ContextVar("inside", default=None)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="penstock-telemetry", daemon=True)
+        self.failed = inner.failed
+        self.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def start(self) -> None:
+        for feed in self.feeds:
+            feed.start()
+        self._thread.start()
+
+    def finished(self, record: Record, asked: Asked | None = None) -> None:
+        self._inner.finished(record, asked)
+        watched = record.watched
+        if watched is None:
+            watched = record.watched = Watched()
+        if watched.context is None:
+            watched.context = context({} if asked is None else asked.headers, self._sampler)
+        self._take(record, attempt=False)
+
+    def attempted(self, record: Record) -> None:
+        self._inner.attempted(record)
+        self._take(record, attempt=True)
+
+    def entered(self, headers: Mapping[bytes, bytes]) -> None:
+        """A request begins that is no call to a model, and may make some: in this context, they are a part of its trace."""
+        self._inside.set((context(headers, self._sampler), new_span()))
+
+    def carried(self) -> Mapping[bytes, bytes]:
+        """Headers for a call that is made inside of it."""
+        inside = self._inside.get()
+        if inside is None:
+            return {}
+        found, span = inside
+        lines = (line.partition(b": ") for line in found.lines(span).splitlines())
+        return {name: value for name, _, value in lines}
+
+    def searched(self, collection: str, seconds: float, outcome: str) -> None:
+        """A search is over."""
+        found, span = self._inside.get() or (context({}, self._sampler), new_span())
+        ended = self._unix()
+        told = Account(
+            id=new_id("search"),
+            at=ended - seconds,
+            ended=ended,
+            endpoint=RETRIEVAL,
+            status=500 if outcome == "failed" else 200,
+            trace=found.trace,
+            span=span,
+            parent=found.parent,
+            sampled=found.sampled,
+            provider="penstock",
+            collection=collection,
+            latency_ms=seconds * 1000,
+            error_code="search_failed" if outcome == "failed" else None,
+        )
+        self._put(told)
+
+    def close(self, within_s: float) -> None:
+        """Blocks, for so long at most."""
+        self._stop.set()
+        if self._thread.ident is None:
+            return
+        self._thread.join(within_s / 2)
+        ends_at = self._now() + within_s / 2
+        for feed in self.feeds:
+            feed.close(max(0.1, ends_at - self._now()))
+
+    def _take(self, record: Record, *, attempt: bool) -> None:
+        self._put((record, attempt))
+
+    def _put(self, one: Account | tuple[Record, bool]) -> None:
+        if len(self._waiting) >= self._room:
+            self.dropped += 1
+        else:
+            self._waiting.append(one)
+
+    def _run(self) -> None:
+        while not self._stop.wait(INTERVAL_S):
+            self._pass_on()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        made: list[Account] = []
+        unix_minus_loop = self._unix() - self._now()
+        while self._waiting:
+            one = self._waiting.popleft()
+            if isinstance(one, Account):
+                made.append(one)
+                continue
+            record, attempt = one
+            try:
+                made.append(account(record, unix_minus_loop, attempt=attempt, redact=self._redact))
+            except Exception:  # a thread's border: one record must not cost the others
+                self.dropped += 1
+                log.exception("telemetry.failed", request=record.id)
+        if made:
+            for feed in self.feeds:
+                feed.offer(made)

@@ -182,6 +182,19 @@ class RetrievalSection(Section):
     memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
 
 
+class RegistrySection(Section):
+    """Where the artefacts of classic models lie, how large one may be, and what a process that reads one may take.
+
+    `pickles`: SHA-256 of the pickles that may be loaded, which is to run their code. No other is.
+    """
+
+    directory: Path | None = None
+    max_mb: float = Field(default=512, gt=0, le=1 << 20)
+    pickles: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(default=(), max_length=1000)
+    memory_mb: float = Field(default=4096, ge=512, le=1 << 20)
+    timeout_s: PositiveSeconds = 120
+
+
 class PathSpec(Section):
     """A provider's path that says nothing of what it costs. `…/*`: everything below it.
 
@@ -286,6 +299,7 @@ class Settings(Section):
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
     retrieval: RetrievalSection = RetrievalSection()
+    registry: RegistrySection = RegistrySection()
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
@@ -300,6 +314,10 @@ class Settings(Section):
     @property
     def files_dir(self) -> Path:
         return self.files.directory or self.data_dir / "files"
+
+    @property
+    def registry_dir(self) -> Path:
+        return self.registry.directory or self.data_dir / "registry"
 
     @model_validator(mode="after")
     def _the_cache_has_its_redis(self) -> Self:

@@ -23,7 +23,7 @@ from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
-from gateway.database import appending, changing, connect
+from gateway.database import appending, changing, connect, reading
 from gateway.dialects.registry import DIALECTS
 from gateway.files.keeper import Files, FileTerms
 from gateway.files.shelf import Shelf
@@ -43,6 +43,9 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
+from inference.registry import catalogue, version_store
+from inference.registry.artefacts import Artefacts
+from inference.registry.catalogue import Catalogue, CurrentLibrary
 from retrieval.job_store import Owner
 from retrieval.removal import forget_sources
 from retrieval.runner import Runner
@@ -67,6 +70,7 @@ class House:
         self._admin_digest = digest(admin_key.encode())
         self.version = version
         self._engine = connect(settings.database)
+        self._artefacts = Artefacts(settings.registry_dir)
         self._box = SecretBox(lambda: _secret_key(settings))
         self._current = Current()
         self._prices = PriceMap()
@@ -77,7 +81,9 @@ class House:
             price_of=self._prices.find,
             pricing=settings.pricing,
             cache=settings.cache,
+            beside=lambda tx, known: catalogue.load(tx, self._artefacts, classic(known)),
         )
+        self.library = CurrentLibrary(lambda: classic(self._current.snapshot.beside))
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
         self._local = EmbeddedModels(settings.data_dir / "models")
@@ -87,6 +93,7 @@ class House:
         """Schema, folders, seeds, first snapshot. Raises SchemaError, SQLAlchemyError, OSError."""
         migrate.prepare(self._engine)
         self._shelf.prepare()
+        self._artefacts.prepare()
         self._seed("file", discovery.file_seeds(self._loaded))
         bare = not self._settings.models
         self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
@@ -329,12 +336,23 @@ class House:
             await asyncio.sleep(PRUNE_EVERY_S)
             await asyncio.to_thread(self._forget)
 
+    def _known_artefacts(self, digests: Sequence[str]) -> frozenset[str]:
+        with reading(self._engine) as tx:
+            return version_store.known_digests(tx, digests)
+
     def _forget(self) -> None:
         settings, now = self._settings, time.time()
         with appending(self._engine) as tx:
             request_store.forget(tx, now - settings.records.retention_days * DAY_S)
+        self._artefacts.sweep()
+        self._artefacts.collect(self._known_artefacts)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
+
+
+def classic(beside: object) -> Catalogue:
+    """The classic models of a snapshot."""
+    return beside if isinstance(beside, Catalogue) else catalogue.EMPTY
 
 
 @final

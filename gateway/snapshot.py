@@ -21,6 +21,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     rules: Rules = Rules()
     versions: Versions | None = None  # where there is any route or prompt
     servers: Servers = ()  # of MCP
+    beside: object = None  # what another plane keeps under the same revisions; nothing here looks into it
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

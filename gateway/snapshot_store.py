@@ -44,6 +44,7 @@ class SnapshotStore:
     """`resolve` replaces `${VAR:-default}`; it raises ValueError or LookupError where there is none.
 
     `price_of` knows a provider's models by their names there; `pricing` says what follows where it does not.
+    `beside` reads what another plane keeps, given what it read last: the same object if nothing changed.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SnapshotStore:
         price_of: Callable[[str, str], Entry | None] = lambda provider, target: None,  # noqa: ARG005
         pricing: PricingSection = PricingSection(),  # noqa: B008 — frozen
         cache: CacheSpec | None = None,
+        beside: Callable[[Connection, object], object] = lambda _, known: known,
     ) -> None:
         self._engine = engine
         self._box = box
@@ -64,6 +66,7 @@ class SnapshotStore:
         self._price_of = price_of
         self._default_pricing = pricing
         self._cache = cache
+        self._beside = beside
 
     def revision(self) -> int:
         """The newest one."""
@@ -88,11 +91,12 @@ class SnapshotStore:
             catalog, skipped = self._catalog(tx)
             versions = version_store.every(tx)
             servers, unusable = self._servers(tx)
+            beside = self._beside(tx, known.beside)
         if catalog == known.catalog:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
         if servers == known.servers:
             servers = known.servers
-        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers), (*skipped, *unusable))
+        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, beside), (*skipped, *unusable))
 
     def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
         models: list[Model] = []

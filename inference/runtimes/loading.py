@@ -7,28 +7,26 @@ from typing import Final
 from inference.errors import Unavailable
 from inference.ports import Bundle, Runnable
 
-# ONNX runs in the process that asks: its graphs were checked, and hold no code. Whatever else there is runs apart.
+# ONNX runs wherever it is asked for: its graphs were looked at, and hold no code. Whatever else there is belongs into a child.
 _MODULES: Final[Mapping[str, str]] = {
     "onnx": "inference.runtimes.onnx",
+    "sklearn": "inference.runtimes.sklearn",
+    "xgboost": "inference.runtimes.xgboost",
+    "lightgbm": "inference.runtimes.lightgbm",
+    "mlflow": "inference.runtimes.mlflow",
 }
-_HERE: Final = frozenset({"onnx"})
-_EXTRAS: Final[Mapping[str, str]] = {"onnx": "embedded"}
 
 
 def load(bundle: Bundle) -> Runnable:
-    """Blocks: for a thread. ONNX in this process, everything else in a child of its own (`inference.runtimes.apart`).
+    """In this very process, in a thread: it blocks. All but ONNX only in a process that may hang or die of it.
 
-    Raises Unavailable where the artefact or a library is missing or its bytes have changed, RunFailed where it does not load.
+    Raises Unavailable where the artefact or a library is missing or the file's bytes have changed, ArtefactRefused where it does not load.
     """
-    return load_here(bundle)
-
-
-def load_here(bundle: Bundle) -> Runnable:
-    """In this very process, whatever it is: only for a process that may die of it."""
     try:
-        module = import_module(_MODULES[bundle.runtime])
+        made: Runnable = import_module(_MODULES[bundle.runtime]).restore(
+            bundle.artifact, bundle.digest, bundle.signature, bundle.metadata
+        )
     except ImportError as error:
-        extra = _EXTRAS[bundle.runtime]
-        raise Unavailable(f"Models of {bundle.runtime} need {error.name}: install the extra `{extra}`") from error
-    made: Runnable = module.restore(bundle.artifact, bundle.digest, bundle.signature, bundle.metadata)
+        extra = {"onnx": "`embedded`", "mlflow": "`classic`, and mlflow-skinny"}.get(bundle.runtime, "`classic`")
+        raise Unavailable(f"Models of {bundle.runtime} need {error.name}: install the extra {extra}") from error
     return made

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inference.errors import ArtefactRefused, BadRequest
 from inference.registry.artefacts import verified
 from inference.runtimes.arrays import DTYPES, matrix, require, texts
-from inference.signature import Signature
+from inference.signature import Column, Signature
 
 _ERRORS_ONLY: Final = 4  # what goes wrong is raised, and its message may quote inputs
 _TYPES: Final = {
@@ -35,12 +35,15 @@ _TYPES: Final = {
 class OnnxModel:
     """`inference.ports.Runnable`. Outputs have the signature's names, in the graph's order.
 
-    The graph has one input for each column of the signature, or one matrix for all of them.
+    `labels`: of the classes, where the graph only knows their numbers. The graph has one input for each column of the signature, or one matrix for all of them.
     """
 
-    def __init__(self, data: bytes, signature: Signature, *, threads: int = 1) -> None:
+    def __init__(
+        self, data: bytes, signature: Signature, labels: Sequence[Any] | None = None, *, threads: int = 1
+    ) -> None:
         self._session: ort.InferenceSession | None = open_session(data, threads)
         self._signature = signature
+        self._labels = None if labels is None else texts(np.asarray(labels))
         inputs = self._session.get_inputs()
         self._types = [(each.name, tensor_type(each.type), len(each.shape)) for each in inputs]
         self._stacked = len(inputs) == 1 and inputs[0].name not in {each.name for each in signature.inputs}
@@ -53,7 +56,13 @@ class OnnxModel:
             made = self._session.run(None, self._feeds(columns))
         except Exception as error:  # ONNX Runtime has no class of errors of its own in Python
             raise BadRequest(f"The model does not take this input: {told(error)}", code="invalid_input") from error
-        return {column.name: _array(value) for column, value in zip(self._signature.outputs, made, strict=True)}
+        outputs = {
+            column.name: _kept(_array(value), column)
+            for column, value in zip(self._signature.outputs, made, strict=False)
+        }
+        if self._labels is not None and "predictions" in outputs:
+            outputs["predictions"] = self._labels[outputs["predictions"]]
+        return outputs
 
     def close(self) -> None:
         self._session = None
@@ -67,8 +76,7 @@ class OnnxModel:
 
 def restore(path: Path, digest: str, signature: Signature, facts: Mapping[str, Any]) -> OnnxModel:
     """Raises Unavailable for a file that is not the one that was registered."""
-    del facts
-    return OnnxModel(verified(path, digest), signature)
+    return OnnxModel(verified(path, digest), signature, facts.get("labels"))
 
 
 def open_session(data: bytes, threads: int = 1) -> ort.InferenceSession:
@@ -109,6 +117,11 @@ def _array(value: Any) -> NDArray[Any]:
     if isinstance(value, list):
         return _of_maps(value)
     return texts(np.asarray(value))
+
+
+def _kept(array: NDArray[Any], column: Column) -> NDArray[Any]:
+    """Regressors give a matrix of one column where their library gives a row of numbers."""
+    return array.reshape(-1) if len(column.shape) == 1 and array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _of_maps(rows: Sequence[Any]) -> NDArray[Any]:

@@ -28,6 +28,7 @@ from admin.rest import (
     mcp_servers,
     models,
     orgs,
+    registry,
     requests,
     spend,
     teams,
@@ -47,6 +48,7 @@ from gateway.keys import Key
 from gateway.mcp.settings import CommandSpec
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
+from inference.registry.registrar import Registrar
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
@@ -76,11 +78,12 @@ def create_app(
     servers: ServerConditions = dict,
     commands: Sequence[CommandSpec] = (),
     api: Api | None = None,
+    registrar: Registrar | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
-    be MCP servers.
+    be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -114,6 +117,8 @@ def create_app(
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
         app.router.routes.extend(routes.routes)
+    if registrar is not None:
+        app.router.routes.extend(registry.router(control, registrar).routes)
     if api is not None:
         for routes in (
             files_api.router(api.files),

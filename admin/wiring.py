@@ -52,6 +52,7 @@ from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from inference.registry.registrar import Registrar
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -293,7 +294,18 @@ class House:
             api=Api(
                 identity(self._current, self._plane.authenticator), self._files, self._batches, self._retrieval.get
             ),
+            registrar=self._registrar(),
         )
+
+    def _registrar(self) -> "Registrar":
+        from inference.registry.registrar import Registrar  # noqa: PLC0415 — for the admin plane, which is loaded late
+        from inference.runtimes.limits import Limits  # noqa: PLC0415 — as above
+        from inference.runtimes.sandbox import Sandbox  # noqa: PLC0415 — as above
+
+        said = self._settings.registry
+        most = int(said.max_mb * MEBI)
+        limits = Limits(int(said.memory_mb * MEBI), max(1, int(said.timeout_s)), said.timeout_s, 4 * most)
+        return Registrar(self._artefacts, Sandbox(limits), frozenset(said.pickles), most)
 
     def _logins(self) -> "Oidc | None":
         login = self._settings.auth.oidc

@@ -1,15 +1,13 @@
 """What the registry holds, as it is read: models, versions, aliases, approvals."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from inference.signature import Signature
 
 Json = Mapping[str, Any]
-
-ROLES: Final = ("platform_admin", "org_admin", "team_admin")
 
 
 class Gate(msgspec.Struct, frozen=True):

@@ -9,6 +9,8 @@ import msgspec
 from inference.registry.records import Source
 from inference.signature import Signature
 
+_FINDINGS = frozenset({"conversion", "quantisation"})  # how it was found, with timings of that moment
+
 
 def release_hash(
     *,
@@ -26,7 +28,7 @@ def release_hash(
         "digest": digest,
         "source": source.digest,
         "signature": signature,
-        "facts": facts,
+        "facts": {name: value for name, value in facts.items() if name not in _FINDINGS},
         "feature_view": lineage.get("feature_view"),
         "preprocessing": lineage.get("preprocessing"),
         "profile": profile,

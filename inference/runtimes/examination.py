@@ -134,7 +134,7 @@ class _Examination:
         data, session = opened
         rows = self._rows(inputs)
         names = [each.name for each in session.get_outputs()]
-        draft = Signature(inputs, tuple(Column(name, "FP32") for name in names))
+        draft = Signature(inputs, tuple(Column(name, "FP32", (-1, -1)) for name in names))
         outputs = _run(OnnxModel(data, draft), rows)
         signature = Signature(inputs, tuple(column_of(name, outputs[name]) for name in names))
         facts |= _roles(outputs)

@@ -61,7 +61,7 @@ def open_artefact(data: bytes, *, pinned: bool) -> Any:
     import lightgbm  # noqa: PLC0415 — an error here names the extra
 
     try:
-        return lightgbm.Booster(params={"num_threads": 1, "verbose": -1}, model_str=data.decode("utf-8"))
+        return lightgbm.Booster(model_str=data.decode("utf-8"))
     except (lightgbm.basic.LightGBMError, ValueError) as error:
         raise ArtefactRefused(f"LightGBM cannot read the model: {str(error)[:200]}", code="artefact_invalid") from error
 

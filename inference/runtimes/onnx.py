@@ -35,7 +35,8 @@ _TYPES: Final = {
 class OnnxModel:
     """`inference.ports.Runnable`. Outputs have the signature's names, in the graph's order.
 
-    `labels`: of the classes, where the graph only knows their numbers. The graph has one input for each column of the signature, or one matrix for all of them.
+    `labels`: of the classes, where the graph only knows their numbers. The graph has one input for each column of the signature, or one
+    matrix for all of them.
     """
 
     def __init__(

@@ -46,7 +46,6 @@ class Sandbox:
         command = [sys.executable, "-P", "-m", "inference.runtimes.worker", msgspec.json.encode(self._limits).decode()]
         environment = {
             "PYTHONPATH": str(_ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": job.folder,
             "TMPDIR": job.folder,
             "LC_ALL": "C.UTF-8",

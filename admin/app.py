@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from admin.api import batches as batches_api
-from admin.api import document
+from admin.api import document, mlflow
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
 from admin.api import vector_store_files as vector_store_files_api
@@ -79,11 +79,13 @@ def create_app(
     commands: Sequence[CommandSpec] = (),
     api: Api | None = None,
     registrar: Registrar | None = None,
+    webhook_secret: str | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
-    be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry.
+    be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry. `webhook_secret` is what MLflow
+    signs its webhooks with.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -119,6 +121,8 @@ def create_app(
         app.router.routes.extend(routes.routes)
     if registrar is not None:
         app.router.routes.extend(registry.router(control, registrar).routes)
+        if webhook_secret is not None:
+            app.include_router(mlflow.router(control, registrar, webhook_secret))
     if api is not None:
         for routes in (
             files_api.router(api.files),

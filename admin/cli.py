@@ -105,7 +105,9 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
     register = actions.add_parser("register", parents=[*parents, reach], help="register a version of a classic model")
     register.add_argument("name", metavar="NAME")
     register.add_argument(
-        "artifact", metavar="ARTIFACT", help="a file, a folder of MLflow, or models:/NAME@ALIAS there"
+        "artifact",
+        metavar="ARTIFACT",
+        help="a file, a folder of MLflow, or models:/NAME@ALIAS, which the server fetches",
     )
     register.add_argument("--runtime", choices=("sklearn", "onnx", "xgboost", "lightgbm", "mlflow"))
     register.add_argument("--alias", metavar="ALIAS", help="set it with the registration, as in --alias champion")
@@ -116,9 +118,6 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
     register.add_argument("--description")
     register.add_argument("--tag", metavar="NAME=VALUE", action="append", default=[])
     register.add_argument("--metric", metavar="NAME=VALUE", action="append", default=[])
-    register.add_argument(
-        "--tracking-uri", metavar="URL", help="of MLflow, for models:/…; default: $MLFLOW_TRACKING_URI"
-    )
     classic = actions.add_parser(
         "classic", parents=[*parents, reach], help="list classic models and where aliases lead"
     )

@@ -52,6 +52,7 @@ from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
+    from inference.mlflow.tracking import Tracking
     from inference.registry.registrar import Registrar
 
 log = structlog.stdlib.get_logger(__name__)
@@ -279,6 +280,7 @@ class House:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
 
+        secret = self._settings.registry.mlflow.webhook_secret
         return create_app(
             engine=self._engine,
             box=self._box,
@@ -295,6 +297,7 @@ class House:
                 identity(self._current, self._plane.authenticator), self._files, self._batches, self._retrieval.get
             ),
             registrar=self._registrar(),
+            webhook_secret=None if secret is None else secret.get_secret_value(),
         )
 
     def _registrar(self) -> "Registrar":
@@ -305,7 +308,15 @@ class House:
         said = self._settings.registry
         most = int(said.max_mb * MEBI)
         limits = Limits(int(said.memory_mb * MEBI), max(1, int(said.timeout_s)), said.timeout_s, 4 * most)
-        return Registrar(self._artefacts, Sandbox(limits), frozenset(said.pickles), most)
+        return Registrar(self._artefacts, Sandbox(limits), frozenset(said.pickles), most, self._tracking())
+
+    def _tracking(self) -> "Tracking | None":
+        said = self._settings.registry
+        if said.mlflow.tracking_uri is None:
+            return None
+        from inference.mlflow.tracking import Tracking  # noqa: PLC0415 — as above
+
+        return Tracking(said.mlflow.tracking_uri, said.mlflow.python, said.mlflow.environ(), said.timeout_s)
 
     def _logins(self) -> "Oidc | None":
         login = self._settings.auth.oidc

@@ -42,12 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _register(client: httpx.Client, arguments: argparse.Namespace) -> int:
     metadata = _metadata(arguments)
     with ExitStack() as stack:
-        artefact, found = stack.enter_context(_artefact(arguments))
-        metadata = {**metadata, "runtime": arguments.runtime or metadata.get("runtime") or found}
-        files: dict[str, Any] = {
-            "artifact": (artefact.name, stack.enter_context(artefact.open("rb"))),
-            "metadata": (None, json.dumps(metadata).encode(), "application/json"),
-        }
+        files: dict[str, Any] = {}
+        if arguments.artifact.startswith("models:/"):
+            metadata["uri"] = arguments.artifact
+        else:
+            artefact, found = stack.enter_context(_artefact(arguments))
+            metadata["runtime"] = arguments.runtime or metadata.get("runtime") or found
+            files["artifact"] = (artefact.name, stack.enter_context(artefact.open("rb")))
+        files["metadata"] = (None, json.dumps(metadata).encode(), "application/json")
         if arguments.reference:
             reference = Path(arguments.reference)
             files["reference"] = (reference.name, stack.enter_context(reference.open("rb")))
@@ -112,8 +114,6 @@ def _artefact(arguments: argparse.Namespace) -> Iterator[tuple[Path, str | None]
     """A file to send, and the runtime that its name speaks of. Raises Failed."""
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         path = Path(arguments.artifact)
-        if arguments.artifact.startswith("models:/"):
-            path = _from_mlflow(arguments, Path(folder))
         if path.is_dir():
             if not (path / "MLmodel").is_file():
                 raise Failed(f"the folder {path} holds no file MLmodel: only models of MLflow are folders")
@@ -125,16 +125,6 @@ def _artefact(arguments: argparse.Namespace) -> Iterator[tuple[Path, str | None]
         if arguments.runtime is None and runtime is None and not arguments.metadata:
             raise Failed(f"what kind of model is {path.name}? Say so with --runtime")
         yield path, runtime
-
-
-def _from_mlflow(arguments: argparse.Namespace, folder: Path) -> Path:
-    """Raises Failed."""
-    from admin.mlflow.source import MlflowUnavailable, fetch  # noqa: PLC0415 — an HTTP client that few need
-
-    try:
-        return fetch(arguments.artifact, arguments.tracking_uri, folder).folder
-    except MlflowUnavailable as error:
-        raise Failed(str(error)) from error
 
 
 def _metadata(arguments: argparse.Namespace) -> dict[str, Any]:

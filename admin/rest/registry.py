@@ -25,6 +25,8 @@ from admin.rest.registry_bodies import (
     ModelChangeBody,
     ModelView,
     ProfileView,
+    PublishBody,
+    PublishedView,
     VersionBody,
     VersionChangeBody,
     VersionView,
@@ -154,7 +156,7 @@ def _registration_of(routes: APIRouter, control: Control, registrar: Registrar) 
                 request.headers.get("content-type", ""), request.stream(), folder, registrar.most_bytes
             )
             body = checked(VersionBody, _json(form.metadata))
-            new = await asyncio.to_thread(registrar.examined, _offer(body, form), folder)
+            new = await asyncio.to_thread(_examined, registrar, body, form, folder)
         asked = msgspec.json.encode({"source": new.source.digest, "metadata": body.model_dump(mode="json")})
         work = _registration(name, new, body.alias, asker.actor)
         return await control.create(request, asker, "classic_version.register", work, body=asked)
@@ -231,6 +233,21 @@ def _files(routes: APIRouter, control: Control, registrar: Registrar) -> None:
         filename = found.source.filename if of == "source" else f"{name}-{version}.{found.runtime}"
         return FileResponse(
             path, media_type="application/octet-stream", filename=filename, headers={"digest": f"sha-256={digest}"}
+        )
+
+    @routes.post(
+        "/{name}/versions/{version}/publish",
+        summary="Publish a version at MLflow",
+        response_model=PublishedView,
+        responses=documented(404),
+    )
+    async def publish(request: Request, name: Name, version: Number, asker: Asker, body: PublishBody) -> Response:
+        found = await control.read(lambda tx: version_store.find_version(tx, name, version))
+        with registrar.artefacts.aside() as folder:
+            number = await asyncio.to_thread(registrar.published, found, folder, body.alias)
+        view = PublishedView(name=name, version=number, uri=f"models:/{name}/{number}")
+        return await control.create(
+            request, asker, "classic_version.publish", lambda _: (f"{name}/{version}", view), 200
         )
 
 
@@ -317,6 +334,19 @@ def _aliases(routes: APIRouter, control: Control) -> None:
         return Gone(name=name, alias=alias)
 
 
+def _examined(registrar: Registrar, body: VersionBody, form: Form, folder: Path) -> NewVersion:
+    """Blocks. Raises InferenceError, BadRequest."""
+    given = "artifact" in form.files
+    if given is (body.uri is not None):
+        raise BadRequest(
+            "Send a file in `artifact`, or name one at MLflow in `metadata.uri`: one of them, not both",
+            param="artifact",
+            code="missing_required_parameter" if not given else "invalid_value",
+        )
+    offer = _offer(body, form)
+    return registrar.examined(offer if body.uri is None else registrar.fetched(body.uri, offer, folder), folder)
+
+
 def _json(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
@@ -328,8 +358,8 @@ def _offer(body: VersionBody, form: Form) -> Offer:
     reference: Path | None = form.files.get("reference")
     return Offer(
         runtime=body.runtime,
-        artefact=form.files["artifact"],
-        filename=form.names["artifact"],
+        artefact=form.files.get("artifact", Path()),
+        filename=form.names.get("artifact", ""),
         reference=reference,
         digest=body.digest,
         inputs=None if body.signature is None else tuple(each.column() for each in body.signature.inputs),

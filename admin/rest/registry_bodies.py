@@ -69,6 +69,12 @@ class AliasBody(Section):
     version: Annotated[int, Field(ge=1, le=2_147_483_647)]
 
 
+class PublishBody(Section):
+    """The alias that is set at MLflow with it."""
+
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")] | None = None
+
+
 class ApprovalBody(Section):
     alias: AliasName = "champion"
     comment: Annotated[str | None, Field(max_length=2000)] = None
@@ -155,13 +161,15 @@ class QuantiseBody(Section):
 
 
 class VersionBody(Section):
-    """The field `metadata` of the form. `input_example`: rows that the model takes, as objects or as lists of numbers.
+    """The field `metadata` of the form. `uri` is `models:/NAME@ALIAS` at MLflow, instead of a file.
 
+    `input_example`: rows that the model takes, as objects or as lists of numbers.
     `target`: the column of labels in the file `reference`. `classes`: labels behind the class numbers of XGBoost and LightGBM.
     `digest`: the SHA-256 that the artefact should have. `alias` is set with the registration, or nothing is registered.
     """
 
-    runtime: Runtime
+    runtime: Runtime = "mlflow"
+    uri: Annotated[str, Field(max_length=300)] | None = None
     alias: AliasName | None = None
     digest: Annotated[str, Field(pattern=DIGEST)] | None = None
     description: Description | None = None
@@ -243,6 +251,14 @@ class VersionView(BaseModel):
     created_by: str
     created_at: datetime
     archived_at: datetime | None
+
+
+class PublishedView(BaseModel):
+    """Where a version is at MLflow."""
+
+    name: str
+    version: str
+    uri: str
 
 
 class ApprovalView(BaseModel):

@@ -99,9 +99,8 @@ class _Reader:
     def form(self) -> Form:
         if not self._ended:
             raise BadRequest("The form is cut off", code="invalid_form")
-        if "artifact" not in self._names or self._metadata is None:
-            missing = "artifact" if "artifact" not in self._names else METADATA
-            raise BadRequest(f"The form has no field '{missing}'", param=missing, code="missing_required_parameter")
+        if self._metadata is None:
+            raise BadRequest(f"The form has no field '{METADATA}'", param=METADATA, code="missing_required_parameter")
         for field in self._names:
             (self._folder / field).touch()  # an empty file has no piece
         return Form({name: self._folder / name for name in self._names}, self._names, b"".join(self._metadata))

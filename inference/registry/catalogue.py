@@ -127,6 +127,7 @@ def bundle_of(version: Version, artefacts: Artefacts) -> Bundle:
         **version.facts,
         "bundle": version.bundle,
         "source_runtime": version.source.runtime,
+        "source_uri": version.source.uri,
         "tags": dict(version.tags),
         "feature_view": version.lineage.get("feature_view"),
     }

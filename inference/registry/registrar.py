@@ -2,14 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 from inference.errors import ArtefactRefused, BadRequest, TooLarge, Unavailable
-from inference.registry.artefacts import Artefacts
-from inference.registry.records import NewVersion, Source
+from inference.mlflow.folder import write_folder
+from inference.mlflow.tracking import Tracking
+from inference.registry.artefacts import Artefacts, verified
+from inference.registry.records import NewVersion, Source, Version
 from inference.registry.release import release_hash
+from inference.runtimes import archive
 from inference.runtimes.job import Convert, Examined, Job
 from inference.runtimes.sandbox import Sandbox
 from inference.signature import Column, Signature
@@ -43,8 +46,16 @@ class Offer:
 class Registrar:
     """`pickles`: the SHA-256 of those that may be opened. Blocks: for a thread."""
 
-    def __init__(self, artefacts: Artefacts, sandbox: Sandbox, pickles: frozenset[str], most_bytes: int) -> None:
+    def __init__(
+        self,
+        artefacts: Artefacts,
+        sandbox: Sandbox,
+        pickles: frozenset[str],
+        most_bytes: int,
+        tracking: Tracking | None = None,
+    ) -> None:
         self.artefacts = artefacts
+        self._tracking = tracking
         self.most_bytes = most_bytes
         self._sandbox = sandbox
         self._pickles = pickles
@@ -75,6 +86,49 @@ class Registrar:
                 f"{error.message.rstrip('.')}. {HOW_TO_PIN.format(digest=digest)}", param="artifact", code=error.code
             ) from error
         return self._kept(offer, found, folder)
+
+    @property
+    def tracking(self) -> Tracking:
+        """MLflow. Raises BadRequest where the configuration names none."""
+        if self._tracking is None:
+            raise BadRequest(
+                "The configuration names no server of MLflow: set `registry.mlflow.tracking_uri`",
+                param="metadata.uri",
+                code="mlflow_not_configured",
+            )
+        return self._tracking
+
+    def fetched(self, uri: str, offer: Offer, folder: Path) -> Offer:
+        """What MLflow has under `models:/NAME@ALIAS`, as an offer with what is known of it there. Raises InferenceError."""
+        found = self.tracking.fetch(uri, folder / "fetched")
+        packed = archive.pack(found.folder, folder / "artifact")
+        return replace(
+            offer,
+            runtime="mlflow",
+            artefact=packed,
+            filename=f"{found.uri.removeprefix('models:/').replace('/', '-')}.tar",
+            uri=found.uri,
+            lineage={**found.lineage, **offer.lineage},
+            description=offer.description or found.description,
+            tags={**found.tags, **offer.tags},
+        )
+
+    def published(self, version: Version, folder: Path, alias: str | None) -> str:
+        """What is served of a version, at MLflow: its number there. Raises InferenceError."""
+        made = folder / "publish"
+        made.mkdir()
+        content = verified(self.artefacts.path(version.digest), version.digest)
+        if version.runtime == "mlflow":
+            raise BadRequest("A pyfunc of MLflow is there already", code="not_published")
+        write_folder(made, version.runtime, content)
+        tags = {
+            "penstock.model": version.model,
+            "penstock.version": str(version.version),
+            "penstock.bundle": version.bundle,
+            **{name: value for name, value in version.tags.items() if not name.startswith("mlflow.")},
+        }
+        metrics = {name: float(value) for name, value in version.lineage.get("metrics", {}).items()}
+        return self.tracking.publish(version.model, made, alias=alias, tags=tags, metrics=metrics)
 
     def _job(self, offer: Offer, folder: Path, digest: str) -> Job:
         return Job(

@@ -54,7 +54,7 @@ def test_a_pickle_is_refused_with_the_way_out_and_never_opened(
     assert (told["code"], told["param"]) == ("pickle_refused", "artifact")
     assert hashlib.sha256(artefact).hexdigest() in told["message"]
     assert "registry.pickles" in told["message"]
-    for runtime in ("onnx", "xgboost", "lightgbm", "mlflow"):
+    for runtime in ("onnx", "xgboost", "lightgbm"):
         assert desk.register("evil", artefact, runtime).status_code == 400
     folder = archived(("MLmodel", b"flavors: {sklearn: {pickled_model: model.pkl}}"), ("model.pkl", artefact))
     assert error(desk.register("evil", folder, "mlflow"), 400)["code"] == "pickle_refused"

@@ -185,8 +185,8 @@ def test_a_champion_needs_its_approvals(desk: Desk, models: Models) -> None:
 
 def test_the_command_registers_lists_and_moves(desk: Desk, models: Models, tmp_path: Path) -> None:
     """`penstock models register NAME ARTIFACT --runtime … --alias champion`."""
-    artefact = tmp_path / "wine.json"
-    artefact.write_bytes(models["xgboost"].artefact)
+    artefact = tmp_path / "sums.onnx"
+    artefact.write_bytes(models["graph"].artefact)
 
     def command(*words: str) -> Any:
         done = subprocess.run(
@@ -198,18 +198,9 @@ def test_the_command_registers_lists_and_moves(desk: Desk, models: Models, tmp_p
         )
         return json.loads(done.stdout) if done.returncode == 0 else done.stderr
 
-    made = command(
-        "register", "wine", str(artefact), "--runtime", "xgboost", "--alias", "champion", "--metric", "f1=0.9"
-    )
+    made = command("register", "sums", str(artefact), "--runtime", "onnx", "--alias", "champion", "--metric", "f1=0.9")
     assert (made["version"], made["aliases"], made["runtime"]) == (1, ["champion"], "onnx")
     assert made["lineage"]["metrics"] == {"f1": 0.9}
-    assert command("alias", "wine", "challenger", "1")["version"] == 1
-    assert any(each["name"] == "wine" for each in command("classic")["data"])
-    assert "pickle" in command("register", "wine", str(_pickle(tmp_path)), "--runtime", "sklearn")
-    assert "no file" in command("register", "wine", str(tmp_path / "nothing.onnx"))
-
-
-def _pickle(tmp_path: Path) -> Path:
-    path = tmp_path / "model.pkl"
-    path.write_bytes(b"\x80\x05N.")
-    return path
+    assert command("alias", "sums", "challenger", "1")["version"] == 1
+    assert any(each["name"] == "sums" for each in command("classic")["data"])
+    assert "no file" in command("register", "sums", str(tmp_path / "nothing.onnx"))

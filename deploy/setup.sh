@@ -18,7 +18,7 @@ readonly UV_RANGE='uv>=0.7,<1'
 
 # Not in uv.lock: what they need is none of ours, and must not decide what we have.
 readonly CLIENTS=(langchain-openai==1.7.3 llm==0.36)
-readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx)
+readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
 # With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).

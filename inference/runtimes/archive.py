@@ -1,9 +1,10 @@
 """An archive that somebody sent, unpacked within bounds: a folder of MLflow as zip or tar."""
 
-import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
@@ -17,19 +18,18 @@ def unpack(path: Path, folder: Path, most_bytes: int) -> None:
     """Plain files only, below `folder`, `most_bytes` of them altogether, whatever the archive says of itself. Raises ArtefactRefused."""
     left = most_bytes
     try:
-        for number, (name, source) in enumerate(_members(path)):
-            if number >= MOST_FILES:
-                raise ArtefactRefused(f"The archive holds more than {MOST_FILES} files", code="archive_too_large")
-            target = folder / _inside(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with source, target.open("xb") as sink:
-                while piece := source.read(min(_AT_ONCE, left + 1)):
-                    left -= len(piece)
-                    if left < 0:
-                        raise ArtefactRefused(
-                            f"The archive unpacks to more than {most_bytes:,} bytes", code="archive_too_large"
-                        )
-                    sink.write(piece)
+        with closing(_members(path)) as members:
+            for number, (name, opened) in enumerate(members):
+                if number >= MOST_FILES:
+                    raise ArtefactRefused(f"The archive holds more than {MOST_FILES} files", code="archive_too_large")
+                target = folder / _inside(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened() as source, target.open("xb") as sink:
+                    left -= _copied(source, sink, left)
+                if left < 0:
+                    raise ArtefactRefused(
+                        f"The archive unpacks to more than {most_bytes:,} bytes", code="archive_too_large"
+                    )
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -66,16 +66,21 @@ def pack(folder: Path, target: Path) -> Path:
     return target
 
 
-def clear(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _copied(source: IO[bytes], sink: IO[bytes], most: int) -> int:
+    """How many bytes it has: one more than `most` stands for too many, and none further is read."""
+    done = 0
+    while done <= most and (piece := source.read(min(_AT_ONCE, most + 1 - done))):
+        sink.write(piece)
+        done += len(piece)
+    return done
 
 
-def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(path: Path) -> Generator[tuple[str, Callable[[], IO[bytes]]], None, None]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if not member.is_dir():
-                    yield member.filename, archive.open(member)
+                    yield member.filename, partial(archive.open, member)
         return
     with tarfile.open(path) as tar:
         for each in tar:
@@ -83,9 +88,13 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 continue
             if not each.isfile():
                 raise ArtefactRefused(f"The archive holds a link or a device: {each.name!r}", code="artefact_refused")
-            found = tar.extractfile(each)
-            assert found is not None
-            yield each.name, found
+            yield each.name, partial(_file_of, tar, each)
+
+
+def _file_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    found = tar.extractfile(member)
+    assert found is not None  # it is a plain file
+    return found
 
 
 def _inside(name: str) -> PurePosixPath:

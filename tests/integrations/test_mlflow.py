@@ -157,7 +157,7 @@ def register(server: Server, name: str, **metadata: Any) -> httpx.Response:
 
 
 def test_models_come_from_mlflow_follow_its_aliases_and_go_back(mlflow: Mlflow, penstock: Server) -> None:
-    """`models:/fraud@champion` is registered with what MLflow knows of it; its webhook moves our champion; its client loads what we publish."""
+    """With what MLflow knows of them; its webhook moves our champion, and its client loads what we publish."""
     assert mlflow.program(LOG, "1.0") == "1"
     made = register(penstock, "fraud", uri="models:/fraud@champion", alias="champion")
     assert made.status_code == 201, made.text + penstock.output

@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from inference.errors import ArtefactRefused
 from inference.runtimes.archive import unpack
+from inference.runtimes.examination import examine
 from inference.runtimes.job import Job
 from inference.runtimes.limits import Limits
 from inference.runtimes.sandbox import Sandbox
@@ -104,11 +105,10 @@ def strange_graph(**changes: Any) -> bytes:
     return data
 
 
-def test_what_is_damaged_or_mistaken_is_told(desk: Desk, models: Models) -> None:
-    """A clear 400 with a code for each, and nothing is registered."""
+def test_what_is_damaged_or_mistaken_is_refused(models: Models, folder: Path) -> None:
+    """With a code for each: by what the process says that looks at it."""
     graph = models["graph"].artefact
     cases = [
-        ("onnx", b"", "artefact_invalid"),
         ("onnx", graph[: len(graph) // 2], "artefact_invalid"),
         ("onnx", models["xgboost"].artefact, "artefact_invalid"),
         ("onnx", strange_graph(domain="evil.ops"), "custom_operators"),
@@ -121,9 +121,24 @@ def test_what_is_damaged_or_mistaken_is_told(desk: Desk, models: Models) -> None
         ("mlflow", archived(("MLmodel", b"flavors: 7")), "artefact_invalid"),
         ("mlflow", archived(("../MLmodel", b"flavors: {}")), "artefact_refused"),
     ]
-    for runtime, artefact, code in cases:
-        told = error(desk.register("broken", artefact, runtime), 400)
-        assert told["code"] == code, (runtime, told)
+    for number, (runtime, artefact, code) in enumerate(cases):
+        path = folder / f"artefact{number}"
+        path.write_bytes(artefact)
+        (folder / str(number)).mkdir()
+        with pytest.raises(ArtefactRefused) as refused:
+            examine(Job(runtime, str(path), str(folder / str(number)), 1 << 20))
+        assert refused.value.code == code, (runtime, refused.value)
+
+
+def test_a_refusal_is_a_clear_answer_and_nothing_is_registered(desk: Desk, models: Models) -> None:
+    """In OpenAI's shape, from a server that lives on."""
+    graph = models["graph"].artefact
+    for artefact, code in (
+        (b"", "artefact_invalid"),
+        (graph[:40], "artefact_invalid"),
+        (strange_graph(external=True), "external_data"),
+    ):
+        assert error(desk.register("broken", artefact, "onnx"), 400)["code"] == code
     assert error(desk.http.get("/registry/broken"), 404)
     assert desk.server.running()
 
@@ -155,7 +170,7 @@ def test_words_that_mean_nothing_here_are_named(desk: Desk, models: Models) -> N
     assert told(input_example=[[1.0, 2.0]]) == ("metadata.input_example", "invalid_value")
     assert told(tags={"a": 1})[0] == "tags.a"
     post = desk.http.post
-    form = {"artifact": ("m", graph), "metadata": (None, "{")}
+    form: dict[str, Any] = {"artifact": ("m", graph), "metadata": (None, "{")}
     assert error(post("/registry/words/versions", files=form), 400)["code"] == "invalid_json"
     assert error(post("/registry/words/versions", files={"artifact": ("m", graph)}), 400)["param"] == "metadata"
     assert error(post("/registry/words/versions", json={}), 400)["code"] == "invalid_content_type"

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from admin.api import batches as batches_api
 from admin.api import dify as dify_api
-from admin.api import document
+from admin.api import document, mlflow
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
 from admin.api import vector_store_files as vector_store_files_api
@@ -29,6 +29,7 @@ from admin.rest import (
     mcp_servers,
     models,
     orgs,
+    registry,
     requests,
     spend,
     teams,
@@ -49,6 +50,7 @@ from gateway.keys import Key
 from gateway.mcp.settings import CommandSpec
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
+from inference.registry.registrar import Registrar
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
@@ -83,11 +85,14 @@ def create_app(
     servers: ServerConditions = dict,
     commands: Sequence[CommandSpec] = (),
     api: Api | None = None,
+    registrar: Registrar | None = None,
+    webhook_secret: str | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
-    be MCP servers.
+    be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry. `webhook_secret` is what MLflow
+    signs its webhooks with.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -121,6 +126,10 @@ def create_app(
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
         app.router.routes.extend(routes.routes)
+    if registrar is not None:
+        app.router.routes.extend(registry.router(control, registrar).routes)
+        if webhook_secret is not None:
+            app.include_router(mlflow.router(control, registrar, webhook_secret))
     if api is not None:
         for routes in (
             files_api.router(api.files),

@@ -73,7 +73,10 @@ def parser() -> argparse.ArgumentParser:
 
     commands.add_parser("migrate", parents=[where], help="bring the database to this version's schema")
     _keys(commands.add_parser("keys", help="make, list and revoke virtual keys"), [where, output])
-    commands.add_parser("models", parents=[where, output], help="list models and their deployments")
+    _models(
+        commands.add_parser("models", parents=[where, output], help="list models, register classic ones"),
+        [where, output],
+    )
 
     doctor = commands.add_parser("doctor", parents=[where, output], help="look for what could go wrong here")
     _listening(doctor)
@@ -94,6 +97,37 @@ def parser() -> argparse.ArgumentParser:
     _replay(commands.add_parser("replay", parents=[where, output], help="ask recorded requests again, and compare"))
     _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
     return root
+
+
+def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    actions = models.add_subparsers(dest="action", metavar="ACTION")
+    reach = argparse.ArgumentParser(add_help=False)
+    reach.add_argument("--url", help="of a running server; default: this machine's")
+    reach.add_argument("--key", metavar="SECRET", help="default: the admin key's")
+    register = actions.add_parser("register", parents=[*parents, reach], help="register a version of a classic model")
+    register.add_argument("name", metavar="NAME")
+    register.add_argument(
+        "artifact",
+        metavar="ARTIFACT",
+        help="a file, a folder of MLflow, or models:/NAME@ALIAS, which the server fetches",
+    )
+    register.add_argument("--runtime", choices=("sklearn", "onnx", "xgboost", "lightgbm", "mlflow"))
+    register.add_argument("--alias", metavar="ALIAS", help="set it with the registration, as in --alias champion")
+    register.add_argument(
+        "--reference", metavar="FILE", help="training data, CSV or Parquet: what monitors compare with"
+    )
+    register.add_argument("--metadata", metavar="FILE", help="JSON: signature, lineage, tags, …")
+    register.add_argument("--description")
+    register.add_argument("--tag", metavar="NAME=VALUE", action="append", default=[])
+    register.add_argument("--metric", metavar="NAME=VALUE", action="append", default=[])
+    classic = actions.add_parser(
+        "classic", parents=[*parents, reach], help="list classic models and where aliases lead"
+    )
+    classic.add_argument("name", metavar="NAME", nargs="?")
+    alias = actions.add_parser("alias", parents=[*parents, reach], help="make an alias lead to a version")
+    alias.add_argument("name", metavar="NAME")
+    alias.add_argument("alias", metavar="ALIAS")
+    alias.add_argument("number", metavar="VERSION", type=int)
 
 
 def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:

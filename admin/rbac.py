@@ -76,6 +76,17 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/requests"): _ALL,
     ("GET", "/requests/{id}"): _TEAM,  # what was said, where it is recorded
     ("GET", "/spend"): _ALL,
+    ("GET", "/registry"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/versions"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/versions/{version}"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/versions/{version}/profile"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/versions/{version}/artifact"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/versions/{version}/approvals"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/aliases"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/aliases/{alias}"): _SEEN | _TEAM,
+    ("POST", "/registry/{name}/versions/{version}/approvals"): _TEAM,  # whose approval counts, the alias's gate says
+    ("DELETE", "/registry/{name}/versions/{version}/approvals/{alias}"): _TEAM,
     ("GET", "/config"): _SEEN,
 }
 

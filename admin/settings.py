@@ -196,6 +196,43 @@ class RetrievalSection(Section):
     memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
 
 
+class MlflowSection(Section):
+    """A server of MLflow: where `models:/…` is looked up, and what is published goes. `python`: an interpreter that has MLflow.
+
+    `webhook_secret`: of its webhooks to `/webhooks/mlflow`, which there is only with one.
+    """
+
+    tracking_uri: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    python: Path | None = None
+    token: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    webhook_secret: Annotated[SecretStr, Field(min_length=8)] | None = None
+
+    def environ(self) -> Mapping[str, str]:
+        """As MLflow's client reads its credentials."""
+        said = {
+            "MLFLOW_TRACKING_TOKEN": self.token and self.token.get_secret_value(),
+            "MLFLOW_TRACKING_USERNAME": self.username,
+            "MLFLOW_TRACKING_PASSWORD": self.password and self.password.get_secret_value(),
+        }
+        return {name: value for name, value in said.items() if value}
+
+
+class RegistrySection(Section):
+    """Where the artefacts of classic models lie, how large one may be, and what a process that reads one may take.
+
+    `pickles`: SHA-256 of the pickles that may be loaded, which is to run their code. No other is.
+    """
+
+    directory: Path | None = None
+    max_mb: float = Field(default=512, gt=0, le=1 << 20)
+    pickles: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(default=(), max_length=1000)
+    memory_mb: float = Field(default=4096, ge=512, le=1 << 20)
+    timeout_s: PositiveSeconds = 120
+    mlflow: MlflowSection = MlflowSection()
+
+
 class PathSpec(Section):
     """A provider's path that says nothing of what it costs. `…/*`: everything below it.
 
@@ -300,6 +337,7 @@ class Settings(Section):
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
     retrieval: RetrievalSection = RetrievalSection()
+    registry: RegistrySection = RegistrySection()
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
@@ -315,6 +353,10 @@ class Settings(Section):
     @property
     def files_dir(self) -> Path:
         return self.files.directory or self.data_dir / "files"
+
+    @property
+    def registry_dir(self) -> Path:
+        return self.registry.directory or self.data_dir / "registry"
 
     @model_validator(mode="after")
     def _the_cache_has_its_redis(self) -> Self:

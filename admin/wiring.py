@@ -25,7 +25,7 @@ from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
 from gateway.books import Books
 from gateway.contents import store as contents
-from gateway.database import appending, changing, connect, record_revision
+from gateway.database import appending, changing, connect, reading, record_revision
 from gateway.dialects.registry import DIALECTS
 from gateway.files.keeper import Files, FileTerms
 from gateway.files.shelf import Shelf
@@ -45,6 +45,9 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
+from inference.registry import catalogue, version_store
+from inference.registry.artefacts import Artefacts
+from inference.registry.catalogue import Catalogue, CurrentLibrary
 from retrieval.collection_store import any_at_all
 from retrieval.job_store import Owner
 from retrieval.removal import forget_sources
@@ -53,6 +56,8 @@ from retrieval.runner import Runner
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
     from admin.telemetry.watch import Watch
+    from inference.mlflow.tracking import Tracking
+    from inference.registry.registrar import Registrar
     from retrieval.service import Retrieval
 
 log = structlog.stdlib.get_logger(__name__)
@@ -73,6 +78,7 @@ class House:
         self._admin_digest = digest(admin_key.encode())
         self.version = version
         self._engine = connect(settings.database)
+        self._artefacts = Artefacts(settings.registry_dir)
         self._box = SecretBox(lambda: _secret_key(settings))
         self._current = Current()
         self._prices = PriceMap()
@@ -84,7 +90,9 @@ class House:
             pricing=settings.pricing,
             cache=settings.cache,
             searchable=any_at_all,
+            beside=lambda tx, known: catalogue.load(tx, self._artefacts, classic(known)),
         )
+        self.library = CurrentLibrary(lambda: classic(self._current.snapshot.beside))
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
         self._local = EmbeddedModels(settings.data_dir / "models")
@@ -94,6 +102,7 @@ class House:
         """Schema, folders, seeds, first snapshot. Raises SchemaError, SQLAlchemyError, OSError."""
         migrate.prepare(self._engine)
         self._shelf.prepare()
+        self._artefacts.prepare()
         self._seed("file", discovery.file_seeds(self._loaded))
         bare = not self._settings.models
         self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
@@ -326,6 +335,7 @@ class House:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
 
+        secret = self._settings.registry.mlflow.webhook_secret
         return create_app(
             engine=self._engine,
             box=self._box,
@@ -347,6 +357,8 @@ class House:
                 self._searcher,
                 (lambda _: None) if self._watch is None else self._watch.entered,
             ),
+            registrar=self._registrar(),
+            webhook_secret=None if secret is None else secret.get_secret_value(),
         )
 
     async def _searchable(self) -> None:
@@ -359,6 +371,24 @@ class House:
     def _note_searchable(self) -> None:
         with changing(self._engine) as tx:
             record_revision(tx, "there are vector stores")
+
+    def _registrar(self) -> "Registrar":
+        from inference.registry.registrar import Registrar  # noqa: PLC0415 — for the admin plane, which is loaded late
+        from inference.runtimes.limits import Limits  # noqa: PLC0415 — as above
+        from inference.runtimes.sandbox import Sandbox  # noqa: PLC0415 — as above
+
+        said = self._settings.registry
+        most = int(said.max_mb * MEBI)
+        limits = Limits(int(said.memory_mb * MEBI), max(1, int(said.timeout_s)), said.timeout_s, 4 * most)
+        return Registrar(self._artefacts, Sandbox(limits), frozenset(said.pickles), most, self._tracking())
+
+    def _tracking(self) -> "Tracking | None":
+        said = self._settings.registry
+        if said.mlflow.tracking_uri is None:
+            return None
+        from inference.mlflow.tracking import Tracking  # noqa: PLC0415 — as above
+
+        return Tracking(said.mlflow.tracking_uri, said.mlflow.python, said.mlflow.environ(), said.timeout_s)
 
     def _logins(self) -> "Oidc | None":
         login = self._settings.auth.oidc
@@ -401,14 +431,25 @@ class House:
             await asyncio.sleep(PRUNE_EVERY_S)
             await asyncio.to_thread(self._forget)
 
+    def _known_artefacts(self, digests: Sequence[str]) -> frozenset[str]:
+        with reading(self._engine) as tx:
+            return version_store.known_digests(tx, digests)
+
     def _forget(self) -> None:
         settings, now = self._settings, time.time()
         with appending(self._engine) as tx:
             request_store.forget(tx, now - settings.records.retention_days * DAY_S)
+        self._artefacts.sweep()
+        self._artefacts.collect(self._known_artefacts)
         with appending(self._engine) as tx:
             contents.forget(tx, now - settings.records.content.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
+
+
+def classic(beside: object) -> Catalogue:
+    """The classic models of a snapshot."""
+    return beside if isinstance(beside, Catalogue) else catalogue.EMPTY
 
 
 @final

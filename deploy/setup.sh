@@ -6,6 +6,7 @@
 #   deploy/setup.sh dev                       the same and the tools for tests, types and benchmarks
 #   deploy/setup.sh integrations              what tests of optional packages need, in .tools/integrations
 #   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
+#   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
@@ -17,6 +18,7 @@ readonly UV_RANGE='uv>=0.7,<1'
 
 # Not in uv.lock: what they need is none of ours, and must not decide what we have.
 readonly CLIENTS=(langchain-openai==1.7.3 langchain-tests==1.1.9 llama-index-core==0.14.25 llm==0.36)
+readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
 # With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).
@@ -28,14 +30,15 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval --extra telemetry-grpc --extra kafka ;;
+        dev) sync_environment --group dev --extra retrieval --extra telemetry-grpc --extra kafka --extra classic --extra parquet ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
-        clients) install_clients ;;
+        clients) install_tools clients "${CLIENTS[@]}" ;;
+        mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | lean | peers | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -49,11 +52,13 @@ sync_environment() {
     "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents --extra telemetry "$@"
 }
 
-install_clients() {
-    local folder=.tools/clients
-    [ "$(cat "$folder/.ready" 2>/dev/null)" != "${CLIENTS[*]}" ] || return 0
-    say "Installing ${CLIENTS[*]} into $folder …"
-    rm -rf "$folder" && python_peer "$folder" "${CLIENTS[@]}" && printf '%s\n' "${CLIENTS[*]}" >"$folder/.ready"
+# NAME PACKAGE…: in an environment of their own.
+install_tools() {
+    local folder=.tools/$1
+    shift
+    [ "$(cat "$folder/.ready" 2>/dev/null)" != "$*" ] || return 0
+    say "Installing $* into $folder …"
+    rm -rf "$folder" && python_peer "$folder" "$@" && printf '%s\n' "$*" >"$folder/.ready"
 }
 
 # A peer that cannot be had is no reason to stop: the comparison names what it lacks.

@@ -22,6 +22,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     versions: Versions | None = None  # where there is any route or prompt
     servers: Servers = ()  # of MCP
     searchable: bool = False  # there are documents that a chat may ask for
+    beside: object = None  # what another plane keeps under the same revisions; nothing here looks into it
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

@@ -45,6 +45,7 @@ class SnapshotStore:
 
     `price_of` knows a provider's models by their names there; `pricing` says what follows where it does not. `searchable`: whether there
     are documents to search in.
+    `beside` reads what another plane keeps, given what it read last: the same object if nothing changed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SnapshotStore:
         pricing: PricingSection = PricingSection(),  # noqa: B008 — frozen
         cache: CacheSpec | None = None,
         searchable: Callable[[Connection], bool] = lambda tx: False,  # noqa: ARG005
+        beside: Callable[[Connection, object], object] = lambda _, known: known,
     ) -> None:
         self._engine = engine
         self._box = box
@@ -67,6 +69,7 @@ class SnapshotStore:
         self._default_pricing = pricing
         self._cache = cache
         self._searchable = searchable
+        self._beside = beside
 
     def revision(self) -> int:
         """The newest one."""
@@ -92,11 +95,14 @@ class SnapshotStore:
             versions = version_store.every(tx)
             servers, unusable = self._servers(tx)
             searchable = self._searchable(tx)
+            beside = self._beside(tx, known.beside)
         if catalog == known.catalog:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
         if servers == known.servers:
             servers = known.servers
-        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, searchable), (*skipped, *unusable))
+        return Loaded(
+            Snapshot(revision, keys, catalog, rules, versions, servers, searchable, beside), (*skipped, *unusable)
+        )
 
     def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
         models: list[Model] = []

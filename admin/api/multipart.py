@@ -115,7 +115,7 @@ class _Reader:
             if self.filename is not None:
                 raise BadRequest("The form has more than one file", param=self._name, code="invalid_form")
             self._in_file = True
-            self.filename = _plain(filename)
+            self.filename = plain_name(filename)
         elif len(self.fields) >= MAX_FIELDS:
             raise BadRequest("The form has too many fields", code="invalid_form")
 
@@ -136,7 +136,7 @@ class _Reader:
         self.ended = True
 
 
-def _plain(filename: bytes | None) -> str:
+def plain_name(filename: bytes | None) -> str:
     """A name for people to read, never a path."""
     name = (filename or b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
     return "".join(character for character in name if character.isprintable())[:255] or "file"

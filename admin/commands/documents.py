@@ -19,11 +19,11 @@ class Failed(Exception):
 
 
 @contextmanager
-def server(arguments: argparse.Namespace) -> Iterator[httpx.Client]:
-    """A client for `/v1` of the server that is meant. Raises ConfigError, OSError."""
+def server(arguments: argparse.Namespace, plane: str = "/v1/") -> Iterator[httpx.Client]:
+    """A client for one plane of the server that is meant. Raises ConfigError, OSError."""
     settings = loaded(arguments).settings
     with httpx.Client(
-        base_url=f"{_url(arguments, settings)}/v1/",
+        base_url=f"{_url(arguments, settings)}{plane}",
         headers={"authorization": f"Bearer {_secret(arguments, settings)}"},
         timeout=120,
         trust_env=False,

@@ -1,6 +1,7 @@
 """`penstock models`: what can be called, where it is answered, and where each entry comes from."""
 
 import argparse
+import importlib
 import json
 from typing import Any
 
@@ -11,6 +12,12 @@ from gateway.model_store import DeploymentRecord, ModelRecord
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.action is not None:
+        command = importlib.import_module(
+            "admin.commands.registry"
+        )  # an HTTP client, which a list of models does not need
+        status: int = command.run(arguments)
+        return status
     with database(arguments) as engine, reading(engine) as tx:
         found = model_store.every_model(tx)
     if arguments.json:

@@ -109,14 +109,20 @@ class Control:
         work: Callable[[Connection], tuple[str, BaseModel]],
         status: int = 201,
         before: Callable[[Connection], BaseModel] | None = None,
+        body: bytes | None = None,
     ) -> Response:
-        """`work` returns the new object's id and what to answer. Honours Idempotency-Key, each caller's own."""
+        """`work` returns the new object's id and what to answer. Honours Idempotency-Key, each caller's own.
+
+        `body`: JSON that says what was asked, where the request itself was a form that is read already.
+        """
         given = request.headers.get("idempotency-key")
         if given is not None and not _KEY.fullmatch(given):
             raise BadRequest("Idempotency-Key: 1 to 255 visible ASCII characters.", param="Idempotency-Key")
         # One caller's answer, with the secret in it, is nothing to another who happens to send the same key.
         key = None if given is None else hashlib.sha256(f"{asker.actor}\n{given}".encode()).hexdigest()
-        asked = idempotency.fingerprint(request.method, request.url.path, await request.body())
+        asked = idempotency.fingerprint(
+            request.method, request.url.path, await request.body() if body is None else body
+        )
 
         def transaction() -> Answer:
             with changing(self._engine) as tx:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, Overloaded, error_body
+from inference.errors import InferenceError
 from retrieval.errors import RetrievalError
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,7 @@ _MEANINGS = {
     401: "The admin key, token or login is missing or wrong.",
     403: "The role may not do this, or not to this object.",
     404: "There is no such object.",
+    413: "What was sent is too large.",
     409: "It conflicts with what there is, or the Idempotency-Key stands for another request.",
 }
 
@@ -65,6 +67,7 @@ def schemas() -> dict[str, Any]:
 def install(app: FastAPI) -> None:
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(RetrievalError, _retrieval_error)
+    app.add_exception_handler(InferenceError, _inference_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     for kind in (OperationalError, InterfaceError, PoolTimeout):
@@ -96,6 +99,12 @@ async def _gateway_error(_request: Request, error: Exception) -> Response:
 
 async def _retrieval_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RetrievalError)
+    body = error_body(error.message, error.type, error.param, error.code)
+    return Response(body, error.status, dict(error.headers), "application/json")
+
+
+async def _inference_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, InferenceError)
     body = error_body(error.message, error.type, error.param, error.code)
     return Response(body, error.status, dict(error.headers), "application/json")
 

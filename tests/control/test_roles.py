@@ -103,6 +103,26 @@ EXPECTED: dict[str, set[str]] = {
     "GET /requests/{id}": ADMINS,
     "GET /spend": EVERYONE,
     "GET /config": SEEN,
+    "GET /registry": SEEN | {ORG, TEAM},
+    "POST /registry": {PLATFORM},
+    "GET /registry/{name}": SEEN | {ORG, TEAM},
+    "PATCH /registry/{name}": {PLATFORM},
+    "DELETE /registry/{name}": {PLATFORM},
+    "GET /registry/{name}/versions": SEEN | {ORG, TEAM},
+    "POST /registry/{name}/versions": {PLATFORM},
+    "GET /registry/{name}/versions/{version}": SEEN | {ORG, TEAM},
+    "PATCH /registry/{name}/versions/{version}": {PLATFORM},
+    "DELETE /registry/{name}/versions/{version}": {PLATFORM},
+    "GET /registry/{name}/versions/{version}/profile": SEEN | {ORG, TEAM},
+    "GET /registry/{name}/versions/{version}/artifact": SEEN | {ORG, TEAM},
+    "POST /registry/{name}/versions/{version}/publish": {PLATFORM},
+    "GET /registry/{name}/versions/{version}/approvals": SEEN | {ORG, TEAM},
+    "POST /registry/{name}/versions/{version}/approvals": {PLATFORM, ORG, TEAM},
+    "DELETE /registry/{name}/versions/{version}/approvals/{alias}": {PLATFORM, ORG, TEAM},
+    "GET /registry/{name}/aliases": SEEN | {ORG, TEAM},
+    "GET /registry/{name}/aliases/{alias}": SEEN | {ORG, TEAM},
+    "PUT /registry/{name}/aliases/{alias}": {PLATFORM},
+    "DELETE /registry/{name}/aliases/{alias}": {PLATFORM},
 }
 
 
@@ -171,6 +191,7 @@ async def test_every_route_with_every_role(tenant: Tenant, app: FastAPI) -> None
     for route, role in itertools.product(sorted(EXPECTED), ROLES):
         method, _, path = route.partition(" ")
         concrete = path.replace("{id}", "nothing_0").replace("{name}", "nothing_0")
+        concrete = concrete.replace("{version}", "1").replace("{alias}", "nothing")
         answer = await tenant.ask(method, concrete, role, None if method == "GET" else {"unknown": 1})
         refused = answer.status_code == 403 and answer.json()["error"]["code"] == "permission_denied"
         assert refused == (role not in EXPECTED[route]), (route, role, answer.text)

@@ -1,0 +1,1 @@
+"""What runs models: each kind behind `inference.ports.Runnable`."""

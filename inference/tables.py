@@ -1,0 +1,93 @@
+"""Tables of this plane: models with their versions, the names that lead to a version, and who approved what.
+
+A version never changes but for its words (description, tags) and whether it is archived. Every change of what can be served gives its
+model the number of the revision that it was made in, so that a reader loads what is newer than what it has.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# `newest` is the last number given away: that of a deleted version is not given again. `gates`: approvals that an alias needs.
+classic_models = Table(
+    "classic_models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("description", Text),
+    Column("tags", JSON, nullable=False),
+    Column("gates", JSON, nullable=False),
+    Column("newest", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+# `digest` and `runtime` are of what is served, `source` of what was given; they differ where a model was converted.
+classic_versions = Table(
+    "classic_versions",
+    metadata,
+    Column("model", Text, ForeignKey("classic_models.name", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("runtime", Text, nullable=False),
+    Column("digest", Text, nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("source", JSON, nullable=False),
+    Column("source_digest", Text, nullable=False, index=True),
+    Column("signature", JSON, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("lineage", JSON, nullable=False),
+    Column("profile", JSON(none_as_null=True)),
+    Column("bundle", Text, nullable=False, index=True),
+    Column("description", Text),
+    Column("tags", JSON, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("archived_at", Double),
+)
+
+classic_aliases = Table(
+    "classic_aliases",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("alias", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("set_at", Double, nullable=False),
+    ForeignKeyConstraint(["model", "version"], ["classic_versions.model", "classic_versions.version"]),
+)
+
+classic_approvals = Table(
+    "classic_approvals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("alias", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("comment", Text),
+    Column("at", Double, nullable=False),
+    UniqueConstraint("model", "version", "alias", "actor"),
+    ForeignKeyConstraint(
+        ["model", "version"], ["classic_versions.model", "classic_versions.version"], ondelete="CASCADE"
+    ),
+)

@@ -1,0 +1,1 @@
+"""Graphs in ONNX against scikit-learn, over the port that serving uses."""

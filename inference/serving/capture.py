@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 log = structlog.stdlib.get_logger(__name__)
 
+FACTS: Final = 14  # fields of `Captured` before inputs and outputs
 FRAME: Final = struct.Struct("<II")  # length and checksum of what follows
 SUFFIX: Final = ".capture"
 REDACTED: Final = "[redacted]"
@@ -102,7 +103,7 @@ class Capture:
         if len(whole[0] or b"") + len(whole[1] or b"") > terms.call_bytes:
             whole = None, None
             self.cut += 1
-        body = _encode((*facts[:14], *whole))
+        body = _encode((*facts[:FACTS], *whole))
         if not self._group:
             asyncio.get_running_loop().call_soon(self._flush)
         self._group.append(FRAME.pack(len(body), crc32(body)) + body)

@@ -1,9 +1,8 @@
 """Runnables for tests: ONNX as it is, and small models in Python that do what a bad model does."""
 
-import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,33 @@ class Onnx:
         del self._session
 
 
+def _raise(x: NDArray[Any]) -> None:
+    if (x != 0).any():
+        raise ValueError("a number that it cannot bear")
+
+
+def _hang(x: NDArray[Any]) -> None:
+    if (x == 13).any():
+        time.sleep(600)
+
+
+def _die(x: NDArray[Any]) -> None:
+    if (x == 13).any():
+        os._exit(9)
+
+
+_BAD: Mapping[str, Callable[[NDArray[Any]], Arrays | None]] = {
+    "raise": _raise,
+    "hang": _hang,
+    "die": _die,
+    "short": lambda x: {"y": x[:-1]},
+    "wide": lambda x: {"y": np.stack([x, x], axis=1)},
+    "nameless": lambda x: {"z": x},
+    "text": lambda x: {"y": x.astype(str)},
+    "pid": lambda x: {"y": np.full(len(x), os.getpid(), np.float64)},
+}
+
+
 class Python:
     """What the metadata's `does` says: each takes x, FP64, and gives y."""
 
@@ -56,23 +82,11 @@ class Python:
 
     def run(self, columns: Arrays) -> Arrays:
         x = next(iter(columns.values()))
-        match self._does:
-            case "raise" if (x != 0).any():
-                raise ValueError("a number that it cannot bear")
-            case "hang" if (x == 13).any():
-                time.sleep(600)
-            case "die" if (x == 13).any():
-                os._exit(9)
-            case "short":
-                return {"y": x[:-1]}
-            case "wide":
-                return {"y": np.stack([x, x], axis=1)}
-            case "nameless":
-                return {"z": x}
-            case "text":
-                return {"y": x.astype(str)}
-            case "pid":
-                return {"y": np.full(len(x), os.getpid(), np.float64)}
+        bad = _BAD.get(self._does)
+        if bad is not None:
+            made = bad(x)
+            if made is not None:
+                return made
         time.sleep(self._delay_s)
         if self._does == "sizes":
             return {"y": np.full(len(x), len(x), np.float64)}
@@ -84,10 +98,3 @@ class Python:
 
 def load(bundle: Bundle) -> Runnable:
     return Onnx(bundle) if bundle.artifact.suffix == ".onnx" else Python(bundle)
-
-
-def told(bundle: Bundle) -> str:
-    """For a list of bundles in a file."""
-    from inference.serving.child import told as encoded
-
-    return json.dumps(json.loads(encoded(bundle)))

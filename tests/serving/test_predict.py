@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.predictions import Serving
+from tests.serving import library
 from tests.serving.models import Trained
 
 DATA = ("cancer", "wine", "diabetes", "digits")
@@ -267,10 +269,6 @@ def test_a_model_tells_what_it_takes(predicting: Serving) -> None:
 
 def test_a_swap_under_load_loses_no_request(predicting: Serving) -> None:
     """Every answer is one of the two versions', all of them after the swap are the new one's, and the old one stays warm."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from tests.serving import library
-
     body = json.dumps({"instances": [{"x": 1}]})
     library.point(predicting.folder, {"swap": {"champion": 1, "challenger": 2}})
     stop = False

@@ -25,5 +25,5 @@ class HouseOfModels(House):  # type: ignore[misc]  # final for everybody else: o
 
 
 if __name__ == "__main__":
-    serve.House = HouseOfModels  # type: ignore[misc]
+    vars(serve)["House"] = HouseOfModels
     raise SystemExit(cli.main(sys.argv[2:]))

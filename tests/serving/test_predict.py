@@ -191,7 +191,8 @@ def test_a_version_is_chosen_by_number_alias_query_header_or_body(predicting: Se
     assert version("swap") == 1
     assert version("swap@challenger") == version("swap%40challenger") == 2
     assert version("swap?version=2") == version("swap?alias=challenger") == 2
-    assert version("swap", **{"x-penstock-version": "2"}) == version("swap", **{"x-penstock-alias": "challenger"}) == 2
+    assert version("swap", one, **{"x-penstock-version": "2"}) == 2
+    assert version("swap", one, **{"x-penstock-alias": "challenger"}) == 2
     assert version("swap", {**one, "version": 2}) == version("swap", {**one, "alias": "challenger"}) == 2
     refusal(predicting.post("/v1/predict/swap?version=9", one), 404, "model_not_found")
     refusal(predicting.post("/v1/predict/swap@nobody", one), 404, "model_not_found")

@@ -17,6 +17,8 @@ import msgspec
 import structlog
 from numpy.typing import NDArray
 
+from inference.stacked import Stacked
+
 log = structlog.stdlib.get_logger(__name__)
 
 FACTS: Final = 14  # fields of `Captured` before inputs and outputs
@@ -215,6 +217,8 @@ def abandoned(folder: Path) -> list[tuple[int, Path, int]]:
 
 def _shown(arrays: Arrays, hidden: frozenset[str] | tuple[()]) -> dict[str, Any]:
     if not hidden:
+        if type(arrays) is Stacked:
+            return dict(zip(arrays.names, arrays.matrix.T.tolist(), strict=True))
         return {name: array.tolist() for name, array in arrays.items()}
     everything = "*" in hidden
     return {name: REDACTED if everything or name in hidden else array.tolist() for name, array in arrays.items()}

@@ -1,6 +1,7 @@
 """What a model gave, held against its signature, and put into words for a client."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,8 @@ from inference.serving.values import DTYPES
 from inference.signature import Column
 
 PROBABILITIES: Final = frozenset({"probabilities", "probability", "output_probability"})
+
+_DTYPES: Final = MappingProxyType({name: np.dtype(dtype) for name, dtype in DTYPES.items()})
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -48,17 +51,18 @@ def words(outputs: Outputs) -> dict[str, Any]:
 def _fitting(bundle: Bundle, column: Column, array: NDArray[Any], rows: int) -> NDArray[Any]:
     if not array.shape or array.shape[0] != rows:
         raise _broken(bundle, f"'{column.name}' has {array.shape[0] if array.shape else 1} rows for {rows}")
-    wanted = column.shape
-    if array.ndim == 2 and len(wanted) == 1 and array.shape[1] == 1:
+    wanted, shape = column.shape, array.shape
+    if len(shape) == 2 and len(wanted) == 1 and shape[1] == 1:
         array = array.reshape(-1)
-    if array.ndim != len(wanted) or any(
-        want not in {-1, size} for want, size in zip(wanted[1:], array.shape[1:], strict=True)
+        shape = array.shape
+    if len(shape) != len(wanted) or (
+        len(shape) > 1 and any(want not in {-1, size} for want, size in zip(wanted[1:], shape[1:], strict=True))
     ):
-        raise _broken(bundle, f"'{column.name}' has the shape {list(array.shape)}, not {list(wanted)}")
-    dtype = DTYPES[column.datatype]
-    if array.dtype == dtype:
+        raise _broken(bundle, f"'{column.name}' has the shape {list(shape)}, not {list(wanted)}")
+    dtype = _DTYPES[column.datatype]
+    if array.dtype is dtype or array.dtype == dtype:
         return array
-    if dtype == "object":
+    if dtype.kind == "O":
         if array.dtype.kind in "US":
             return array.astype(object)
     elif array.dtype.kind in "biuf" and np.can_cast(array.dtype, dtype, "same_kind"):

@@ -16,6 +16,7 @@ from inference.serving.errors import BadInput
 from inference.serving.frame import Frame
 from inference.serving.values import At, scalars, tensor
 from inference.signature import Column, Signature
+from inference.stacked import Stacked
 
 FORMS: Final = ("instances", "inputs", "dataframe_split", "dataframe_records")
 EMPTY: Final = ("", "NA", "NaN", "nan", "null", "NULL")  # of a CSV's cell: a missing value
@@ -88,12 +89,13 @@ def _rows(signature: Signature, value: Any, form: str, most_rows: int) -> Frame:
         if len(row) != len(columns):
             why = f"{len(row)} values, but the model has {len(columns)} features"
             raise BadInput(f"Invalid '{place}': {why}", param=place, code="invalid_shape")
-    made = _matrix(signature, value)
-    if made is None:
-        made = {
-            column.name: tensor(column, [row[index] for row in value], _at(f"{form}[%d][{index}]", ""))
-            for index, column in enumerate(columns)
-        }
+    quick = _matrix(signature, value)
+    if quick is not None:
+        return Frame(quick, len(value))
+    made = {
+        column.name: tensor(column, [row[index] for row in value], _at(f"{form}[%d][{index}]", ""))
+        for index, column in enumerate(columns)
+    }
     return _frame(signature, made, len(value), form)
 
 
@@ -104,8 +106,8 @@ def _records(signature: Signature, rows: Sequence[Mapping[str, Any]], form: str)
         plain = [[row[column.name] for column in columns] for row in rows if len(row) == width]
     except KeyError:
         plain = []
-    if len(plain) == len(rows) and (made := _matrix(signature, plain)) is not None:
-        return Frame(made, len(rows))
+    if len(plain) == len(rows) and (quick := _matrix(signature, plain)) is not None:
+        return Frame(quick, len(rows))
     for number, row in enumerate(rows):
         if len(row) != width or any(column.name not in row for column in columns):
             _named(signature, tuple(row), f"{form}[{number}]")
@@ -123,14 +125,15 @@ def _records(signature: Signature, rows: Sequence[Mapping[str, Any]], form: str)
     return _frame(signature, made, len(rows), form)
 
 
-def _matrix(signature: Signature, rows: Sequence[Sequence[Any]]) -> dict[str, NDArray[Any]] | None:
+def _matrix(signature: Signature, rows: Sequence[Sequence[Any]]) -> Stacked | None:
     """The quick way of most models: nothing but numbers, one type for all of them. None: take the one that names what is wrong."""
     columns = signature.inputs
     datatype = columns[0].datatype if columns else "BYTES"
-    if datatype not in {"FP32", "FP64"} or any(
-        column.datatype != datatype or len(column.shape) > 1 for column in columns
-    ):
+    if datatype not in {"FP32", "FP64"}:
         return None
+    for column in columns:
+        if column.datatype != datatype or len(column.shape) > 1:
+            return None
     for row in rows:
         if not {float, int}.issuperset(map(type, row)):
             return None
@@ -143,7 +146,7 @@ def _matrix(signature: Signature, rows: Sequence[Sequence[Any]]) -> dict[str, ND
             made = made.astype(np.float32)
     if not rows or not np.isfinite(made).all():
         return None
-    return dict(zip([column.name for column in columns], made.T, strict=True))
+    return Stacked(tuple([column.name for column in columns]), made)
 
 
 def _columns(signature: Signature, value: Mapping[str, Any], form: str, most_rows: int) -> Frame:

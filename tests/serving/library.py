@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ class FolderLibrary:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: tuple[int, int] = (0, 0)
+        self._looked = 0.0
+        self._split: dict[str, dict[str, Any]] = {}
         self._bundles: dict[tuple[str, int], Bundle] = {}
         self._aliases: dict[str, dict[str, int]] = {}
 
@@ -43,8 +46,8 @@ class FolderLibrary:
         return self._bundles[model, wanted]
 
     def choose(self, model: str, unit: str) -> Arm | None:
-        path = self._folder / "split.json"
-        said = json.loads(path.read_text()).get(model) if path.is_file() else None
+        self._look()
+        said = self._split.get(model)
         if said is None:
             return None
         first = int(hashlib.sha256(unit.encode()).hexdigest()[:8], 16) / 2**32 < said["share"]
@@ -52,6 +55,11 @@ class FolderLibrary:
         return Arm(version, name, "r1", tuple(said.get("shadows", ())))
 
     def _look(self) -> None:
+        if time.monotonic() - self._looked < 0.02:
+            return
+        self._looked = time.monotonic()
+        split = self._folder / "split.json"
+        self._split = json.loads(split.read_text()) if split.is_file() else {}
         bundles, aliases = self._folder / "bundles.jsonl", self._folder / "aliases.json"
         seen = bundles.stat().st_mtime_ns, aliases.stat().st_mtime_ns if aliases.is_file() else 0
         if seen != self._seen:

@@ -11,12 +11,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from inference.ports import Bundle, Runnable
+from inference.stacked import Stacked
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Onnx:
     """One input of the graph for each column, or one matrix for all of them."""
+
+    steady = True
 
     def __init__(self, bundle: Bundle) -> None:
         options = ort.SessionOptions()
@@ -30,6 +33,8 @@ class Onnx:
     def run(self, columns: Arrays) -> Arrays:
         feeds: dict[str, NDArray[Any]] = dict(columns)
         if self._graph != self._inputs:
+            if isinstance(columns, Stacked):
+                return dict(zip(self._outputs, self._session.run(None, {self._graph[0]: columns.matrix}), strict=True))
             feeds = {self._graph[0]: np.column_stack([columns[name] for name in self._inputs]).astype(np.float32)}
         return dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
 

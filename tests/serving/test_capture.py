@@ -15,7 +15,7 @@ from gateway.database import appending, connect, reading
 from inference.serving import capture
 from inference.serving.capture import Capture, Captured, Terms, abandoned, read
 from inference.serving.capture_store import between, forget, store
-from inference.serving.tables import metadata, predictions
+from inference.tables import metadata, predictions
 
 X = {"x": np.array([1.0, np.nan]), "name": np.array(["ann", "bob"], object)}
 Y = {"y": np.array([1, 2])}

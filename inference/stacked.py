@@ -24,6 +24,9 @@ class Stacked(Mapping[str, "NDArray[Any]"]):
             raise KeyError(name) from None
         return column
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

@@ -117,7 +117,7 @@ def _penstock(folder: Path, stack: ExitStack, graph: Path, names: Sequence[str],
     library.write(folder, [Bundle("cancer", 1, "onnx", "0" * 64, graph, Signature(inputs, outputs), {})])
     configuration, port = folder / "penstock.yaml", free_port()
     configuration.write_text(json.dumps({"predictions": {"prices": {"cancer": {"row": 0.000001}}}}))
-    program = [sys.executable, ROOT / "tests" / "serving" / "process.py", folder]
+    program: list[str | Path] = [sys.executable, ROOT / "tests" / "serving" / "process.py", folder]
     server = stack.enter_context(
         Server(
             [*program, "serve", "--config", configuration, "--port", str(port), "--data-dir", folder / "data"],
@@ -202,7 +202,7 @@ def _asked(port: int, request: bytes) -> int:
 
 def said(found: dict[tuple[str, int], list[Cell]], names: Sequence[str], rounds: int) -> str:
     def middle(name: str, connections: int, field: str) -> float:
-        return statistics.median(getattr(cell, field) for cell in found[name, connections])
+        return float(statistics.median(getattr(cell, field) for cell in found[name, connections]))
 
     base = {connections: middle("FastAPI + ONNX Runtime", connections, "cpu_us") for connections in (1, MANY)}
     lines: list[list[Any]] = []

@@ -12,7 +12,11 @@ Json = dict[str, Any]
 
 _PLACE: Final = re.compile(r"{(\w+)}")
 _OPEN: Final = "Health"  # needs no key
-_ERRORS: Final = {"Messages": "AnthropicError", "Pass-through": "Native", "Inference protocol": "ProtocolError"}  # their own; elsewhere OpenAI's
+_ERRORS: Final = {
+    "Messages": "AnthropicError",
+    "Pass-through": "Native",
+    "Inference protocol": "ProtocolError",
+}  # their own; elsewhere OpenAI's
 _LONGER: Final = {"/v1/files": 10_000}  # pages, where they differ
 
 

@@ -32,7 +32,7 @@ DAY_S: Final = 86_400
 
 @final
 class LatePredictions:
-    """`library`, `split` and `observer` are asked for when the first request comes. Lives on one event loop."""
+    """`library` and `rollouts` are asked for when the first request comes. Lives on one event loop."""
 
     def __init__(
         self,
@@ -42,8 +42,7 @@ class LatePredictions:
         engine: "Engine",
         desk: Desk,
         library: Callable[[], Library],
-        split: Split | None,
-        observer: Observer | None,
+        rollouts: Callable[[], tuple[Split | None, Observer | None]],
         loader: tuple[str, str],
         version: str,
         draining: Callable[[], bool],
@@ -56,8 +55,7 @@ class LatePredictions:
         self._engine = engine
         self._desk = desk
         self._library = library
-        self._split = split
-        self._observer = observer
+        self._rollouts = rollouts
         self._loader = loader
         self._version = version
         self._draining = draining
@@ -149,14 +147,15 @@ class LatePredictions:
     def _make(self) -> "Made":
         from admin.predictions.made import make  # noqa: PLC0415 — NumPy, for those who predict
 
+        split, observer = self._rollouts()
         return make(
             self._settings,
             folder=self._folder,
             writing=partial(appending, self._engine),
             desk=self._desk,
             library=self._library(),
-            split=self._split,
-            observer=self._observer,
+            split=split,
+            observer=observer,
             loader=self._loader,
             version=self._version,
             draining=self._draining,

@@ -213,7 +213,7 @@ class Fleet:
                         lane.dead = True
                     why = f"The model '{bundle.model}' was not loaded within {self._terms.load_timeout_s:g} s"
                     raise LoadFailed(why) from None
-                loaded.nbytes = 0 if loaded.isolated else max(0, resident("self") - before)
+                loaded.nbytes = 0 if loaded.isolated else max(_file_size(bundle), resident("self") - before)
                 loaded.used_at = time.monotonic()
                 loaded.lanes = lanes
                 self._make_room(loaded)
@@ -337,6 +337,14 @@ def resident(pid: str) -> int:
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except (OSError, IndexError):
+        return 0
+
+
+def _file_size(bundle: Bundle) -> int:
+    """What a model takes at least, also where it found room that was free before."""
+    try:
+        return bundle.artifact.stat().st_size
+    except OSError:
         return 0
 
 

@@ -19,7 +19,7 @@ class HouseOfModels(House):  # type: ignore[misc]  # final for everybody else: o
         late = super()._make_predictions()
         library = FolderLibrary(Path(sys.argv[1]))
         late._library = lambda: library
-        late._split = library
+        late._rollouts = lambda: (library, None)
         late._loader = (LOADER, LOADER)
         return late
 

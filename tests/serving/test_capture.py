@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, select
 
@@ -15,6 +16,7 @@ from gateway.database import appending, connect, reading
 from inference.serving import capture
 from inference.serving.capture import Capture, Captured, Terms, abandoned, read
 from inference.serving.capture_store import between, forget, store
+from inference.serving.export import write_days
 from inference.tables import metadata, predictions
 
 X = {"x": np.array([1.0, np.nan]), "name": np.array(["ann", "bob"], object)}
@@ -139,6 +141,21 @@ def test_the_table_is_bounded_by_age_and_by_rows(engine: Engine) -> None:
     assert forget(writing, 1003.0, 5) == 5
     with reading(engine) as tx:
         assert [row["id"] for row in between(tx, 0, 2000, "m")] == [f"req_{number:04}" for number in range(5, 10)]
+
+
+def test_captures_are_exported_as_parquet_by_day(engine: Engine, tmp_path: Path) -> None:
+    """Of a span and a model; values as JSON, since models differ."""
+    rows = [
+        facts(number)._replace(at=86_400.0 * number + 5, inputs=b'{"x":[1.0]}', outputs=b'{"y":[2.0]}')
+        for number in range(4)
+    ]
+    store(partial(appending, engine), [*rows, facts(9, "other")])
+    with reading(engine) as tx:
+        paths = write_days(tx, tmp_path / "out", 86_400.0, 3 * 86_400.0, "m")
+    assert [path.name for path in paths] == ["predictions-1970-01-02.parquet", "predictions-1970-01-03.parquet"]
+    (row,) = pq.read_table(paths[0]).to_pylist()
+    assert (row["id"], row["version"], row["inputs"], row["cost_nanousd"]) == ("req_0001", 1, '{"x":[1.0]}', 7)
+    assert row["at"].isoformat() == "1970-01-02T00:00:05+00:00"
 
 
 def test_a_captures_facts_come_first() -> None:

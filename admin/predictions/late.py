@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from admin import allocator
 from admin.predictions.desk import Desk
@@ -121,18 +122,25 @@ class LatePredictions:
             return None
 
     async def _listen(self, port: int) -> None:
-        from inference.oip.grpc import Server  # noqa: PLC0415 — for whoever named a port
+        """Whatever is wrong with that port, the other one goes on."""
+        try:
+            from inference.oip.grpc import Server  # noqa: PLC0415 — for whoever named a port
 
-        made = await self.ready()
-        made.grpc = Server(
-            made.predictions,
-            self._desk,
-            made.repository,
-            most_rows=self._settings.max_rows,
-            most_bytes=self._most_bytes,
-        )
-        self.grpc_port = await made.grpc.start(f"{self._host}:{port}", self._version)
-        log.info("grpc.listening", port=self.grpc_port)
+            made = await self.ready()
+            made.grpc = Server(
+                made.predictions,
+                self._desk,
+                made.repository,
+                most_rows=self._settings.max_rows,
+                most_bytes=self._most_bytes,
+            )
+            self.grpc_port = await made.grpc.start(f"{self._host}:{port}", self._version)
+        except ImportError as error:
+            log.error("grpc.not_served", port=port, reason=f"{error.name} is missing: install the extra `grpc`")  # noqa: TRY400 — the reason says it all
+        except RuntimeError as error:  # so gRPC says that it cannot have the port
+            log.error("grpc.not_served", port=port, reason=str(error))  # noqa: TRY400 — as above
+        else:
+            log.info("grpc.listening", port=self.grpc_port)
 
     async def _prune(self) -> None:
         from inference.serving.capture_store import forget  # noqa: PLC0415 — loaded with the rest
@@ -141,7 +149,10 @@ class LatePredictions:
         writing = partial(appending, self._engine)
         while True:
             before = time.time() - terms.retention_days * DAY_S
-            await asyncio.to_thread(forget, writing, before, terms.max_rows)
+            try:
+                await asyncio.to_thread(forget, writing, before, terms.max_rows)
+            except SQLAlchemyError as error:
+                log.warning("captures.not_pruned", reason=type(error).__name__)
             await asyncio.sleep(PRUNE_EVERY_S)
 
     def _make(self) -> "Made":

@@ -1,6 +1,6 @@
 """What was asked and answered, kept for labels and monitors: first appended to a file of this process, then a row of the database.
 
-A capture survives `kill -9` once its answer was sent: it is in the file by the end of that turn of the event loop. Everything is
+A capture is in the file before its answer is sent, so that `kill -9` loses none that a client has seen. Everything is
 bounded: what of one call is kept, the files that the database has not taken yet, the rows of the table. What is left out is counted.
 """
 
@@ -84,7 +84,6 @@ class Capture:
         self._terms = terms
         self._store = store
         self._random = random
-        self._group: list[bytes] = []
         self._file = -1
         self._path: Path | None = None
         self._written = 0
@@ -95,7 +94,7 @@ class Capture:
         self.cut = 0  # too large: their facts alone are kept
 
     def take(self, facts: Captured, inputs: Arrays, outputs: Arrays) -> None:
-        """Plain work on memory; the file is written at the end of this turn."""
+        """Appends to the file: what the kernel has, no end of this process takes away."""
         terms = self._terms
         share = terms.samples.get(facts.model, terms.sample)
         if share < 1 and self._random() >= share:
@@ -106,9 +105,7 @@ class Capture:
             whole = None, None
             self.cut += 1
         body = _encode((*facts[:FACTS], *whole))
-        if not self._group:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._group.append(FRAME.pack(len(body), crc32(body)) + body)
+        self._append(FRAME.pack(len(body), crc32(body)) + body)
 
     async def run(self) -> None:
         """Brings files into the database until cancelled; also those of processes that are gone."""
@@ -123,7 +120,6 @@ class Capture:
 
     async def ship(self) -> None:
         """What was captured so far is in the database, unless that is away: then it stays in its files."""
-        self._flush()
         self._roll()
         while self._waiting:
             file, path, _ = self._waiting[0]
@@ -140,24 +136,19 @@ class Capture:
             os.close(file)
         self._waiting = []
 
-    def _flush(self) -> None:
-        group, self._group = self._group, []
-        if not group:
-            return
-        data = b"".join(group)
-        pending = sum(size for _, _, size in self._waiting) + self._written
-        if pending + len(data) > self._terms.file_bytes:
-            self.dropped += len(group)
+    def _append(self, data: bytes) -> None:
+        if self._pending + self._written + len(data) > self._terms.file_bytes:
+            self.dropped += 1
             return
         try:
             if self._file < 0:
                 self._open()
             _write(self._file, data)
         except OSError as error:
-            self.dropped += len(group)
+            self.dropped += 1
             log.error("captures.not_written", reason=error.strerror)  # noqa: TRY400 the reason says it all
             return
-        self.kept += len(group)
+        self.kept += 1
         self._written += len(data)
         if self._written > SEGMENT_BYTES:
             self._roll()
@@ -172,6 +163,10 @@ class Capture:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._path = fresh.rename(self._folder / f"{name}{SUFFIX}")
         self._file = file
+
+    @property
+    def _pending(self) -> int:
+        return sum(size for _, _, size in self._waiting)
 
     def _roll(self) -> None:
         if self._file >= 0 and self._path is not None:

@@ -1,4 +1,4 @@
-"""Captures: in a file by the end of the turn, in the database soon, each once, bounded, without what is not to be kept."""
+"""Captures: in a file at once, in the database soon, each once, bounded, without what is not to be kept."""
 
 import asyncio
 import json

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "ingest": "admin.commands.ingest",
     "search": "admin.commands.search",
     "replay": "admin.commands.replay",
+    "predictions": "admin.commands.predictions",
 }
 
 
@@ -96,7 +97,17 @@ def parser() -> argparse.ArgumentParser:
     _documents(commands, [where, output])
     _replay(commands.add_parser("replay", parents=[where, output], help="ask recorded requests again, and compare"))
     _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
+    _predictions(commands.add_parser("predictions", help="captured calls of classic models"), where)
     return root
+
+
+def _predictions(predictions: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:
+    actions = predictions.add_subparsers(dest="action", metavar="ACTION", required=True)
+    export = actions.add_parser("export", parents=[where], help="as Parquet, one file a day (extra `parquet`)")
+    export.add_argument("folder", metavar="FOLDER")
+    export.add_argument("--since", metavar="TIME", help="2026-11-01 or 2026-11-01T08:00:00Z")
+    export.add_argument("--until", metavar="TIME", help="exclusive")
+    export.add_argument("--model", metavar="NAME")
 
 
 def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 
 from admin import config_check, config_file
 from admin.config_file import ConfigError, Document, KeyPath, Problem
+from admin.predictions.settings import PredictionsSection
 from admin.references import UnresolvedError, references, resolve
 from admin.roles import Role
 from admin.telemetry import settings as telemetry
@@ -341,6 +342,7 @@ class Settings(Section):
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
+    predictions: PredictionsSection = PredictionsSection()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
     telemetry: TelemetrySection = TelemetrySection()

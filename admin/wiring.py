@@ -16,6 +16,8 @@ from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
+from admin.predictions.desk import Desk
+from admin.predictions.late import LatePredictions
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -169,6 +171,7 @@ class House:
             searcher=self._searcher,
         )
         self._searches = Searches()
+        self._predictions = self._make_predictions()
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
@@ -184,8 +187,8 @@ class House:
             watch=self._watch,
             shared=settings.data_dir if settings.server.workers > 1 else None,
         )
-        routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}
-        prefixes = {**self._plane.prefixes, **self._mcp.prefixes}
+        routes = {**self._plane.routes, **self._mcp.routes, **self._predictions.routes, **vitals.routes}
+        prefixes = {**self._plane.prefixes, **self._mcp.prefixes, **self._predictions.prefixes}
         self.listener = Listener(routes, prefixes, self._admin, _limits(settings))
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
@@ -200,6 +203,7 @@ class House:
             *self._batches.background(),
             *self._runner.background(),
             self._vitals.background(),
+            self._predictions.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -247,6 +251,7 @@ class House:
         await self._batches.close(self._settings.server.limits.drain_s)
         await self._plane.close()
         await self._mcp.close()
+        await self._predictions.close()
         await self._long_tail.close()
         await self._local.close()
         self._vitals.keep()
@@ -278,6 +283,30 @@ class House:
         made = watch(self._settings.telemetry, self._recorder, self.version, self._books.session, _redact)
         made.start()
         return made
+
+    def _make_predictions(self) -> LatePredictions:
+        """Classic models: the registry says which there are, the rollouts which of them answers."""
+        settings = self._settings
+        return LatePredictions(
+            settings=settings.predictions,
+            data_dir=settings.data_dir,
+            engine=self._engine,
+            desk=Desk(
+                current=self._current,
+                authenticator=self._plane.authenticator,
+                meter=self._books.meter,
+                finished=self._recorder.finished,
+                unix=time.time,
+                now=time.monotonic,
+            ),
+            library=lambda: self.library,
+            rollouts=lambda: (None, None),
+            loader=("inference.runtimes.loading:load", "inference.runtimes.loading:load"),
+            version=self.version,
+            draining=lambda: self.listener.draining,
+            most_bytes=_limits(settings).body_bytes,
+            host=settings.server.host,
+        )
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates

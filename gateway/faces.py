@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
+
 from gateway import errors
 from gateway.fronts import messages_errors
 from gateway.ids import RequestIds
@@ -12,12 +14,21 @@ from gateway.native import faces as native
 
 Body = Callable[[errors.GatewayError, str], bytes]
 
+
+def _inference(error: errors.GatewayError, _: str) -> bytes:
+    """As clients of the Open Inference Protocol read it."""
+    return msgspec.json.encode({"error": error.message})
+
+
 FACES: Final[Mapping[bytes, Body]] = MappingProxyType(
     {
         b"/v1/messages": messages_errors.body,
         b"/anthropic": messages_errors.body,
         b"/gemini": native.google,
         b"/bedrock": native.amazon,
+        b"/v2/models": _inference,
+        b"/v2/repository": _inference,
+        b"/v2/health": _inference,
     }
 )
 

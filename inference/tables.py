@@ -1,4 +1,4 @@
-"""Tables of this plane: models with their versions, the names that lead to a version, and who approved what.
+"""Tables of this plane: models with their versions, the names that lead to a version, who approved what, and what was predicted.
 
 A version never changes but for its words (description, tags) and whether it is archived. Every change of what can be served gives its
 model the number of the revision that it was made in, so that a reader loads what is newer than what it has.
@@ -7,10 +7,12 @@ model the number of the revision that it was made in, so that a reader loads wha
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -90,4 +92,28 @@ classic_approvals = Table(
     ForeignKeyConstraint(
         ["model", "version"], ["classic_versions.model", "classic_versions.version"], ondelete="CASCADE"
     ),
+)
+
+# `inputs` and `outputs` are JSON, lists of values by column; null where they were too large. `rollout` as in the table of rollouts.
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("arm", Text, nullable=False),
+    Column("rollout", Text),
+    Column("key_id", Text, nullable=False),
+    Column("team_id", Text),
+    Column("org_id", Text),
+    Column("error", Text),
+    Column("valid", Boolean, nullable=False),
+    Column("latency_s", Double, nullable=False),
+    Column("cost_nanousd", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("inputs", Text),
+    Column("outputs", Text),
+    Index(None, "model", "at"),
+    Index(None, "at"),
 )

@@ -25,4 +25,5 @@ pytest_plugins: list[str] = [
     "tests.fixtures.leases",
     "tests.fixtures.retrieval",
     "tests.fixtures.plane",
+    "tests.fixtures.predictions",
 ]

@@ -16,7 +16,8 @@ _ERRORS: Final = {
     "Messages": "AnthropicError",
     "Pass-through": "Native",
     "Dify": "DifyError",
-}  # the provider's own; elsewhere OpenAI's
+    "Inference protocol": "ProtocolError",
+}  # their own; elsewhere OpenAI's
 _LONGER: Final = {"/v1/files": 10_000}  # pages, where they differ
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from inference.errors import BadRequest
 from inference.signature import Column, DataType
+from inference.stacked import Stacked
 
 # Text is held as an array of `str` objects: fixed-width arrays would cut or pad it.
 DTYPES: Final[Mapping[DataType, np.dtype[Any]]] = {
@@ -40,6 +41,8 @@ def column_of(name: str, array: NDArray[Any]) -> Column:
 
 def matrix(columns: Mapping[str, NDArray[Any]], wanted: Sequence[Column], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Columns side by side, in the order of the signature: (rows, features). A single tensor is taken as it is."""
+    if type(columns) is Stacked:
+        return np.ascontiguousarray(columns.matrix, dtype)
     if len(wanted) == 1 and len(wanted[0].shape) > 1:
         return np.ascontiguousarray(columns[wanted[0].name], dtype)
     return np.column_stack([columns[each.name].reshape(len(columns[each.name]), -1).astype(dtype) for each in wanted])

@@ -1,0 +1,117 @@
+"""The serving plane put together, with the first request for it."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from admin.predictions.settings import PredictionsSection
+from inference.oip.repository import Repository
+from inference.oip.rest import Rest as Oip
+from inference.ports import Bundle, Library, Observer, Runnable, Split
+from inference.serving import capture, fleet
+from inference.serving.capture import Capture
+from inference.serving.capture_store import Transaction, store
+from inference.serving.desk import Desk
+from inference.serving.fleet import Fleet
+from inference.serving.rest import Rest
+from inference.serving.service import Predictions, Prices, Spawn
+
+if TYPE_CHECKING:
+    from inference.oip.grpc import Server
+
+MEBI = 1 << 20
+NANO = 1_000_000_000
+
+
+@final
+class Made:
+    """What answers, and what has to end with the server."""
+
+    def __init__(self, predictions: Predictions, rest: Rest, oip: Oip, repository: Repository) -> None:
+        self.predictions = predictions
+        self.rest = rest
+        self.oip = oip
+        self.repository = repository
+        self.grpc: Server | None = None
+
+    @property
+    def capture(self) -> Capture:
+        return self.predictions.capture
+
+    async def close(self) -> None:
+        if self.grpc is not None:
+            await self.grpc.close()
+        await self.predictions.fleet.close()
+        await self.capture.close()
+
+
+def make(
+    settings: PredictionsSection,
+    *,
+    folder: Path,
+    writing: Transaction,
+    desk: Desk,
+    library: Library,
+    split: Split | None,
+    observer: Observer | None,
+    loader: tuple[str, str],
+    version: str,
+    draining: Callable[[], bool],
+    most_bytes: int,
+    spawn: Spawn,
+    random: Callable[[], float],
+    trim: Callable[[], object],
+) -> Made:
+    """`loader`: `module:function` in this process, and in one of its own."""
+    here, apart = loader
+    terms = fleet.Terms(
+        memory=int(settings.memory_mb * MEBI),
+        timeout_s=settings.timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        rows=settings.batch.rows,
+        nbytes=int(settings.batch.mb * MEBI),
+        waiting=settings.waiting,
+        processes=settings.processes,
+    )
+    models = Fleet(partial(_loaded, here), apart, terms, trim)
+    predictions = Predictions(
+        library=library,
+        fleet=models,
+        capture=Capture(folder, _captures(settings), partial(store, writing), random),
+        price=Prices(
+            {name: (round(one.request * NANO), round(one.row * NANO)) for name, one in settings.prices.items()}
+        ),
+        split=split,
+        observer=observer,
+        spawn=spawn,
+    )
+    repository = Repository(library, models)
+    oip = Oip(
+        predictions,
+        desk,
+        repository=repository,
+        most_rows=settings.max_rows,
+        most_bytes=most_bytes,
+        version=version,
+        draining=draining,
+    )
+    return Made(predictions, Rest(predictions, desk, settings.max_rows), oip, repository)
+
+
+def _loaded(where: str, bundle: Bundle) -> Runnable:
+    module, _, name = where.partition(":")
+    runnable: Runnable = getattr(import_module(module), name)(bundle)
+    return runnable
+
+
+def _captures(settings: PredictionsSection) -> capture.Terms:
+    spec = settings.capture
+    return capture.Terms(
+        sample=spec.sample,
+        samples=spec.samples,
+        redact={name: frozenset(columns) for name, columns in spec.redact.items()},
+        call_bytes=int(spec.call_kb * 1024),
+        file_bytes=int(spec.pending_mb * MEBI),
+    )

@@ -1,0 +1,55 @@
+"""The section `predictions` of the configuration: how classic models are run here, what they cost, and what is kept of their calls."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gateway.settings import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Usd = Annotated[float, Field(ge=0, le=1_000_000)]
+Names = tuple[Annotated[str, Field(min_length=1, max_length=500)], ...]
+
+
+class PriceSpec(Section):
+    """USD of a request, and of each row in it."""
+
+    request: Usd = 0
+    row: Usd = 0
+
+
+class BatchSpec(Section):
+    """What one batch of waiting calls may have at most. An idle model takes what is there and waits for nobody."""
+
+    rows: int = Field(default=256, ge=1, le=1_000_000)
+    mb: float = Field(default=8, gt=0, le=1024)
+
+
+class CaptureSpec(Section):
+    """`sample`: the share of calls that is kept, `samples` that of a model; `redact`: columns by model, `*` for every one."""
+
+    sample: Share = 1.0
+    samples: dict[str, Share] = Field(default={})
+    redact: dict[str, Names] = Field(default={})
+    retention_days: float = Field(default=30, gt=0, le=3650)
+    max_rows: int = Field(default=1_000_000, ge=0, le=1_000_000_000)
+    call_kb: float = Field(default=256, gt=0, le=65_536)
+    pending_mb: float = Field(default=256, gt=0, le=65_536)
+
+
+class PredictionsSection(Section):
+    """`memory_mb`: of all models of a process together. `processes`: of one model that has to run in them.
+
+    `grpc_port`: the protocol over gRPC, off unless named.
+    """
+
+    memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
+    timeout_s: float = Field(default=10, gt=0, le=3600)
+    load_timeout_s: float = Field(default=120, gt=0, le=3600)
+    max_rows: int = Field(default=10_000, ge=1, le=10_000_000)
+    waiting: int = Field(default=1024, ge=1, le=1_000_000)
+    processes: int = Field(default=1, ge=1, le=256)
+    batch: BatchSpec = BatchSpec()
+    prices: dict[str, PriceSpec] = Field(default={})
+    capture: CaptureSpec = CaptureSpec()
+    grpc_port: int | None = Field(default=None, ge=0, le=65_535)

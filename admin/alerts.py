@@ -75,6 +75,11 @@ class Alerts:
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING)
         self.counts: dict[str, int] = {}  # by threshold, in percent
 
+    def offer(self, body: bytes) -> None:
+        """Something else that the webhooks are to hear. Returns at once."""
+        for webhook in self._webhooks:
+            webhook.offer(body)
+
     def seen(self, share: Share, settled: int) -> None:
         """Plain arithmetic, on the event loop."""
         rule, limit = share.bound.rule, share.account.limit
@@ -154,9 +159,7 @@ class Alerts:
         if label not in self.counts and len(self.counts) >= MAX_LABELS:
             label = "other"
         self.counts[label] = self.counts.get(label, 0) + 1
-        body = alert.body()
-        for webhook in self._webhooks:
-            webhook.offer(body)
+        self.offer(alert.body())
 
 
 def _until(share: Share, rule: Budget, now: float) -> float | None:

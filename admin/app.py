@@ -30,6 +30,7 @@ from admin.rest import (
     models,
     orgs,
     requests,
+    rollouts,
     spend,
     teams,
     tokens,
@@ -42,6 +43,8 @@ from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
+from admin.rollouts.events import Tell
+from admin.rollouts.service import Rollouts
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.grounding.ports import Searcher
@@ -69,6 +72,13 @@ class Api(msgspec.Struct, frozen=True):
     searcher: Searcher
 
 
+class Steering(msgspec.Struct, frozen=True):
+    """Rollouts by hand, and who hears of it."""
+
+    rollouts: Rollouts
+    tell: Tell
+
+
 def create_app(
     *,
     engine: Engine,
@@ -83,6 +93,7 @@ def create_app(
     servers: ServerConditions = dict,
     commands: Sequence[CommandSpec] = (),
     api: Api | None = None,
+    rolling: Steering | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
@@ -121,6 +132,8 @@ def create_app(
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
         app.router.routes.extend(routes.routes)
+    if rolling is not None:
+        app.router.routes.extend(rollouts.router(control, rolling.rollouts, rolling.tell).routes)
     if api is not None:
         for routes in (
             files_api.router(api.files),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import discovery, documents, first_run, migrate
+from admin import discovery, documents, first_run, migrate, rolling
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
@@ -16,6 +16,7 @@ from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
+from admin.rolling import Rolling
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -154,6 +155,7 @@ class House:
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
+        self._rolling = Rolling(self._engine, self._current, self._refresher, self._books.session, self._alerts.offer)
         vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -179,6 +181,7 @@ class House:
             *self._files.background(),
             *self._batches.background(),
             *self._runner.background(),
+            self._rolling.run(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -294,6 +297,7 @@ class House:
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
+            rolling=self._rolling.by_hand(),
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,
@@ -360,6 +364,8 @@ class House:
         settings, now = self._settings, time.time()
         with appending(self._engine) as tx:
             request_store.forget(tx, now - settings.records.retention_days * DAY_S)
+        with appending(self._engine) as tx:
+            rolling.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 

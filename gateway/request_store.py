@@ -7,7 +7,7 @@ nothing have blocks of their own, which are forgotten. Which keys occur in a blo
 from collections.abc import Iterator
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, Table, delete, select, tuple_, union_all
+from sqlalchemy import Connection, Row, Select, Table, delete, literal, select, tuple_, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.journal_batch import settlements
@@ -54,6 +54,14 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
+
+
+class BlockName(msgspec.Struct, frozen=True):
+    """`kind` is its table's name."""
+
+    kind: str
+    last_id: str
+    session: str
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -122,6 +130,37 @@ def listed(tx: Connection, limit: int, after: str | None = None, only: RequestFi
         if len(found) > limit:
             break
     return page(found, limit, [record.id for record in found])
+
+
+def blocks_since(tx: Connection, since: float) -> list[BlockName]:
+    """The names of the blocks that may hold requests of that moment or later, in Unix seconds, oldest first. A block never changes."""
+    parts = [
+        select(literal(table.name).label("kind"), table.c.last_id, table.c.session).where(
+            table.c.last_id >= _id_at(since)
+        )
+        for table in (ledger_blocks, request_blocks)
+    ]
+    both = union_all(*parts).subquery()
+    return [BlockName(*row) for row in tx.execute(select(both).order_by(both.c.last_id))]
+
+
+def block(tx: Connection, name: BlockName) -> list[RequestRecord]:
+    """Nothing for one that was pruned."""
+    table = ledger_blocks if name.kind == ledger_blocks.name else request_blocks
+    mine = table.c.last_id == name.last_id, table.c.session == name.session
+    found = tx.execute(select(table.c.records).where(*mine)).scalars().all()
+    return [_record(settled) for records in found for settled in settlements(records)]
+
+
+def find(tx: Connection, id_: str) -> RequestRecord | None:
+    """By its id, which says when it was: only blocks that span it are read."""
+    for table in (ledger_blocks, request_blocks):
+        spanning = select(table.c.records).where(table.c.last_id >= id_, table.c.first_id <= id_)
+        for records in tx.execute(spanning.order_by(table.c.last_id)).scalars():
+            for settled in settlements(records):
+                if settled.id == id_:
+                    return _record(settled)
+    return None
 
 
 def _newest(tx: Connection, after: str | None, only: RequestFilter) -> Iterator[RequestRecord]:

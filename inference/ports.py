@@ -87,6 +87,7 @@ class Outcome:
     latency_s: float
     cost_nanos: int = 0
     valid: bool = True  # its output kept to the signature
+    agreement: float | None = None  # of a shadow: the share of rows for which it said the same as the arm that answered
 
 
 class Observer(Protocol):

@@ -75,10 +75,11 @@ class Alerts:
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING)
         self.counts: dict[str, int] = {}  # by threshold, in percent
 
-    def offer(self, body: bytes) -> None:
-        """Something else that the webhooks are to hear. Returns at once."""
+    def offer(self, kind: str, body: bytes) -> None:
+        """To the webhooks that want to hear of such. Returns at once."""
         for webhook in self._webhooks:
-            webhook.offer(body)
+            if kind in webhook.events:
+                webhook.offer(body)
 
     def seen(self, share: Share, settled: int) -> None:
         """Plain arithmetic, on the event loop."""
@@ -159,7 +160,7 @@ class Alerts:
         if label not in self.counts and len(self.counts) >= MAX_LABELS:
             label = "other"
         self.counts[label] = self.counts.get(label, 0) + 1
-        self.offer(alert.body())
+        self.offer("budget", alert.body())
 
 
 def _until(share: Share, rule: Budget, now: float) -> float | None:

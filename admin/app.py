@@ -10,11 +10,13 @@ from sqlalchemy import Engine
 from admin.api import batches as batches_api
 from admin.api import dify as dify_api
 from admin.api import document
+from admin.api import feedback as feedback_api
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
 from admin.api import vector_store_files as vector_store_files_api
 from admin.api import vector_stores as vector_stores_api
 from admin.api.gate import KeyGate
+from admin.feedback import Feedback
 from admin.identity import Identities
 from admin.rest import (
     audit,
@@ -24,6 +26,7 @@ from admin.rest import (
     deployments,
     documentation,
     errors,
+    feedback,
     keys,
     limits,
     mcp_servers,
@@ -70,6 +73,7 @@ class Api(msgspec.Struct, frozen=True):
     retrieval: Callable[[], Awaitable["Retrieval"]]
     searchable: Callable[[], Awaitable[None]]
     searcher: Searcher
+    feedback: Feedback
 
 
 class Steering(msgspec.Struct, frozen=True):
@@ -128,6 +132,7 @@ def create_app(
         versions.routes_router(control),
         versions.prompts_router(control),
         collections.router(control),
+        feedback.router(control),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
@@ -139,9 +144,10 @@ def create_app(
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
-            vector_stores_api.router(api.retrieval, api.searchable),
+            vector_stores_api.router(api.retrieval, api.searchable, api.feedback.search_id),
             vector_store_files_api.router(api.retrieval),
             dify_api.router(api.identify, api.searcher),
+            feedback_api.router(api.feedback),
         ):
             app.include_router(routes)
         app.add_middleware(KeyGate, identify=api.identify)

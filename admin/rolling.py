@@ -16,6 +16,7 @@ from admin.rollouts.service import Levers, Rollouts
 from gateway.database import appending, changing, reading
 from gateway.refresh import Refresher
 from gateway.snapshot import Current
+from inference.feedback import store as feedback
 from inference.rollouts import store
 from inference.rollouts.engine import Engine as RolloutEngine
 from inference.rollouts.engine import Work
@@ -40,7 +41,7 @@ class Rolling:
         current: Current,
         refresher: Refresher,
         owner: str,
-        offer: Callable[[bytes], None],
+        offer: Callable[[str, bytes], None],
         *,
         registry: Registry | None = None,
         answers: Answers | None = None,
@@ -80,9 +81,10 @@ class Rolling:
             return store.find(tx, id_)
 
     def _tell(self, rollout: Rollout) -> None:
-        self._offer(events.body(rollout))
+        self._offer("rollout", events.body(rollout))
 
 
 def forget(tx: Connection, before: float) -> None:
-    """What rollouts that ended before then had counted, in Unix seconds."""
+    """What rollouts that ended before then had counted, and what was last said before then, in Unix seconds."""
     store.forget(tx, before)
+    feedback.forget(tx, before)

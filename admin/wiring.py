@@ -284,6 +284,7 @@ class House:
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
+        from admin.feedback import Feedback, SearchIds, event  # noqa: PLC0415 — as below
 
         return create_app(
             engine=self._engine,
@@ -305,6 +306,11 @@ class House:
                 self._retrieval.get,
                 self._searchable,
                 self._searcher,
+                Feedback(
+                    self._engine,
+                    SearchIds(self._admin_digest),
+                    lambda said: self._alerts.offer("feedback", event(said)),
+                ),
             ),
         )
 

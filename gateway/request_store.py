@@ -4,7 +4,7 @@ Calls that have an entry are read from the ledger's blocks, so that nothing is w
 nothing have blocks of their own, which are forgotten. Which keys occur in a block stands beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, Table, delete, literal, select, tuple_, union_all
@@ -152,15 +152,17 @@ def block(tx: Connection, name: BlockName) -> list[RequestRecord]:
     return [_record(settled) for records in found for settled in settlements(records)]
 
 
-def find(tx: Connection, id_: str) -> RequestRecord | None:
-    """By its id, which says when it was: only blocks that span it are read."""
-    for table in (ledger_blocks, request_blocks):
-        spanning = select(table.c.records).where(table.c.last_id >= id_, table.c.first_id <= id_)
-        for records in tx.execute(spanning.order_by(table.c.last_id)).scalars():
-            for settled in settlements(records):
-                if settled.id == id_:
-                    return _record(settled)
-    return None
+def find(tx: Connection, ids: Collection[str]) -> dict[str, RequestRecord]:
+    """By their ids, which say when they were: only blocks that span one are read."""
+    wanted, found = set(ids), dict[str, RequestRecord]()
+    for id_ in sorted(wanted):
+        for table in (ledger_blocks, request_blocks):
+            if id_ in found:
+                break
+            spanning = select(table.c.records).where(table.c.last_id >= id_, table.c.first_id <= id_)
+            for records in tx.execute(spanning.order_by(table.c.last_id)).scalars():
+                found.update({one.id: _record(one) for one in settlements(records) if one.id in wanted})
+    return found
 
 
 def _newest(tx: Connection, after: str | None, only: RequestFilter) -> Iterator[RequestRecord]:

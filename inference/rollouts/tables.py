@@ -64,12 +64,14 @@ rollout_outcomes = Table(
     Index(None, "at"),
 )
 
-# What somebody said of an answer, a prediction or a search. One word per `source`; the last one counts.
+# What somebody said of an answer, a prediction or a search: `id` is that one's. One word per `source`; the last one counts. `number` sorts
+# by when the first was said.
 feedback = Table(
     "feedback",
     metadata,
     Column("id", Text, primary_key=True),
     Column("source", Text, primary_key=True),
+    Column("number", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("label", JSON(none_as_null=True)),
     Column("score", Double),
@@ -79,18 +81,6 @@ feedback = Table(
     Column("org_id", Text),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
-    Index(None, "updated_at", "id", "source"),
-)
-
-# What can be spoken of and has no record elsewhere: searches.
-feedback_subjects = Table(
-    "feedback_subjects",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("key_id", Text),
-    Column("team_id", Text),
-    Column("org_id", Text),
-    Column("at", Double, nullable=False),
-    Index(None, "at"),
+    UniqueConstraint("number"),
+    Index(None, "updated_at"),
 )

@@ -47,6 +47,7 @@ def upgrade() -> None:
         "feedback",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("number", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("label", sa.JSON(), nullable=True),
         sa.Column("score", sa.Double(), nullable=True),
@@ -57,21 +58,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", "source", name="pk_feedback"),
+        sa.UniqueConstraint("number", name="uq_feedback_number"),
     )
-    op.create_index("ix_feedback_updated_at_id_source", "feedback", ["updated_at", "id", "source"])
-    op.create_table(
-        "feedback_subjects",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("key_id", sa.Text(), nullable=True),
-        sa.Column("team_id", sa.Text(), nullable=True),
-        sa.Column("org_id", sa.Text(), nullable=True),
-        sa.Column("at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_feedback_subjects"),
-    )
-    op.create_index("ix_feedback_subjects_at", "feedback_subjects", ["at"])
+    op.create_index("ix_feedback_updated_at", "feedback", ["updated_at"])
 
 
 def downgrade() -> None:
-    for table in ("feedback_subjects", "feedback", "rollout_outcomes", "rollouts"):
+    for table in ("feedback", "rollout_outcomes", "rollouts"):
         op.drop_table(table)

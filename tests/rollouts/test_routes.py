@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fixtures.server import Server
 from tests.fixtures.rollouts import ERRORS, LATENCY, Traffic, begin, over, weights
+from tests.fixtures.server import Server
 from tests.upstream.behaviour import Behaviour
 
 Arms = Callable[..., str]

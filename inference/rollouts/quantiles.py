@@ -47,21 +47,21 @@ def compare(champion: Histogram, challenger: Histogram, share: float, factor: fl
     """The line is `factor * x + slack`. `share` is 0.95 for the 95th percentile."""
     if not champion or not challenger:
         return Wealth()
-    ours, theirs, tail = _Tail(champion), _Tail(challenger), 1 - share
+    ours, theirs = _Tail(champion, 1 - share), _Tail(challenger, 1 - share)
 
     def shown(index: int) -> float:  # that the champion's quantile is below this bucket; rises with it
-        return few(ours.from_(index), ours.n, tail)
+        return ours.few(ours.from_(index))
 
     def slow(index: int) -> float:  # that the challenger's is over the line, if the champion's is in this bucket; falls
-        return many(theirs.above(bucket(factor * end(index) + slack)), theirs.n, tail)
+        return theirs.many(theirs.above(bucket(factor * end(index) + slack)))
 
     def not_lower(index: int) -> float:  # that the champion's is above this bucket; falls
-        return many(ours.above(index), ours.n, tail)
+        return ours.many(ours.above(index))
 
     def quick(
         index: int,
     ) -> float:  # that the challenger's is below the line, if the champion's is in this bucket; rises
-        return few(theirs.from_(bucket(factor * end(index - 1) + slack)), theirs.n, tail)
+        return theirs.few(theirs.from_(bucket(factor * end(index - 1) + slack)))
 
     against = for_ = inf
     for low, high in _ranges(ours, theirs, factor, slack):
@@ -82,15 +82,28 @@ def _ranges(ours: "_Tail", theirs: "_Tail", factor: float, slack: float) -> Iter
 
 @final
 class _Tail:
-    """How many values are in a bucket or beyond it."""
+    """How many values are in a bucket or beyond it, and what gamblers have who bet on that; many buckets share an answer."""
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, histogram: Histogram, tail: float) -> None:
         self.buckets = sorted(histogram)
-        self.n = sum(histogram.values())
+        self._n = sum(histogram.values())
+        self._tail = tail
         self._upto = [0, *accumulate(histogram[each] for each in self.buckets)]
+        self._few: dict[int, float] = {}
+        self._many: dict[int, float] = {}
 
     def from_(self, index: int) -> int:
-        return self.n - self._upto[bisect_left(self.buckets, index)]
+        return self._n - self._upto[bisect_left(self.buckets, index)]
 
     def above(self, index: int) -> int:
         return self.from_(index + 1)
+
+    def few(self, seen: int) -> float:
+        if seen not in self._few:
+            self._few[seen] = few(seen, self._n, self._tail)
+        return self._few[seen]
+
+    def many(self, seen: int) -> float:
+        if seen not in self._many:
+            self._many[seen] = many(seen, self._n, self._tail)
+        return self._many[seen]

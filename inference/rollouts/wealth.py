@@ -6,6 +6,7 @@ All amounts are natural logarithms.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import exp, inf, lgamma, log
 from typing import Final
 
@@ -38,18 +39,28 @@ def hedged(purses: Sequence[float]) -> float:
 
 def few(seen: float, n: float, share: float) -> float:
     """Against "at least `share` of all are such", where `seen` of `n` were: grows as they are fewer. `share` is in (0, 1)."""
-    return hedged([_ratio(seen, n, share, share * (1 - part)) for part in FRACTIONS])
+    return hedged([seen * such + (n - seen) * other for such, other in _fewer(share)])
 
 
 def many(seen: float, n: float, share: float) -> float:
     """Against "at most `share` of all are such": grows as they are more."""
-    return hedged([_ratio(seen, n, share, share + (1 - share) * part) for part in FRACTIONS])
+    return hedged([seen * such + (n - seen) * other for such, other in _more(share)])
 
 
 def log_beta(a: float, b: float) -> float:
     return lgamma(a) + lgamma(b) - lgamma(a + b)
 
 
-def _ratio(seen: float, n: float, claimed: float, other: float) -> float:
-    """The likelihood under `other` over that under `claimed`: a purse that bets on `other`."""
-    return seen * log(other / claimed) + (n - seen) * log((1 - other) / (1 - claimed))
+@lru_cache(64)
+def _fewer(share: float) -> tuple[tuple[float, float], ...]:
+    return tuple(_odds(share, share * (1 - part)) for part in FRACTIONS)
+
+
+@lru_cache(64)
+def _more(share: float) -> tuple[tuple[float, float], ...]:
+    return tuple(_odds(share, share + (1 - share) * part) for part in FRACTIONS)
+
+
+def _odds(claimed: float, other: float) -> tuple[float, float]:
+    """What a purse that bets on `other` wins with each that is such, and with each that is not."""
+    return log(other / claimed), log((1 - other) / (1 - claimed))

@@ -53,6 +53,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     route_version: str | None = None  # `name@3`
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
+    agreement: float | None = None  # of a copy: whether it was answered alike
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
 
@@ -242,6 +243,7 @@ def _record(settled: Settled) -> RequestRecord:
         route_version=routed.route_version,
         prompt_version=routed.prompt_version,
         shadow_of=routed.shadow_of,
+        agreement=routed.agreement,
         units=None if usage is None else units_of(usage),
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from sqlalchemy import Connection
 
 from admin.rest.control import Asker, Control
@@ -36,7 +36,11 @@ def _finite(value: float) -> float:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/\x00-\x1f\x7f]+$")]
-Arm = Annotated[str | int, Field(description="A version's number, or, of a route, the name of a model.")]
+Arm = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(min_length=1, max_length=200, description="A version's number, or, of a route, the name of a model."),
+]
 Number = Annotated[float, AfterValidator(_finite)]
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
 
@@ -75,7 +79,6 @@ class RolloutBody(Section):
     min_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 20
     max_s: Annotated[float, Field(gt=0, le=31_536_000), AfterValidator(_finite)] = 86_400.0
     sticky: Sticky | None = None
-    shadow_share: Share = 1.0
     auto_promote: bool = True
 
 
@@ -147,7 +150,7 @@ def router(control: Control, rollouts: Rollouts, tell: Tell) -> APIRouter:
         _check(body)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
-            arms = rollouts.arms(tx, body.target.kind, body.target.name, str(body.champion), str(body.challenger))
+            arms = rollouts.arms(tx, body.target.kind, body.target.name, body.champion, body.challenger)
             rollout = rollouts.begin(tx, _plan(body, *arms))
             record_revision(tx, f"rollout {rollout.id} began")
             return rollout.id, view(rollout)
@@ -250,7 +253,7 @@ def _plan(body: RolloutBody, champion: int, challenger: int) -> Plan:
         body.strategy,
         champion,
         challenger,
-        body.steps or STEPS[body.strategy],
+        _steps(body),
         tuple(_gate(gate, kind) for gate in body.gates),
         body.alpha,
         body.bake_s,
@@ -258,8 +261,13 @@ def _plan(body: RolloutBody, champion: int, challenger: int) -> Plan:
         body.max_s,
         sticky,
         body.auto_promote,
-        body.shadow_share,
     )
+
+
+def _steps(body: RolloutBody) -> tuple[float, ...]:
+    """Blue is measured before green answers anybody."""
+    steps = body.steps or STEPS[body.strategy]
+    return (0.0, *steps) if body.strategy == "blue_green" and steps[0] >= 1 else steps
 
 
 def _gate(body: GateBody, kind: Kind) -> Gate:
@@ -281,11 +289,9 @@ def _check(body: RolloutBody) -> None:
     steps = body.steps
     if steps is None:
         return
-    if body.strategy in {"shadow", "bandit"}:
-        raise BadRequest(f"steps: a {body.strategy} has none.", param="steps")
     if list(steps) != sorted(set(steps)):
         raise BadRequest("steps: each one larger than the one before.", param="steps")
-    if steps[0] >= 1 and body.gates:
+    if steps[0] >= 1 and body.gates and body.strategy in {"canary", "ab"}:
         raise BadRequest(
             "steps: with gates, the first leaves the champion something to be compared with.", param="steps"
         )

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from gateway import version_store
 from gateway.errors import BadRequest, NotFound
-from gateway.version_store import FamilyRecord, Kind
+from gateway.version_store import Copied, FamilyRecord, Kind
 from inference.rollouts.rollout import CHALLENGER, ArmName, Plan
 
 CLOSE = 1e-9
@@ -37,16 +37,17 @@ class FamilyLever:
         family = version_store.get(tx, self._kind, plan.name)
         return {"sticky": family.sticky, "weight": self._pair(family, plan) or 1.0}
 
-    def move(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], share: float) -> None:
+    def move(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], share: float, copied: float) -> None:
         weight = restore["weight"]
         weights = {plan.champion: weight * (1 - share), plan.challenger: weight * share}
         version_store.set_weights(tx, self._kind, plan.name, weights)
         if version_store.get(tx, self._kind, plan.name).sticky != plan.sticky:
             version_store.set_sticky(tx, self._kind, plan.name, plan.sticky)
+        version_store.set_shadow(tx, self._kind, plan.name, Copied(plan.challenger, copied) if copied else None)
 
     def finish(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], winner: ArmName) -> None:
         try:
-            self.move(tx, plan, restore, 1.0 if winner == CHALLENGER else 0.0)
+            self.move(tx, plan, restore, 1.0 if winner == CHALLENGER else 0.0, 0.0)
             version_store.set_sticky(tx, self._kind, plan.name, restore["sticky"])
         except NotFound:  # deleted meanwhile: there is nothing to put back
             return

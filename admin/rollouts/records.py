@@ -76,4 +76,5 @@ def seen_of(record: RequestRecord) -> Seen | None:
         latency_ms=record.latency_ms if ok else None,
         first_token_ms=record.first_token_ms if ok else None,
         cost_nanousd=record.cost_nanousd if ok else None,
+        differs=None if record.agreement is None else record.agreement < 1,
     )

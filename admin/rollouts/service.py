@@ -59,7 +59,7 @@ class Rollouts:
     def begin(self, tx: Connection, plan: Plan) -> Rollout:
         """Raises Conflict where one is active for the target."""
         now, lever = self._unix(), self._levers.all()[plan.kind]
-        share = plan.steps[0]
+        share = plan.share(0)
         rollout = Rollout(
             new_id("rol"),
             plan,
@@ -76,7 +76,7 @@ class Rollouts:
                 param="target",
                 code="rollout_active",
             )
-        lever.move(tx, plan, rollout.restore, share)
+        lever.move(tx, plan, rollout.restore, share, plan.copied(0))
         return rollout
 
     def get(self, tx: Connection, id_: str) -> Rollout:

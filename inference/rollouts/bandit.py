@@ -15,16 +15,16 @@ from inference.rollouts.tally import Counts, Tally
 LEAST: Final = 0.05  # of the requests for either arm: what is never asked is never known
 
 
-def share(plan: Plan, tally: Tally) -> float:
-    """The challenger's, by the first gate's metric: the probability that its loss is lower."""
+def share(plan: Plan, tally: Tally, most: float) -> float:
+    """The challenger's, by the first gate's metric: the probability that its loss is lower, if that is not more than it may have."""
     if not plan.gates:
-        return 0.5
+        return min(0.5, most)
     metric = METRICS[plan.gates[0].metric]
     ours, theirs = (_posterior(metric.counts, tally.of(0, arm, metric.counts)) for arm in (CHAMPION, CHALLENGER))
     # Beta posteriors, by their first two moments; with as many outcomes as move a share, the difference to sampling them is nothing.
     spread = sqrt(ours[1] + theirs[1])
     better = NormalDist().cdf((ours[0] - theirs[0]) / spread)
-    return min(1 - LEAST, max(LEAST, round(better, 2)))
+    return min(1 - LEAST, max(LEAST, round(better, 2)), max(LEAST, most))
 
 
 def _posterior(what: str, counts: Counts) -> tuple[float, float]:

@@ -35,7 +35,7 @@ def decide(plan: Plan, position: Position, evidence: Sequence[Evidence], tally: 
 def stepped(plan: Plan, position: Position, now: float) -> Position:
     """At the next step, from now on."""
     step = position.step + 1
-    return replace(position, step=step, share=plan.steps[step], step_at=now, since=(*position.since, now))
+    return replace(position, step=step, share=plan.share(step), step_at=now, since=(*position.since, now))
 
 
 def promoted(position: Position, now: float, reason: str) -> Position:

@@ -105,7 +105,7 @@ class Engine:
         else:
             position = decide(rollout.plan, rollout.position, evidence, tally, self._unix())
         if position == rollout.position and rollout.plan.strategy == "bandit":
-            share = bandit.share(rollout.plan, tally)
+            share = bandit.share(rollout.plan, tally, rollout.plan.steps[position.step])
             if abs(share - position.share) >= MOVED_BY:
                 position = replace(position, share=share)
         return None if position == rollout.position else self._move(rollout, position)
@@ -172,9 +172,9 @@ def moved(tx: Connection, lever: Lever, rollout: Rollout, position: Position, no
             lever.finish(tx, plan, restore, CHALLENGER)
         case "rolled_back":
             lever.finish(tx, plan, restore, CHAMPION)
-        case "running" if position.share != rollout.position.share or rollout.position.state == "paused":
-            lever.move(tx, plan, restore, position.share)
-        case _:
+        case "running":
+            lever.move(tx, plan, restore, position.share, plan.copied(position.step))
+        case "paused":
             pass
     store.move(tx, rollout.id, position, now)
     found = store.find(tx, rollout.id)

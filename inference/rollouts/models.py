@@ -28,7 +28,7 @@ class ModelLever:
     def before(self, tx: Connection, plan: Plan) -> Mapping[str, Any]:
         return {"champion": self._registry.champion(tx, plan.name)}
 
-    def move(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], share: float) -> None: ...
+    def move(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], share: float, copied: float) -> None: ...
 
     def finish(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], winner: ArmName) -> None:  # noqa: ARG002 — the port's names
         version = plan.challenger if winner == CHALLENGER else plan.champion
@@ -45,6 +45,7 @@ class _Running(msgspec.Struct, frozen=True):
     id: str
     plan: Plan
     share: float
+    copied: float
 
 
 @final
@@ -64,7 +65,7 @@ class Live:
     def load(self, rollouts: Sequence[Rollout]) -> None:
         """The active ones of one revision, all at once."""
         self._running = {
-            one.plan.name: _Running(one.id, one.plan, one.position.share)
+            one.plan.name: _Running(one.id, one.plan, one.position.share, one.plan.copied(one.position.step))
             for one in rollouts
             if one.plan.kind == "model"
         }
@@ -76,7 +77,7 @@ class Live:
         plan = running.plan
         if challenged(running.id, unit, running.share):
             return Arm(plan.challenger, CHALLENGER, running.id)
-        copied = plan.strategy == "shadow" and place(f"{running.id} shadow", unit) < plan.shadow_share
+        copied = place(f"{running.id} shadow", unit) < running.copied
         return Arm(plan.champion, CHAMPION, running.id, (plan.challenger,) if copied else ())
 
     def observe(self, outcome: Outcome) -> None:

@@ -16,8 +16,8 @@ class Lever(Protocol):
         """What stands now and is to be put back, or built on, at the end. Changes nothing."""
         ...
 
-    def move(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], share: float) -> None:
-        """Gives the challenger this part of the requests from the next revision on."""
+    def move(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], share: float, copied: float) -> None:
+        """Gives the challenger this part of the requests, and copies of this part, from the next revision on."""
         ...
 
     def finish(self, tx: Connection, plan: Plan, restore: Mapping[str, Any], winner: ArmName) -> None:

@@ -14,13 +14,14 @@ ArmName: TypeAlias = Literal["champion", "challenger"]
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
 
-# What a strategy does where the plan names no steps: the challenger's share, one after another.
+# What a strategy does where the plan names no steps: the challenger's share, one after another. Of a shadow it is the part of the
+# requests that are copied, of a bandit the most that the challenger may get.
 STEPS: Final[dict[Strategy, tuple[float, ...]]] = {
-    "shadow": (0.0,),
+    "shadow": (1.0,),
     "canary": (0.05, 0.25, 1.0),
     "blue_green": (0.0, 1.0),
     "ab": (0.5,),
-    "bandit": (0.5,),
+    "bandit": (1.0,),
 }
 
 
@@ -41,8 +42,8 @@ class Gate(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """`alpha`: how likely a challenger that is no worse may be rolled back, however often anybody looks.
 
-    A step takes `bake_s` and `min_requests` of the challenger at least; all of it `max_s` at most. `share_shadowed` of requests are
-    copied where the strategy is `shadow`. `champion` and `challenger` are versions' numbers.
+    A step takes `bake_s` and `min_requests` of the challenger at least; all of it `max_s` at most. `champion` and `challenger` are
+    numbers of versions.
     """
 
     kind: Kind
@@ -58,15 +59,30 @@ class Plan(msgspec.Struct, frozen=True):
     max_s: float = 86_400.0
     sticky: Sticky = "request"
     auto_promote: bool = True
-    shadow_share: float = 1.0
 
     @property
     def strata(self) -> tuple[int, ...]:
         """By step, where its outcomes are compared: those of one share together, those of a step without both arms with the one before."""
+        if self.strategy in {"shadow", "bandit"}:
+            return (0,) * len(self.steps)
         found = [0]
         for before, share in zip(self.steps, self.steps[1:], strict=False):
             found.append(found[-1] + (share < 1 and before > 0))
         return tuple(found)
+
+    def share(self, step: int) -> float:
+        """The challenger's part of the answers when a step begins."""
+        match self.strategy:
+            case "shadow":
+                return 0.0
+            case "bandit":
+                return min(0.5, self.steps[step])
+            case _:
+                return self.steps[step]
+
+    def copied(self, step: int) -> float:
+        """The part of the requests of which the challenger gets a copy."""
+        return self.steps[step] if self.strategy == "shadow" else 0.0
 
 
 class Position(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("families", sa.Column("shadow", sa.JSON(), nullable=True))
     op.create_table(
         "rollouts",
         sa.Column("id", sa.Text(), nullable=False),
@@ -66,3 +67,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("feedback", "rollout_outcomes", "rollouts"):
         op.drop_table(table)
+    op.drop_column("families", "shadow")  # as it is: a table that others refer to cannot be made anew

@@ -1,39 +1,31 @@
-"""Rollouts in this process: the engine, what it is connected to, and what runs it."""
+"""Rollouts in this process: awake while one is active anywhere, asleep without a timer while none is, and not even loaded before."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
-from sqlalchemy import Connection, Engine
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from admin.rollouts import events
-from admin.rollouts.coordinator import Coordinator
-from admin.rollouts.levers import FamilyLever
-from admin.rollouts.records import RecordSource
-from admin.rollouts.service import Levers, Rollouts
-from gateway.database import appending, changing, reading
+from gateway.database import reading
 from gateway.refresh import Refresher
-from gateway.snapshot import Current
-from inference.feedback import store as feedback
-from inference.rollouts import store
-from inference.rollouts.engine import Engine as RolloutEngine
-from inference.rollouts.engine import Work
-from inference.rollouts.models import Live
-from inference.rollouts.ports import Answers, Registry
-from inference.rollouts.store import Rollout
+from gateway.snapshot import Current, Snapshot
+from inference.rollouts import retention
 
-if TYPE_CHECKING:  # the admin plane is loaded for whom it does something
-    from admin.app import Steering
+if TYPE_CHECKING:  # they are loaded for whom they do something
+    from admin.rollouts.parts import Parts
+    from inference.rollouts.ports import Answers, Registry
+
+TURN_S: Final = 0.5
+RETRY_S: Final = 2.0
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @final
 class Rolling:
-    """One per process, made on its event loop. `owner` is the process's session; `offer` gives a message to the webhooks.
-
-    `live` is what serving asks and tells (`inference.ports.Split` and `Observer`). `registry` and `answers` come with classic models.
-    """
+    """One per process, made on its event loop. See `admin.rollouts.parts.Parts` for the arguments."""
 
     def __init__(
         self,
@@ -43,48 +35,77 @@ class Rolling:
         owner: str,
         offer: Callable[[str, bytes], None],
         *,
-        registry: Registry | None = None,
-        answers: Answers | None = None,
+        registry: "Registry | None" = None,
+        answers: "Answers | None" = None,
     ) -> None:
-        self._database = engine
+        self._engine = engine
+        self._current = current
+        self._refresher = refresher
+        self._owner = owner
         self._offer = offer
+        self._registry = registry
+        self._answers = answers
+        self._parts: Parts | None = None
+        self._changed = True
+        self._awake = asyncio.Event()
+        self._awake.set()  # what ran when the last process ended goes on
+        current.on_change(self._wake)
 
-        def known(model: str) -> bool:
-            return current.snapshot.catalog.find(model) is not None
+    @property
+    def parts(self) -> "Parts":
+        """Loaded with the first use."""
+        if self._parts is None:
+            from admin.rollouts.parts import Parts  # noqa: PLC0415 — see above
 
-        self._levers = Levers({"route": FamilyLever("route", known), "prompt": FamilyLever("prompt", known)}, registry)
-        self.live = Live(time.time)
-        source = RecordSource(engine)
-        work = Work(partial(reading, engine), partial(appending, engine), partial(changing, engine), events.moved)
-        self._engine = RolloutEngine(
-            work, self._levers.all(), {"route": source, "prompt": source}, answers, owner, time.time
-        )
-        self._coordinator = Coordinator(self._engine, self.live, current, refresher, self._tell, source.keep)
+            self._parts = Parts(
+                self._engine,
+                self._current,
+                self._refresher,
+                self._owner,
+                self._offer,
+                self._registry,
+                self._answers,
+            )
+        return self._parts
 
     async def run(self) -> None:
-        """Until cancelled."""
-        await self._coordinator.run()
+        """Until cancelled. A change of the control state wakes it: a rollout that begins is one."""
+        try:
+            while True:
+                await self._awake.wait()
+                self._awake.clear()
+                pause = TURN_S
+                try:
+                    if not await self._turn():
+                        continue
+                except SQLAlchemyError as error:
+                    log.warning("rollouts.waiting", reason=str(error).splitlines()[0])
+                    self._changed = True
+                    pause = RETRY_S
+                try:
+                    await asyncio.wait_for(self._awake.wait(), pause)
+                except TimeoutError:
+                    self._awake.set()
+        finally:
+            if self._parts is not None:
+                await asyncio.shield(asyncio.to_thread(self._release))
 
-    def by_hand(self) -> "Steering":
-        """For the admin plane."""
-        from admin.app import Steering  # noqa: PLC0415 — see above
+    async def _turn(self) -> bool:
+        changed, self._changed = self._changed, False
+        if self._parts is None and not await asyncio.to_thread(self._any_active):
+            return False
+        return await self.parts.turn(changed=changed)
 
-        return Steering(Rollouts(self._levers, time.time), self._announce)
+    def _wake(self, _: Snapshot) -> None:
+        self._changed = True
+        self._awake.set()
 
-    async def _announce(self, id_: str) -> None:
-        rollout = await asyncio.to_thread(self._find, id_)
-        if rollout is not None:
-            self._tell(rollout)
+    def _any_active(self) -> bool:
+        with reading(self._engine) as tx:
+            return retention.any_active(tx)
 
-    def _find(self, id_: str) -> Rollout | None:
-        with reading(self._database) as tx:
-            return store.find(tx, id_)
-
-    def _tell(self, rollout: Rollout) -> None:
-        self._offer("rollout", events.body(rollout))
-
-
-def forget(tx: Connection, before: float) -> None:
-    """What rollouts that ended before then had counted, and what was last said before then, in Unix seconds."""
-    store.forget(tx, before)
-    feedback.forget(tx, before)
+    def _release(self) -> None:
+        try:
+            self.parts.release()
+        except SQLAlchemyError:  # the lease ends by itself
+            log.info("rollouts.not_released")

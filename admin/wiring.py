@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import discovery, documents, first_run, migrate, rolling
+from admin import discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
@@ -46,6 +46,7 @@ from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 from retrieval.collection_store import any_at_all
+from inference.rollouts import retention
 from retrieval.job_store import Owner
 from retrieval.removal import forget_sources
 from retrieval.runner import Runner
@@ -298,7 +299,7 @@ class House:
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
-            rolling=self._rolling.by_hand(),
+            rolling=self._rolling.parts.by_hand(),
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,
@@ -371,7 +372,7 @@ class House:
         with appending(self._engine) as tx:
             request_store.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
-            rolling.forget(tx, now - settings.records.retention_days * DAY_S)
+            retention.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 

@@ -22,14 +22,18 @@ from inference.rollouts.store import Rollout
 class Levers(msgspec.Struct, frozen=True):
     """`registry` is None where no classic models are served."""
 
-    families: Mapping[str, FamilyLever]
+    families: Mapping[Kind, FamilyLever]
     registry: Registry | None = None
 
     def all(self) -> Mapping[Kind, Lever]:
-        found: dict[Kind, Lever] = {"route": self.families["route"], "prompt": self.families["prompt"]}
-        if self.registry is not None:
-            found["model"] = ModelLever(self.registry)
+        found: dict[Kind, Lever] = dict(self.families)
+        models = self.models()
+        if models is not None:
+            found["model"] = models
         return found
+
+    def models(self) -> Lever | None:
+        return None if self.registry is None else ModelLever(self.registry)
 
     def arms(self, tx: Connection, kind: Kind, name: str, champion: str, challenger: str) -> tuple[int, int]:
         """Raises NotFound, BadRequest."""

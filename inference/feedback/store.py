@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inference.feedback.word import Word
@@ -76,11 +76,6 @@ def listed(tx: Connection, limit: int, after: str | None, only: Filter) -> Seque
         if value is not None:
             query = query.where(feedback.c[name] == value)
     return [_kept(row) for row in tx.execute(query)]
-
-
-def forget(tx: Connection, before: float) -> None:
-    """What was last said before then, in Unix seconds."""
-    tx.execute(delete(feedback).where(feedback.c.updated_at < before))
 
 
 def _known(tx: Connection, ids: Sequence[str]) -> list[Kept]:

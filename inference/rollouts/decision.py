@@ -17,7 +17,7 @@ def decide(plan: Plan, position: Position, evidence: Sequence[Evidence], tally: 
         return rolled_back(position, now, _told(plan, worst(failed)))
     if _baked(plan, position, tally, now):
         if position.step < len(plan.steps) - 1:
-            if all(one.passed or one.regression is None or one.regression <= 0 for one in evidence):
+            if _baseline(plan, position) or all(map(_well, evidence)):
                 return stepped(plan, position, now)
         elif all(one.passed for one in evidence):
             if plan.auto_promote:
@@ -51,9 +51,18 @@ def _baked(plan: Plan, position: Position, tally: Tally, now: float) -> bool:
     if now - position.step_at < plan.bake_s:
         return False
     stratum = plan.strata[position.step]
-    baseline = position.share == 0 and plan.strategy != "shadow"
     enough = plan.min_requests if plan.gates else 0
-    return tally.number(CHAMPION if baseline else CHALLENGER, stratum) >= enough
+    return tally.number(CHAMPION if _baseline(plan, position) else CHALLENGER, stratum) >= enough
+
+
+def _baseline(plan: Plan, position: Position) -> bool:
+    """Whether the champion is measured before the challenger answers anything."""
+    return position.share == 0 and plan.strategy != "shadow"
+
+
+def _well(one: Evidence) -> bool:
+    """Enough for more requests, though not for all: what is seen is within the margin. Of labels that have not come nothing is seen."""
+    return one.passed or (one.regression is not None and one.regression <= 0)
 
 
 def _told(plan: Plan, one: Evidence) -> str:

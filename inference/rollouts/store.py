@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, or_, select, update
+from sqlalchemy import Connection, Row, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inference.rollouts.gates import Evidence
@@ -173,12 +173,6 @@ def judged(tx: Connection, id_: str, outcome: str, arm: ArmName, verdict: Seen) 
     row = rollout_outcomes.c
     mine = row.rollout == id_, row.id == outcome, row.arm == arm
     tx.execute(update(rollout_outcomes).where(*mine).values(judged=_sparse(verdict)))
-
-
-def forget(tx: Connection, before: float) -> None:
-    """Outcomes of rollouts that ended before then; what they came to stays in the rollout."""
-    ended = select(rollouts.c.id).where(rollouts.c.ended_at < before)
-    tx.execute(delete(rollout_outcomes).where(rollout_outcomes.c.rollout.in_(ended)))
 
 
 def _changing(position: Position, now: float) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Rollouts over processes: whoever is killed is replaced, and two workers see one rollout."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -18,6 +20,13 @@ pytestmark = pytest.mark.timeout(150)
 def seen(shown: Json) -> int:
     """How many requests the evidence is made of."""
     return sum(one["n_champion"] + one["n_challenger"] for one in shown["evidence"][:1])
+
+
+def await_all(server: Server, name: str, wanted: Callable[[httpx.Response], bool]) -> None:
+    """Until many answers in a row are so: by then both workers have the newest revision."""
+    deadline = time.monotonic() + 30
+    while not all(wanted(Traffic(server, name).ask(number)) for number in range(16)):
+        assert time.monotonic() < deadline
 
 
 def test_a_kill_in_the_middle_changes_nothing(upstream: Upstream, arm: Arms, tmp_path: Path) -> None:
@@ -52,14 +61,14 @@ def test_two_workers_see_one_rollout(upstream: Upstream, arm: Arms, tmp_path: Pa
     try:
         challenger = arm()
         id_ = begin(server, "two", arm(), challenger)["id"]
+        await_all(server, "two", lambda answer: answer.status_code == 200)
         traffic = Traffic(server, "two")
 
         shown = traffic.until(id_, over)
 
         assert shown["state"] == "promoted", shown
         assert set(traffic.statuses) == {200}
-        after = [traffic.ask(number) for number in range(8)]
-        assert {answer.headers["x-penstock-model"] for answer in after} == {challenger}
+        await_all(server, "two", lambda answer: answer.headers["x-penstock-model"] == challenger)
         audit = server.admin.get("/audit", params={"subject": id_, "limit": 100}).json()["data"]
         assert [one["action"] for one in audit].count("rollout.move") == len(shown["steps"])
     finally:

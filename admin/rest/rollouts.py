@@ -56,7 +56,7 @@ class GateBody(Section):
     """
 
     metric: Annotated[str, Field(min_length=1, max_length=64)]
-    max_regression: Annotated[float, Field(gt=-1, lt=1_000), AfterValidator(_finite)] = 0.0
+    max_regression: Annotated[float, Field(gt=-1, lt=1_000), AfterValidator(_finite)]
     unit: Annotated[str | None, Field(pattern="^(absolute|relative)$")] = None
     slack: Annotated[float | None, Field(ge=0, le=1e9)] = None
     range: Annotated[

@@ -68,6 +68,8 @@ class Heard:
         self._hear(data)
         self._to.send_chunk(data, chunk)
 
+    def way(self) -> None: ...  # all of it is to be heard
+
     def end(self) -> None:
         self._to.end()
 

@@ -74,7 +74,7 @@ class House:
         self.engine = RolloutEngine(work, {"model": lever}, {}, Known(), owner, lambda: self.now)
 
     def begin(self, *gates: Gate, **plan: Any) -> Rollout:
-        usual = {"strategy": "canary", "steps": (0.3, 1.0), "bake_s": 0.0, "min_requests": 10}
+        usual: dict[str, Any] = {"strategy": "canary", "steps": (0.3, 1.0), "bake_s": 0.0, "min_requests": 10}
         with changing(self._database) as tx:
             rollout = self.rollouts.begin(
                 tx, Plan(kind="model", name="fraud", champion=1, challenger=2, gates=gates, **(usual | plan))
@@ -138,7 +138,7 @@ def until_over(house: House, id_: str, turns: int = 40, **serving: Any) -> Rollo
         house.turn()
         if (shown := house.show(id_)).position.state != "running":
             return shown
-    raise AssertionError(shown)
+    raise AssertionError(house.show(id_))
 
 
 def test_a_model_is_promoted_by_its_alias(house: House, shelf: Shelf) -> None:

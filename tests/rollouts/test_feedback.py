@@ -173,7 +173,7 @@ def test_feedback_is_listed_in_pages(rolling_server: Server, answers: list[str])
         say(rolling_server, id=answers[9], score=number, source=f"judge-{number}")
     seen, after = [], None
     while True:
-        params = {"limit": 2, "id": answers[9], **({} if after is None else {"after": after})}
+        params: dict[str, Any] = {"limit": 2, "id": answers[9], **({} if after is None else {"after": after})}
         page = rolling_server.admin.get("/feedback", params=params).json()
         seen += [one["source"] for one in page["data"]]
         if not page["has_more"]:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from gateway.exchange import Exchange
 from gateway.mirroring import Heard, agreement
 from tests.fixtures.rollouts import ERRORS, Traffic, begin, over, weights
 from tests.fixtures.server import Server
@@ -88,7 +89,7 @@ def test_answers_are_compared_by_what_they_say(one: bytes, other: bytes, expecte
 
     heard = []
     for answer in (one, other):
-        each = Heard(Nowhere())  # type: ignore[arg-type] — only what is called is there
+        each = Heard(cast("Exchange", Nowhere()))
         each.respond(200, b"", answer)
         heard.append(each)
     assert agreement(*heard) == expected

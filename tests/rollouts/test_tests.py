@@ -6,6 +6,7 @@ Tables of what was seen are printed: docs/rollouts.md quotes those of `make soak
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,8 @@ from inference.rollouts.wealth import Wealth
 
 ALPHA = 0.05
 ENOUGH = math.log(1 / ALPHA)
+
+BUCKETS: dict[str, Callable[[float], int]] = {"share": int, "mean": means.bucket, "p95": quantiles.bucket}
 
 Draw = Callable[[random.Random], float]
 
@@ -36,7 +39,7 @@ class Canary:
     def next(self) -> None:
         arm = int(self._random.random() < self._share)
         value = self._draws[arm](self._random)
-        bucket = {"share": int, "mean": means.bucket, "p95": quantiles.bucket}[self._test](value)
+        bucket = BUCKETS[self._test](value)
         self._arms[arm][bucket] = self._arms[arm].get(bucket, 0) + 1
         self.asked[arm] += 1
         self.bad += arm and value >= 1
@@ -203,8 +206,11 @@ def test_ten_thousand_null_canaries() -> None:
     """At the edge of the margin, looked at after every request: false rollbacks stay below alpha, by a margin of their own."""
     for errors, margin in ((0.01, 0.0), (0.02, 0.02), (0.2, 0.02)):
         runs = 10_000
-        found = alarms(
-            runs, 400, lambda seed, e=errors, m=margin: Canary(seed, 0.25, rate(e), rate(e + m), "share", margin=m)
-        )
+        make = partial(null_canary, errors=errors, margin=margin)
+        found = alarms(runs, 400, make)
         print(f"{errors:.0%} of errors, {margin:.0%} permitted: {found} of {runs:,} null canaries were rolled back")
         assert found <= ALPHA * runs
+
+
+def null_canary(seed: int, errors: float, margin: float) -> Canary:
+    return Canary(seed, 0.25, rate(errors), rate(errors + margin), "share", margin=margin)

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from admin.app import Api, Steering, create_app
 from admin.rest.documentation import DocumentedApi
+from admin.rollouts.service import Levers, Rollouts
 from admin.settings import load
 from admin.wiring import House
 from gateway import keys
@@ -36,7 +37,7 @@ def app(box: SecretBox, tmp_path: Path) -> Iterator[DocumentedApi]:
         admin_key_digest=keys.digest(ADMIN_KEY.encode()),
         version="0.0.test",
         api=Api(nothing, nothing, nothing, nothing, nothing, nothing, nothing),
-        rolling=Steering(nothing, nothing),
+        rolling=Steering(Rollouts(Levers({}), lambda: 0.0), nothing),
     )
     yield cast("DocumentedApi", app)
     app.router.routes.clear()

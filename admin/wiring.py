@@ -45,8 +45,8 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
-from retrieval.collection_store import any_at_all
 from inference.rollouts import retention
+from retrieval.collection_store import any_at_all
 from retrieval.job_store import Owner
 from retrieval.removal import forget_sources
 from retrieval.runner import Runner

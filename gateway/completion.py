@@ -113,7 +113,6 @@ class Completions:
                 await self._fall_back(call, short)
             if model.shadow is not None and original is None:
                 self._shadows.offer(model.shadow, call, _asked_of_shadow(call, body, model.shadow.model), self.serve)
-                self._shadows.offer(model.shadow, call, body, self.serve)
             if heard is not None:
                 self._mirror(snapshot.versions, call, heard)
         except errors.GatewayError as error:
@@ -126,10 +125,9 @@ class Completions:
             record.finished_at = self._now()
             if not record.status:
                 record.status, record.error_code = 499, LEFT
-            self._meter.close(record, body if call is None else call.body)
             if original is not None and original.heard is not None and isinstance(exchange, Heard):
                 record.routed = replace(record.routed or Routed(), agreement=agreement(original.heard, exchange))
-            self._meter.close(record, body)
+            self._meter.close(record, body if call is None else call.body)
             self._finished(record)
 
     def _heard(self, versions: Versions, exchange: Exchange, record: Record) -> Heard | None:

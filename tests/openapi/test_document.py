@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from admin.app import Api, Steering, create_app
+from admin.feedback import Feedback, SearchIds
 from admin.rest.documentation import DocumentedApi
 from admin.rollouts.service import Levers, Rollouts
 from admin.settings import load
@@ -36,7 +37,7 @@ def app(box: SecretBox, tmp_path: Path) -> Iterator[DocumentedApi]:
         refresher=Refresher(SnapshotStore(engine, box, resolve), Current()),
         admin_key_digest=keys.digest(ADMIN_KEY.encode()),
         version="0.0.test",
-        api=Api(nothing, nothing, nothing, nothing, nothing, nothing, nothing),
+        api=Api(nothing, nothing, nothing, nothing, nothing, nothing, Feedback(engine, SearchIds(b""), nothing)),
         rolling=Steering(Rollouts(Levers({}), lambda: 0.0), nothing),
     )
     yield cast("DocumentedApi", app)

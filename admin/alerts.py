@@ -75,6 +75,12 @@ class Alerts:
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING)
         self.counts: dict[str, int] = {}  # by threshold, in percent
 
+    def offer(self, kind: str, body: bytes) -> None:
+        """To the webhooks that want to hear of such. Returns at once."""
+        for webhook in self._webhooks:
+            if kind in webhook.events:
+                webhook.offer(body)
+
     def seen(self, share: Share, settled: int) -> None:
         """Plain arithmetic, on the event loop."""
         rule, limit = share.bound.rule, share.account.limit
@@ -154,9 +160,7 @@ class Alerts:
         if label not in self.counts and len(self.counts) >= MAX_LABELS:
             label = "other"
         self.counts[label] = self.counts.get(label, 0) + 1
-        body = alert.body()
-        for webhook in self._webhooks:
-            webhook.offer(body)
+        self.offer("budget", alert.body())
 
 
 def _until(share: Share, rule: Budget, now: float) -> float | None:

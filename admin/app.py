@@ -10,11 +10,13 @@ from sqlalchemy import Engine
 from admin.api import batches as batches_api
 from admin.api import dify as dify_api
 from admin.api import document, mlflow
+from admin.api import feedback as feedback_api
 from admin.api import files as files_api
 from admin.api import uploads as uploads_api
 from admin.api import vector_store_files as vector_store_files_api
 from admin.api import vector_stores as vector_stores_api
 from admin.api.gate import KeyGate
+from admin.feedback import Feedback
 from admin.identity import Identities
 from admin.rest import (
     audit,
@@ -24,6 +26,7 @@ from admin.rest import (
     deployments,
     documentation,
     errors,
+    feedback,
     keys,
     limits,
     mcp_servers,
@@ -31,6 +34,7 @@ from admin.rest import (
     orgs,
     registry,
     requests,
+    rollouts,
     spend,
     teams,
     tokens,
@@ -43,6 +47,8 @@ from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
+from admin.rollouts.events import Tell
+from admin.rollouts.service import Rollouts
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.grounding.ports import Searcher
@@ -68,7 +74,15 @@ class Api(msgspec.Struct, frozen=True):
     retrieval: Callable[[], Awaitable["Retrieval"]]
     searchable: Callable[[], Awaitable[None]]
     searcher: Searcher
+    feedback: Feedback
     entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None
+
+
+class Steering(msgspec.Struct, frozen=True):
+    """Rollouts by hand, and who hears of it."""
+
+    rollouts: Rollouts
+    tell: Tell
 
 
 def create_app(
@@ -87,6 +101,7 @@ def create_app(
     api: Api | None = None,
     registrar: Registrar | None = None,
     webhook_secret: str | None = None,
+    rolling: Steering | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
@@ -122,6 +137,7 @@ def create_app(
         versions.routes_router(control),
         versions.prompts_router(control),
         collections.router(control),
+        feedback.router(control),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
@@ -130,14 +146,17 @@ def create_app(
         app.router.routes.extend(registry.router(control, registrar).routes)
         if webhook_secret is not None:
             app.include_router(mlflow.router(control, registrar, webhook_secret))
+    if rolling is not None:
+        app.router.routes.extend(rollouts.router(control, rolling.rollouts, rolling.tell).routes)
     if api is not None:
         for routes in (
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
-            vector_stores_api.router(api.retrieval, api.searchable),
+            vector_stores_api.router(api.retrieval, api.searchable, api.feedback.search_id),
             vector_store_files_api.router(api.retrieval),
             dify_api.router(api.identify, api.searcher),
+            feedback_api.router(api.feedback),
         ):
             app.include_router(routes)
         app.add_middleware(KeyGate, identify=api.identify, entered=api.entered)

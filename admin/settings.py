@@ -117,10 +117,15 @@ class LimitsSection(Section):
 
 
 class WebhookSection(Section):
-    """Somebody who wants to know. With a `secret` each message is signed (HMAC-SHA256)."""
+    """Somebody who wants to know of `events`. With a `secret` each message is signed (HMAC-SHA256).
+
+    `format`: the bare message, or a CloudEvent 1.0 around it (`cloudevents`: structured mode, `cloudevents_binary`: in headers).
+    """
 
     url: str = Field(max_length=2000, pattern=r"^https?://[^\s/]+(/\S*)?$")
     secret: SecretStr | None = Field(default=None, min_length=8, max_length=1000)
+    events: tuple[Literal["budget", "rollout", "feedback"], ...] = Field(default=("budget", "rollout"), min_length=1)
+    format: Literal["json", "cloudevents", "cloudevents_binary"] = "json"
 
 
 class AlertsSection(Section):
@@ -129,7 +134,13 @@ class AlertsSection(Section):
     def compile(self) -> tuple[Webhook, ...]:
         """On a running event loop."""
         return tuple(
-            Webhook(each.url, None if each.secret is None else each.secret.get_secret_value()) for each in self.webhooks
+            Webhook(
+                each.url,
+                None if each.secret is None else each.secret.get_secret_value(),
+                events=each.events,
+                format_=each.format,
+            )
+            for each in self.webhooks
         )
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, final
+import json
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
 from urllib.parse import urlsplit
 
 import structlog
@@ -22,6 +24,27 @@ SIGNATURE = "x-penstock-signature"
 DELIVERY = "x-penstock-delivery"  # the same at each try: a receiver that knows it has the message already
 
 
+Format: TypeAlias = Literal["json", "cloudevents", "cloudevents_binary"]
+
+
+def enveloped(format_: Format, id_: str, body: bytes) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a message, which is an object with `event` and `at`. CloudEvents 1.0, HTTP binding 3.1 and 3.2."""
+    if format_ == "json":
+        return {"content-type": "application/json"}, body
+    message = json.loads(body)
+    attributes = {
+        "specversion": "1.0",
+        "id": id_,
+        "source": "/penstock",
+        "type": f"penstock.{message['event']}",
+        "time": message["at"],
+    }
+    if format_ == "cloudevents_binary":
+        return {"content-type": "application/json"} | {f"ce-{name}": value for name, value in attributes.items()}, body
+    event = attributes | {"datacontenttype": "application/json", "data": message}
+    return {"content-type": "application/cloudevents+json"}, json.dumps(event, separators=(",", ":")).encode()
+
+
 def signature(secret: str, body: bytes) -> str:
     """What a receiver compares with, over the bytes as they came."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
@@ -31,7 +54,17 @@ def signature(secret: str, body: bytes) -> str:
 class Webhook:
     """One receiver, its messages in order. A message that was refused five times, or for which there is no room, is logged and dropped."""
 
-    def __init__(self, url: str, secret: str | None, *, backoff_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        url: str,
+        secret: str | None,
+        *,
+        events: Collection[str] = ("budget", "rollout"),
+        format_: Format = "json",
+        backoff_s: float = 0.5,
+    ) -> None:
+        self.events = events
+        self._format: Format = format_
         self._url = url
         self._secret = secret
         self._backoff_s = backoff_s
@@ -59,7 +92,9 @@ class Webhook:
                 body = await self._waiting.get()
 
     async def _deliver(self, client: "AsyncClient", body: bytes) -> None:
-        headers = {"content-type": "application/json", DELIVERY: new_id("dlv")}
+        delivery = new_id("dlv")
+        headers, body = enveloped(self._format, delivery, body)
+        headers[DELIVERY] = delivery
         if self._secret is not None:
             headers[SIGNATURE] = signature(self._secret, body)
         reason = ""

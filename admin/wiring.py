@@ -18,6 +18,7 @@ from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
 from admin.predictions.desk import Desk
 from admin.predictions.late import LatePredictions
+from admin.rolling import Rolling
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -50,6 +51,7 @@ from gateway.snapshot_store import SnapshotStore
 from inference.registry import catalogue, version_store
 from inference.registry.artefacts import Artefacts
 from inference.registry.catalogue import Catalogue, CurrentLibrary
+from inference.rollouts import retention
 from retrieval.collection_store import any_at_all
 from retrieval.job_store import Owner
 from retrieval.removal import forget_sources
@@ -175,6 +177,7 @@ class House:
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
+        self._rolling = Rolling(self._engine, self._current, self._refresher, self._books.session, self._alerts.offer)
         vitals = self._vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -204,6 +207,7 @@ class House:
             *self._runner.background(),
             self._vitals.background(),
             self._predictions.background(),
+            self._rolling.run(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -300,7 +304,7 @@ class House:
                 now=time.monotonic,
             ),
             library=lambda: self.library,
-            rollouts=lambda: (None, None),
+            rollouts=lambda: (self._rolling.parts.live, self._rolling.parts.live),
             loader=("inference.runtimes.loading:load", "inference.runtimes.loading:load"),
             version=self.version,
             draining=lambda: self.listener.draining,
@@ -363,6 +367,7 @@ class House:
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
+        from admin.feedback import Feedback, SearchIds, event  # noqa: PLC0415 — as below
 
         secret = self._settings.registry.mlflow.webhook_secret
         return create_app(
@@ -377,6 +382,7 @@ class House:
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
+            rolling=self._rolling.parts.by_hand(),
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,
@@ -384,6 +390,11 @@ class House:
                 self._retrieval.get,
                 self._searchable,
                 self._searcher,
+                Feedback(
+                    self._engine,
+                    SearchIds(self._admin_digest),
+                    lambda said: self._alerts.offer("feedback", event(said)),
+                ),
                 (lambda _: None) if self._watch is None else self._watch.entered,
             ),
             registrar=self._registrar(),
@@ -472,6 +483,8 @@ class House:
         self._artefacts.collect(self._known_artefacts)
         with appending(self._engine) as tx:
             contents.forget(tx, now - settings.records.content.retention_days * DAY_S)
+        with appending(self._engine) as tx:
+            retention.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
 

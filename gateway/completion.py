@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, final
 
+from msgspec.structs import replace
+
 from gateway import errors, wire
 from gateway.authentication import ADMIN, Authenticator
 from gateway.call import Call, Endpoint
@@ -18,6 +20,8 @@ from gateway.ids import RequestIds
 from gateway.journal_records import Routed
 from gateway.keys import Key
 from gateway.metering import Meter
+from gateway.mirroring import Heard, agreement, mirror_of
+from gateway.planner import regions_of
 from gateway.record import LEFT, Record
 from gateway.relief import fallback_model
 from gateway.resilience.overrides import Overrides, overrides
@@ -73,23 +77,31 @@ class Completions:
             return lambda exchange: self.serve(endpoint, front.exchange(exchange))
         return lambda exchange: self.serve(endpoint, exchange)
 
-    async def serve(self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None) -> None:
+    async def serve(  # noqa: C901, PLR0912 — every request's one path, which is to be read from top to bottom
+        self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None
+    ) -> None:
         """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of."""
         at = self._unix()
         record = self._begin(self._ids.at(at), endpoint.name, at, exchange.started_at)
         body = exchange.body
         call: Call | None = None
+        heard: Heard | None = None
         try:
             snapshot = self._current.snapshot
             if original is None:
                 record.key = key = self._authenticator.caller(snapshot, exchange.headers)
             else:
                 record.key = key = original.key
-                record.routed = Routed(shadow_of=original.id)
+                record.routed = replace(original.routed, shadow_of=original.id)
             if key.routes is not None and not key.may_call(endpoint.place):
                 raise errors.AccessDenied(f"This key may not call {endpoint.place}", code="route_access_denied")
             if snapshot.versions is not None and original is None and endpoint.providers is None:
                 body = _versioned(snapshot.versions, endpoint, exchange, key, record)
+                if (
+                    snapshot.versions.mirrors
+                    and (heard := self._heard(snapshot.versions, exchange, record)) is not None
+                ):
+                    exchange = heard
             door = endpoint.door
             request = endpoint.parse(body) if door is None else door.read(body, exchange.headers)
             model, match = self._resolve(snapshot, request, exchange, record)
@@ -103,6 +115,8 @@ class Completions:
                 await self._fall_back(call, short)
             if model.shadow is not None and original is None:
                 self._shadows.offer(model.shadow, call, _asked_of_shadow(call, body, model.shadow.model), self.serve)
+            if heard is not None:
+                self._mirror(snapshot.versions, call, heard)
         except errors.GatewayError as error:
             record.error_code = error.code or error.type
             self._fail(endpoint, exchange, error, record)
@@ -113,8 +127,27 @@ class Completions:
             record.finished_at = self._now()
             if not record.status:
                 record.status, record.error_code = 499, LEFT
+            if original is not None and original.heard is not None and isinstance(exchange, Heard):
+                record.routed = replace(record.routed or Routed(), agreement=agreement(original.heard, exchange))
             self._meter.close(record, body if call is None else call.body)
             self._finished(record, exchange)
+
+    def _heard(self, versions: Versions, exchange: Exchange, record: Record) -> Heard | None:
+        """The same exchange, if this is a request that is to be copied."""
+        mirror = mirror_of(versions, record.routed)
+        return Heard(exchange) if mirror is not None and self._shadows.wants(mirror.share) else None
+
+    def _mirror(self, versions: Versions | None, call: Call, heard: Heard) -> None:
+        """Asks once more, as if everybody had the version that is tried."""
+        record = call.record
+        mirror = None if versions is None else mirror_of(versions, record.routed)
+        if mirror is None or record.key is None:
+            return
+        caller = Caller(record.key, heard.headers, record.id)
+        made = applied(mirror.versions, call.endpoint, heard.body, record.key, caller)
+        if made is not None:
+            body, routed = made
+            self._shadows.mirror(call, body, Original(record.id, regions_of(call), routed, heard), self.serve)
 
     def _resolve(
         self, snapshot: Snapshot, request: wire.Request, exchange: Exchange, record: Record

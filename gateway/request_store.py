@@ -4,10 +4,10 @@ Calls that have an entry are read from the ledger's blocks, so that nothing is w
 nothing have blocks of their own, which are forgotten. Which keys occur in a block stands beside it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, Table, delete, select, tuple_, union_all
+from sqlalchemy import Connection, Row, Select, Table, delete, literal, select, tuple_, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.journal_batch import settlements
@@ -53,7 +53,16 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     route_version: str | None = None  # `name@3`
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
+    agreement: float | None = None  # of a copy: whether it was answered alike
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
+
+
+class BlockName(msgspec.Struct, frozen=True):
+    """`kind` is its table's name."""
+
+    kind: str
+    last_id: str
+    session: str
 
 
 class RequestFilter(msgspec.Struct, frozen=True):
@@ -149,6 +158,39 @@ def _holding(tx: Connection, ids: Sequence[str]) -> Iterator[Row[str, str, bytes
                     yield row
 
 
+def blocks_since(tx: Connection, since: float) -> list[BlockName]:
+    """The names of the blocks that may hold requests of that moment or later, in Unix seconds, oldest first. A block never changes."""
+    parts = [
+        select(literal(table.name).label("kind"), table.c.last_id, table.c.session).where(
+            table.c.last_id >= _id_at(since)
+        )
+        for table in (ledger_blocks, request_blocks)
+    ]
+    both = union_all(*parts).subquery()
+    return [BlockName(*row) for row in tx.execute(select(both).order_by(both.c.last_id))]
+
+
+def block(tx: Connection, name: BlockName) -> list[RequestRecord]:
+    """Nothing for one that was pruned."""
+    table = ledger_blocks if name.kind == ledger_blocks.name else request_blocks
+    mine = table.c.last_id == name.last_id, table.c.session == name.session
+    found = tx.execute(select(table.c.records).where(*mine)).scalars().all()
+    return [_record(settled) for records in found for settled in settlements(records)]
+
+
+def find(tx: Connection, ids: Collection[str]) -> dict[str, RequestRecord]:
+    """By their ids, which say when they were: only blocks that span one are read."""
+    wanted, found = set(ids), dict[str, RequestRecord]()
+    for id_ in sorted(wanted):
+        for table in (ledger_blocks, request_blocks):
+            if id_ in found:
+                break
+            spanning = select(table.c.records).where(table.c.last_id >= id_, table.c.first_id <= id_)
+            for records in tx.execute(spanning.order_by(table.c.last_id)).scalars():
+                found.update({one.id: _record(one) for one in settlements(records) if one.id in wanted})
+    return found
+
+
 def _newest(tx: Connection, after: str | None, only: RequestFilter) -> Iterator[RequestRecord]:
     """Merged over the blocks of all sessions, which overlap: a record is next when no later block can hold a newer one."""
     waiting: list[RequestRecord] = []  # oldest first
@@ -226,6 +268,7 @@ def _record(settled: Settled) -> RequestRecord:
         route_version=routed.route_version,
         prompt_version=routed.prompt_version,
         shadow_of=routed.shadow_of,
+        agreement=routed.agreement,
         units=None if usage is None else units_of(usage),
     )
 

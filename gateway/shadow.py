@@ -17,7 +17,9 @@ from gateway.call import Call, Endpoint
 from gateway.catalog import Shadow
 from gateway.drive import driven
 from gateway.exchange import Exchange
+from gateway.journal_records import Routed
 from gateway.keys import Key
+from gateway.mirroring import Heard
 from gateway.planner import regions_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -32,6 +34,8 @@ class Original(msgspec.Struct, frozen=True):
 
     id: str
     regions: tuple[str, ...]
+    routed: Routed = Routed()  # where it is the version of a route or prompt that is tried
+    heard: Heard | None = None  # what the original was answered, to be compared
 
     @property
     def key(self) -> Key:
@@ -62,22 +66,40 @@ class Shadows:
         self._running = 0
         self.counts = {"sent": 0, "dropped": 0, "too_large": 0}
 
+    def wants(self, share: float) -> bool:
+        """Whether this one is among so large a part of the requests."""
+        return self._random() < share
+
+    def mirror(self, call: Call, body: bytes, original: Original, serve: Serve) -> None:
+        """A call that was answered, made anew as another version of what it names has it. `original.heard` is compared."""
+        name = wire.named(body)
+        if name is not None and self._admit(body):
+            front = call.endpoint.front
+            body = body if front is None else front.anonymous(body)
+            copy = Heard(Copy(wire.copied(body, name), self._now()))
+            self._spawn(self._run(serve(call.endpoint, copy, original)))
+
     def offer(self, shadow: Shadow, call: Call, body: bytes, serve: Serve) -> None:
         """A call that was answered. `body` is as it was before a fallback changed it."""
         endpoint = call.endpoint
         if endpoint.door is not None or endpoint.providers is not None or self._random() >= shadow.share:
             return
-        if len(body) > MAX_BODY_BYTES:
-            self.counts["too_large"] += 1
-        elif self._running >= MAX_RUNNING:
-            self.counts["dropped"] += 1
-        else:
-            self.counts["sent"] += 1
-            self._running += 1
+        if self._admit(body):
             front = call.endpoint.front
             body = body if front is None else front.anonymous(body)
             copy = Copy(wire.copied(body, shadow.model.replace("*", call.match)), self._now())
             self._spawn(self._run(serve(call.endpoint, copy, Original(call.record.id, regions_of(call)))))
+
+    def _admit(self, body: bytes) -> bool:
+        if len(body) > MAX_BODY_BYTES:
+            self.counts["too_large"] += 1
+            return False
+        if self._running >= MAX_RUNNING:
+            self.counts["dropped"] += 1
+            return False
+        self.counts["sent"] += 1
+        self._running += 1
+        return True
 
     async def _run(self, serving: Coroutine[Any, Any, None]) -> None:
         try:

@@ -155,6 +155,7 @@ budgets = Table(
 )
 
 # Routes and prompts (`kind`), what their callers are told apart by, and the weights that their versions had before, newest first.
+# `shadow` is a version that gets copies, and of how many of the requests (gateway.version_store.Copied).
 families = Table(
     "families",
     metadata,
@@ -162,6 +163,7 @@ families = Table(
     Column("name", Text, primary_key=True),
     Column("sticky", Text, nullable=False),
     Column("history", JSON, nullable=False),
+    Column("shadow", JSON(none_as_null=True)),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
 )

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from gateway.database import record_revision
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.paging import Page, page
 from gateway.routing.template import variables
-from gateway.routing.versions import Family, PromptVersion, RouteVersion, Sticky, Versions
+from gateway.routing.versions import Family, Mirror, PromptVersion, RouteVersion, Sticky, V, Versions
 from gateway.tables import families, versions
 
 Kind = Literal["route", "prompt"]
@@ -31,6 +32,13 @@ class VersionRecord(msgspec.Struct, frozen=True):
     created_at: float
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """A version that gets copies of so large a part of a family's requests."""
+
+    version: int
+    share: float
+
+
 class FamilyRecord(msgspec.Struct, frozen=True):
     """`history`: weights by version as they were before each change, newest first."""
 
@@ -40,6 +48,7 @@ class FamilyRecord(msgspec.Struct, frozen=True):
     history: tuple[Mapping[str, float], ...]
     created_at: float
     updated_at: float
+    shadow: Copied | None = None
 
 
 def create(tx: Connection, kind: Kind, name: str, sticky: Sticky, spec: Spec) -> FamilyRecord:
@@ -104,6 +113,15 @@ def set_sticky(tx: Connection, kind: Kind, name: str, sticky: Sticky) -> FamilyR
     return get(tx, kind, name)
 
 
+def set_shadow(tx: Connection, kind: Kind, name: str, shadow: Copied | None) -> None:
+    """Raises NotFound."""
+    if get(tx, kind, name).shadow == shadow:
+        return
+    value = None if shadow is None else msgspec.to_builtins(shadow)
+    tx.execute(update(families).where(_of(kind, name)).values(shadow=value, updated_at=time.time()))
+    record_revision(tx, f"{kind} {name} has another shadow")
+
+
 def roll_back(tx: Connection, kind: Kind, name: str, version: int | None) -> FamilyRecord:
     """To the weights before the last change; or everybody to one version. Raises NotFound, BadRequest."""
     family = get(tx, kind, name)
@@ -134,7 +152,7 @@ def every(tx: Connection) -> Versions | None:
     for row in tx.execute(select(versions).order_by(versions.c.version)):
         below.setdefault((row.kind, row.name), []).append(_version(row))
     rows = tx.execute(select(families)).all()
-    return Versions(
+    found = Versions(
         {
             row.name: Family(row.name, row.sticky, _routes(below[row.kind, row.name]))
             for row in rows
@@ -146,6 +164,22 @@ def every(tx: Connection) -> Versions | None:
             if row.kind == "prompt"
         },
     )
+    mirrors = {(row.kind, row.name): _mirror(found, row) for row in rows if row.shadow is not None}
+    return replace(found, mirrors=mirrors) if mirrors else found
+
+
+def _mirror(every: Versions, row: Row[Any]) -> Mirror:
+    """As if everybody had the version that gets copies."""
+    copied, name = msgspec.convert(row.shadow, Copied), row.name
+    if row.kind == "route":
+        alone = replace(every.routes[name], versions=_alone(every.routes[name], copied.version))
+        return Mirror(replace(every, routes={**every.routes, name: alone}), copied.share)
+    only = replace(every.prompts[name], versions=_alone(every.prompts[name], copied.version))
+    return Mirror(replace(every, prompts={**every.prompts, name: only}), copied.share)
+
+
+def _alone(family: Family[V], version: int) -> tuple[V, ...]:
+    return tuple(replace(one, weight=1.0) for one in family.versions if one.version == version)
 
 
 def _routes(records: list[VersionRecord]) -> tuple[RouteVersion, ...]:
@@ -194,7 +228,8 @@ def _version(row: Row[Any]) -> VersionRecord:
 
 
 def _record(row: Row[Any], below: list[VersionRecord]) -> FamilyRecord:
-    return FamilyRecord(row.name, row.sticky, tuple(below), tuple(row.history), row.created_at, row.updated_at)
+    shadow = None if row.shadow is None else msgspec.convert(row.shadow, Copied)
+    return FamilyRecord(row.name, row.sticky, tuple(below), tuple(row.history), row.created_at, row.updated_at, shadow)
 
 
 def _weights(family: FamilyRecord) -> dict[str, float]:

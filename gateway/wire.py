@@ -219,12 +219,24 @@ def rewrite(body: bytes, target: str, *, ask_usage: bool) -> bytes:
     return _encode(fields)
 
 
+class _Asked(msgspec.Struct, gc=False):
+    model: str | None = None
+
+
 def copied(body: bytes, target: str) -> bytes:
     """The body for another model, without saying whose it is. Raises BadRequest."""
     fields = _fields(body)
     fields["model"] = msgspec.Raw(_encode(target))
     fields.pop("user", None)
     return _encode(fields)
+
+
+def named(body: bytes) -> str | None:
+    """The model that a body asks for."""
+    try:
+        return msgspec.json.decode(body, type=_Asked).model
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
 
 
 def asked_tokens(request: Request) -> int | None:

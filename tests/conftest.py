@@ -24,6 +24,7 @@ pytest_plugins: list[str] = [
     "tests.fixtures.redis",
     "tests.fixtures.leases",
     "tests.fixtures.retrieval",
+    "tests.fixtures.rollouts",
     "tests.fixtures.plane",
     "tests.fixtures.predictions",
 ]

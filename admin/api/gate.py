@@ -1,4 +1,4 @@
-"""What stands before files, uploads, batches and vector stores: the virtual key, checked before a body is read.
+"""What stands before files, uploads, batches, vector stores and feedback: the virtual key, checked before a body is read.
 
 Plain ASGI, outside of FastAPI, as `admin.rest.gate` is for the admin plane.
 """
@@ -14,7 +14,7 @@ from gateway.errors import AccessDenied, GatewayError
 from gateway.keys import Key
 from gateway.snapshot import Current
 
-PREFIXES = ("/v1/files", "/v1/uploads", "/v1/batches", "/v1/vector_stores")
+PREFIXES = ("/v1/files", "/v1/uploads", "/v1/batches", "/v1/vector_stores", "/v1/feedback")
 _KEY = "penstock.key"
 
 

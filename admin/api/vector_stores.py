@@ -9,6 +9,7 @@ from admin.api.gate import key_of
 from admin.api.vector_store_wire import SearchBody, StoreBody, StoreChangeBody, results_view, store_view
 from admin.api.wire import Cursor, answered, listing, read
 from admin.documents import caller_of
+from gateway.keys import Key
 
 if TYPE_CHECKING:  # loaded with the first request
     from retrieval.service import Retrieval
@@ -17,8 +18,12 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Literal["asc", "desc"]
 
 
-def router(retrieval: "Callable[[], Awaitable[Retrieval]]", searchable: Callable[[], Awaitable[None]]) -> APIRouter:
-    """`searchable` is told of each new store."""
+def router(
+    retrieval: "Callable[[], Awaitable[Retrieval]]",
+    searchable: Callable[[], Awaitable[None]],
+    search_id: Callable[[Key], str],
+) -> APIRouter:
+    """`searchable` is told of each new store; `search_id` names a search for whoever wants to say something of it."""
     routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
 
     @routes.post("", summary="Create a vector store")
@@ -58,7 +63,10 @@ def router(retrieval: "Callable[[], Awaitable[Retrieval]]", searchable: Callable
     async def search(request: Request, store_id: str) -> Response:
         asked = await read(request, SearchBody)
         plane = await retrieval()
-        found = await plane.search(caller_of(key_of(request.scope)), store_id, asked.question())
-        return answered(results_view(asked, found, plane.recall(store_id)))
+        key = key_of(request.scope)
+        found = await plane.search(caller_of(key), store_id, asked.question())
+        answer = answered(results_view(asked, found, plane.recall(store_id)))
+        answer.headers["x-request-id"] = search_id(key)
+        return answer
 
     return routes

@@ -72,6 +72,7 @@ class RequestView(BaseModel):
     route_version: Annotated[str | None, Field(description="The version of a route that was drawn, as `name@3`.")]
     prompt_version: Annotated[str | None, Field(description="The version of a prompt that was drawn, as `name@3`.")]
     shadow_of: Annotated[str | None, Field(description="The id of the request that this one is a copy of.")]
+    agreement: Annotated[float | None, Field(description="Of a copy: 1 if it was answered alike, 0 if not.")]
     units: Annotated[
         dict[str, float] | None, Field(description="Images, seconds, characters and search_units that it used.")
     ]

@@ -55,10 +55,18 @@ class Family(msgspec.Struct, Generic[V], frozen=True):
 
 
 class Versions(msgspec.Struct, frozen=True):
-    """Every family of one revision, by name."""
+    """Every family of one revision, by name. `mirrors`, by kind and name: those that copy some of their requests."""
 
     routes: Mapping[str, Family[RouteVersion]] = {}
     prompts: Mapping[str, Family[PromptVersion]] = {}
+    mirrors: Mapping[tuple[str, str], "Mirror"] = {}
+
+
+class Mirror(msgspec.Struct, frozen=True):
+    """`share` of a family's requests is also made as if everybody had one other version: `versions` says so."""
+
+    versions: Versions
+    share: float
 
 
 def _identity(version: RouteVersion | PromptVersion) -> tuple[int, float]:

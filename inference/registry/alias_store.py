@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from inference.errors import BadRequest, Conflict, Forbidden, NotFound
 from inference.registry import version_store
-from inference.registry.records import Alias, Approval, Gate
+from inference.registry.records import Alias, Approval
 from inference.tables import classic_aliases as aliases
 from inference.tables import classic_approvals as approvals
 
@@ -37,9 +37,7 @@ def move(tx: Connection, model: str, alias: str, version: int, actor: str, revis
         raise BadRequest(
             f"Version {version} of {model!r} is archived: restore it first.", param="version", code="version_archived"
         )
-    gate = version_store.find_model(tx, model).gates.get(alias)
-    if gate is not None:
-        _require_approvals(tx, model, alias, version, gate)
+    require_approvals(tx, model, alias, version)
     values = {"version": version, "set_by": actor, "set_at": time.time()}
     mine = (aliases.c.model == model) & (aliases.c.alias == alias)
     if tx.execute(update(aliases).where(mine).values(**values)).rowcount == 0:
@@ -91,8 +89,11 @@ def approvals_of(tx: Connection, model: str, version: int) -> Sequence[Approval]
     ]
 
 
-def _require_approvals(tx: Connection, model: str, alias: str, version: int, gate: Gate) -> None:
-    """Approvals by roles that count no more, as the gate was changed since, do not count."""
+def require_approvals(tx: Connection, model: str, alias: str, version: int) -> None:
+    """Approvals by roles that count no more, as the gate was changed since, do not count. Raises ModelNotFound, Conflict."""
+    gate = version_store.find_model(tx, model).gates.get(alias)
+    if gate is None:
+        return
     given = [each.actor for each in approvals_of(tx, model, version) if each.alias == alias and each.role in gate.roles]
     if len(given) < gate.approvals:
         raise Conflict(

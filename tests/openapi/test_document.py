@@ -7,8 +7,10 @@ from typing import Any, cast
 import pytest
 from fastapi.routing import APIRoute
 
-from admin.app import Api, create_app
+from admin.app import Api, Steering, create_app
+from admin.feedback import Feedback, SearchIds
 from admin.rest.documentation import DocumentedApi
+from admin.rollouts.service import Levers, Rollouts
 from admin.settings import load
 from admin.wiring import House
 from gateway import keys
@@ -35,7 +37,8 @@ def app(box: SecretBox, tmp_path: Path) -> Iterator[DocumentedApi]:
         refresher=Refresher(SnapshotStore(engine, box, resolve), Current()),
         admin_key_digest=keys.digest(ADMIN_KEY.encode()),
         version="0.0.test",
-        api=Api(nothing, nothing, nothing, nothing, nothing, nothing),
+        api=Api(nothing, nothing, nothing, nothing, nothing, nothing, Feedback(engine, SearchIds(b""), nothing)),
+        rolling=Steering(Rollouts(Levers({}), lambda: 0.0), nothing),
     )
     yield cast("DocumentedApi", app)
     app.router.routes.clear()

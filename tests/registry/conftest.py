@@ -15,10 +15,10 @@ import pytest
 import skops.io
 import xgboost
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import LabelSpreading
 
 from tests.fixtures.server import Server
 
@@ -57,8 +57,8 @@ def _digits() -> Trained:
     return _sklearn(make_pipeline(StandardScaler(), LogisticRegression(max_iter=50)), (rows[:600], labels[:600]))
 
 
-def _boosted() -> Trained:
-    return _sklearn(HistGradientBoostingClassifier(max_iter=5), load_breast_cancer(return_X_y=True))
+def _spread() -> Trained:
+    return _sklearn(LabelSpreading(), load_breast_cancer(return_X_y=True))
 
 
 def _xgboost() -> Trained:
@@ -97,7 +97,7 @@ MAKERS: dict[str, Callable[[], Trained]] = {
     "cancer": _cancer,
     "diabetes": _diabetes,
     "digits": _digits,
-    "boosted": _boosted,
+    "spread": _spread,
     "xgboost": _xgboost,
     "lightgbm": _lightgbm,
 }

@@ -55,11 +55,11 @@ def test_a_converted_model_answers_as_its_library_does(name: str, models: Models
     model.close()
 
 
-@pytest.mark.parametrize("name", ["boosted", "diabetes", "xgboost", "lightgbm"])
+@pytest.mark.parametrize("name", ["spread", "diabetes", "xgboost", "lightgbm"])
 def test_a_model_that_is_not_converted_is_served_as_it_is(name: str, models: Models, folder: Path) -> None:
-    """Because it cannot be (a histogram boosting's trees), or is not to be."""
+    """Because nothing converts it (label spreading), or is not to be."""
     trained = models[name]
-    found = looked_at(trained, folder, convert="auto" if name == "boosted" else "never")
+    found = looked_at(trained, folder, convert="auto" if name == "spread" else "never")
     assert found.runtime == trained.runtime
     assert found.facts["conversion"]["kept"] is False
     assert found.facts["conversion"]["reason"]
@@ -74,7 +74,7 @@ def test_a_model_that_is_not_converted_is_served_as_it_is(name: str, models: Mod
 def test_a_conversion_that_is_required_and_fails_is_an_error(models: Models, folder: Path) -> None:
     """Whoever asks for it hears why it cannot be had."""
     with pytest.raises(ArtefactRefused, match="cannot be converted") as refused:
-        looked_at(models["boosted"], folder, convert="require")
+        looked_at(models["spread"], folder, convert="require")
     assert refused.value.code == "conversion_failed"
 
 

@@ -1,0 +1,205 @@
+"""Feedback for whoever serves it: whose an id is, what was said of it, and who hears of that.
+
+Of what another team's key has asked nobody learns that it is there. An answer's record may take a moment until it is in the database;
+feedback that comes sooner waits for it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, final
+
+import msgspec
+from sqlalchemy import Connection, Engine, select
+
+from gateway import request_store
+from gateway.authentication import ADMIN
+from gateway.database import appending, reading
+from gateway.errors import BadRequest, BodyTooLarge, NotFound
+from gateway.ids import new_id
+from gateway.keys import Key
+from inference.feedback import store
+from inference.feedback.reading import Wrong
+from inference.feedback.store import Kept, Owner
+from inference.feedback.word import Word
+from inference.tables import predictions
+
+FRESH_S: Final = 60.0  # the record of a request that is younger may be on its way
+PATIENCE_S: Final = 5.0
+LOOK_EVERY_S: Final = 0.1
+MAX_ROWS: Final = 100_000
+ROWS_AT_ONCE: Final = 500
+MAX_COMPLAINTS: Final = 100
+UNKNOWN: Final = "There is nothing with this id"
+
+_MILLIS: Final = re.compile(r"[a-z]+_([0-9a-f]{12})")
+_SEARCH: Final = re.compile(r"(srch_[0-9a-f]{32})([0-9a-f]{24})")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row of a bulk that was not kept, and why."""
+
+    row: int
+    id: str | None
+    message: str
+    param: str | None
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What became of a bulk: rows that say something new, that said the same before, and that were refused; the first of these."""
+
+    accepted: int
+    unchanged: int
+    rejected: int
+    errors: tuple[Row, ...]
+
+
+@final
+class SearchIds:
+    """Searches leave no record, so their ids say whose they are: to those who know the secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = hashlib.sha256(b"penstock searches\n" + secret).digest()
+
+    def new(self, key: Key) -> str:
+        bare = new_id("srch")
+        return bare + self._seal(bare, key)
+
+    def owned(self, id_: str, key: Key) -> bool:
+        found = _SEARCH.fullmatch(id_)
+        return found is not None and hmac.compare_digest(found[2], self._seal(found[1], key))
+
+    def _seal(self, bare: str, key: Key) -> str:
+        whose = f"team {key.team_id}" if key.team_id is not None else f"key {key.id}"
+        return hmac.new(self._secret, f"{bare}\n{whose}".encode(), hashlib.sha256).hexdigest()[:24]
+
+
+@final
+class Feedback:
+    """One per process. `tell` hears of every word that is new."""
+
+    def __init__(self, engine: Engine, searches: SearchIds, tell: Callable[[Kept], None]) -> None:
+        self._engine = engine
+        self._searches = searches
+        self._tell = tell
+
+    async def say(self, key: Key, word: Word) -> Kept:
+        """Raises NotFound for what is not there, or another's."""
+        kept, fresh = await self._keep_patiently(key, [word])
+        if not kept:
+            raise NotFound(
+                f"There is nothing with the id '{word.id}': name an answer by its x-request-id.",
+                param="id",
+                code="subject_not_found",
+            )
+        for one in fresh:
+            self._tell(one)
+        return kept[0]
+
+    async def say_all(self, key: Key, rows: Iterator[tuple[int, Word | Wrong]]) -> Taken:
+        """Every row by itself: one that is wrong does not stop the others. Raises BadRequest for what is no table at all, BodyTooLarge."""
+        accepted = unchanged = rejected = seen = 0
+        errors: list[Row] = []
+        while piece := await asyncio.to_thread(_piece, rows):
+            seen += len(piece)
+            if seen > MAX_ROWS:
+                raise BodyTooLarge(f"At most {MAX_ROWS:,} rows at a time; those before were kept")
+            words = [(number, one) for number, one in piece if isinstance(one, Word)]
+            kept, fresh = await self._keep_patiently(key, [one for _, one in words])
+            known = {one.word.id for one in kept}
+            wrong = [Row(number, None, one.message, one.param) for number, one in piece if isinstance(one, Wrong)]
+            wrong += [Row(number, one.id, UNKNOWN, "id") for number, one in words if one.id not in known]
+            for one in fresh:
+                self._tell(one)
+            accepted += len(fresh)
+            unchanged += len(piece) - len(wrong) - len(fresh)
+            rejected += len(wrong)
+            errors += sorted(wrong, key=lambda row: row.row)[: MAX_COMPLAINTS - len(errors)]
+        return Taken(accepted, unchanged, rejected, tuple(errors))
+
+    def search_id(self, key: Key) -> str:
+        """For the answer of a search."""
+        return self._searches.new(key)
+
+    async def _keep_patiently(self, key: Key, words: Sequence[Word]) -> tuple[list[Kept], list[Kept]]:
+        """As `_keep`. The record of what was answered just now may be on its way to the database: it is waited for."""
+        deadline = time.monotonic() + PATIENCE_S
+        kept, fresh = await asyncio.to_thread(self._keep, key, words)
+        while time.monotonic() < deadline:
+            known = {one.word.id for one in kept}
+            awaited = [word for word in words if word.id not in known and _young(word.id)]
+            if not awaited:
+                break
+            await asyncio.sleep(LOOK_EVERY_S)
+            more, new = await asyncio.to_thread(self._keep, key, awaited)
+            kept += more
+            fresh += new
+        return kept, fresh
+
+    def _keep(self, key: Key, words: Sequence[Word]) -> tuple[list[Kept], list[Kept]]:
+        """Those that are of something that the key may speak of, and those of them that say something new."""
+        with reading(self._engine) as tx:
+            owners = self._owners(tx, key, {word.id for word in words})
+        now = time.time()
+        mine = [Kept(new_id("fb"), word, owners[word.id], now, now) for word in words if word.id in owners]
+        if not mine:
+            return [], []
+        with appending(self._engine) as tx:
+            return store.keep(tx, mine)
+
+    def _owners(self, tx: Connection, key: Key, ids: set[str]) -> Mapping[str, Owner]:
+        found = {id_: Owner("search", key.id, key.team_id, key.org_id) for id_ in ids if self._searches.owned(id_, key)}
+        for id_, record in request_store.find(tx, [id_ for id_ in ids if id_.startswith("req_")]).items():
+            if _speaks(key, record.key_id, record.team_id):
+                found[id_] = Owner("request", record.key_id, record.team_id, record.org_id)
+        rest = [id_ for id_ in ids if id_ not in found]
+        if rest:
+            columns = predictions.c
+            mine = select(columns.id, columns.key_id, columns.team_id, columns.org_id).where(columns.id.in_(rest))
+            for row in tx.execute(mine):
+                if _speaks(key, row.key_id, row.team_id):
+                    found[row.id] = Owner("prediction", row.key_id, row.team_id, row.org_id)
+        return found
+
+
+def _speaks(key: Key, key_id: str | None, team_id: str | None) -> bool:
+    """As for files: a key speaks of what it asked and what keys of its team asked, the admin key of everything."""
+    return key is ADMIN or key.id == key_id or (key.team_id is not None and key.team_id == team_id)
+
+
+def _young(id_: str) -> bool:
+    found = _MILLIS.match(id_)
+    return found is not None and abs(time.time() - int(found[1], 16) / 1000) < FRESH_S
+
+
+def _piece(rows: Iterator[tuple[int, Word | Wrong]]) -> list[tuple[int, Word | Wrong]]:
+    piece = []
+    try:
+        for one in rows:
+            piece.append(one)
+            if len(piece) >= ROWS_AT_ONCE:
+                break
+    except Wrong as wrong:
+        raise BadRequest(wrong.message, param=wrong.param) from None
+    return piece
+
+
+def event(said: Kept) -> bytes:
+    """As webhooks get it: what was said, without the comment, which is somebody's text."""
+    word = said.word
+    return msgspec.json.encode(
+        {
+            "event": "feedback.said",
+            "id": word.id,
+            "kind": said.owner.kind,
+            "source": word.source,
+            "label": word.label,
+            "score": word.score,
+            "team_id": said.owner.team_id,
+            "at": datetime.fromtimestamp(said.updated_at, UTC),
+        }
+    )

@@ -1,0 +1,69 @@
+"""`/admin/v1/feedback`: what was said of answers, predictions and searches, newest first."""
+
+from datetime import datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel, JsonValue
+
+from admin.rest.control import Asker, Control
+from admin.rest.errors import documented
+from admin.rest.wire import After, Filter, Limit, ListPage, StrictRoute, at
+from inference.feedback import store
+from inference.feedback.store import Kept
+
+
+class FeedbackView(BaseModel):
+    """`id` is that of what it is about; `number` that of the feedback itself."""
+
+    number: str
+    id: str
+    kind: str
+    source: str
+    label: JsonValue
+    score: float | None
+    comment: str | None
+    key_id: str | None
+    team_id: str | None
+    org_id: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+def router(control: Control) -> APIRouter:
+    routes = APIRouter(prefix="/feedback", tags=["feedback"], route_class=StrictRoute)
+
+    @routes.get("", summary="List feedback, newest first", responses=documented())
+    async def listed(
+        *,
+        asker: Asker,
+        limit: Limit = 100,
+        after: After = None,
+        id: Filter = None,  # noqa: A002 — the parameter's name
+        kind: Filter = None,
+        source: Filter = None,
+    ) -> ListPage[FeedbackView]:
+        only = store.Filter(id, kind, source, asker.reach.org_id, asker.reach.team_id)
+        found = await control.read(lambda tx: store.listed(tx, limit, after, only))
+        views = [_view(one) for one in found[:limit]]
+        more = len(found) > limit
+        return ListPage[FeedbackView](data=views, has_more=more, next=views[-1].number if more else None)
+
+    return routes
+
+
+def _view(one: Kept) -> FeedbackView:
+    word, owner = one.word, one.owner
+    return FeedbackView(
+        number=one.number,
+        id=word.id,
+        kind=owner.kind,
+        source=word.source,
+        label=word.label,
+        score=word.score,
+        comment=word.comment,
+        key_id=owner.key_id,
+        team_id=owner.team_id,
+        org_id=owner.org_id,
+        created_at=at(one.created_at),
+        updated_at=at(one.updated_at),
+    )

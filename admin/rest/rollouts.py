@@ -1,0 +1,324 @@
+"""`/admin/v1/rollouts`: a version takes over from another one, step by step, as long as the evidence lets it."""
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from sqlalchemy import Connection
+
+from admin.rest.control import Asker, Control
+from admin.rest.errors import documented
+from admin.rest.wire import After, Filter, Identifier, Limit, ListPage, StrictRoute, at
+from admin.rollouts.events import Tell
+from admin.rollouts.service import Rollouts
+from gateway.database import record_revision
+from gateway.errors import BadRequest
+from gateway.settings import Section
+from inference.rollouts import store
+from inference.rollouts.gates import METRICS, Evidence
+from inference.rollouts.rollout import STEPS, Gate, Kind, Plan, State, Sticky, Strategy, Verdict
+from inference.rollouts.store import Rollout
+
+SLACK_MS = {
+    "model": 1.0
+}  # what is faster than anybody notices is no regression; a model in this process answers within that
+USUAL_SLACK_MS = 10.0
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/\x00-\x1f\x7f]+$")]
+Arm = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(min_length=1, max_length=200, description="A version's number, or, of a route, the name of a model."),
+]
+Number = Annotated[float, AfterValidator(_finite)]
+Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
+
+
+class TargetBody(Section):
+    kind: Kind
+    name: Name
+
+
+class GateBody(Section):
+    """The challenger may be worse than the champion by `max_regression`: by that part of its value where `unit` is `relative`, as is
+    usual for latency and cost, else by so much. A negative one asks for an improvement. `slack` is permitted on top, in the metric's unit.
+    """
+
+    metric: Annotated[str, Field(min_length=1, max_length=64)]
+    max_regression: Annotated[float, Field(gt=-1, lt=1_000), AfterValidator(_finite)]
+    unit: Annotated[str | None, Field(pattern="^(absolute|relative)$")] = None
+    slack: Annotated[float | None, Field(ge=0, le=1e9)] = None
+    range: Annotated[
+        tuple[Number, Number] | None, Field(description="Of the scores of feedback: the lowest and the highest.")
+    ] = None
+
+
+class RolloutBody(Section):
+    """`alpha`: how likely a challenger that is no worse may be rolled back, however often it is looked at. A step takes at least `bake_s`
+    and `min_requests` of the challenger. After `max_s` without a decision it pauses. `sticky`: what stays with its arm."""
+
+    target: TargetBody
+    strategy: Strategy = "canary"
+    champion: Arm
+    challenger: Arm
+    steps: Annotated[tuple[Share, ...] | None, Field(min_length=1, max_length=50)] = None
+    gates: Annotated[tuple[GateBody, ...], Field(max_length=20)] = ()
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    bake_s: Annotated[float, Field(ge=0, le=31_536_000), AfterValidator(_finite)] = 5.0
+    min_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 20
+    max_s: Annotated[float, Field(gt=0, le=31_536_000), AfterValidator(_finite)] = 86_400.0
+    sticky: Sticky | None = None
+    auto_promote: bool = True
+
+
+class ReasonBody(Section):
+    reason: Annotated[str | None, Field(max_length=1000)] = None
+
+
+class EvidenceView(BaseModel):
+    """`against` and `in_favour` are e-values: how many times as much a gambler would have who bet against the challenger being no worse
+    than permitted, and against it being worse. `failed` and `passed` say whether that is enough."""
+
+    metric: str
+    max_regression: float
+    champion: float | None
+    challenger: float | None
+    n_champion: int
+    n_challenger: int
+    against: float
+    in_favour: float
+    failed: bool
+    passed: bool
+
+
+class TargetView(BaseModel):
+    kind: Kind
+    name: str
+
+
+class GateView(BaseModel):
+    metric: str
+    max_regression: float
+    unit: str
+    slack: float
+
+
+class RolloutView(BaseModel):
+    """`share`: the challenger's part of the requests now; `step`: which of `steps`, from 0. `reason` says why it is as it is."""
+
+    id: str
+    target: TargetView
+    strategy: Strategy
+    champion: str
+    challenger: str
+    steps: list[float]
+    gates: list[GateView]
+    alpha: float
+    bake_s: float
+    min_requests: int
+    max_s: float
+    sticky: Sticky
+    state: State
+    verdict: Verdict
+    reason: str | None
+    step: int
+    share: float
+    evidence: list[EvidenceView]
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+
+
+def router(control: Control, rollouts: Rollouts, tell: Tell) -> APIRouter:
+    routes = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=StrictRoute)
+
+    @routes.post(
+        "", summary="Begin a rollout", status_code=201, response_model=RolloutView, responses=documented(404, 409)
+    )
+    async def create(request: Request, asker: Asker, body: RolloutBody) -> Response:
+        _check(body)
+
+        def work(tx: Connection) -> tuple[str, BaseModel]:
+            arms = rollouts.arms(tx, body.target.kind, body.target.name, body.champion, body.challenger)
+            rollout = rollouts.begin(tx, _plan(body, *arms))
+            record_revision(tx, f"rollout {rollout.id} began")
+            return rollout.id, view(rollout)
+
+        answer = await control.create(request, asker, "rollout.create", work)
+        if "idempotent-replayed" not in answer.headers:
+            await tell(msgspec.json.decode(answer.body)["id"])
+        return answer
+
+    @routes.get("", summary="List rollouts, newest first", responses=documented())
+    async def listed(limit: Limit = 100, after: After = None, state: Filter = None) -> ListPage[RolloutView]:
+        found = await control.read(lambda tx: store.listed(tx, limit, after, state))
+        views = [view(one) for one in found[:limit]]
+        more = len(found) > limit
+        return ListPage[RolloutView](data=views, has_more=more, next=views[-1].id if more else None)
+
+    @routes.get("/{id}", summary="Show a rollout with its evidence", responses=documented(404))
+    async def show(id: Identifier) -> RolloutView:  # noqa: A002 — the path's name
+        return await control.read(lambda tx: view(rollouts.get(tx, id)))
+
+    def by_hand(path: str, summary: str, work: Callable[[Connection, str, str], Rollout]) -> None:
+        @routes.post(f"/{{id}}/{path}", summary=summary, responses=documented(404, 409), operation_id=f"{path}_rollout")
+        async def move(id: Identifier, asker: Asker, body: ReasonBody | None = None) -> RolloutView:  # noqa: A002 — the path's name
+            reason = (body.reason if body is not None else None) or f"{path} by {asker.actor}"
+
+            def change(tx: Connection) -> RolloutView:
+                rollout = work(tx, id, reason)
+                record_revision(tx, f"rollout {id}: {path}")
+                return view(rollout)
+
+            shown = await control.change(
+                asker, f"rollout.{path}", id, change, before=lambda tx: view(rollouts.get(tx, id))
+            )
+            await tell(id)
+            return shown
+
+    by_hand("pause", "Stop deciding; requests stay where they are", rollouts.pause)
+    by_hand("resume", "Go on with a paused rollout", lambda tx, id_, _: rollouts.resume(tx, id_))
+    by_hand("promote", "Give everything to the challenger", rollouts.promote)
+    by_hand("rollback", "Give everything back to the champion", rollouts.roll_back)
+    return routes
+
+
+def view(rollout: Rollout) -> RolloutView:
+    plan, position = rollout.plan, rollout.position
+    return RolloutView(
+        id=rollout.id,
+        target=TargetView(kind=plan.kind, name=plan.name),
+        strategy=plan.strategy,
+        champion=str(plan.champion),
+        challenger=str(plan.challenger),
+        steps=list(plan.steps),
+        gates=[
+            GateView(
+                metric=gate.metric,
+                max_regression=gate.max_regression,
+                unit="relative" if gate.relative else "absolute",
+                slack=gate.slack,
+            )
+            for gate in plan.gates
+        ],
+        alpha=plan.alpha,
+        bake_s=plan.bake_s,
+        min_requests=plan.min_requests,
+        max_s=plan.max_s,
+        sticky=plan.sticky,
+        state=position.state,
+        verdict=position.verdict,
+        reason=position.reason,
+        step=position.step,
+        share=position.share,
+        evidence=[_evidence(*pair) for pair in zip(rollout.evidence, plan.gates, strict=False)],
+        created_at=at(rollout.created_at),
+        updated_at=at(rollout.updated_at),
+        ended_at=None if rollout.ended_at is None else at(rollout.ended_at),
+    )
+
+
+def _evidence(one: Evidence, gate: Gate) -> EvidenceView:
+    return EvidenceView(
+        metric=one.metric,
+        max_regression=gate.max_regression,
+        champion=one.champion,
+        challenger=one.challenger,
+        n_champion=one.n_champion,
+        n_challenger=one.n_challenger,
+        against=math.exp(min(one.against, 300)),
+        in_favour=math.exp(min(one.for_, 300)),
+        failed=one.failed,
+        passed=one.passed,
+    )
+
+
+def _plan(body: RolloutBody, champion: int, challenger: int) -> Plan:
+    kind = body.target.kind
+    sticky: Sticky = body.sticky or ("user" if body.strategy == "ab" else "request")
+    return Plan(
+        kind,
+        body.target.name,
+        body.strategy,
+        champion,
+        challenger,
+        _steps(body),
+        tuple(_gate(gate, kind) for gate in body.gates),
+        body.alpha,
+        body.bake_s,
+        body.min_requests,
+        body.max_s,
+        sticky,
+        body.auto_promote,
+    )
+
+
+def _steps(body: RolloutBody) -> tuple[float, ...]:
+    """Blue is measured before green answers anybody."""
+    steps = body.steps or STEPS[body.strategy]
+    return (0.0, *steps) if body.strategy == "blue_green" and steps[0] >= 1 else steps
+
+
+def _gate(body: GateBody, kind: Kind) -> Gate:
+    metric = METRICS[body.metric]
+    relative = metric.relative if body.unit is None else body.unit == "relative"
+    slack = body.slack
+    if slack is None:
+        slack = SLACK_MS.get(kind, USUAL_SLACK_MS) if metric.kind == "quantile" else 0.0
+    return Gate(body.metric, body.max_regression, relative, slack, *(body.range or (0.0, 1.0)))
+
+
+def _check(body: RolloutBody) -> None:
+    """Raises BadRequest for what cannot be meant."""
+    for number, gate in enumerate(body.gates):
+        _check_gate(gate, f"gates.{number}", body)
+    names = [gate.metric for gate in body.gates]
+    if len(set(names)) < len(names):
+        raise BadRequest("gates: one for each metric.", param="gates")
+    steps = body.steps
+    if steps is None:
+        return
+    if list(steps) != sorted(set(steps)):
+        raise BadRequest("steps: each one larger than the one before.", param="steps")
+    if steps[0] >= 1 and body.gates and body.strategy in {"canary", "ab"}:
+        raise BadRequest(
+            "steps: with gates, the first leaves the champion something to be compared with.", param="steps"
+        )
+
+
+def _check_gate(gate: GateBody, param: str, body: RolloutBody) -> None:
+    metric = METRICS.get(gate.metric)
+    if metric is None:
+        raise BadRequest(
+            f"{param}.metric: {gate.metric!r} is not measured; there are {', '.join(METRICS)}.",
+            param=f"{param}.metric",
+            code="unsupported_value",
+        )
+    if gate.metric == "agreement" and body.strategy != "shadow":
+        raise BadRequest(
+            f"{param}.metric: only copies of the same request can agree: for a shadow.", param=f"{param}.metric"
+        )
+    absolute = gate.unit == "absolute" or (gate.unit is None and not metric.relative)
+    if (
+        metric.kind != "quantile"
+        and absolute
+        and metric.counts != "cost"
+        and gate.range is None
+        and gate.max_regression >= 1
+    ):
+        raise BadRequest(
+            f"{param}.max_regression: less than 1, which is all there is.", param=f"{param}.max_regression"
+        )
+    if gate.range is not None and (gate.metric != "feedback" or gate.range[0] >= gate.range[1]):
+        raise BadRequest(f"{param}.range: of feedback, the lower end first.", param=f"{param}.range")

@@ -1,0 +1,106 @@
+"""Rollouts in this process: awake while one is active anywhere, asleep without a timer while none is, and not even loaded before."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.database import reading
+from gateway.refresh import Refresher
+from gateway.snapshot import Current, Snapshot
+from inference.rollouts import retention
+
+if TYPE_CHECKING:  # they are loaded for whom they do something
+    from admin.rollouts.parts import Parts
+
+TURN_S: Final = 0.5
+RETRY_S: Final = 2.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@final
+class Rolling:
+    """One per process, made on its event loop. See `admin.rollouts.parts.Parts` for the arguments."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        current: Current,
+        refresher: Refresher,
+        owner: str,
+        offer: Callable[[str, bytes], None],
+    ) -> None:
+        self._engine = engine
+        self._current = current
+        self._refresher = refresher
+        self._owner = owner
+        self._offer = offer
+        self._parts: Parts | None = None
+        self._changed = True
+        self._awake = asyncio.Event()
+        self._awake.set()  # what ran when the last process ended goes on
+        current.on_change(self._wake)
+
+    @property
+    def parts(self) -> "Parts":
+        """Loaded with the first use."""
+        if self._parts is None:
+            from admin.rollouts.classic import CapturedAnswers, ClassicModels  # noqa: PLC0415 — see above
+            from admin.rollouts.parts import Parts  # noqa: PLC0415 — see above
+
+            self._parts = Parts(
+                self._engine,
+                self._current,
+                self._refresher,
+                self._owner,
+                self._offer,
+                ClassicModels(),
+                CapturedAnswers(),
+            )
+        return self._parts
+
+    async def run(self) -> None:
+        """Until cancelled. A change of the control state wakes it: a rollout that begins is one."""
+        try:
+            while True:
+                await self._awake.wait()
+                self._awake.clear()
+                pause = TURN_S
+                try:
+                    if not await self._turn():
+                        continue
+                except SQLAlchemyError as error:
+                    log.warning("rollouts.waiting", reason=str(error).splitlines()[0])
+                    self._changed = True
+                    pause = RETRY_S
+                try:
+                    await asyncio.wait_for(self._awake.wait(), pause)
+                except TimeoutError:
+                    self._awake.set()
+        finally:
+            if self._parts is not None:
+                await asyncio.shield(asyncio.to_thread(self._release))
+
+    async def _turn(self) -> bool:
+        changed, self._changed = self._changed, False
+        if self._parts is None and not await asyncio.to_thread(self._any_active):
+            return False
+        return await self.parts.turn(changed=changed)
+
+    def _wake(self, _: Snapshot) -> None:
+        self._changed = True
+        self._awake.set()
+
+    def _any_active(self) -> bool:
+        with reading(self._engine) as tx:
+            return retention.any_active(tx)
+
+    def _release(self) -> None:
+        try:
+            self.parts.release()
+        except SQLAlchemyError:  # the lease ends by itself
+            log.info("rollouts.not_released")

@@ -1,0 +1,101 @@
+"""The rollout engine of this process and what it is connected to. Imported when there is a rollout, or somebody may begin one."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from sqlalchemy import Engine
+
+from admin.rollouts import events
+from admin.rollouts.levers import FamilyLever
+from admin.rollouts.records import RecordSource
+from admin.rollouts.service import Levers, Rollouts
+from gateway.database import appending, changing, reading
+from gateway.refresh import Refresher
+from gateway.snapshot import Current
+from inference.rollouts import store
+from inference.rollouts.engine import Engine as RolloutEngine
+from inference.rollouts.engine import Work
+from inference.rollouts.models import Live
+from inference.rollouts.ports import Answers, Registry
+from inference.rollouts.store import Rollout
+
+if TYPE_CHECKING:  # the admin plane is loaded for whom it does something
+    from admin.app import Steering
+
+
+@final
+class Parts:
+    """One per process. `offer` gives a message to the webhooks, `owner` is the process's session.
+
+    `live` is what serving asks and tells (`inference.ports.Split` and `Observer`). `registry` and `answers` come with classic models.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        current: Current,
+        refresher: Refresher,
+        owner: str,
+        offer: Callable[[str, bytes], None],
+        registry: Registry | None,
+        answers: Answers | None,
+    ) -> None:
+        self._database = engine
+        self._refresher = refresher
+        self._offer = offer
+
+        def known(model: str) -> bool:
+            return current.snapshot.catalog.find(model) is not None
+
+        self._levers = Levers({"route": FamilyLever("route", known), "prompt": FamilyLever("prompt", known)}, registry)
+        self.live = Live(time.time)
+        self._source = source = RecordSource(engine)
+        work = Work(partial(reading, engine), partial(appending, engine), partial(changing, engine), events.moved)
+        self._engine = RolloutEngine(
+            work, self._levers.all(), {"route": source, "prompt": source}, answers, owner, time.time
+        )
+        self._any = False
+
+    async def turn(self, *, changed: bool) -> bool:
+        """Whether there is anything to look after. `changed`: the control state may say something new."""
+        if changed:
+            active = await asyncio.to_thread(self._engine.active)
+            self.live.load(active)
+            self._source.keep([one.id for one in active])
+            self._any = bool(active)
+        if not self._any:
+            return False
+        observed = self.live.drain()
+        if observed:
+            await asyncio.to_thread(self._engine.observe, observed)
+        moved = await asyncio.to_thread(self._engine.turn)
+        if moved:
+            await self._refresher.refresh_now()
+        for rollout in moved:
+            self._tell(rollout)
+        return True
+
+    def release(self) -> None:
+        """Blocks. Another process may look after what this one did."""
+        self._engine.release()
+
+    def by_hand(self) -> "Steering":
+        """For the admin plane."""
+        from admin.app import Steering  # noqa: PLC0415 — see above
+
+        return Steering(Rollouts(self._levers, time.time), self._announce)
+
+    async def _announce(self, id_: str) -> None:
+        rollout = await asyncio.to_thread(self._find, id_)
+        if rollout is not None:
+            self._tell(rollout)
+
+    def _find(self, id_: str) -> Rollout | None:
+        with reading(self._database) as tx:
+            return store.find(tx, id_)
+
+    def _tell(self, rollout: Rollout) -> None:
+        self._offer("rollout", events.body(rollout))

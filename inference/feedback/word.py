@@ -1,0 +1,15 @@
+"""One piece of feedback."""
+
+from typing import Any
+
+import msgspec
+
+
+class Word(msgspec.Struct, frozen=True):
+    """What one `source` says of what `id` names. `label` is what was true, `score` how good it was."""
+
+    id: str
+    source: str = "user"
+    label: Any = None
+    score: float | None = None
+    comment: str | None = None

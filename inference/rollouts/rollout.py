@@ -1,0 +1,106 @@
+"""What a rollout is: its plan, which never changes, and where it stands."""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+Kind: TypeAlias = Literal["model", "route", "prompt", "retriever"]
+Strategy: TypeAlias = Literal["shadow", "canary", "blue_green", "ab", "bandit"]
+State: TypeAlias = Literal["running", "paused", "promoted", "rolled_back"]
+Verdict: TypeAlias = Literal["promote", "rollback", "continue", "inconclusive"]
+Sticky: TypeAlias = Literal["key", "user", "session", "request"]
+ArmName: TypeAlias = Literal["champion", "challenger"]
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+
+# What a strategy does where the plan names no steps: the challenger's share, one after another. Of a shadow it is the part of the
+# requests that are copied, of a bandit the most that the challenger may get.
+STEPS: Final[dict[Strategy, tuple[float, ...]]] = {
+    "shadow": (1.0,),
+    "canary": (0.05, 0.25, 1.0),
+    "blue_green": (0.0, 1.0),
+    "ab": (0.5,),
+    "bandit": (1.0,),
+}
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """The challenger may be worse by `max_regression`: of the champion's value where `relative`, else in the metric's own unit.
+
+    `slack` is permitted on top, in the metric's unit. `low` and `high` are what a score of `feedback` may be.
+    """
+
+    metric: str
+    max_regression: float
+    relative: bool
+    slack: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`alpha`: how likely a challenger that is no worse may be rolled back, however often anybody looks.
+
+    A step takes `bake_s` and `min_requests` of the challenger at least; all of it `max_s` at most. `champion` and `challenger` are
+    numbers of versions.
+    """
+
+    kind: Kind
+    name: str
+    strategy: Strategy
+    champion: int
+    challenger: int
+    steps: tuple[float, ...]
+    gates: tuple[Gate, ...]
+    alpha: float = 0.05
+    bake_s: float = 5.0
+    min_requests: int = 20
+    max_s: float = 86_400.0
+    sticky: Sticky = "request"
+    auto_promote: bool = True
+
+    @property
+    def strata(self) -> tuple[int, ...]:
+        """By step, where its outcomes are compared: those of one share together, those of a step without both arms with the one before."""
+        if self.strategy in {"shadow", "bandit"}:
+            return (0,) * len(self.steps)
+        found = [0]
+        for before, share in zip(self.steps, self.steps[1:], strict=False):
+            found.append(found[-1] + (share < 1 and before > 0))
+        return tuple(found)
+
+    def share(self, step: int) -> float:
+        """The challenger's part of the answers when a step begins."""
+        match self.strategy:
+            case "shadow":
+                return 0.0
+            case "bandit":
+                return min(0.5, self.steps[step])
+            case _:
+                return self.steps[step]
+
+    def copied(self, step: int) -> float:
+        """The part of the requests of which the challenger gets a copy."""
+        return self.steps[step] if self.strategy == "shadow" else 0.0
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Where a rollout stands. `step_at` and `started_at` are Unix seconds; `since` says from when on each step's outcomes count.
+
+    `share`: the challenger's part of the requests.
+    """
+
+    state: State
+    step: int
+    share: float
+    started_at: float
+    step_at: float
+    since: tuple[float, ...]
+    verdict: Verdict = "continue"
+    reason: str | None = None
+
+
+def step_at(position: Position, at: float) -> int:
+    """The step that a request of this moment was drawn in; -1 before the first."""
+    return sum(1 for since in position.since if since <= at) - 1

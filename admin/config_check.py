@@ -146,6 +146,8 @@ def contradictions(data: Mapping[str, object]) -> Iterator[Finding]:
     for path, deployment in deployments:
         yield from _bad_provider(path, deployment)
     yield from _refused_commands(data)
+    guards = list(_mappings(data.get("guards"), ("guards",)))
+    yield from _repeated(((*path, "name"), guard.get("name")) for path, guard in guards)
 
 
 def _refused_commands(data: Mapping[str, object]) -> Iterator[Finding]:

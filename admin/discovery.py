@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from admin.settings import Loaded
 from embedding import bundled
+from gateway.guards.settings import GuardSpec
 from gateway.mcp.settings import ServerSpec
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.seeding import Seed
@@ -75,6 +76,11 @@ def server_seeds(loaded: Loaded) -> tuple[tuple[ServerSpec, str], ...]:
     """The MCP servers of the configuration, source `file`, each with its line."""
     servers = loaded.settings.mcp.servers
     return tuple((spec, f"file {loaded.origin('mcp', 'servers', at)}") for at, spec in enumerate(servers))
+
+
+def guard_seeds(loaded: Loaded) -> tuple[tuple[GuardSpec, str], ...]:
+    """The guards of the configuration, source `file`, each with its line."""
+    return tuple((spec, f"file {loaded.origin('guards', at)}") for at, spec in enumerate(loaded.settings.guards))
 
 
 def environment_seeds(environ: Mapping[str, str]) -> tuple[Seed, ...]:

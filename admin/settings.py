@@ -20,6 +20,7 @@ from admin.roles import Role
 from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
+from gateway.guards.settings import GuardSpec
 from gateway.mcp.settings import McpSection
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
@@ -289,6 +290,7 @@ class Settings(Section):
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
+    guards: tuple[GuardSpec, ...] = ()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

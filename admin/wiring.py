@@ -41,7 +41,7 @@ from gateway.refresh import Refresher
 from gateway.responses import store as responses
 from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
-from gateway.seeding import Seed, SeedReport, seed, seed_servers
+from gateway.seeding import Seed, SeedReport, seed, seed_guards, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 from retrieval.collection_store import any_at_all
@@ -336,6 +336,9 @@ class House:
     def _seed_servers(self) -> None:
         with changing(self._engine) as tx:
             report = seed_servers(tx, discovery.server_seeds(self._loaded), self._box)
+        self._tell("file", report)
+        with changing(self._engine) as tx:
+            report = seed_guards(tx, discovery.guard_seeds(self._loaded), self._box)
         self._tell("file", report)
 
     @staticmethod

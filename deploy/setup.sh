@@ -46,7 +46,7 @@ sync_environment() {
     python=$(choose_python)
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
-    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents "$@"
+    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents --extra guards "$@"
 }
 
 install_clients() {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gateway.catalog import Catalog
+from gateway.guards.policy import Guards
 from gateway.keys import Key
 from gateway.mcp.catalog import Servers
 from gateway.routing.versions import Versions
@@ -22,6 +23,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     versions: Versions | None = None  # where there is any route or prompt
     servers: Servers = ()  # of MCP
     searchable: bool = False  # there are documents that a chat may ask for
+    guards: Guards | None = None  # where there are any
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

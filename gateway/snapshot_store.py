@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Engine
 from gateway import budget_store, key_store, model_store, version_store
 from gateway.catalog import Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
+from gateway.guards import store as guard_store
+from gateway.guards.policy import Guard, Guards
 from gateway.kinds import served_by
 from gateway.mcp import store as mcp_store
 from gateway.mcp.catalog import Server, Servers
@@ -88,7 +90,8 @@ class SnapshotStore:
                 budget_store.changed_budgets(tx, known.revision),
                 budget_store.changed_limits(tx, known.revision),
             )
-            catalog, skipped = self._catalog(tx)
+            catalog, attached, skipped = self._catalog(tx)
+            guards, unguarded = self._guards(tx)
             versions = version_store.every(tx)
             servers, unusable = self._servers(tx)
             searchable = self._searchable(tx)
@@ -96,10 +99,14 @@ class SnapshotStore:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
         if servers == known.servers:
             servers = known.servers
-        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, searchable), (*skipped, *unusable))
+        made = Guards(guards, catalog, attached) if guards else None
+        left_out = (*skipped, *unusable, *unguarded)
+        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, searchable, made), left_out)
 
-    def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
+    def _catalog(self, tx: Connection) -> tuple[Catalog, Mapping[str, tuple[str, ...]], tuple[Skipped, ...]]:
+        """With the guards that models name themselves."""
         models: list[Model] = []
+        attached: dict[str, tuple[str, ...]] = {}
         skipped: list[Skipped] = []
         for record, below in model_store.every_model(tx):
             try:
@@ -114,7 +121,27 @@ class SnapshotStore:
                 except UnusableError as error:
                     skipped.append(Skipped("deployment", deployment.id, str(error)))
             models.append(_model(record, spec, tuple(ready), self._cache))
-        return compile_catalog(_with_last_resort(models)), tuple(skipped)
+            if spec.guards:
+                attached[spec.name] = spec.guards
+        return compile_catalog(_with_last_resort(models)), attached, tuple(skipped)
+
+    def _guards(self, tx: Connection) -> tuple[tuple[Guard, ...], tuple[Skipped, ...]]:
+        """One that cannot be used stays, and fails as it says that it should: left out it would let everything pass."""
+        ready: list[Guard] = []
+        skipped: list[Skipped] = []
+        records = guard_store.every(tx)
+        ids = guard_store.team_ids(tx, records)
+        for record in records:
+            try:
+                guard = guard_store.compiled(record, self._clear, ids)
+            except ValidationError as error:
+                skipped.append(Skipped("guard", record.name, _complaint(error)))
+                guard = guard_store.broken(record, ids)
+            except UnusableError as error:
+                skipped.append(Skipped("guard", record.name, str(error)))
+                guard = guard_store.broken(record, ids)
+            ready += [] if guard is None else [guard]
+        return tuple(ready), tuple(skipped)
 
     def _servers(self, tx: Connection) -> tuple[Servers, tuple[Skipped, ...]]:
         ready: list[Server] = []

@@ -53,6 +53,7 @@ class Exposition:
         yield from self._shadows()
         yield from self._queues()
         yield from self._cache()
+        yield from self._guards()
         yield from self._tools()
         yield from self._process()
 
@@ -183,6 +184,20 @@ class Exposition:
             judged.add_metric((model, "right"), found.right)
             judged.add_metric((model, "wrong"), found.wrong)
         yield from (threshold, precision, judged)
+
+    def _guards(self) -> Iterator[Metric]:
+        """Nothing where there is no guard."""
+        outcomes = CounterMetricFamily(
+            "penstock_guard_calls", "Calls that a guard looked at, by what it did.", labels=("guard", "outcome")
+        )
+        for place, count in self._plane.guard_outcomes.items():
+            outcomes.add_metric(place, count)
+        trials = CounterMetricFamily(
+            "penstock_guard_trials", "Calls on which a guard in dry_run would have acted.", labels=("guard",)
+        )
+        for name, count in self._plane.guard_trials.items():
+            trials.add_metric((name,), count)
+        yield from (outcomes, trials)
 
     def _tools(self) -> Iterator[Metric]:
         """Of MCP servers that this process has to do with."""

@@ -12,6 +12,7 @@ from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
 from admin.grounding import GroundingSearch
+from admin.guarding import Poster
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
@@ -32,7 +33,7 @@ from gateway.http_limits import HttpLimits
 from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics
-from gateway.plane import Plane
+from gateway.plane import GuardTerms, Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
@@ -116,6 +117,7 @@ class House:
         )
         self._long_tail = LiteLlm()
         self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
+        self._poster = Poster(settings.upstream.user_agent)
         self._plane = Plane(
             current=self._current,
             admin_digest=self._admin_digest,
@@ -136,6 +138,7 @@ class House:
             talks=settings.realtime.compile(),
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
+            guards=GuardTerms(post=self._poster),
             agent=self._agent,
             searcher=self._searcher,
         )
@@ -227,6 +230,7 @@ class House:
         await self._plane.close()
         await self._mcp.close()
         await self._long_tail.close()
+        await self._poster.close()
         await self._local.close()
         await self._books.close()
 

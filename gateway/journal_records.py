@@ -64,6 +64,7 @@ class Routed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     route_version: str | None = None
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
+    guards: tuple[str, ...] | None = None  # what each one did: `pii=redact:email+phone`
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):

@@ -63,6 +63,8 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.precision import Precision
     from gateway.cache.stage import Caching
     from gateway.grounding.stage import Grounding
+    from gateway.guards.judges import Classify, Post
+    from gateway.guards.stage import Guarding
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
 
@@ -79,6 +81,13 @@ class CacheTerms(msgspec.Struct, frozen=True):
     max_bytes: int
     embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
     log: Callable[[Store], "Log | None"] = lambda _: None
+
+
+class GuardTerms(msgspec.Struct, frozen=True):
+    """Whom guards may ask, beside the models here: `post` speaks HTTP, `classify` is whatever serves classifiers."""
+
+    post: "Post | None" = None
+    classify: "Classify | None" = None
 
 
 @final
@@ -110,6 +119,7 @@ class Plane:
         talks: TalkLimits,
         engine: Engine,
         cache: CacheTerms | None = None,
+        guards: GuardTerms = GuardTerms(),  # noqa: B008 — frozen
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
         searcher: Searcher | None = None,
     ) -> None:
@@ -151,6 +161,9 @@ class Plane:
         self._caching: Caching | None = None
         self._searcher = searcher
         self._grounding: Grounding | None = None
+        self._guard_terms = guards
+        self._guarding: tuple[Guarding, ...] = ()  # of answers, and of counts
+        self._attempted = recorder.attempted
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -166,7 +179,7 @@ class Plane:
             )
 
         completions, counted = through(dispatch), through(counting)
-        self._completions = completions
+        self._completions, self._counted, self._counting = completions, counted, counting
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
@@ -285,6 +298,16 @@ class Plane:
         """Calls that wait for what an equal one brings."""
         return 0 if self._caching is None else self._caching.waiting
 
+    @property
+    def guard_outcomes(self) -> Mapping[tuple[str, str], int]:
+        """What guards did, by name and outcome."""
+        return _summed([stage.outcomes for stage in self._guarding])
+
+    @property
+    def guard_trials(self) -> Mapping[str, int]:
+        """What guards on trial would have done, by name."""
+        return _summed([stage.tried for stage in self._guarding])
+
     def _choose(self, snapshot: Snapshot) -> None:
         """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""
         catalog = snapshot.catalog
@@ -295,7 +318,18 @@ class Plane:
             caching.dispatch = self._dispatch if grounding is None else grounding.behind
         if grounding is not None:
             grounding.following = grounding.behind if caching is None else caching
-        self._completions.dispatch = grounding or caching or self._dispatch
+        self._guard(snapshot, grounding or caching or self._dispatch)
+
+    def _guard(self, snapshot: Snapshot, stage: Answers) -> None:
+        """Puts guards before everything else, as long as there is any."""
+        if snapshot.guards is None:
+            self._completions.dispatch, self._counted.dispatch = stage, self._counting
+            return
+        if not self._guarding:
+            self._guarding = self._make_guarding(self._guard_terms)
+        answers, counts = self._guarding
+        answers.inner = stage
+        self._completions.dispatch, self._counted.dispatch = answers, counts
 
     def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
         """What looks something up before it is answered."""
@@ -317,6 +351,22 @@ class Plane:
         ):
             self._compare(self._caching, self._cache_terms)
         return self._caching
+
+    def _make_guarding(self, terms: GuardTerms) -> "tuple[Guarding, ...]":
+        from gateway.guards.judges import Judges  # noqa: PLC0415 — an idle gateway without a guard does without
+        from gateway.guards.stage import Guarding  # noqa: PLC0415 — as above
+
+        judges = Judges(
+            serve=self._completions.serve,
+            post=terms.post,
+            embed=self._cache_terms.embed,
+            classify=terms.classify,
+            now=time.monotonic,
+        )
+        made = partial(
+            Guarding, judges=judges, meter=self._meter, spawn=self._spawn, now=time.monotonic, attempted=self._attempted
+        )
+        return made(inner=self._dispatch), made(inner=self._counting)
 
     def _make_caching(self, terms: CacheTerms) -> "Caching":
         from gateway.cache.stage import Caching  # noqa: PLC0415 — an idle gateway without a cache does without
@@ -369,6 +419,14 @@ class Plane:
         self.gates.keep({model.name: model for model in models})
         if self._passing is not None:
             self._passing.signer.keep(alive)
+
+
+def _summed(counts: "Sequence[Mapping[Any, int]]") -> Mapping[Any, int]:
+    total: dict[Any, int] = {}
+    for each in counts:
+        for place, count in each.items():
+            total[place] = total.get(place, 0) + count
+    return total
 
 
 def _passing(

@@ -53,6 +53,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     route_version: str | None = None  # `name@3`
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
+    guards: tuple[str, ...] | None = None  # what each guard did: `pii=redact:email+phone`
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
 
@@ -201,6 +202,7 @@ def _record(settled: Settled) -> RequestRecord:
         route_version=routed.route_version,
         prompt_version=routed.prompt_version,
         shadow_of=routed.shadow_of,
+        guards=routed.guards,
         units=None if usage is None else units_of(usage),
     )
 

@@ -34,7 +34,16 @@ _ODD_OF_FISCAL: Final = dict(
 _VERHOEFF_D: Final = (
     "0123456789", "1234067895", "2340178956", "3401289567", "4012395678", "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
 )  # fmt: skip
-_VERHOEFF_P: Final = ("0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258")
+_VERHOEFF_P: Final = (
+    "0123456789",
+    "1576283094",
+    "5803796142",
+    "8916043527",
+    "9453126870",
+    "4286573901",
+    "2793806415",
+    "7046913258",
+)
 
 # A number may stand at the end of what there is, and go on; the longest with its blanks has fewer characters than this.
 _NUMBER_TAIL: Final = re.compile(r"[+(]?\d[\d+().\- ]{0,63}\Z|[+(]\Z")
@@ -72,7 +81,8 @@ def _cpf(text: str) -> bool:
     if len(set(digits)) == 1:
         return False
     return all(
-        sum(digit * (size + 1 - at) for at, digit in enumerate(digits[:size])) * 10 % 11 % 10 == digits[size] for size in (9, 10)
+        sum(digit * (size + 1 - at) for at, digit in enumerate(digits[:size])) * 10 % 11 % 10 == digits[size]
+        for size in (9, 10)
     )
 
 
@@ -85,7 +95,10 @@ def _dni(text: str) -> bool:
 def _fiscal_code(text: str) -> bool:
     """Decreto ministeriale 23 dicembre 1976: letters and digits in odd places have values of their own."""
     upper = text.upper()
-    total = sum(_ODD_OF_FISCAL[char] if at % 2 == 0 else int(char, 36) % 10 if char.isdigit() else ord(char) - 65 for at, char in enumerate(upper[:15]))
+    total = sum(
+        _ODD_OF_FISCAL[char] if at % 2 == 0 else int(char, 36) % 10 if char.isdigit() else ord(char) - 65
+        for at, char in enumerate(upper[:15])
+    )
     return chr(65 + total % 26) == upper[15]
 
 
@@ -182,7 +195,11 @@ class Pii:
         self._forms = [(name, *form) for name in self._entities for form in _BY_FORM.get(name, ())]
 
     def find(self, text: str, start: int) -> list[Finding]:
-        found = [Finding(*place, name) for name, pattern, check in self._forms for place in _checked(pattern, check, text, start)]
+        found = [
+            Finding(*place, name)
+            for name, pattern, check in self._forms
+            for place in _checked(pattern, check, text, start)
+        ]
         if "email" in self._entities and "@" in text:
             found += _emails(text, start)
         if "iban" in self._entities:
@@ -191,11 +208,15 @@ class Pii:
 
     def unsettled(self, text: str, start: int) -> int:
         tail_at = max(start, len(text) - _TAIL)
-        places = [found.start() for tail in (_NUMBER_TAIL, _IBAN_TAIL, _NINO_TAIL) if (found := tail.search(text, tail_at))]
+        places = [
+            found.start() for tail in (_NUMBER_TAIL, _IBAN_TAIL, _NINO_TAIL) if (found := tail.search(text, tail_at))
+        ]
         return min(places, default=len(text))
 
 
-def _checked(pattern: re.Pattern[str], check: Callable[[str], bool], text: str, start: int) -> Iterator[tuple[int, int]]:
+def _checked(
+    pattern: re.Pattern[str], check: Callable[[str], bool], text: str, start: int
+) -> Iterator[tuple[int, int]]:
     found = pattern.search(text, start)
     while found is not None:
         if check(found[0]):

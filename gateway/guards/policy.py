@@ -130,5 +130,7 @@ def _with_stand_ins(catalog: Catalog, models: Sequence[Model]) -> list[Model]:
 def _named(patterns: Iterable[str], model: Model) -> bool:
     names = (model.name, *model.aliases, *(f"group:{group}" for group in model.groups))
     return any(
-        name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])) for pattern in patterns for name in names
+        name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+        for pattern in patterns
+        for name in names
     )

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-LONGEST: Final = 8192 + 128  # characters of the longest thing that is looked for; a longer one is found by its beginning
+LONGEST: Final = (
+    8192 + 128
+)  # characters of the longest thing that is looked for; a longer one is found by its beginning
 
 
 class Finding(NamedTuple):

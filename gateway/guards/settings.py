@@ -83,7 +83,13 @@ _STAGES: Final[dict[str, tuple[Stage, ...]]] = {
     "classifier": ("before", "parallel", "after", "stream"),
 }
 _REWRITES: Final = frozenset({"pii", "secrets", "patterns", "http"})
-_NEEDED: Final = {"max_cost": "max_usd", "http": "url", "llama_guard": "model", "classifier": "model", "moderation": "model"}
+_NEEDED: Final = {
+    "max_cost": "max_usd",
+    "http": "url",
+    "llama_guard": "model",
+    "classifier": "model",
+    "moderation": "model",
+}
 
 
 def _listed(given: Any) -> Any:
@@ -152,7 +158,9 @@ class GuardSpec(Section):
     def _stages_and_actions(self) -> Self:
         for stage in self.stage:
             if stage not in _STAGES[self.kind]:
-                raise ValueError(f"a guard of the kind {self.kind} has the stages {', '.join(_STAGES[self.kind])}, not {stage}")
+                raise ValueError(
+                    f"a guard of the kind {self.kind} has the stages {', '.join(_STAGES[self.kind])}, not {stage}"
+                )
         if len(set(self.stage)) < len(self.stage):
             raise ValueError("a stage stands twice")
         if self.action in {"redact", "mask_restore"} and self.kind not in _REWRITES:

@@ -144,11 +144,17 @@ def broken(record: GuardRecord, ids: Mapping[str, str]) -> Guard:
     where = _where(spec.get("default", False), spec.get("keys", ()), spec.get("teams", ()), spec.get("models", ()), ids)
     stages = tuple(spec.get("stage", ("before",)))
     on_error = spec.get("on_error", "fail_closed")
-    return Guard(record.name, spec["kind"], stages, "block", on_error, 1.0, spec.get("dry_run", False), where, {BROKEN: True})
+    return Guard(
+        record.name, spec["kind"], stages, "block", on_error, 1.0, spec.get("dry_run", False), where, {BROKEN: True}
+    )
 
 
 def _where(
-    everywhere: bool, keys: Iterable[str], teams_: Iterable[str], models: Iterable[str], ids: Mapping[str, str]  # noqa: FBT001 — as it stands in the specification
+    everywhere: bool,
+    keys: Iterable[str],
+    teams_: Iterable[str],
+    models: Iterable[str],
+    ids: Mapping[str, str],  # noqa: FBT001 — as it stands in the specification
 ) -> Where:
     return Where(everywhere, frozenset(keys), frozenset(ids.get(team, team) for team in teams_), frozenset(models))
 

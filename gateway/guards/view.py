@@ -32,6 +32,7 @@ _LOOKALIKES: Final = {
     "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-", "﹣": "-", "․": ".", "。": ".", "﹒": ".", "･": ".",
     "﹫": "@", "∶": ":", "\u00a0": " ", "\u1680": " ", "\u202f": " ", "\u205f": " ", "\u3000": " ", }  # fmt: skip
 
+
 @final
 class View:
     """`text` begins with `context` characters of what was passed on before, and lacks a piece of an escape that has no end yet."""
@@ -112,7 +113,13 @@ def _folded() -> dict[int, str]:
     """One character for one character, so that places stay places. Made with the first text that is not plain."""
     table = {ord(char): plain for char, plain in _LOOKALIKES.items()}
     table |= dict.fromkeys(range(0x2000, 0x200B), " ")
-    blocks = (range(0xFF01, 0xFF5F), range(0x1D400, 0x1D800), range(0x24B6, 0x24EA), range(0x2460, 0x2469), range(0x2100, 0x2150))
+    blocks = (
+        range(0xFF01, 0xFF5F),
+        range(0x1D400, 0x1D800),
+        range(0x24B6, 0x24EA),
+        range(0x2460, 0x2469),
+        range(0x2100, 0x2150),
+    )
     for block in blocks:
         for code in block:
             plain = unicodedata.normalize("NFKC", chr(code))

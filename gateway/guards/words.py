@@ -57,7 +57,9 @@ class Patterns:
         self._held = max((longest(pattern, window) for _, pattern in patterns), default=1)
 
     def find(self, text: str, start: int) -> list[Finding]:
-        found = (Finding(*one.span(), category) for category, form in self._patterns for one in form.finditer(text, start))
+        found = (
+            Finding(*one.span(), category) for category, form in self._patterns for one in form.finditer(text, start)
+        )
         return [one for one in found if one.end > one.start]
 
     def unsettled(self, text: str, start: int) -> int:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, final
 
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.guards.events import Events, Place
 from gateway.guards.masking import Restoring, Vault
@@ -60,7 +61,10 @@ class Watch:
         """Forgets an answer of which nothing was sent: another one follows."""
         self.whole: tuple[int, bytes, bytes] | None = None
         self.streamed = False  # a stream came to its end
+        self._stopped: GatewayError | None = None
         self._head: tuple[int, bytes] | None = None
+        self._opening = b""  # events that say nothing yet
+        self._spoke = False
         self._waiting: list[bytes] = []
         self._size = 0
         self.texts: dict[Place, list[str]] = {}  # of a stream that is withheld
@@ -107,8 +111,11 @@ class Watch:
         elif data.startswith(b":") and data.count(b"\n\n") == 1:
             self._open()
             self.inner.send(data)
-        elif data:
-            self._take(self._events.feed(data))
+        elif data and self._stopped is None:
+            try:
+                self._take(self._events.feed(data))
+            except GatewayError as error:  # told where somebody waits: here it may be a callback of the upstream's connection
+                self._stopped = error
 
     def send_chunk(self, data: bytes, chunk: bytes) -> None:
         if self._events is None or not self._reads:
@@ -127,10 +134,17 @@ class Watch:
 
     @property
     def write_paused(self) -> bool:
-        return self.inner.write_paused or self._due or (self._beside is not None and self._size > PAUSE_AT)
+        return self.inner.write_paused or self._due or self._full or self._stopped is not None
+
+    @property
+    def _full(self) -> bool:
+        return self._beside is not None and self._size > PAUSE_AT
 
     async def drained(self) -> None:
-        if self._beside is not None and self._size > PAUSE_AT:
+        """Raises Refused."""
+        if self._stopped is not None:
+            raise self._stopped
+        if self._full and self._beside is not None:
             await asyncio.shield(self._beside)
         if self._due:
             await self._show()
@@ -149,6 +163,8 @@ class Watch:
     async def finish_stream(self) -> None:
         """What is left of a stream that is through. Raises Refused."""
         assert self._events is not None
+        if self._stopped is not None:
+            raise self._stopped
         self._take(self._events.finish())
         if self._ask is not None:
             await self._show()
@@ -179,7 +195,9 @@ class Watch:
     def _write(self, out: bytes) -> None:
         if self._back is not None:
             out = self._back.feed(out)
-        if out:
+        if not self._spoke and self._head is not None:
+            self._opening += out
+        elif out:
             self._open()
             self.inner.send(out)
 
@@ -190,6 +208,9 @@ class Watch:
             self._head = None
             if not self.inner.begun:
                 self.inner.begin_events(status, head + self._report.lines)
+            opening, self._opening = self._opening, b""
+            if opening:
+                self.inner.send(opening)
 
     def _flush(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
@@ -216,6 +237,7 @@ class Watch:
             self._flush()
 
     def _heard(self, place: Place, text: str) -> None:
+        self._spoke = True
         self._new += len(text)
         if self._ask is not None:
             self._unshown.setdefault(place, []).append(text)

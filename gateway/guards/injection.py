@@ -11,18 +11,30 @@ from gateway.guards.view import View
 
 MOST_CHARACTERS: Final = 200_000  # that are looked at, from both ends
 
-_THEIRS: Final = r"(?:all |any |every |the |your |my |these |those |of |prior |previous |preceding |earlier |above |foregoing |initial |original |system |existing )"
-_RULES: Final = r"(?:instruction|direction|prompt|rule|guideline|constraint|restriction|command|context|message|polic(?:y|ies)|programming|training|guardrail|safety)"
+_THEIRS: Final = r"(?:\w{1,20} ){0,3}?(?:previous|prior|preceding|earlier|above|foregoing|initial|original|system|existing|your|all)(?: of)?(?: \w{1,20}){0,2}? "
+_RULES: Final = (
+    r"(?:instruction|direction|prompt|rule|guideline|constraint|restriction|command|context|message|polic(?:y|ies)|programming|training|guardrail)"
+)
 _SIGNS: Final = tuple(
     (weight, name, re.compile(pattern, re.IGNORECASE))
     for weight, name, pattern in (
-        (0.9, "override", rf"\b(?:ignore|disregard|forget|override|bypass|overlook|skip|neglect|do not follow|don't follow|stop following)\b.{{0,12}}?{_THEIRS}{{1,6}}{_RULES}"),
+        (
+            0.9,
+            "override",
+            r"\b(?:ignore|disregard|forget|override|bypass|overlook|neglect|do not follow|don't follow|stop following) "
+            rf"{_THEIRS}{_RULES}",
+        ),
         (0.9, "override", r"\b(?:ignore|disregard|forget) (?:everything|anything|all) (?:(?:that )?(?:was|has been|i|you)|above|before|prior|previous)"),
         (0.9, "override", r"\b(?:ignorier|vergiss|missacht)\w*\b.{0,40}?\b(?:anweisung|regel|vorgabe|instruktion)"),
         (0.9, "override", r"\b(?:ignore[zr]?|oublie[zr]?)\b.{0,40}?\b(?:instructions?|consignes?|r[eè]gles?)\b.{0,20}?\b(?:pr[ée]c[ée]dent|ant[ée]rieur|ci-dessus)"),
         (0.9, "override", r"\b(?:ignora|olvida|ignore|esque[çc]a)\w*\b.{0,40}?\b(?:instruccion|instru[çc][õo]|reglas|regras)"),
         (0.9, "override", r"忽略.{0,12}(?:指令|提示|说明|规则|指示)|(?:指示|命令)を(?:すべて)?無視"),
-        (0.8, "exfiltration", rf"\b(?:reveal|show|print|repeat|output|display|tell me|give me|leak|dump|write out|what (?:is|are|was|were))\b.{{0,24}}?\b(?:your|the|system|hidden|initial|original|secret)\b.{{0,16}}?\b(?:system )?(?:prompt|instructions|{_RULES}s)\b"),
+        (
+            0.8,
+            "exfiltration",
+            r"\b(?:reveal|show|print|repeat|output|display|tell me|give me|leak|dump|write out|what (?:is|are|was|were))\b.{0,24}?"
+            r"\b(?:(?:your|hidden|secret) (?:\w{1,20} ){0,2}?(?:prompt|instructions|guidelines)|system (?:prompt|message|instructions))\b",
+        ),
         (0.6, "exfiltration", r"\brepeat (?:the )?(?:words|text|everything) (?:above|before)\b"),
         (0.7, "persona", r"\byou (?:are|will be|must act as|shall be) (?:now )?(?:dan\b|an? (?:unrestricted|unfiltered|uncensored|jailbroken|evil))"),
         (0.7, "persona", r"\b(?:do anything now|developer mode (?:enabled|on|output)|jailbreak(?:ed)? mode|god mode|no (?:ethical|moral|safety) (?:guidelines|restrictions|filters))\b"),

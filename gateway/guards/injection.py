@@ -12,9 +12,7 @@ from gateway.guards.view import View
 MOST_CHARACTERS: Final = 200_000  # that are looked at, from both ends
 
 _THEIRS: Final = r"(?:\w{1,20} ){0,3}?(?:previous|prior|preceding|earlier|above|foregoing|initial|original|system|existing|your|all)(?: of)?(?: \w{1,20}){0,2}? "
-_RULES: Final = (
-    r"(?:instruction|direction|prompt|rule|guideline|constraint|restriction|command|context|message|polic(?:y|ies)|programming|training|guardrail)"
-)
+_RULES: Final = r"(?:instruction|direction|prompt|rule|guideline|constraint|restriction|command|context|message|polic(?:y|ies)|programming|training|guardrail)"
 _SIGNS: Final = tuple(
     (weight, name, re.compile(pattern, re.IGNORECASE))
     for weight, name, pattern in (

@@ -124,7 +124,5 @@ def tell(guard: Guard, report: Report, categories: Sequence[str], why: str | Non
 
 
 def _patterns(guard: Guard) -> list[tuple[str, str]]:
-    named = []
-    for number, one in enumerate(guard.options.get("deny", ()), 1):
-        named.append((f"pattern_{number}", one) if isinstance(one, str) else (one["name"], one["pattern"]))
+    named = [(one.get("name", "pattern"), one["pattern"]) for one in guard.options.get("deny", ())]
     return [*named, *(("word", of_word(word)) for word in guard.options.get("words", ()))]

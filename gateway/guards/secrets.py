@@ -1,4 +1,4 @@
-"""Credentials by their form: keys of providers, clouds and code hosts, tokens, private keys, and what is assigned to a name that says so."""
+"""Credentials by their form: keys of providers and clouds, tokens, private keys, and what is assigned to a name that says so."""
 
 import re
 from collections import Counter
@@ -35,7 +35,10 @@ _FORMS: Final[dict[str, str]] = {
     "digitalocean_token": r"do[opr]_v1_[0-9a-f]{64}",
     "azure_key": r"AccountKey=[A-Za-z0-9+/=]{40,128}|SharedAccessKey=[A-Za-z0-9+/=]{40,128}",
     "jwt": rf"(?<!{_KEY})eyJ{_KEY}{{8,3072}}\.eyJ{_KEY}{{8,3072}}\.{_KEY}{{8,1024}}",
-    "private_key": r"-----BEGIN[A-Z0-9 ]{0,40} PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,8000}?(?:-----END[A-Z0-9 ]{0,40}-----|\Z|(?=[\s\S]{8000}))",
+    "private_key": (
+        r"-----BEGIN[A-Z0-9 ]{0,40} PRIVATE KEY(?: BLOCK)?-----"
+        r"[\s\S]{0,8000}?(?:-----END[A-Z0-9 ]{0,40}-----|\Z|(?=[\s\S]{8000}))"
+    ),
     "password_in_url": r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[A-Za-z0-9_.+=%~$&!*#?-]{0,64}:[A-Za-z0-9_.+=%~$&!*#?-]{3,128}@(?=[A-Za-z0-9])",
 }  # fmt: skip
 _NAMED: Final = re.compile(

@@ -49,10 +49,17 @@ Regex = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_pat
 
 
 class PatternSpec(Section):
-    """A pattern in RE2's syntax under a name of its own, which is what is told of a match."""
+    """A pattern in RE2's syntax, and a name, which is what is told of a match. A bare text is a pattern without a name."""
 
-    name: Category
+    name: Category = "pattern"
     pattern: Regex
+
+
+def _named(given: Any) -> Any:
+    return {"pattern": given} if isinstance(given, str) else given
+
+
+NamedPattern = Annotated[PatternSpec, BeforeValidator(_named)]
 
 
 # Which options a kind has, and which stages and actions; the first are what it does if nothing is said.
@@ -120,7 +127,7 @@ class GuardSpec(Section):
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] = "en"
     score: Share = 0.5
     secrets: Annotated[tuple[SecretKind, ...] | None, Field(min_length=1)] = None
-    deny: Annotated[tuple[PatternSpec | Regex, ...], Field(max_length=500)] = ()
+    deny: Annotated[tuple[NamedPattern, ...], Field(max_length=500)] = ()
     allow: Annotated[tuple[Regex, ...], Field(max_length=500)] = ()
     words: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=2000)] = ()
     window: Annotated[int, Field(ge=16, le=MAX_WINDOW)] = 512

@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from gateway import errors
-from gateway.call import Call, Guarded
 from gateway.cache.stage import Answers
+from gateway.call import Call, Guarded
 from gateway.drive import Run, Signal
 from gateway.guards import texts as reading
 from gateway.guards.bodies import opened

@@ -154,7 +154,7 @@ def _where(
     keys: Iterable[str],
     teams_: Iterable[str],
     models: Iterable[str],
-    ids: Mapping[str, str],  # noqa: FBT001 — as it stands in the specification
+    ids: Mapping[str, str],
 ) -> Where:
     return Where(everywhere, frozenset(keys), frozenset(ids.get(team, team) for team in teams_), frozenset(models))
 

@@ -11,7 +11,8 @@ import msgspec
 # Of a request: what steers, and is no text.
 _STEERING: Final = frozenset({
     "model", "stream", "stream_options", "user", "service_tier", "tool_choice", "prompt_cache_key", "prompt_cache_retention",
-    "safety_identifier", "include", "encoding_format", "previous_response_id", "conversation", "reasoning_effort", "verbosity", "modalities",
+    "safety_identifier", "include", "encoding_format", "previous_response_id", "conversation", "reasoning_effort", "verbosity",
+    "modalities",
     "voice", "size", "quality", "output_format", "background", "style", "truncation", "speed", "language",
     "anthropic_version", "anthropic_beta", "container", "betas", "input_type", "embedding_types",
 })  # fmt: skip
@@ -19,8 +20,9 @@ _STEERING: Final = frozenset({
 _NO_TEXT: Final = frozenset({
     "role", "type", "id", "tool_call_id", "tool_use_id", "call_id", "item_id", "response_id", "object", "status", "phase", "detail",
     "cache_control", "file_id", "mime_type", "mimeType", "media_type", "format", "data", "file_data", "signature", "thought_signature",
-    "thoughtSignature", "encrypted_content", "encrypted_index", "finish_reason", "finishReason", "stop_reason", "system_fingerprint", "model", "service_tier",
-    "b64_json", "partial_image_b64", "obfuscation", "container_id", "file_ids", "vector_store_ids", "$schema", "$ref", "modelVersion", "responseId",
+    "thoughtSignature", "encrypted_content", "encrypted_index", "finish_reason", "finishReason", "stop_reason", "system_fingerprint",
+    "model", "service_tier", "b64_json", "partial_image_b64", "obfuscation", "container_id", "file_ids", "vector_store_ids", "$schema",
+    "$ref", "modelVersion", "responseId",
 })  # fmt: skip
 _IN_JSON: Final = frozenset({"arguments", "partial_json"})
 _SYSTEM: Final = frozenset({"system", "instructions", "tools", "functions"})

@@ -23,7 +23,7 @@ class Spoken(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """`categories` are empty for what may pass. `texts`, where it says what they become, are as many as were shown. `why` is for the client."""
+    """`categories` are empty for what may pass. `texts`: what those that were shown become; `why` is for the client."""
 
     categories: tuple[str, ...] = ()
     texts: tuple[str, ...] | None = None

@@ -53,9 +53,7 @@ class View:
 
     def raw(self, at: int) -> int:
         """Where the character at a place of `text` begins in the raw text."""
-        at -= self.context
-        if at <= 0:
-            return 0
+        at = max(0, at - self.context)
         starts = self._starts
         if starts is None:
             return at
@@ -104,7 +102,8 @@ def _meant(found: str) -> str:
         return ""
     if found[1] != "u":
         return _SIMPLE[found[1]]
-    char = chr(int(found[2:], 16)).translate(_folded())
+    digits = found[2:]
+    char = chr(int(digits, 16)).translate(_folded())
     return "" if _INVISIBLE.match(char) else char
 
 

@@ -114,7 +114,9 @@ class Watch:
         elif data and self._stopped is None:
             try:
                 self._take(self._events.feed(data))
-            except GatewayError as error:  # told where somebody waits: here it may be a callback of the upstream's connection
+            except (
+                GatewayError
+            ) as error:  # told where somebody waits: here it may be a callback of the upstream's connection
                 self._stopped = error
 
     def send_chunk(self, data: bytes, chunk: bytes) -> None:

@@ -1,7 +1,6 @@
 """Guards over REST on the server that all tests of routes share, and models that have them."""
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,5 +32,5 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(routes: Routes) -> Iterator[Guarded]:
-    yield Guarded(routes)
+def guarded(routes: Routes) -> Guarded:
+    return Guarded(routes)

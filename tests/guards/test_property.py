@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def texts(draw: st.DrawFn) -> tuple[str, list[str]]:
 
 def cut(text: str, edges: Sequence[int]) -> list[str]:
     places = sorted({0, len(text), *(edge % (len(text) + 1) for edge in edges)})
-    return [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(places)]
 
 
 def windows() -> Chained:
@@ -65,7 +66,7 @@ def read(pieces: Sequence[str], piece: Any = None) -> str:
 
 
 @given(texts(), st.lists(st.integers(0, 10_000), max_size=30))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_a_text_is_read_the_same_however_it_is_cut(found: tuple[str, list[str]], edges: list[int]) -> None:
     text, names = found
     whole = read([text])
@@ -76,7 +77,7 @@ def test_a_text_is_read_the_same_however_it_is_cut(found: tuple[str, list[str]],
 
 
 @given(st.sampled_from(sorted(SECRETS)), st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_nothing_of_a_secret_is_out_before_all_of_it_is_known(name: str, data: st.DataObject) -> None:
     """At no moment a client has as much of it as would be worth something."""
     secret = SECRETS[name]
@@ -88,7 +89,10 @@ def test_nothing_of_a_secret_is_out_before_all_of_it_is_known(name: str, data: s
 
 
 def escaped(text: str) -> str:
-    return "".join(f"\\u{ord(char):04x}" if ord(char) < 0x10000 and at % 3 == 0 else json.dumps(char)[1:-1] for at, char in enumerate(text))
+    return "".join(
+        f"\\u{ord(char):04x}" if ord(char) < 0x10000 and at % 3 == 0 else json.dumps(char)[1:-1]
+        for at, char in enumerate(text)
+    )
 
 
 @given(st.sampled_from(sorted(SECRETS)), st.lists(st.integers(0, 10_000), max_size=20))
@@ -112,7 +116,11 @@ def chat(place: int, part: str) -> dict[str, Any]:
         {"tool_calls": [{"index": 1, "function": {"arguments": part}}]},
         {"refusal": part},
     ]
-    return {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": place // 4, "delta": deltas[place % 4], "finish_reason": None}]}
+    return {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "choices": [{"index": place // 4, "delta": deltas[place % 4], "finish_reason": None}],
+    }
 
 
 def completion(place: int, part: str) -> dict[str, Any]:
@@ -120,12 +128,18 @@ def completion(place: int, part: str) -> dict[str, Any]:
 
 
 def message(place: int, part: str) -> dict[str, Any]:
-    kind, name = (("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json"))[place % 3]
+    kind, name = (("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json"))[
+        place % 3
+    ]
     return {"type": "content_block_delta", "index": place, "delta": {"type": kind, name: part}}
 
 
 def response(place: int, part: str) -> dict[str, Any]:
-    kind = ("response.output_text.delta", "response.function_call_arguments.delta", "response.reasoning_summary_text.delta")[place % 3]
+    kind = (
+        "response.output_text.delta",
+        "response.function_call_arguments.delta",
+        "response.reasoning_summary_text.delta",
+    )[place % 3]
     return {"type": kind, "output_index": place, "content_index": 0, "delta": part}
 
 
@@ -151,9 +165,13 @@ def spoken(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("dialect", [chat, completion, message, response])
-@given(st.lists(st.tuples(st.integers(0, 7), st.sampled_from(sorted(SECRETS)), FILLERS), min_size=1, max_size=4), st.data())
-@settings(max_examples=60)
-def test_no_dialect_lets_a_secret_through(dialect: Callable[[int, str], dict[str, Any]], said: list[tuple[int, str, str]], data: st.DataObject) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.sampled_from(sorted(SECRETS)), FILLERS), min_size=1, max_size=4), st.data()
+)
+@settings(max_examples=30)
+def test_no_dialect_lets_a_secret_through(
+    dialect: Callable[[int, str], dict[str, Any]], said: list[tuple[int, str, str]], data: st.DataObject
+) -> None:
     """Several texts at the same time, cut anywhere, their bytes cut anywhere again."""
     queues = []
     for place, name, filler in {one[0]: one for one in said}.values():
@@ -166,14 +184,21 @@ def test_no_dialect_lets_a_secret_through(dialect: Callable[[int, str], dict[str
         body += b"data: %b\n\n" % json.dumps(dialect(place, part)).encode()
         queues = [queue for queue in queues if queue]
     events = Events(lambda _: windows())
-    places = sorted({0, len(body), *(edge % (len(body) + 1) for edge in data.draw(st.lists(st.integers(0, 100_000), max_size=10)))})
-    out = b"".join(events.feed(body[start:end]) for start, end in zip(places, places[1:], strict=False)) + events.finish()
+    places = sorted(
+        {0, len(body), *(edge % (len(body) + 1) for edge in data.draw(st.lists(st.integers(0, 100_000), max_size=10)))}
+    )
+    out = b"".join(events.feed(body[start:end]) for start, end in pairwise(places)) + events.finish()
     heard = spoken(out)
     for _, name, _ in said:
         assert SECRETS[name] not in heard
 
 
-@given(st.lists(st.sampled_from(["ada@example.com", "bob@example.org", " and ", "[EMAIL_9]", "[", "]", "[EMAIL"]), max_size=8), st.lists(st.integers(0, 999), max_size=20))
+@given(
+    st.lists(
+        st.sampled_from(["ada@example.com", "bob@example.org", " and ", "[EMAIL_9]", "[", "]", "[EMAIL"]), max_size=8
+    ),
+    st.lists(st.integers(0, 999), max_size=20),
+)
 def test_what_is_masked_comes_back_the_same(parts: list[str], edges: list[int]) -> None:
     text = " ".join(parts)
     vault = Vault()
@@ -184,12 +209,13 @@ def test_what_is_masked_comes_back_the_same(parts: list[str], edges: list[int]) 
 
 
 def test_the_names_are_those_of_what_is_found() -> None:
-    assert set(pii._BY_FORM) | {"email", "iban"} == set(kinds.ENTITIES)  # noqa: SLF001 — it is what the names stand for
-    assert {*secrets._FORMS, secrets.NAMED} == set(kinds.SECRETS)  # noqa: SLF001 — as above
+    assert set(pii._BY_FORM) | {"email", "iban"} == set(kinds.ENTITIES)
+    assert {*secrets._FORMS, secrets.NAMED} == set(kinds.SECRETS)
 
 
 @pytest.mark.parametrize("text", [
-    "the quick brown fox ", "1 ", "4111 ", "a@", "a", "eyJ", "sk-ant-", ":", "-----BEGIN ", "\u200b", "\\u0041", "1.", "-----BEGIN RSA PRIVATE KEY-----",
+    "the quick brown fox ", "1 ", "4111 ", "a@", "a", "eyJ", "sk-ant-", ":", "-----BEGIN ", "\u200b", "\\u0041", "1.",
+    "-----BEGIN RSA PRIVATE KEY-----",
     "DE89 ", "token: ", "QUJD", "http://aaaa:", "\\", "[EMAIL_1", "４", "(", "+1 ",
 ])  # fmt: skip
 def test_time_grows_with_the_text_alone(text: str) -> None:
@@ -201,7 +227,7 @@ def test_time_grows_with_the_text_alone(text: str) -> None:
         read([long])
         return time.process_time() - began
 
-    assert taken(400_000) < 25 * taken(40_000) + 0.5
+    assert taken(200_000) < 25 * taken(20_000) + 0.5
 
 
 def test_a_catastrophic_pattern_is_none() -> None:
@@ -212,11 +238,13 @@ def test_a_catastrophic_pattern_is_none() -> None:
 
 
 def test_what_waits_is_bounded() -> None:
-    for text in ("A1-" * 100_000, "\u200b" * 400_000, "\\u0041" * 100_000, "-----BEGIN RSA PRIVATE KEY-----" + "\n" + "x y\n" * 50_000):
+    for text in (
+        "A1-" * 100_000,
+        "\u200b" * 400_000,
+        "\\u0041" * 100_000,
+        "-----BEGIN RSA PRIVATE KEY-----" + "\n" + "x y\n" * 50_000,
+    ):
         window = Window(BOTH[0], lambda _, category: mark(category), runs=True)
-        given, out = 0, 0
         for at in range(0, len(text), 4096):
-            piece = text[at : at + 4096]
-            given += len(piece)
-            out += len(window.feed(piece))
-            assert len(window._raw) <= 8 * 8320 + 4096  # noqa: SLF001 — what it keeps is what is asked
+            window.feed(text[at : at + 4096])
+            assert len(window._raw) <= 8 * 8320 + 4096

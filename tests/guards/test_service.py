@@ -44,7 +44,9 @@ def test_what_is_blocked_never_leaves_and_is_recorded_without_its_text(guarded: 
     assert answer.status_code == 400
     error = error_of(answer)
     assert (error["type"], error["code"]) == ("invalid_request_error", "content_policy_violation")
-    assert name in error["message"] and "email" in error["message"] and EMAIL not in answer.text
+    assert name in error["message"]
+    assert "email" in error["message"]
+    assert EMAIL not in answer.text
     assert answer.headers["x-penstock-guards"] == f"{name}=block"
     assert route.places[0].handle.entries() == []
     record = guarded.routes.record(answer)
@@ -64,7 +66,7 @@ def test_a_redacted_request_goes_on_without_it(guarded: Guarded) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_masked_comes_back(guarded: Guarded, stream: bool) -> None:  # noqa: FBT001 — a parameter
+def test_what_is_masked_comes_back(guarded: Guarded, stream: bool) -> None:
     route = guarded.model(Behaviour(segment_bytes=7), guards=[guarded.guard("pii", action="mask_restore")])
     text = f"write to {EMAIL} and bob@example.org and {EMAIL}"
     answer = guarded.routes.ask(route, text=text, stream=stream)
@@ -79,7 +81,12 @@ def test_arguments_of_a_call_get_their_values_back(guarded: Guarded) -> None:
     for stream in (False, True):
         answer = guarded.routes.ask(route, text=f"write to {EMAIL}", stream=stream)
         if stream:
-            parts = [one for chunk in chunks(answer) for choice in chunk["choices"] for one in choice["delta"].get("tool_calls", ())]
+            parts = [
+                one
+                for chunk in chunks(answer)
+                for choice in chunk["choices"]
+                for one in choice["delta"].get("tool_calls", ())
+            ]
             arguments = "".join(one["function"].get("arguments", "") for one in parts)
             assert "".join(one["function"].get("name") or "" for one in parts) == "send"
         else:
@@ -116,7 +123,8 @@ def test_every_path_that_takes_text_is_read(guarded: Guarded, path: str, fields:
     route = guarded.model(guards=[guarded.guard("secrets")])
     answer = post(guarded, path, route, **fields)
     assert answer.status_code == 400, answer.text
-    assert "anthropic_key" in answer.text and KEY not in answer.text
+    assert "anthropic_key" in answer.text
+    assert KEY not in answer.text
     assert route.places[0].handle.entries() == []
 
 
@@ -135,7 +143,8 @@ def test_a_form_is_read_and_written(guarded: Guarded) -> None:
     assert transcribe(block).status_code == 400
     answer = transcribe(redact)
     entry = redact.places[0].handle.entries()[-1]
-    assert "[ANTHROPIC_KEY]!" in entry.body and KEY not in entry.body, answer.text
+    assert "[ANTHROPIC_KEY]!" in entry.body, answer.text
+    assert KEY not in entry.body
 
 
 @pytest.mark.parametrize("text", [
@@ -148,7 +157,7 @@ def test_tricks_with_characters_do_not_help(guarded: Guarded, text: str) -> None
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_is_redacted(guarded: Guarded, stream: bool) -> None:  # noqa: FBT001 — a parameter
+def test_an_answer_is_redacted(guarded: Guarded, stream: bool) -> None:
     behaviour = Behaviour(text=f"the key is {KEY} and that is it", segment_bytes=5)
     route = guarded.model(behaviour, guards=[guarded.guard("secrets", stage="stream", action="redact")])
     answer = guarded.routes.ask(route, stream=stream)
@@ -159,16 +168,21 @@ def test_an_answer_is_redacted(guarded: Guarded, stream: bool) -> None:  # noqa:
 
 def test_a_blocked_stream_ends_with_an_error_and_is_billed_for_what_was_made(guarded: Guarded) -> None:
     text = " ".join(["word"] * 40) + f" {KEY} " + " ".join(["more"] * 4000)
-    route = guarded.model(Behaviour(text=text, gap_s=0.001), guards=[guarded.guard("secrets", stage="stream")], retries={"attempts": 2})
+    route = guarded.model(
+        Behaviour(text=text, gap_s=0.001), guards=[guarded.guard("secrets", stage="stream")], retries={"attempts": 2}
+    )
     answer = guarded.routes.ask(route, stream=True)
     assert answer.status_code == 200
-    assert "content_policy_violation" in answer.text and "[DONE]" not in answer.text and "sk-ant" not in answer.text
+    assert "content_policy_violation" in answer.text
+    assert "[DONE]" not in answer.text
+    assert "sk-ant" not in answer.text
     entry = route.places[0].handle.ended()
     assert entry.completion_tokens < 3000, "the upstream was not told to stop"
     assert len(route.places[0].handle.entries()) == 1
     record = guarded.routes.record(answer)
     assert record["error_code"] == "content_policy_violation"
-    assert record["cost_nanousd"] > 0 and record["completion_tokens"] >= 40
+    assert record["cost_nanousd"] > 0
+    assert record["completion_tokens"] >= 40
     assert record["usage_source"] == "estimated"
 
 
@@ -180,7 +194,7 @@ def test_a_stream_that_is_blocked_before_its_first_words_is_a_plain_refusal(guar
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_dry_run_tells_and_does_nothing(guarded: Guarded, stream: bool) -> None:  # noqa: FBT001 — a parameter
+def test_dry_run_tells_and_does_nothing(guarded: Guarded, stream: bool) -> None:
     name = guarded.guard("secrets", stage=["before", "stream"], dry_run=True, action="redact")
     route = guarded.model(Behaviour(text=f"it is {KEY} indeed"), guards=[name])
     answer = guarded.routes.ask(route, text=KEY, stream=stream)
@@ -192,7 +206,10 @@ def test_dry_run_tells_and_does_nothing(guarded: Guarded, stream: bool) -> None:
 
 def test_patterns_of_ones_own(guarded: Guarded) -> None:
     deny = [{"name": "codename", "pattern": r"(?i)project\s+(zeus|hera)"}, r"(a+)+\$"]
-    route = guarded.model(Behaviour(text="about Project  Hera now"), guards=[guarded.guard("patterns", deny=deny, words=["forbidden"], stage=["before", "stream"])])
+    route = guarded.model(
+        Behaviour(text="about Project  Hera now"),
+        guards=[guarded.guard("patterns", deny=deny, words=["forbidden"], stage=["before", "stream"])],
+    )
     assert guarded.routes.ask(route, text="a Forbidden thing").status_code == 400
     assert "codename" in guarded.routes.ask(route, text="what of PROJECT zeus").text
     assert guarded.routes.ask(route, text="a" * 100_000).status_code == 400  # its answer is about Hera
@@ -206,17 +223,25 @@ def test_a_call_that_may_cost_too_much_is_refused(guarded: Guarded) -> None:
     route = guarded.model(guards=[guarded.guard("max_cost", max_usd=1)])
     assert guarded.routes.ask(route, max_tokens=100).status_code == 200
     answer = guarded.routes.ask(route, max_tokens=1000)
-    assert answer.status_code == 400 and "USD" in answer.text
+    assert answer.status_code == 400
+    assert "USD" in answer.text
 
 
 def test_openais_sdk_reads_what_it_gets(guarded: Guarded) -> None:
-    route = guarded.model(Behaviour(text=f"take {KEY} now"), guards=[guarded.guard("secrets", stage=["before", "stream"], action="redact")])
+    route = guarded.model(
+        Behaviour(text=f"take {KEY} now"),
+        guards=[guarded.guard("secrets", stage=["before", "stream"], action="redact")],
+    )
     with openai.OpenAI(api_key=guarded.server.key, base_url=guarded.server.base_url, max_retries=0) as client:
         for made in (
             client.chat.completions.create(model=route.name, messages=[{"role": "user", "content": "hi"}]),
             client.responses.create(model=route.name, input="hi"),
         ):
-            text = made.output_text if isinstance(made, openai.types.responses.Response) else made.choices[0].message.content
+            text = (
+                made.output_text
+                if isinstance(made, openai.types.responses.Response)
+                else made.choices[0].message.content
+            )
             assert text == "take [ANTHROPIC_KEY] now"
         with client.responses.stream(model=route.name, input="hi") as stream:
             seen = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
@@ -232,14 +257,20 @@ def test_openais_sdk_reads_what_it_gets(guarded: Guarded) -> None:
 @pytest.mark.parametrize("deployment", [{}, {"responses": True}])
 def test_responses_are_guarded_in_the_words_of_either_upstream(guarded: Guarded, deployment: Json) -> None:
     behaviour = Behaviour(text=f"take {KEY} now", segment_bytes=11)
-    route = guarded.model(behaviour, guards=[guarded.guard("secrets", stage="stream", action="redact")], deployment=deployment)
+    route = guarded.model(
+        behaviour, guards=[guarded.guard("secrets", stage="stream", action="redact")], deployment=deployment
+    )
     plain = post(guarded, "/v1/responses", route, input="hi")
     streamed = post(guarded, "/v1/responses", route, input="hi", stream=True)
     assert plain.status_code == streamed.status_code == 200
     for answer in (plain, streamed):
-        assert "[ANTHROPIC_KEY]" in answer.text and KEY not in answer.text
-    kept = guarded.server.http.get(f"/v1/responses/{plain.json()['id']}", headers={"authorization": f"Bearer {guarded.server.key}"})
-    assert KEY not in kept.text and "[ANTHROPIC_KEY]" in kept.text
+        assert "[ANTHROPIC_KEY]" in answer.text
+        assert KEY not in answer.text
+    kept = guarded.server.http.get(
+        f"/v1/responses/{plain.json()['id']}", headers={"authorization": f"Bearer {guarded.server.key}"}
+    )
+    assert KEY not in kept.text
+    assert "[ANTHROPIC_KEY]" in kept.text
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])

@@ -56,7 +56,8 @@ def test_all_that_is_named_must_hold() -> None:
     assert names(Key("k4", "x", metadata={"guards": ["nowhere"]}), "b") == ["all", "on_b", "nowhere"]
     assert names(Key("k3", "x"), "c") == ["all", "on_b"], "a fallback must not lead around a guard"
     named = guards.among(Key("k3", "x"), catalog.models["a"], ["b"])
-    assert named is not None and [one.name for one in named.guards] == ["all", "on_b", "cheap"]
+    assert named is not None
+    assert [one.name for one in named.guards] == ["all", "on_b", "cheap"]
 
 
 def test_a_snapshot_without_a_guard_for_a_call_says_none() -> None:
@@ -73,7 +74,9 @@ def test_guards_are_managed_over_rest_and_audited(guarded: Guarded) -> None:
     assert admin.patch(f"/guards/{name}", json={"action": "redact", "entities": None}).json()["action"] == "redact"
     assert admin.get(f"/guards/{name}").json()["entities"] is None
     audited = admin.get("/audit", params={"limit": 20}).json()["data"]
-    assert {"guard.create", "guard.change"} <= {one["action"] for one in audited if one.get("target") == name or name in json.dumps(one)}
+    assert {"guard.create", "guard.change"} <= {
+        one["action"] for one in audited if one.get("target") == name or name in json.dumps(one)
+    }
     assert admin.delete(f"/guards/{name}").json() == {"name": name, "deleted": True}
     assert admin.get(f"/guards/{name}").status_code == 404
 
@@ -141,7 +144,8 @@ def test_a_fallback_leads_around_no_guard(guarded: Guarded) -> None:
     assert guarded.routes.ask(first, text=EMAIL).status_code == 400
     plain = guarded.routes(Behaviour(status=500))
     answer = guarded.routes.ask(plain, text=EMAIL, headers={"x-penstock-fallbacks": behind.name})
-    assert answer.status_code != 200 and len(behind.places[0].handle.entries()) == 1
+    assert answer.status_code != 200
+    assert len(behind.places[0].handle.entries()) == 1
 
 
 def test_a_cached_answer_is_read_again_and_shared_with_nobody_else(guarded: Guarded) -> None:
@@ -157,16 +161,20 @@ def test_a_cached_answer_is_read_again_and_shared_with_nobody_else(guarded: Guar
     assert {said(one) for one in (first, second, streamed)} == {"write to [EMAIL] today"}
     assert guarded.server.admin.patch(f"/guards/{name}", json={"action": "flag"}).status_code == 200
     third = ask()
-    assert third.headers["x-penstock-cache"] == "miss" and said(third) == "write to bob@example.org today"
+    assert third.headers["x-penstock-cache"] == "miss"
+    assert said(third) == "write to bob@example.org today"
     guarded.server.admin.patch(f"/guards/{name}", json={"action": "redact"})
     again = ask()
-    assert again.headers["x-penstock-cache"] == "hit" and said(again) == "write to [EMAIL] today"
+    assert again.headers["x-penstock-cache"] == "hit"
+    assert said(again) == "write to [EMAIL] today"
 
 
 def test_two_clients_with_the_same_masked_question_get_their_own_values_back(guarded: Guarded) -> None:
     name = guarded.guard("pii", action="mask_restore")
     route = guarded.model(guards=[name], cache={"exact": {"ttl_s": 600}})
-    one, other = (guarded.routes.ask(route, text=f"who is {email}?") for email in ("ada@example.com", "bob@example.com"))
+    one, other = (
+        guarded.routes.ask(route, text=f"who is {email}?") for email in ("ada@example.com", "bob@example.com")
+    )
     assert (one.headers["x-penstock-cache"], other.headers["x-penstock-cache"]) == ("miss", "hit")
     assert (said(one), said(other)) == ("ann|who is ada@example.com?", "ann|who is bob@example.com?")
 
@@ -175,8 +183,9 @@ def test_a_shadow_sees_what_the_model_saw(guarded: Guarded) -> None:
     shadow = guarded.routes(Behaviour())
     route = guarded.model(guards=[guarded.guard("pii", action="redact")], shadow={"model": shadow.name, "share": 1.0})
     assert guarded.routes.ask(route, text=f"mail {EMAIL}").status_code == 200
-    entry = shadow.places[0].handle.wait(lambda entries: bool(entries))[0]
-    assert EMAIL not in entry.body and "[EMAIL]" in entry.body
+    entry = shadow.places[0].handle.wait(bool)[0]
+    assert EMAIL not in entry.body
+    assert "[EMAIL]" in entry.body
 
 
 def test_the_metrics_count_what_guards_did(guarded: Guarded) -> None:
@@ -214,7 +223,8 @@ def test_guards_of_the_file_are_in_force_from_the_first_call(configured: Server)
     answer = configured.post("/v1/chat/completions", configured.ask("chat", f"mail {EMAIL}"))
     assert answer.headers["x-penstock-guards"] == "pii=mask"
     shown = configured.admin.get("/guards/pii").json()
-    assert shown["origin"].startswith("file") and not shown["edited"]
+    assert shown["origin"].startswith("file")
+    assert not shown["edited"]
 
 
 def test_guards_outlive_a_restart(configured: Server) -> None:

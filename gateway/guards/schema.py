@@ -31,9 +31,9 @@ class Schema:
         except (msgspec.DecodeError, RecursionError) as error:
             return [f"it is not JSON: {error}"]
         found = []
-        for error in self._validator.iter_errors(value):
-            place = "/".join(str(part) for part in error.instance_path) or "the top level"
-            keyword = "/".join(str(part) for part in list(error.schema_path)[-2:])
+        for wrong in self._validator.iter_errors(value):
+            place = "/".join(str(part) for part in wrong.instance_path) or "the top level"
+            keyword = "/".join(str(part) for part in list(wrong.schema_path)[-2:])
             found.append(f"at {place}: {keyword} does not hold")
             if len(found) >= MOST_PROBLEMS:
                 break

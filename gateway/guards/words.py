@@ -39,7 +39,7 @@ def of_word(word: str) -> str:
 
 def longest(pattern: str, window: int) -> int:
     """How many characters of a text it may take until it is known whether it begins there; `window` where there is no limit."""
-    parser: Any = re._parser  # type: ignore[attr-defined]  # noqa: SLF001 — the only one that knows
+    parser: Any = re._parser  # noqa: SLF001 — the only one that knows
     try:
         _, most = parser.parse(pattern).getwidth()
     except Exception:  # noqa: BLE001 — RE2 knows patterns that Python does not

@@ -69,7 +69,8 @@ def test_an_http_guard_may_rewrite(guarded: Guarded, judge: GuardServer, stream:
 def test_a_guard_in_trouble_does_what_it_was_told_to(
     guarded: Guarded, judge: GuardServer, trouble: str, on_error: str
 ) -> None:
-    judge.answer = {"500": 500, "nonsense": {"hello": 1}, "hangs": threading.Event()}.get(trouble, {"action": "allow"})
+    troubles: dict[str, Any] = {"500": 500, "nonsense": {"hello": 1}, "hangs": threading.Event()}
+    judge.answer = troubles.get(trouble, {"action": "allow"})
     url = nowhere() if trouble == "gone" else judge.url
     name = guarded.guard("http", url=url, on_error=on_error, timeout_s=0.5 if trouble == "hangs" else 10)
     route = guarded.model(guards=[name])

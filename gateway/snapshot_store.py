@@ -91,7 +91,7 @@ class SnapshotStore:
                 budget_store.changed_limits(tx, known.revision),
             )
             catalog, attached, skipped = self._catalog(tx)
-            guards, unguarded = self._guards(tx)
+            guards, off, unguarded = self._guards(tx)
             versions = version_store.every(tx)
             servers, unusable = self._servers(tx)
             searchable = self._searchable(tx)
@@ -99,7 +99,7 @@ class SnapshotStore:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
         if servers == known.servers:
             servers = known.servers
-        made = Guards(guards, catalog, attached) if guards else None
+        made = Guards(guards, catalog, attached, off) if guards or attached else None
         left_out = (*skipped, *unusable, *unguarded)
         return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, searchable, made), left_out)
 
@@ -125,9 +125,10 @@ class SnapshotStore:
                 attached[spec.name] = spec.guards
         return compile_catalog(_with_last_resort(models)), attached, tuple(skipped)
 
-    def _guards(self, tx: Connection) -> tuple[tuple[Guard, ...], tuple[Skipped, ...]]:
-        """One that cannot be used stays, and fails as it says that it should: left out it would let everything pass."""
+    def _guards(self, tx: Connection) -> tuple[tuple[Guard, ...], frozenset[str], tuple[Skipped, ...]]:
+        """With the names of those that are off. One that cannot be used stays, and fails as it says that it should."""
         ready: list[Guard] = []
+        off: set[str] = set()
         skipped: list[Skipped] = []
         records = guard_store.every(tx)
         ids = guard_store.team_ids(tx, records)
@@ -140,8 +141,11 @@ class SnapshotStore:
             except UnusableError as error:
                 skipped.append(Skipped("guard", record.name, str(error)))
                 guard = guard_store.broken(record, ids)
-            ready += [] if guard is None else [guard]
-        return tuple(ready), tuple(skipped)
+            if guard is None:
+                off.add(record.name)
+            else:
+                ready.append(guard)
+        return tuple(ready), frozenset(off), tuple(skipped)
 
     def _servers(self, tx: Connection) -> tuple[Servers, tuple[Skipped, ...]]:
         ready: list[Server] = []

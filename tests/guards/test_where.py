@@ -231,3 +231,12 @@ def test_guards_outlive_a_restart(configured: Server) -> None:
     assert configured.admin.patch("/guards/pii", json={"action": "block"}).status_code == 200
     configured.restart()
     assert configured.post("/v1/chat/completions", configured.ask("chat", EMAIL)).status_code == 400
+
+
+def test_a_guard_that_is_not_there_lets_nothing_pass(guarded: Guarded) -> None:
+    """Who names it counts on it."""
+    route = guarded.model(guards=["nobody-made-this"])
+    answer = guarded.routes.ask(route)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "guard_unavailable")
+    assert guarded.server.admin.patch(f"/models/{route.name}", json={"guards": []}).status_code == 200
+    assert guarded.routes.ask(route).status_code == 200

@@ -71,6 +71,18 @@ def explain(error: ValidationError, root: type[BaseModel], references: Mapping[K
                 yield path, _mismatch(detail, path, references.get(path))
 
 
+def guards(given: Sequence[Mapping[str, Any]], references: Mapping[KeyPath, str]) -> Iterator[Finding]:
+    """What is wrong with guards: their settings are loaded for those who have any."""
+    from gateway.guards.settings import GuardSpec  # noqa: PLC0415 — half a megabyte in a process that has none
+
+    for at, guard in enumerate(given):
+        below = {path[2:]: text for path, text in references.items() if path[:2] == ("guards", at)}
+        try:
+            GuardSpec.model_validate(guard)
+        except ValidationError as error:
+            yield from ((("guards", at, *path), message) for path, message in explain(error, GuardSpec, below))
+
+
 def _mismatch(detail: ErrorDetails, path: KeyPath, reference: str | None) -> str:
     value, context = detail["input"], detail.get("ctx", {})
     found = _found(value, path, reference)

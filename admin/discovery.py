@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from admin.settings import Loaded
 from embedding import bundled
-from gateway.guards.settings import GuardSpec
 from gateway.mcp.settings import ServerSpec
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.seeding import Seed
@@ -78,9 +77,15 @@ def server_seeds(loaded: Loaded) -> tuple[tuple[ServerSpec, str], ...]:
     return tuple((spec, f"file {loaded.origin('mcp', 'servers', at)}") for at, spec in enumerate(servers))
 
 
-def guard_seeds(loaded: Loaded) -> tuple[tuple[GuardSpec, str], ...]:
+def guard_seeds(loaded: Loaded) -> tuple[tuple[dict[str, Any], str], ...]:
     """The guards of the configuration, source `file`, each with its line."""
-    return tuple((spec, f"file {loaded.origin('guards', at)}") for at, spec in enumerate(loaded.settings.guards))
+    given = loaded.settings.guards
+    if not given:
+        return ()
+    from gateway.guards.settings import GuardSpec  # noqa: PLC0415 — for those who have any
+
+    written = [GuardSpec.model_validate(one).model_dump(mode="json", exclude_defaults=True) for one in given]
+    return tuple((spec, f"file {loaded.origin('guards', at)}") for at, spec in enumerate(written))
 
 
 def environment_seeds(environ: Mapping[str, str]) -> tuple[Seed, ...]:

@@ -27,7 +27,7 @@ def effective(loaded: Loaded) -> tuple[Value, ...]:
     tree = settings.model_dump(mode="json", exclude={"models": True, "guards": True, "mcp": {"servers"}})
     models = {"models": [model.model_dump(mode="json", exclude_unset=True) for model in settings.models]}
     tree["mcp"]["servers"] = [server.model_dump(mode="json", exclude_unset=True) for server in settings.mcp.servers]
-    tree["guards"] = [guard.model_dump(mode="json", exclude_unset=True) for guard in settings.guards]
+    tree["guards"] = list(settings.guards)
     return tuple(
         Value(dotted(path), _shown(path, value), loaded.origin(*path))
         for path, value in _leaves({**tree, **models}, ())

@@ -20,7 +20,6 @@ from admin.roles import Role
 from admin.webhooks import Webhook
 from gateway import pricing
 from gateway.batches.terms import BatchTerms
-from gateway.guards.settings import GuardSpec
 from gateway.mcp.settings import McpSection
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
@@ -290,7 +289,9 @@ class Settings(Section):
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
-    guards: tuple[GuardSpec, ...] = ()
+    guards: tuple[dict[str, Any], ...] = Field(
+        default=(), repr=False
+    )  # each a GuardSpec, which is loaded for who has any
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 
@@ -399,6 +400,9 @@ def _validated(data: Mapping[str, object], document: Document, origins: Mapping[
         found = config_check.explain(error, Settings, document.references)
         problems += [_problem(path, message, document, origins) for path, message in found if path not in broken]
     problems += [_problem(path, message, document, origins) for path, message in config_check.contradictions(data)]
+    if settings is not None and settings.guards:
+        found = config_check.guards(settings.guards, document.references)
+        problems += [_problem(path, message, document, origins) for path, message in found if path not in broken]
     if problems or settings is None:
         raise ConfigError(*problems)
     return settings

@@ -11,18 +11,18 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from gateway.database import record_revision
-from gateway.errors import BadRequest, Conflict, NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.guards.policy import BROKEN, Guard, Where
-from gateway.guards.settings import MAX_STORED, GuardSpec
+from gateway.guards.sealing import sealed
+from gateway.guards.settings import GuardSpec
 from gateway.paging import Page, page
-from gateway.secret_box import SecretBox, is_reference
+from gateway.secret_box import SecretBox
 from gateway.tables import guards as table
 from gateway.tables import teams
 
 Spec = Mapping[str, Any]
 REST: Final = "rest"
 USUAL_ORDER: Final = 100
-MAX_SECRET: Final = MAX_STORED // 2
 _COMMON: Final = frozenset({
     "name", "kind", "order", "stage", "action", "on_error", "timeout_s", "dry_run", "enabled", "default", "keys", "teams", "models",
 })  # fmt: skip
@@ -104,16 +104,6 @@ def guard_json(spec: GuardSpec, box: SecretBox) -> dict[str, Any]:
     return sealed(spec.model_dump(mode="json", exclude_defaults=True), box)
 
 
-def sealed(spec: Spec, box: SecretBox) -> dict[str, Any]:
-    """The signing secret, and the values of headers, each of which may be one."""
-    made = dict(spec)
-    if made.get("secret"):
-        made["secret"] = _seal(made["secret"], box)
-    if made.get("headers"):
-        made["headers"] = {name: _seal(value, box) for name, value in made["headers"].items()}
-    return made
-
-
 def compiled(record: GuardRecord, clear: Callable[[str], str], ids: Mapping[str, str]) -> Guard | None:
     """What the data plane works with; None for one that is switched off. Raises ValidationError, and what `clear` raises."""
     spec = GuardSpec.model_validate(record.spec)
@@ -157,12 +147,6 @@ def _where(
     ids: Mapping[str, str],
 ) -> Where:
     return Where(everywhere, frozenset(keys), frozenset(ids.get(team, team) for team in teams_), frozenset(models))
-
-
-def _seal(value: str, box: SecretBox) -> str:
-    if len(value) > MAX_SECRET:
-        raise BadRequest(f"A secret has at most {MAX_SECRET} characters.", code="string_above_max_length")
-    return value if is_reference(value) else box.seal(value)
 
 
 def _alive(name: str) -> Any:

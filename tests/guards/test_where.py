@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from admin.config_file import ConfigError
+from admin.settings import load
 from gateway.catalog import Deployment, Model, compile_catalog
 from gateway.guards.policy import Guard, Guards, Where
 from gateway.keys import Key
@@ -240,3 +242,17 @@ def test_a_guard_that_is_not_there_lets_nothing_pass(guarded: Guarded) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "guard_unavailable")
     assert guarded.server.admin.patch(f"/models/{route.name}", json={"guards": []}).status_code == 200
     assert guarded.routes.ask(route).status_code == 200
+
+
+def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text(
+        "guards:\n  - name: pii\n    kind: pii\n    acton: redact\n  - {name: pii, kind: patterns, deny: ['(?=x)']}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load({"--config": str(file)}, {})
+    told = str(caught.value)
+    assert "penstock.yaml:4" in told
+    assert 'did you mean "action"' in told
+    assert "RE2" in told
+    assert "already taken" in told

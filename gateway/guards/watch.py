@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, final
 
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Way
 from gateway.guards.events import Events, Place
 from gateway.guards.masking import Restoring, Vault
 from gateway.guards.report import GuardFailed, Report
@@ -124,6 +124,10 @@ class Watch:
             self.inner.send_chunk(data, chunk)
         else:
             self.send(data)
+
+    def way(self) -> Way | None:
+        """None, where all has to be seen."""
+        return None if self._reads else self.inner.way()
 
     def end(self) -> None:
         if self._events is None or not self._reads:

@@ -208,31 +208,24 @@ def test_a_large_request_is_read_in_time(guarded: Guarded) -> None:
     assert said(answer).endswith("[EMAIL]")
 
 
-@pytest.fixture(scope="module")
-def configured(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder: Path = tmp_path_factory.mktemp("guards")
+def test_guards_of_the_file_are_in_force_and_outlive_a_restart(upstream: Upstream, tmp_path: Path) -> None:
     deployment = {"id": "d", "base_url": upstream.script(Behaviour()).base_url, "model": "scripted", "api_key": "sk-up"}
     config = {
         "models": [{"name": "chat", "deployments": [deployment]}],
         "guards": [{"name": "pii", "kind": "pii", "stage": "before", "action": "mask_restore", "default": True}],
     }
-    server = Server(config, folder).start()
-    yield server
-    server.stop()
-
-
-def test_guards_of_the_file_are_in_force_from_the_first_call(configured: Server) -> None:
-    answer = configured.post("/v1/chat/completions", configured.ask("chat", f"mail {EMAIL}"))
-    assert answer.headers["x-penstock-guards"] == "pii=mask"
-    shown = configured.admin.get("/guards/pii").json()
-    assert shown["origin"].startswith("file")
-    assert not shown["edited"]
-
-
-def test_guards_outlive_a_restart(configured: Server) -> None:
-    assert configured.admin.patch("/guards/pii", json={"action": "block"}).status_code == 200
-    configured.restart()
-    assert configured.post("/v1/chat/completions", configured.ask("chat", EMAIL)).status_code == 400
+    server = Server(config, tmp_path).start()
+    try:
+        answer = server.post("/v1/chat/completions", server.ask("chat", f"mail {EMAIL}"))
+        assert answer.headers["x-penstock-guards"] == "pii=mask"
+        shown = server.admin.get("/guards/pii").json()
+        assert shown["origin"].startswith("file")
+        assert not shown["edited"]
+        assert server.admin.patch("/guards/pii", json={"action": "block"}).status_code == 200
+        server.restart()
+        assert server.post("/v1/chat/completions", server.ask("chat", EMAIL)).status_code == 400
+    finally:
+        server.stop()
 
 
 def test_a_guard_that_is_not_there_lets_nothing_pass(guarded: Guarded) -> None:

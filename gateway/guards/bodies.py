@@ -6,6 +6,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway.call import Call
+from gateway.errors import BadRequest
 from gateway.guards import texts as reading
 from gateway.guards.texts import Text
 from gateway.units.forms import Form, read_form
@@ -35,7 +36,7 @@ class Body:
 
 
 def opened(call: Call) -> Body:
-    """Of what cannot be read here, nothing: whoever answers it says what is wrong with it."""
+    """Of what is no JSON, nothing: whoever answers it says what is wrong with it. Raises BadRequest for what nobody here can read."""
     kind = call.exchange.headers.get(b"content-type", b"")
     if call.endpoint.door is not None and kind.lstrip().lower().startswith(b"multipart/"):
         form = read_form(call.body, kind)
@@ -46,7 +47,16 @@ def opened(call: Call) -> Body:
         }
         return Body(fields, [Text(fields, name, value, "user") for name, value in fields.items()], form)
     found = reading.read(call.body) or {}
+    for name in ("input", "prompt"):
+        if _has_tokens(found.get(name)):
+            raise BadRequest(
+                f"Guards cannot read tokens: send '{name}' as text", param=name, code="unsupported_by_guards"
+            )
     return Body(found, reading.asked(found), None)
+
+
+def _has_tokens(given: Any) -> bool:
+    return isinstance(given, list) and any(isinstance(one, int) or _has_tokens(one) for one in given)
 
 
 def _written(form: Form, body: bytes, fields: Mapping[str, str]) -> bytes:

@@ -237,6 +237,7 @@ class Guarding:
         spoken = self._spawn(self._speak(guards, texts, call, report))
         watch.wait_for(spoken)
         signal, ended = Signal(), _Ended()
+        spoken.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, whoever is told in the end
         spoken.add_done_callback(lambda _: signal.fire())
 
         def done(escaped: BaseException | None) -> None:

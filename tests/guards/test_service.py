@@ -128,6 +128,16 @@ def test_every_path_that_takes_text_is_read(guarded: Guarded, path: str, fields:
     assert route.places[0].handle.entries() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"), [("/v1/embeddings", {"input": [[1, 2]]}), ("/v1/completions", {"prompt": [1, 2]})]
+)
+def test_tokens_lead_around_no_guard(guarded: Guarded, path: str, fields: Json) -> None:
+    route = guarded.model(guards=[guarded.guard("secrets")])
+    answer = post(guarded, path, route, **fields)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "unsupported_by_guards")
+    assert route.places[0].handle.entries() == []
+
+
 def test_a_form_is_read_and_written(guarded: Guarded) -> None:
     block = guarded.model(guards=[guarded.guard("secrets")])
     redact = guarded.model(guards=[guarded.guard("secrets", action="redact")])
@@ -288,3 +298,21 @@ def test_anthropics_sdk_reads_what_it_gets(guarded: Guarded, provider: str) -> N
         with pytest.raises(anthropic.BadRequestError) as caught:
             client.messages.create(model=blocked.name, max_tokens=50, messages=[{"role": "user", "content": KEY}])
         assert "secrets" not in str(caught.value) or KEY not in str(caught.value)
+
+
+def test_a_providers_own_api_is_guarded_or_refused(guarded: Guarded) -> None:
+    route = guarded.model(
+        guards=[guarded.guard("secrets", stage=["before", "stream"])], deployment={"provider": "gemini"}
+    )
+    headers = {"x-goog-api-key": guarded.server.key, "authorization": f"Bearer {guarded.server.key}"}
+
+    def ask(method: str, text: str) -> httpx.Response:
+        body = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+        return guarded.server.http.post(f"/gemini/v1beta/models/{route.name}:{method}", json=body, headers=headers)
+
+    refused = ask("generateContent", KEY)
+    assert (refused.status_code, KEY in refused.text) == (400, False)
+    assert "secrets" in refused.text or "anthropic_key" in refused.text
+    assert route.places[0].handle.entries() == []
+    assert ask("generateContent", "hello").status_code == 200
+    assert "UNSUPPORTED_BY_GUARDS" in ask("streamGenerateContent?alt=sse", "hello").text

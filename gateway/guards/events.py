@@ -26,13 +26,16 @@ _CLOSES: Final = ("response.completed", "response.incomplete", "response.failed"
 
 @final
 class Events:
-    """`new_piece` makes what a text goes through, `heard` is told what came out.
+    """`new_piece` makes what a text goes through, `heard` is told what came out. `names`: names of fields are texts, too.
 
     Raises whatever a piece raises, and UpstreamError for what is no event.
     """
 
-    def __init__(self, new_piece: NewPiece, heard: Callable[[Place, str], None] = lambda *_: None) -> None:
+    def __init__(
+        self, new_piece: NewPiece, heard: Callable[[Place, str], None] = lambda *_: None, *, names: bool = True
+    ) -> None:
         self._new_piece = new_piece
+        self._names = names
         self._heard = heard
         self._open: dict[Place, tuple[Piece, Callable[[str], bytes]]] = {}
         self._tail = b""
@@ -106,9 +109,7 @@ class Events:
             )
             return self._delta(fields, head, place, fields)
         ended = self._ended_by(kind, fields)
-        for text in said(fields):
-            piece = self._new_piece(text.in_json)
-            text.put(piece.feed(text.value) + piece.finish())
+        self._whole(fields)
         return ended + _event(fields, head)
 
     def _delta(self, fields: dict[str, Any], head: bytes, place: Place, delta: dict[str, Any]) -> bytes:
@@ -118,10 +119,17 @@ class Events:
                 in_json = name == "partial_json" or "arguments" in str(fields.get("type"))
                 delta[name] = self._next((*place, name), _typed_maker(fields, delta, name, head), value, in_json)
                 return _event(fields, head) if delta[name] or not value else b""
-        for text in said(delta):  # a citation repeats a text in one piece
-            piece = self._new_piece(text.in_json)
-            text.put(piece.feed(text.value) + piece.finish())
+        self._whole(delta)  # a citation repeats a text in one piece
         return _event(fields, head)
+
+    def _whole(self, fields: dict[str, Any]) -> None:
+        for text in said(fields):
+            if text.holder is None and not self._names:
+                continue
+            piece = self._new_piece(text.in_json)
+            made = piece.feed(text.value) + piece.finish()
+            if made != text.value:
+                text.put(made)
 
     def _ended_by(self, kind: Any, fields: Mapping[str, Any]) -> bytes:
         if kind == "content_block_stop":

@@ -363,7 +363,7 @@ class Guarding:
             for text in answer.texts:
                 back = Restoring(watch.vault, in_json=text.in_json)
                 new = back.feed(text.value) + back.finish()
-                if new != text.value:
+                if new != text.value and text.holder is not None:
                     text.put(new)
                     changed = True
         return answer.written() if changed else body

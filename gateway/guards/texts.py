@@ -3,10 +3,12 @@
 Everything is looked at but what is known to be none: names of parameters that steer, ids, pictures, sound and signatures.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from gateway.guards.report import Refused
 
 # Of a request: what steers, and is no text.
 _STEERING: Final = frozenset({
@@ -32,13 +34,16 @@ _decode: Final = msgspec.json.Decoder().decode
 class Text(NamedTuple):
     """One string: where it stands, whose it is, and whether it is the inside of a JSON document."""
 
-    holder: Any  # a dict or a list
+    holder: Any  # a dict or a list; None for the name of a field, which nobody changes
     name: Any  # its key or place in there
     value: str
     role: str
     in_json: bool = False
 
     def put(self, value: str) -> None:
+        """Raises Refused for the name of a field."""
+        if self.holder is None:
+            raise Refused("A guard would have to change the name of a field, and refuses it instead")
         self.holder[self.name] = value
 
 
@@ -79,6 +84,7 @@ def every(value: Any, role: str) -> Iterator[Text]:
             named = holder.get("role")
             whose = named if isinstance(named, str) else whose
             inner = list(holder.items())
+            yield from (Text(None, None, name, whose) for name in holder if _is_unusual(name))
         elif isinstance(holder, list):
             inner = list(enumerate(holder))
         else:
@@ -93,22 +99,16 @@ def every(value: Any, role: str) -> Iterator[Text]:
         waiting.extend(reversed(deeper))
 
 
-def apply(texts: list[Text], change: Callable[[Text], str]) -> bool:
-    """Whether any was changed."""
-    changed = False
-    for text in texts:
-        made = change(text)
-        if made != text.value:
-            text.put(made)
-            changed = True
-    return changed
-
-
 def without_logprobs(value: Any) -> None:
     """They spell the answer out, token by token."""
     for choice in value.get("choices") or () if isinstance(value, dict) else ():
         if isinstance(choice, dict) and choice.get("logprobs") is not None:
             choice["logprobs"] = None
+
+
+def _is_unusual(name: str) -> bool:
+    """Whether a field's name may be something else: none of those that an API has."""
+    return len(name) > 5 and not name.replace("_", "").isalpha()
 
 
 def _is_none(name: Any, value: str) -> bool:

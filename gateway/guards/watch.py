@@ -73,7 +73,9 @@ class Watch:
         self._shown: dict[Place, str] = {}
         self._events = Events(lambda _: Chained(self._pieces()), self._heard) if self._reads else None
         self._back = (
-            Events(lambda in_json: Restoring(self.vault, in_json=in_json)) if self.vault and self._reads else None
+            Events(lambda in_json: Restoring(self.vault, in_json=in_json), names=False)
+            if self.vault and self._reads
+            else None
         )
 
     @property

@@ -115,6 +115,15 @@ def test_a_client_that_writes_placeholders_itself_gets_nothing_for_them(guarded:
         ("/v1/embeddings", {"input": ["a", KEY]}),
         ("/v1/images/generations", {"prompt": f"a picture of {KEY}"}),
         ("/v1/audio/speech", {"input": KEY, "voice": "x"}),
+        (
+            "/v1/messages",
+            {
+                "max_tokens": 9,
+                "messages": [
+                    {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {KEY: 1}}]}
+                ],
+            },
+        ),
         ("/v1/rerank", {"query": "q", "documents": ["a", KEY]}),
         ("/v1/moderations", {"input": KEY}),
     ],
@@ -187,7 +196,7 @@ def test_a_blocked_stream_ends_with_an_error_and_is_billed_for_what_was_made(gua
     assert "[DONE]" not in answer.text
     assert "sk-ant" not in answer.text
     entry = route.places[0].handle.ended()
-    assert entry.completion_tokens < 3000, "the upstream was not told to stop"
+    assert entry.completion_tokens < 4000, "the upstream was not told to stop"
     assert len(route.places[0].handle.entries()) == 1
     record = guarded.routes.record(answer)
     assert record["error_code"] == "content_policy_violation"

@@ -100,9 +100,7 @@ class Completions:
             except BudgetShort as short:
                 await self._fall_back(call, short)
             if model.shadow is not None and original is None:
-                shown = (
-                    _asked_of_shadow(call, body, model.shadow.model) if call.guarded is None else call.guarded.body
-                )
+                shown = _asked_of_shadow(call, body, model.shadow.model) if call.guarded is None else call.guarded.body
                 self._shadows.offer(model.shadow, call, shown, self.serve)
         except errors.GatewayError as error:
             record.error_code = error.code or error.type

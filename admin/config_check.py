@@ -71,6 +71,18 @@ def explain(error: ValidationError, root: type[BaseModel], references: Mapping[K
                 yield path, _mismatch(detail, path, references.get(path))
 
 
+def guards(given: Sequence[Mapping[str, Any]], references: Mapping[KeyPath, str]) -> Iterator[Finding]:
+    """What is wrong with guards: their settings are loaded for those who have any."""
+    from gateway.guards.settings import GuardSpec  # noqa: PLC0415 — half a megabyte in a process that has none
+
+    for at, guard in enumerate(given):
+        below = {path[2:]: text for path, text in references.items() if path[:2] == ("guards", at)}
+        try:
+            GuardSpec.model_validate(guard)
+        except ValidationError as error:
+            yield from ((("guards", at, *path), message) for path, message in explain(error, GuardSpec, below))
+
+
 def _mismatch(detail: ErrorDetails, path: KeyPath, reference: str | None) -> str:
     value, context = detail["input"], detail.get("ctx", {})
     found = _found(value, path, reference)
@@ -146,6 +158,8 @@ def contradictions(data: Mapping[str, object]) -> Iterator[Finding]:
     for path, deployment in deployments:
         yield from _bad_provider(path, deployment)
     yield from _refused_commands(data)
+    guards = list(_mappings(data.get("guards"), ("guards",)))
+    yield from _repeated(((*path, "name"), guard.get("name")) for path, guard in guards)
 
 
 def _refused_commands(data: Mapping[str, object]) -> Iterator[Finding]:

@@ -77,6 +77,17 @@ def server_seeds(loaded: Loaded) -> tuple[tuple[ServerSpec, str], ...]:
     return tuple((spec, f"file {loaded.origin('mcp', 'servers', at)}") for at, spec in enumerate(servers))
 
 
+def guard_seeds(loaded: Loaded) -> tuple[tuple[dict[str, Any], str], ...]:
+    """The guards of the configuration, source `file`, each with its line."""
+    given = loaded.settings.guards
+    if not given:
+        return ()
+    from gateway.guards.settings import GuardSpec  # noqa: PLC0415 — for those who have any
+
+    written = [GuardSpec.model_validate(one).model_dump(mode="json", exclude_defaults=True) for one in given]
+    return tuple((spec, f"file {loaded.origin('guards', at)}") for at, spec in enumerate(written))
+
+
 def environment_seeds(environ: Mapping[str, str]) -> tuple[Seed, ...]:
     """Source `environment`: each provider whose key is set answers for its own names and for `<provider>/*`."""
     return tuple(seed for provider in keyed_providers(environ) for seed in _provider_seeds(provider, environ))

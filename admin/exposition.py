@@ -83,11 +83,12 @@ class Exposition:
         yield from self._shadows()
         yield from self._queues()
         yield from self._cache()
+        yield from self._guards()
         yield from self._tools()
         yield from exposition_stores.budgets(self._books)
         yield from exposition_stores.leases(self._books)
         yield from exposition_stores.searches(self._searches)
-        yield from exposition_stores.contents(self._plane.keeper)
+        yield from exposition_stores.contents(self._plane.stages.keeper)
         yield from exposition_stores.telemetry(self._watch)
         yield from self._process()
 
@@ -202,10 +203,10 @@ class Exposition:
             "Calls of models with a cache, by what became of them.",
             labels=("model", "outcome"),
         )
-        for place, count in self._plane.cache_outcomes.items():
+        for place, count in self._plane.stages.cache_outcomes.items():
             outcomes.add_metric(place, count)
         waiting = GaugeMetricFamily(
-            "penstock_cache_waiting", "Calls that wait for what an equal one brings.", self._plane.cache_waiting
+            "penstock_cache_waiting", "Calls that wait for what an equal one brings.", self._plane.stages.cache_waiting
         )
         yield from (outcomes, waiting)
         threshold = GaugeMetricFamily(
@@ -217,13 +218,27 @@ class Exposition:
         judged = CounterMetricFamily(
             "penstock_cache_judged", "Answers by meaning that were asked again.", labels=("model", "verdict")
         )
-        for model, found in self._plane.cache_precisions.items():
+        for model, found in self._plane.stages.cache_precisions.items():
             threshold.add_metric((model,), found.threshold)
             for bound, value in found.interval._asdict().items():
                 precision.add_metric((model, bound), value)
             judged.add_metric((model, "right"), found.right)
             judged.add_metric((model, "wrong"), found.wrong)
         yield from (threshold, precision, judged)
+
+    def _guards(self) -> Iterator[Metric]:
+        """Nothing where there is no guard."""
+        outcomes = CounterMetricFamily(
+            "penstock_guard_calls", "Calls that a guard looked at, by what it did.", labels=("guard", "outcome")
+        )
+        for place, count in self._plane.stages.guard_outcomes.items():
+            outcomes.add_metric(place, count)
+        trials = CounterMetricFamily(
+            "penstock_guard_trials", "Calls on which a guard in dry_run would have acted.", labels=("guard",)
+        )
+        for name, count in self._plane.stages.guard_trials.items():
+            trials.add_metric((name,), count)
+        yield from (outcomes, trials)
 
     def _tools(self) -> Iterator[Metric]:
         """Of MCP servers that this process has to do with."""

@@ -66,6 +66,8 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/deployments/{id}"): _SEEN,
     ("GET", "/mcp/servers"): _SEEN,
     ("GET", "/mcp/servers/{name}"): _SEEN,
+    ("GET", "/guards"): _SEEN,
+    ("GET", "/guards/{name}"): _SEEN,
     ("GET", "/routes"): _SEEN,
     ("GET", "/routes/{name}"): _SEEN,
     ("GET", "/prompts"): _SEEN,

@@ -17,6 +17,7 @@ from admin import config_check, config_file
 from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.predictions.settings import PredictionsSection
 from admin.references import UnresolvedError, references, resolve
+from admin.registry_settings import RegistrySection
 from admin.roles import Role
 from admin.telemetry import settings as telemetry
 from admin.telemetry.settings import TelemetrySection
@@ -208,43 +209,6 @@ class RetrievalSection(Section):
     memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
 
 
-class MlflowSection(Section):
-    """A server of MLflow: where `models:/…` is looked up, and what is published goes. `python`: an interpreter that has MLflow.
-
-    `webhook_secret`: of its webhooks to `/webhooks/mlflow`, which there is only with one.
-    """
-
-    tracking_uri: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
-    python: Path | None = None
-    token: SecretStr | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    webhook_secret: Annotated[SecretStr, Field(min_length=8)] | None = None
-
-    def environ(self) -> Mapping[str, str]:
-        """As MLflow's client reads its credentials."""
-        said = {
-            "MLFLOW_TRACKING_TOKEN": self.token and self.token.get_secret_value(),
-            "MLFLOW_TRACKING_USERNAME": self.username,
-            "MLFLOW_TRACKING_PASSWORD": self.password and self.password.get_secret_value(),
-        }
-        return {name: value for name, value in said.items() if value}
-
-
-class RegistrySection(Section):
-    """Where the artefacts of classic models lie, how large one may be, and what a process that reads one may take.
-
-    `pickles`: SHA-256 of the pickles that may be loaded, which is to run their code. No other is.
-    """
-
-    directory: Path | None = None
-    max_mb: float = Field(default=512, gt=0, le=1 << 20)
-    pickles: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(default=(), max_length=1000)
-    memory_mb: float = Field(default=4096, ge=512, le=1 << 20)
-    timeout_s: PositiveSeconds = 120
-    mlflow: MlflowSection = MlflowSection()
-
-
 class PathSpec(Section):
     """A provider's path that says nothing of what it costs. `…/*`: everything below it.
 
@@ -354,6 +318,9 @@ class Settings(Section):
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
     predictions: PredictionsSection = PredictionsSection()
+    guards: tuple[dict[str, Any], ...] = Field(
+        default=(), repr=False
+    )  # each a GuardSpec, which is loaded for who has any
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
     telemetry: TelemetrySection = TelemetrySection()
@@ -471,6 +438,9 @@ def _validated(data: Mapping[str, object], document: Document, origins: Mapping[
         found = config_check.explain(error, Settings, document.references)
         problems += [_problem(path, message, document, origins) for path, message in found if path not in broken]
     problems += [_problem(path, message, document, origins) for path, message in config_check.contradictions(data)]
+    if settings is not None and settings.guards:
+        found = config_check.guards(settings.guards, document.references)
+        problems += [_problem(path, message, document, origins) for path, message in found if path not in broken]
     if problems or settings is None:
         raise ConfigError(*problems)
     return settings

@@ -12,6 +12,7 @@ from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
 from admin.grounding import GroundingSearch
+from admin.guarding import Poster
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
@@ -36,7 +37,7 @@ from gateway.http_limits import HttpLimits
 from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics, Searches
-from gateway.plane import ContentTerms, Plane
+from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
@@ -45,9 +46,10 @@ from gateway.refresh import Refresher
 from gateway.responses import store as responses
 from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
-from gateway.seeding import Seed, SeedReport, seed, seed_servers
+from gateway.seeding import Seed, SeedReport, seed, seed_guards, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
+from gateway.stages import ContentTerms, GuardTerms
 from inference.registry import catalogue, version_store
 from inference.registry.artefacts import Artefacts
 from inference.registry.catalogue import Catalogue, CurrentLibrary
@@ -135,6 +137,7 @@ class House:
             self._recorder = self._watch
         self._long_tail = LiteLlm()
         self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
+        self._poster = Poster(settings.upstream.user_agent)
         self._plane = Plane(
             current=self._current,
             admin_digest=self._admin_digest,
@@ -155,6 +158,7 @@ class House:
             talks=settings.realtime.compile(),
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
+            guards=GuardTerms(post=self._poster),
             agent=self._agent,
             searcher=self._searcher,
             contents=self._content_terms(),
@@ -257,6 +261,7 @@ class House:
         await self._mcp.close()
         await self._predictions.close()
         await self._long_tail.close()
+        await self._poster.close()
         await self._local.close()
         self._vitals.keep()
         if self._watch is not None:
@@ -451,6 +456,9 @@ class House:
     def _seed_servers(self) -> None:
         with changing(self._engine) as tx:
             report = seed_servers(tx, discovery.server_seeds(self._loaded), self._box)
+        self._tell("file", report)
+        with changing(self._engine) as tx:
+            report = seed_guards(tx, discovery.guard_seeds(self._loaded), self._box)
         self._tell("file", report)
 
     @staticmethod

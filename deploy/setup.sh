@@ -49,7 +49,7 @@ sync_environment() {
     python=$(choose_python)
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
-    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents --extra telemetry "$@"
+    "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents --extra telemetry --extra guards "$@"
 }
 
 # NAME PACKAGE…: in an environment of their own.

@@ -53,6 +53,13 @@ COMPLETIONS = Endpoint(
 EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body), "embedding")
 
 
+class Guarded(msgspec.Struct, frozen=True):
+    """What guards made of a call: `body` is what may leave, `mark` says which guards those are."""
+
+    mark: bytes
+    body: bytes
+
+
 class Contest(Protocol):
     """Attempts at the same time: whichever claims the client first answers it."""
 
@@ -73,6 +80,7 @@ class Call:
         "endpoint",
         "exchange",
         "grounds",
+        "guarded",
         "match",
         "model",
         "overrides",
@@ -105,6 +113,7 @@ class Call:
         self.overrides: Overrides = NONE
         self.continuation: Continuation | None = None  # of a stream that may go on elsewhere
         self.grounds: Looked | None = None
+        self.guarded: Guarded | None = None  # where it has guards
         self.race: Contest | None = None  # it is one of several attempts at the same time
 
     def becomes(self, name: str, model: Model, match: str) -> None:

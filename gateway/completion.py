@@ -205,7 +205,9 @@ class Completions:
 
 
 def _asked_of_shadow(call: Call, body: bytes, name: str) -> bytes:
-    """The client's body; with the passages that were found for it, where the shadow looks up none itself."""
+    """The client's body as guards let it through; with the passages that were found for it, where the shadow looks up none itself."""
+    if call.guarded is not None:
+        return call.guarded.body
     if call.grounds is None:
         return body
     found = call.snapshot.catalog.find(name)

@@ -65,6 +65,7 @@ class Routed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
     agreement: float | None = None  # of a copy: 1 if it was answered alike, 0 if not
+    guards: tuple[str, ...] | None = None  # what each one did: `pii=redact:email+phone`
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):

@@ -3,20 +3,17 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
-import msgspec
 from sqlalchemy import Engine
 
 from gateway import errors
 from gateway.admission.gates import Gates
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
-from gateway.cache.ports import Store
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
-from gateway.catalog import Model
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
 from gateway.dialect import Dialect
@@ -53,6 +50,7 @@ from gateway.secret_box import SecretBox
 from gateway.shadow import Shadows
 from gateway.shares import Shares
 from gateway.snapshot import Current, Snapshot
+from gateway.stages import CacheTerms, ContentTerms, GuardTerms, Stages, in_memory
 from gateway.targets import Bridge, Targets
 from gateway.till import Till
 from gateway.token_count import TokenCounter
@@ -62,38 +60,8 @@ from gateway.units.relay import UnitRelay
 from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_record
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
-    from gateway.cache.meanings import Log
-    from gateway.cache.precision import Precision
-    from gateway.cache.stage import Caching
-    from gateway.contents.keeper import Keeper
-    from gateway.contents.stage import Listening
-    from gateway.grounding.stage import Grounding
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
-
-MEBI: Final = 1024 * 1024
-KEEP_S: Final = 5.0  # what writing down what was said may take at the end
-
-
-class CacheTerms(msgspec.Struct, frozen=True):
-    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them.
-
-    `embed` gives vectors of texts, as rows; `log` is where many processes tell each other of questions, for a store of many.
-    """
-
-    store: Callable[[Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]], Store]
-    max_bytes: int
-    embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
-    log: Callable[[Store], "Log | None"] = lambda _: None
-
-
-class ContentTerms(msgspec.Struct, frozen=True):
-    """What is kept of requests and answers: `everybody`'s that does not say otherwise, redacted, up to `max_bytes` of each."""
-
-    engine: Engine
-    redact: Callable[[str], str]
-    everybody: bool
-    max_bytes: int
 
 
 @final
@@ -125,6 +93,7 @@ class Plane:
         talks: TalkLimits,
         engine: Engine,
         cache: CacheTerms | None = None,
+        guards: GuardTerms = GuardTerms(),  # noqa: B008 — frozen
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
         searcher: Searcher | None = None,
         sampler: Sampler | None = None,
@@ -166,16 +135,6 @@ class Plane:
             attempted=recorder.attempted,
         )
         self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
-        self._meter = meter
-        self._cache_terms = cache or _in_memory()
-        self._store: Store | None = None
-        self._comparing = False
-        self._caching: Caching | None = None
-        self._searcher = searcher
-        self._grounding: Grounding | None = None
-        self._contents = contents
-        self._listening: Listening | None = None
-        self.keeper: Keeper | None = None
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
         def through(stage: Answers) -> Completions:
@@ -192,7 +151,19 @@ class Plane:
             )
 
         completions, counted = through(dispatch), through(counting)
-        self._completions = completions
+        self.stages = Stages(
+            answering=completions,
+            dispatch=dispatch,
+            counted=counted,
+            counting=counting,
+            meter=meter,
+            spawn=self._spawn,
+            attempted=recorder.attempted,
+            cache=cache or in_memory(),
+            searcher=searcher,
+            contents=contents,
+            guards=guards,
+        )
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
         self._responses = Responses(
@@ -252,10 +223,8 @@ class Plane:
         self._probes = Probes(current, self._targets, self.health, time.monotonic)
         self._engines = Engines(current, self._targets, self.loads, time.monotonic)
         current.on_change(self._forget)
-        current.on_change(self._choose)
-        self._choose(current.snapshot)
-        current.on_change(self._listen)  # after `_choose`, before whose stage it stands
-        self._listen(current.snapshot)
+        current.on_change(self.stages.choose)
+        self.stages.choose(current.snapshot)
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
@@ -273,13 +242,11 @@ class Plane:
         if self._realtime is not None:
             await self._realtime.close()
         await self._responses.close()
-        if self._caching is not None:
-            await self._caching.close()
+        await self.stages.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.keeper is not None:
-            await asyncio.to_thread(self.keeper.close, KEEP_S)
+        await self.stages.end()
         await self.pool.close()
 
     async def _pass_through(self, exchange: HttpExchange) -> None:
@@ -299,108 +266,6 @@ class Plane:
         if self._realtime is None:
             self._realtime = self._make_realtime()
         return self._realtime
-
-    @property
-    def cache_outcomes(self) -> Mapping[tuple[str, str], int]:
-        """Calls of models with a cache, by model and outcome."""
-        return {} if self._caching is None else self._caching.outcomes
-
-    @property
-    def cache_precisions(self) -> "Mapping[str, Precision]":
-        """Of the cache by meaning, by model."""
-        return {} if self._caching is None else self._caching.precisions
-
-    @property
-    def cache_waiting(self) -> int:
-        """Calls that wait for what an equal one brings."""
-        return 0 if self._caching is None else self._caching.waiting
-
-    def _listen(self, snapshot: Snapshot) -> None:
-        """Puts who records before the others, as long as anybody's words are recorded: who has none pays nothing for it."""
-        terms = self._contents
-        wanted = terms is not None and (
-            terms.everybody or any(key.metadata.get("record_content") is True for key in snapshot.keys.values())
-        )
-        if terms is None or not wanted:
-            return
-        if self._listening is None:
-            self._listening = self._make_listening(terms)
-        self._listening.dispatch = self._completions.dispatch
-        self._completions.dispatch = self._listening
-
-    def _make_listening(self, terms: ContentTerms) -> "Listening":
-        from gateway.contents.keeper import Keeper  # noqa: PLC0415 — for who has something kept
-        from gateway.contents.stage import Listening  # noqa: PLC0415 — as above
-
-        self.keeper = Keeper(terms.engine, terms.redact)
-        return Listening(self._dispatch, self.keeper, everybody=terms.everybody, max_bytes=terms.max_bytes)
-
-    def _choose(self, snapshot: Snapshot) -> None:
-        """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""
-        catalog = snapshot.catalog
-        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
-        grounding = self._grounds(snapshot, models)
-        caching = self._caches(models)
-        if caching is not None:
-            caching.dispatch = self._dispatch if grounding is None else grounding.behind
-        if grounding is not None:
-            grounding.following = grounding.behind if caching is None else caching
-        self._completions.dispatch = grounding or caching or self._dispatch
-
-    def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
-        """What looks something up before it is answered."""
-        if self._searcher is None or not (snapshot.searchable or any(model.retrieval is not None for model in models)):
-            return None
-        if self._grounding is None:
-            from gateway.grounding.stage import Grounding  # noqa: PLC0415 — an idle gateway without documents does without
-
-            self._grounding = Grounding(self._dispatch, self._searcher, self._spawn)
-        return self._grounding
-
-    def _caches(self, models: Sequence[Model]) -> "Caching | None":
-        if not any(model.cache is not None for model in models):
-            return None
-        if self._caching is None:
-            self._caching = self._make_caching(self._cache_terms)
-        if not self._comparing and any(
-            model.cache is not None and model.cache.semantic is not None for model in models
-        ):
-            self._compare(self._caching, self._cache_terms)
-        return self._caching
-
-    def _make_caching(self, terms: CacheTerms) -> "Caching":
-        from gateway.cache.stage import Caching  # noqa: PLC0415 — an idle gateway without a cache does without
-
-        self._store = terms.store(self._spawn)
-        return Caching(
-            dispatch=self._dispatch,
-            store=self._store,
-            meter=self._meter,
-            unix=time.time,
-            now=time.monotonic,
-            max_bytes=terms.max_bytes,
-        )
-
-    def _compare(self, caching: "Caching", terms: CacheTerms) -> None:
-        """Adds the cache by meaning, where there is something that makes vectors."""
-        self._comparing = True
-        if terms.embed is None or self._store is None:
-            return
-        from gateway.cache.audit import Audit  # noqa: PLC0415 — NumPy comes with it
-        from gateway.cache.meanings import Meanings  # noqa: PLC0415 — as above
-
-        meanings = Meanings(
-            store=self._store, log=terms.log(self._store), embed=terms.embed, spawn=self._spawn, unix=time.time
-        )
-        audit = Audit(
-            meanings=meanings,
-            serve=self._completions.serve,
-            spawn=self._spawn,
-            random=random.random,
-            now=time.monotonic,
-        )
-        caching.compare(meanings, audit)
-        self._spawn(meanings.warm())
 
     def _spawn(self, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Code that was not written for a driven coroutine runs in a task of its own."""
@@ -444,17 +309,6 @@ def _realtime(**parts: Any) -> "Realtime":
     from gateway.realtime.service import Realtime  # noqa: PLC0415 — and a library that only they need
 
     return Realtime(**parts, unix=time.time, now=time.monotonic)
-
-
-def _in_memory() -> CacheTerms:
-    """For whoever says nothing of a cache and gives a model one."""
-
-    def store(_: object) -> Store:
-        from gateway.cache.local import LocalStore  # noqa: PLC0415 — an idle gateway without a cache does without
-
-        return LocalStore(32 * MEBI, 0, None, time.time)
-
-    return CacheTerms(store, MEBI)
 
 
 def _fits_a_line(path: bytes, route: Route) -> bool:

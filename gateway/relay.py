@@ -223,6 +223,9 @@ class Relay:
             return not (stream.done or stream.error is not None or exchange.write_paused)
 
         straight_on = _passage(stream, exchange, connection)
+        if call.guarded is not None and exchange.write_paused:  # what was held back may have been enough
+            connection.expect(call.deadline, "total")
+            await exchange.drained()
         while not (stream.done or stream.error is not None):
             began = self._now()
             try:

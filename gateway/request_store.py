@@ -54,6 +54,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     prompt_version: str | None = None
     shadow_of: str | None = None  # the request that this one is a copy of
     agreement: float | None = None  # of a copy: whether it was answered alike
+    guards: tuple[str, ...] | None = None  # what each guard did: `pii=redact:email+phone`
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
 
@@ -269,6 +270,7 @@ def _record(settled: Settled) -> RequestRecord:
         prompt_version=routed.prompt_version,
         shadow_of=routed.shadow_of,
         agreement=routed.agreement,
+        guards=routed.guards,
         units=None if usage is None else units_of(usage),
     )
 

@@ -15,12 +15,13 @@ import msgspec
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from gateway.database import record_revision
+from gateway.guards.sealing import sealed
 from gateway.mcp.settings import ServerSpec
 from gateway.mcp.store import server_json
 from gateway.model_store import deployment_json, model_json
 from gateway.secret_box import SecretBox
 from gateway.settings import DeploymentSpec, ModelSpec
-from gateway.tables import deployments, mcp_servers, models
+from gateway.tables import deployments, guards, mcp_servers, models
 
 Decision = Literal["add", "update", "keep", "same", "leave"]
 
@@ -45,7 +46,7 @@ class SeedReport(msgspec.Struct, frozen=True):
 class Wanted(msgspec.Struct, frozen=True):
     origin: str
     hash: str
-    spec: ModelSpec | DeploymentSpec | ServerSpec
+    spec: ModelSpec | DeploymentSpec | ServerSpec | dict[str, Any]  # a guard is what is written of it
     model: str | None = None  # of a deployment
 
 
@@ -81,6 +82,19 @@ def seed_servers(tx: Connection, servers: Sequence[tuple[ServerSpec, str]], box:
     report = seeding.report()
     if report.added or report.updated or report.removed:
         record_revision(tx, "MCP servers seeded from file")
+    return report
+
+
+def seed_guards(tx: Connection, specs: Sequence[tuple[dict[str, Any], str]], box: SecretBox) -> SeedReport:
+    """The same for the guards of the configuration file, each with its origin: JSON of GuardSpecs that were checked."""
+    wishes = {spec["name"]: Wanted(origin, _hash(spec), spec) for spec, origin in specs}
+    seeding = _Seeding(tx, "file", box)
+    stored = _stored(tx, guards)
+    seeding.bring_in(guards, wishes, stored)
+    seeding.take_out(guards, wishes, stored)
+    report = seeding.report()
+    if report.added or report.updated or report.removed:
+        record_revision(tx, "guards seeded from file")
     return report
 
 
@@ -187,6 +201,8 @@ def _values(wish: Wanted, box: SecretBox) -> dict[str, Any]:
             return values | {"spec": deployment_json(wish.spec, box), "model": wish.model}
         case ServerSpec():
             return values | {"spec": server_json(wish.spec, box)}
+        case dict():
+            return values | {"spec": sealed(wish.spec, box)}
         case never:
             assert_never(never)
 
@@ -199,7 +215,9 @@ def _stored(tx: Connection, table: Table) -> dict[str, Stored]:
     }
 
 
-def _hash(spec: ModelSpec | DeploymentSpec | ServerSpec, model: str = "") -> str:
+def _hash(spec: ModelSpec | DeploymentSpec | ServerSpec | dict[str, Any], model: str = "") -> str:
     """Of the object as it is written. Deployments are objects of their own, so a model's hash is without them."""
-    written = spec.model_dump(mode="json", exclude_defaults=True, exclude={"deployments"})
+    written = (
+        spec if isinstance(spec, dict) else spec.model_dump(mode="json", exclude_defaults=True, exclude={"deployments"})
+    )
     return hashlib.sha256(msgspec.json.encode((model, written), order="sorted")).hexdigest()

@@ -429,6 +429,7 @@ class ModelSpec(Section):
     prompt_caching: Literal["off", "auto"] = "off"
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
+    guards: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> Self:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gateway.catalog import Catalog
+from gateway.guards.policy import Guards
 from gateway.keys import Key
 from gateway.mcp.catalog import Servers
 from gateway.routing.versions import Versions
@@ -23,6 +24,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     servers: Servers = ()  # of MCP
     searchable: bool = False  # there are documents that a chat may ask for
     beside: object = None  # what another plane keeps under the same revisions; nothing here looks into it
+    guards: Guards | None = None  # where there are any
 
 
 EMPTY = Snapshot(0, {}, Catalog({}))

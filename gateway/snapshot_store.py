@@ -5,11 +5,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
 from gateway import budget_store, key_store, model_store, version_store
 from gateway.catalog import Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
+from gateway.guards.policy import Guard, Guards
 from gateway.kinds import served_by
 from gateway.mcp import store as mcp_store
 from gateway.mcp.catalog import Server, Servers
@@ -21,6 +22,7 @@ from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
 from gateway.settings import CacheSpec, DeploymentSpec, ModelSpec, PricingSection
 from gateway.snapshot import EMPTY, Snapshot
+from gateway.tables import guards as guards_table
 
 S = TypeVar("S", ModelSpec, DeploymentSpec)
 
@@ -91,7 +93,8 @@ class SnapshotStore:
                 budget_store.changed_budgets(tx, known.revision),
                 budget_store.changed_limits(tx, known.revision),
             )
-            catalog, skipped = self._catalog(tx)
+            catalog, attached, skipped = self._catalog(tx)
+            guards, off, unguarded = self._guards(tx)
             versions = version_store.every(tx)
             servers, unusable = self._servers(tx)
             searchable = self._searchable(tx)
@@ -100,12 +103,14 @@ class SnapshotStore:
             catalog = known.catalog  # what is prepared per deployment stays valid when only keys changed
         if servers == known.servers:
             servers = known.servers
-        return Loaded(
-            Snapshot(revision, keys, catalog, rules, versions, servers, searchable, beside), (*skipped, *unusable)
-        )
+        made = Guards(guards, catalog, attached, off) if guards or attached else None
+        left_out = (*skipped, *unusable, *unguarded)
+        return Loaded(Snapshot(revision, keys, catalog, rules, versions, servers, searchable, beside, made), left_out)
 
-    def _catalog(self, tx: Connection) -> tuple[Catalog, tuple[Skipped, ...]]:
+    def _catalog(self, tx: Connection) -> tuple[Catalog, Mapping[str, tuple[str, ...]], tuple[Skipped, ...]]:
+        """With the guards that models name themselves."""
         models: list[Model] = []
+        attached: dict[str, tuple[str, ...]] = {}
         skipped: list[Skipped] = []
         for record, below in model_store.every_model(tx):
             try:
@@ -120,7 +125,35 @@ class SnapshotStore:
                 except UnusableError as error:
                     skipped.append(Skipped("deployment", deployment.id, str(error)))
             models.append(_model(record, spec, tuple(ready), self._cache))
-        return compile_catalog(_with_last_resort(models)), tuple(skipped)
+            if spec.guards:
+                attached[spec.name] = spec.guards
+        return compile_catalog(_with_last_resort(models)), attached, tuple(skipped)
+
+    def _guards(self, tx: Connection) -> tuple[tuple[Guard, ...], frozenset[str], tuple[Skipped, ...]]:
+        """With the names of those that are off. One that cannot be used stays, and fails as it says that it should."""
+        if tx.execute(select(guards_table.c.name).limit(1)).one_or_none() is None:
+            return (), frozenset(), ()
+        from gateway.guards import store as guard_store  # noqa: PLC0415 — half a megabyte for those who have any
+
+        ready: list[Guard] = []
+        off: set[str] = set()
+        skipped: list[Skipped] = []
+        records = guard_store.every(tx)
+        ids = guard_store.team_ids(tx, records)
+        for record in records:
+            try:
+                guard = guard_store.compiled(record, self._clear, ids)
+            except ValidationError as error:
+                skipped.append(Skipped("guard", record.name, _complaint(error)))
+                guard = guard_store.broken(record, ids)
+            except UnusableError as error:
+                skipped.append(Skipped("guard", record.name, str(error)))
+                guard = guard_store.broken(record, ids)
+            if guard is None:
+                off.add(record.name)
+            else:
+                ready.append(guard)
+        return tuple(ready), frozenset(off), tuple(skipped)
 
     def _servers(self, tx: Connection) -> tuple[Servers, tuple[Skipped, ...]]:
         ready: list[Server] = []

@@ -244,6 +244,20 @@ mcp_servers = Table(
     Column("updated_at", Double, nullable=False),
 )
 
+# `spec` is gateway.guards.settings.GuardSpec with its secrets sealed, or as references.
+guards = Table(
+    "guards",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("spec", JSON, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("seed_hash", Text),
+    Column("edited", Boolean, nullable=False, server_default=false()),
+    Column("deleted_at", Double),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
 # Requests that owe nothing, in blocks; the others are in `ledger_blocks` (gateway.request_store). Ids sort by time, so pages, ranges
 # of time and retention need no other index. `request_keys` says which keys occur in a block of either. No foreign keys: a record
 # outlives what it names.

@@ -53,6 +53,7 @@ class ModelChangeBody(Section):
     retrieval: RetrievalSpec | None = None
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
+    guards: tuple[Name, ...] | None = None
 
 
 class ModelView(ModelSpec):

@@ -73,6 +73,7 @@ class RequestView(BaseModel):
     prompt_version: Annotated[str | None, Field(description="The version of a prompt that was drawn, as `name@3`.")]
     shadow_of: Annotated[str | None, Field(description="The id of the request that this one is a copy of.")]
     agreement: Annotated[float | None, Field(description="Of a copy: 1 if it was answered alike, 0 if not.")]
+    guards: Annotated[list[str] | None, Field(description="What each guard did: `name=outcome:category+category`.")]
     units: Annotated[
         dict[str, float] | None, Field(description="Images, seconds, characters and search_units that it used.")
     ]
@@ -159,6 +160,7 @@ def _view(record: RequestRecord) -> RequestView:
     values = msgspec.structs.asdict(record) | {
         "at": at(record.at),
         "tags": None if record.tags is None else list(record.tags),
+        "guards": None if record.guards is None else list(record.guards),
         "cost_usd": None if cost is None else cost / 1_000_000_000,
         "trail": None if record.trail is None else [TryView(**msgspec.structs.asdict(one)) for one in record.trail],
     }

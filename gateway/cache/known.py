@@ -48,6 +48,7 @@ def _shown(call: Call, asked: Controls) -> _Shown | None:
         or record.tags is not None
         or endpoint.front is not None
         or endpoint.door is not None
+        or call.guarded is not None
         or len(call.body) > MAX_BODY_BYTES
         or REGION in call.exchange.headers
     ):

@@ -221,6 +221,10 @@ class Realtime:
         snapshot = self._current.snapshot
         name = self._names.find(snapshot.catalog, OPENAI, name, caller.key)
         model, match = permitted(snapshot, record, name)
+        if snapshot.guards is not None and snapshot.guards.of(caller.key, model) is not None:
+            raise errors.BadRequest(
+                f"'{name}' has guards, which cannot read a conversation", param="model", code="unsupported_by_guards"
+            )
         record.model, record.metric_model = name, model.name
         tags = exchange.headers.get(b"x-penstock-tags")
         record.tags = None if tags is None else tags_of(tags)

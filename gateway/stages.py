@@ -1,0 +1,271 @@
+"""What stands before the dispatch of calls: who records, guards, looks up, remembers. Each is there while it has something to do."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+from sqlalchemy import Engine
+
+from gateway.cache.ports import Store
+from gateway.catalog import Model
+from gateway.completion import Answers, Completions
+from gateway.grounding.ports import Searcher
+from gateway.metering import Meter
+from gateway.record import Record
+from gateway.snapshot import Snapshot
+
+if TYPE_CHECKING:  # they are loaded for whom they do something
+    from gateway.cache.meanings import Log
+    from gateway.cache.precision import Precision
+    from gateway.cache.stage import Caching
+    from gateway.contents.keeper import Keeper
+    from gateway.contents.stage import Listening
+    from gateway.grounding.stage import Grounding
+    from gateway.guards.judges import Classify, Post
+    from gateway.guards.stage import Guarding
+
+MEBI: Final = 1024 * 1024
+KEEP_S: Final = 5.0  # what writing down what was said may take at the end
+
+
+class CacheTerms(msgspec.Struct, frozen=True):
+    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them.
+
+    `embed` gives vectors of texts, as rows; `log` is where many processes tell each other of questions, for a store of many.
+    """
+
+    store: Callable[[Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]], Store]
+    max_bytes: int
+    embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
+    log: Callable[[Store], "Log | None"] = lambda _: None
+
+
+class ContentTerms(msgspec.Struct, frozen=True):
+    """What is kept of requests and answers: `everybody`'s that does not say otherwise, redacted, up to `max_bytes` of each."""
+
+    engine: Engine
+    redact: Callable[[str], str]
+    everybody: bool
+    max_bytes: int
+
+
+class GuardTerms(msgspec.Struct, frozen=True):
+    """Whom guards may ask, beside the models here: `post` speaks HTTP, `classify` is whatever serves classifiers."""
+
+    post: "Post | None" = None
+    classify: "Classify | None" = None
+
+
+@final
+class Stages:
+    """Of one plane. `answering` and `counted` are served by what is chosen here, at the end by `dispatch` and `counting`.
+
+    From the outside in: contents (as they came), guards, documents, the cache.
+    """
+
+    def __init__(
+        self,
+        *,
+        answering: Completions,
+        dispatch: Answers,
+        counted: Completions,
+        counting: Answers,
+        meter: Meter,
+        spawn: Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"],
+        attempted: Callable[[Record], None],
+        cache: CacheTerms,
+        searcher: Searcher | None,
+        contents: ContentTerms | None,
+        guards: GuardTerms,
+    ) -> None:
+        self._answering = answering
+        self._dispatch = dispatch
+        self._counted = counted
+        self._counting = counting
+        self._meter = meter
+        self._spawn = spawn
+        self._attempted = attempted
+        self._cache_terms = cache
+        self._store: Store | None = None
+        self._comparing = False
+        self._caching: Caching | None = None
+        self._searcher = searcher
+        self._grounding: Grounding | None = None
+        self._contents = contents
+        self._listening: Listening | None = None
+        self.keeper: Keeper | None = None
+        self._guard_terms = guards
+        self._guarding: tuple[Guarding, ...] = ()  # of answers, and of counts
+
+    @property
+    def cache_outcomes(self) -> Mapping[tuple[str, str], int]:
+        """Calls of models with a cache, by model and outcome."""
+        return {} if self._caching is None else self._caching.outcomes
+
+    @property
+    def cache_precisions(self) -> "Mapping[str, Precision]":
+        """Of the cache by meaning, by model."""
+        return {} if self._caching is None else self._caching.precisions
+
+    @property
+    def cache_waiting(self) -> int:
+        """Calls that wait for what an equal one brings."""
+        return 0 if self._caching is None else self._caching.waiting
+
+    @property
+    def guard_outcomes(self) -> Mapping[tuple[str, str], int]:
+        """What guards did, by name and outcome."""
+        return _summed([stage.outcomes for stage in self._guarding])
+
+    @property
+    def guard_trials(self) -> Mapping[str, int]:
+        """What guards on trial would have done, by name."""
+        return _summed([stage.tried for stage in self._guarding])
+
+    async def close(self) -> None:
+        """Before the tasks that were spawned are over."""
+        if self._caching is not None:
+            await self._caching.close()
+
+    async def end(self) -> None:
+        """What was said is written down, once nothing more can be said."""
+        if self.keeper is not None:
+            await asyncio.to_thread(self.keeper.close, KEEP_S)
+
+    def choose(self, snapshot: Snapshot) -> None:
+        """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""
+        catalog = snapshot.catalog
+        models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        grounding = self._grounds(snapshot, models)
+        caching = self._caches(models)
+        if caching is not None:
+            caching.dispatch = self._dispatch if grounding is None else grounding.behind
+        if grounding is not None:
+            grounding.following = grounding.behind if caching is None else caching
+        self._guard(snapshot, grounding or caching or self._dispatch)
+        self._listen(snapshot)
+
+    def _guard(self, snapshot: Snapshot, stage: Answers) -> None:
+        """Puts guards before everything else, as long as there is any."""
+        if snapshot.guards is None:
+            self._answering.dispatch, self._counted.dispatch = stage, self._counting
+            return
+        if not self._guarding:
+            self._guarding = self._make_guarding(self._guard_terms)
+        answers, counts = self._guarding
+        answers.inner = stage
+        self._answering.dispatch, self._counted.dispatch = answers, counts
+
+    def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
+        """What looks something up before it is answered."""
+        if self._searcher is None or not (snapshot.searchable or any(model.retrieval is not None for model in models)):
+            return None
+        if self._grounding is None:
+            from gateway.grounding.stage import Grounding  # noqa: PLC0415 — an idle gateway without documents does without
+
+            self._grounding = Grounding(self._dispatch, self._searcher, self._spawn)
+        return self._grounding
+
+    def _caches(self, models: Sequence[Model]) -> "Caching | None":
+        if not any(model.cache is not None for model in models):
+            return None
+        if self._caching is None:
+            self._caching = self._make_caching(self._cache_terms)
+        if not self._comparing and any(
+            model.cache is not None and model.cache.semantic is not None for model in models
+        ):
+            self._compare(self._caching, self._cache_terms)
+        return self._caching
+
+    def _make_guarding(self, terms: GuardTerms) -> "tuple[Guarding, ...]":
+        from gateway.guards.judges import Judges  # noqa: PLC0415 — an idle gateway without a guard does without
+        from gateway.guards.stage import Guarding  # noqa: PLC0415 — as above
+
+        judges = Judges(
+            serve=self._answering.serve,
+            post=terms.post,
+            embed=self._cache_terms.embed,
+            classify=terms.classify,
+            now=time.monotonic,
+        )
+        made = partial(
+            Guarding, judges=judges, meter=self._meter, spawn=self._spawn, now=time.monotonic, attempted=self._attempted
+        )
+        return made(inner=self._dispatch), made(inner=self._counting)
+
+    def _make_caching(self, terms: CacheTerms) -> "Caching":
+        from gateway.cache.stage import Caching  # noqa: PLC0415 — an idle gateway without a cache does without
+
+        self._store = terms.store(self._spawn)
+        return Caching(
+            dispatch=self._dispatch,
+            store=self._store,
+            meter=self._meter,
+            unix=time.time,
+            now=time.monotonic,
+            max_bytes=terms.max_bytes,
+        )
+
+    def _compare(self, caching: "Caching", terms: CacheTerms) -> None:
+        """Adds the cache by meaning, where there is something that makes vectors."""
+        self._comparing = True
+        if terms.embed is None or self._store is None:
+            return
+        from gateway.cache.audit import Audit  # noqa: PLC0415 — NumPy comes with it
+        from gateway.cache.meanings import Meanings  # noqa: PLC0415 — as above
+
+        meanings = Meanings(
+            store=self._store, log=terms.log(self._store), embed=terms.embed, spawn=self._spawn, unix=time.time
+        )
+        audit = Audit(
+            meanings=meanings,
+            serve=self._answering.serve,
+            spawn=self._spawn,
+            random=random.random,
+            now=time.monotonic,
+        )
+        caching.compare(meanings, audit)
+        self._spawn(meanings.warm())
+
+    def _listen(self, snapshot: Snapshot) -> None:
+        """Puts who records before the others, as long as anybody's words are recorded: who has none pays nothing for it."""
+        terms = self._contents
+        wanted = terms is not None and (
+            terms.everybody or any(key.metadata.get("record_content") is True for key in snapshot.keys.values())
+        )
+        if terms is None or not wanted:
+            return
+        if self._listening is None:
+            self._listening = self._make_listening(terms)
+        self._listening.dispatch = self._answering.dispatch
+        self._answering.dispatch = self._listening
+
+    def _make_listening(self, terms: ContentTerms) -> "Listening":
+        from gateway.contents.keeper import Keeper  # noqa: PLC0415 — for who has something kept
+        from gateway.contents.stage import Listening  # noqa: PLC0415 — as above
+
+        self.keeper = Keeper(terms.engine, terms.redact)
+        return Listening(self._dispatch, self.keeper, everybody=terms.everybody, max_bytes=terms.max_bytes)
+
+
+def in_memory() -> CacheTerms:
+    """For whoever says nothing of a cache and gives a model one."""
+
+    def store(_: object) -> Store:
+        from gateway.cache.local import LocalStore  # noqa: PLC0415 — an idle gateway without a cache does without
+
+        return LocalStore(32 * MEBI, 0, None, time.time)
+
+    return CacheTerms(store, MEBI)
+
+
+def _summed(counts: "Sequence[Mapping[Any, int]]") -> Mapping[Any, int]:
+    total: dict[Any, int] = {}
+    for each in counts:
+        for place, count in each.items():
+            total[place] = total.get(place, 0) + count
+    return total

@@ -27,6 +27,7 @@ from gateway.snapshot import Current
 from retrieval.access import EVERY, PLAIN, Account, Caller
 from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
+from retrieval.index.settings import EngineSettings
 from retrieval.ports import Source
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
@@ -212,6 +213,7 @@ def make(
     embedder: GatewayEmbedder,
     changed: Callable[[str], None],
     memory_bytes: int,
+    engines: EngineSettings,
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -227,6 +229,7 @@ def make(
         embedder,
         changed=changed,
         memory_bytes=memory_bytes,
+        engines=engines,
     )
 
 

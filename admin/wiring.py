@@ -265,9 +265,10 @@ class House:
             self._current, plane.authenticator, embed, lambda: usual or self.embedding_model()
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
+        engines = settings.retrieval.engines(settings.database)
         self._retrieval = documents.LateRetrieval(
             lambda: documents.make(
-                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes
+                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes, engines
             )
         )
         self._runner = Runner(

@@ -28,7 +28,7 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval ;;
+        dev) sync_environment --group dev --extra retrieval --extra qdrant-edge --extra qdrant ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
         clients) install_clients ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;

@@ -10,6 +10,7 @@ from retrieval.access import Caller, visible
 from retrieval.database import locked_for, now
 from retrieval.errors import Expired, NotFound
 from retrieval.ids import new_id
+from retrieval.index.settings import EngineName, Quantization
 from retrieval.paging import Page, page
 from retrieval.tables import collections, documents, removals
 
@@ -23,7 +24,7 @@ _FIELDS = tuple(column for column in collections.columns if column.name != "dele
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """As it is kept. Times are Unix seconds."""
+    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none."""
 
     id: str
     key_id: str
@@ -40,6 +41,10 @@ class Collection(msgspec.Struct, frozen=True):
     last_active_at: float
     expires_days: int | None
     expires_at: float | None
+    engine: EngineName | None = None
+    quantization: Quantization = "none"
+    quota_passages: int | None = None
+    quota_bytes: int | None = None
 
 
 class NewCollection(msgspec.Struct, frozen=True):
@@ -49,6 +54,8 @@ class NewCollection(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str] = {}
     expires_days: int | None = None
     labelled: bool = False
+    engine: EngineName | None = None
+    quantization: Quantization = "none"
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound
 from retrieval.index.residents import Residents
+from retrieval.index.settings import EngineSettings
 from retrieval.ingestion import Ingestion
 from retrieval.job_store import Job
 from retrieval.paging import Page
@@ -42,13 +43,14 @@ class Retrieval:
         *,
         changed: Callable[[str], None],
         memory_bytes: int,
+        engines: EngineSettings | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
         self._reader = reader
         self._embedder = embedder
         self._changed = changed
-        self._residents = Residents(database, folder, memory_bytes)
+        self._residents = Residents(database, folder, memory_bytes, engines=engines)
         self._ingestion = Ingestion(database, sources, reader, embedder)
         self._search = Search(database, self._residents, embedder)
 
@@ -258,6 +260,7 @@ class Retrieval:
 
     def sweep(self) -> None:
         self._residents.sweep()
+        self._residents.retry()
 
     async def close(self) -> None:
         await self._reader.close()

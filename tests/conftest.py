@@ -24,5 +24,6 @@ pytest_plugins: list[str] = [
     "tests.fixtures.redis",
     "tests.fixtures.leases",
     "tests.fixtures.retrieval",
+    "tests.fixtures.engines",
     "tests.fixtures.plane",
 ]

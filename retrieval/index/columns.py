@@ -109,6 +109,7 @@ class Columns:
     def __init__(self, known: Mapping[int, Described] | None = None) -> None:
         self._known = dict(known or {})
         self.row = {id_: number for number, id_ in enumerate(self._known)}
+        self.ids = np.fromiter(self._known, np.int64, len(self._known))
         self._columns: dict[str, Column] = {}
         by_label: dict[str, list[int]] = {}
         for number, each in enumerate(self._known.values()):

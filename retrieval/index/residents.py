@@ -12,8 +12,11 @@ import structlog
 from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
+from retrieval.index.engines import Engines
 from retrieval.index.lexical import Lexical
+from retrieval.index.ports import EngineAway
 from retrieval.index.resident import Resident, Sizes
+from retrieval.index.settings import EngineSettings
 from retrieval.index.state import State
 
 log = structlog.stdlib.get_logger(__name__)
@@ -23,11 +26,19 @@ log = structlog.stdlib.get_logger(__name__)
 class Residents:
     """`folder` has a folder for each collection. Every method blocks."""
 
-    def __init__(self, database: Database, folder: Path, budget_bytes: int, sizes: Sizes | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        budget_bytes: int,
+        sizes: Sizes | None = None,
+        engines: EngineSettings | None = None,
+    ) -> None:
         self._database = database
         self._folder = folder
         self._budget = budget_bytes
         self._sizes = sizes or Sizes()
+        self._engines = Engines(engines)
         self._turn = threading.Lock()
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()
 
@@ -63,7 +74,21 @@ class Residents:
         if known is not None:
             known[0].close()
             known[1].close()
+        try:
+            self._engines.drop(collection_id)
+        except EngineAway as error:  # the folder stays: whoever sweeps tries again
+            log.warning("index.not_dropped", collection=collection_id, reason=str(error))
+            (self._folder / collection_id).mkdir(mode=0o700, parents=True, exist_ok=True)
+            return
         shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+
+    def retry(self) -> None:
+        """Graphs that could not be made when it was time, as their engine was away."""
+        with self._turn:
+            known = [(id_, resident) for id_, (resident, _) in self._known.items()]
+        for id_, resident in known:
+            if resident.retries():
+                self.maintain(id_)
 
     def sweep(self) -> Sequence[str]:
         """Folders of collections that are not there any more, whoever deleted them."""
@@ -84,13 +109,14 @@ class Residents:
                 resident.close()
                 lexical.close()
             self._known.clear()
+        self._engines.close()
 
     def _of(self, collection_id: str) -> tuple[Resident, Lexical]:
         with self._turn:
             known = self._known.get(collection_id)
             if known is None:
                 folder = self._folder / collection_id
-                resident = Resident(self._database, collection_id, folder, self._sizes)
+                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines)
                 known = self._known[collection_id] = resident, Lexical(self._database, collection_id, folder)
             self._known.move_to_end(collection_id)
             return known

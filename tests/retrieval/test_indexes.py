@@ -18,8 +18,10 @@ from retrieval.database import Database
 from retrieval.errors import NotFound
 from retrieval.filters import parse
 from retrieval.index import artefact, building
+from retrieval.index.ports import NotMade
 from retrieval.index.resident import Sizes
 from retrieval.index.residents import Residents
+from retrieval.index.settings import EngineSettings
 from tests.fixtures.retrieval import ANN, attach, fill, new_collection, unit
 
 MEBI = 1024 * 1024
@@ -219,9 +221,9 @@ def test_a_graph_that_nobody_waits_for_is_given_up(tmp_path: Path, monkeypatch: 
     child.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(child))
     manifest = artefact.Manifest(1, 1, 8, {"vectors": artefact.Sealed("1.vectors", 32, "")})
-    given_up = threading.Event()
+    given_up, wanted = threading.Event(), building.Wanted("hnswlib", EngineSettings(), "none", "vs_1")
     with ThreadPoolExecutor(1) as pool:
-        made = pool.submit(building.build, tmp_path, manifest, given_up)
+        made = pool.submit(building.build, tmp_path, manifest, wanted, given_up)
         given_up.set()
-        with pytest.raises(building.NotMade, match="given up"):
+        with pytest.raises(NotMade, match="given up"):
             made.result(60)

@@ -29,6 +29,7 @@ from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
 from retrieval.ports import Source
+from retrieval.quotas import Quota
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
@@ -214,6 +215,7 @@ def make(
     changed: Callable[[str], None],
     memory_bytes: int,
     engines: EngineSettings,
+    quota: Quota,
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -230,6 +232,7 @@ def make(
         changed=changed,
         memory_bytes=memory_bytes,
         engines=engines,
+        quota=quota,
     )
 
 

@@ -25,6 +25,7 @@ from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
 from gateway.settings import CacheSpec, ModelSpec, PositiveSeconds, PricingSection, Section
 from retrieval.index.settings import EngineName, EngineSettings
+from retrieval.quotas import Quota
 
 DEFAULT_FILE = "penstock.yaml"
 
@@ -190,16 +191,23 @@ class RetrievalSection(Section):
     """Documents and searches. `embedding_model`: of collections that name none; without it the one that is built in.
 
     `concurrency`: documents read at the same time, per process. `memory_mb`: of indexes in a process, the least used of which are dropped.
+    `quota_passages`, `quota_mb`: of all stores of a team, or of a key that is in none.
     `engine` makes the graphs of large stores that name none; where it does not answer within `engine_timeout_s`, everything is compared.
     """
 
     embedding_model: str | None = Field(default=None, min_length=1, max_length=200)
     concurrency: int = Field(default=4, ge=1, le=256)
     memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
+    quota_passages: int | None = Field(default=None, ge=1)
+    quota_mb: float | None = Field(default=None, gt=0, le=1 << 30)
     engine: EngineName = "auto"
     engine_timeout_s: float = Field(default=1, ge=0.05, le=60)
     qdrant: QdrantSection | None = None
     pgvector: PgvectorSection | None = None
+
+    @property
+    def quota(self) -> Quota:
+        return Quota(self.quota_passages, None if self.quota_mb is None else int(self.quota_mb * 1024 * 1024))
 
     def engines(self, database_url: str) -> EngineSettings:
         own = None if database_url.startswith("sqlite") else database_url

@@ -265,10 +265,10 @@ class House:
             self._current, plane.authenticator, embed, lambda: usual or self.embedding_model()
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
-        engines = settings.retrieval.engines(settings.database)
+        engines, quota = settings.retrieval.engines(settings.database), settings.retrieval.quota
         self._retrieval = documents.LateRetrieval(
             lambda: documents.make(
-                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes, engines
+                self._engine, folder, self._shelf, self._embedder, self._runner.changed, memory_bytes, engines, quota
             )
         )
         self._runner = Runner(

@@ -8,7 +8,7 @@ from typing import TypeVar, final
 import msgspec
 from sqlalchemy import Connection
 
-from retrieval import batch_store, collection_store, document_store, job_store, passage_store, removal
+from retrieval import batch_store, collection_store, document_store, job_store, passage_store, quotas, removal
 from retrieval.access import Caller, require_held
 from retrieval.asking import Question, Results, Seen, Wanted
 from retrieval.batch_store import FileBatch
@@ -24,6 +24,7 @@ from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Reader, Source, Sources
+from retrieval.quotas import Quota
 from retrieval.search import Search
 
 T = TypeVar("T")
@@ -44,14 +45,16 @@ class Retrieval:
         changed: Callable[[str], None],
         memory_bytes: int,
         engines: EngineSettings | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
         self._reader = reader
         self._embedder = embedder
         self._changed = changed
+        self._quota = quota or Quota()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
-        self._ingestion = Ingestion(database, sources, reader, embedder)
+        self._ingestion = Ingestion(database, sources, reader, embedder, quota)
         self._search = Search(database, self._residents, embedder)
 
     # Collections
@@ -67,6 +70,7 @@ class Retrieval:
                 "There is no model to embed with: name one, or set retrieval.embedding_model", code="no_embedding_model"
             )
         self._embedder.require(model, caller.key_id)
+        self._residents.require(new.engine)
         new = msgspec.structs.replace(new, model=model)
         sources = await self._found(caller, files)
 
@@ -292,6 +296,8 @@ class Retrieval:
         batch_id: str | None = None,
     ) -> Sequence[Document]:
         usual = auto(self._embedder.window(collection.model))
+        if files:
+            quotas.require(tx, collection, self._quota, 1, 0)
         made = []
         for each in files:
             require_held(caller, each.labels)

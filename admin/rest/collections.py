@@ -26,7 +26,7 @@ class CountsView(BaseModel):
 
 
 class CollectionView(BaseModel):
-    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors."""
+    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one."""
 
     id: str
     name: str
@@ -36,6 +36,8 @@ class CollectionView(BaseModel):
     embedding_model: str
     dimensions: int | None
     access: str
+    engine: str | None
+    quantization: str
     documents: CountsView
     passages: int
     usage_bytes: int
@@ -96,6 +98,8 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         embedding_model=one.model,
         dimensions=one.dimensions,
         access="labelled" if one.labelled else "open",
+        engine=one.engine,
+        quantization=one.quantization,
         documents=CountsView(
             in_progress=counts.in_progress,
             completed=counts.completed,

@@ -120,6 +120,11 @@ class Columns:
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any document is only for some."""
+        return bool(self._by_label)
+
     def changed(self, described: Iterable[Described]) -> Columns:
         """With these as they are now; a document that was there keeps its row."""
         news = {each.id: each for each in described}

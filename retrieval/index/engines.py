@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import Final, final
 
+from retrieval.errors import BadRequest
 from retrieval.index.ports import GraphEngine
 from retrieval.index.settings import EngineName, EngineSettings, Quantization
 
@@ -27,7 +28,19 @@ class Engines:
         name = of_collection or self.settings.engine
         if name == "auto":
             name = "hnswlib"
+        if name in ("qdrant", "pgvector") and getattr(self.settings, f"{name}_url") is None:
+            return None
         return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
+
+    def require(self, engine: EngineName | None) -> None:
+        """Raises BadRequest where it is not installed, or its server is not named."""
+        if engine is None or engine in ("auto", "exact"):
+            return
+        if find_spec(LIBRARIES[engine]) is None:
+            extra = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[engine]
+            raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")
+        if engine in ("qdrant", "pgvector") and getattr(self.settings, f"{engine}_url") is None:
+            raise BadRequest(f"The engine {engine} needs retrieval.{engine}.url in the configuration", param="engine")
 
     def get(self, name: str, quantization: Quantization) -> GraphEngine:
         """Raises Unavailable where its library is not installed."""

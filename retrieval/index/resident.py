@@ -87,6 +87,17 @@ class Resident:
                 self._known = known
             return known, state
 
+    def latest(self) -> tuple[Collection, State] | None:
+        """As it was last seen; asks nobody."""
+        known, state = self._known, self._state
+        return None if known is None or state is None else (known, state)
+
+    def saw(self, collection: Collection) -> None:
+        """As the truth has it now: for what can change without a generation."""
+        with self._turn:
+            if self._known is not None and collection.generation >= self._known.generation:
+                self._known = collection
+
     def needs(self) -> Needs:
         """Cheap."""
         state = self._state

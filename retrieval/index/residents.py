@@ -16,7 +16,7 @@ from retrieval.index.engines import Engines
 from retrieval.index.lexical import Lexical
 from retrieval.index.ports import EngineAway
 from retrieval.index.resident import Resident, Sizes
-from retrieval.index.settings import EngineSettings
+from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.index.state import State
 
 log = structlog.stdlib.get_logger(__name__)
@@ -42,11 +42,31 @@ class Residents:
         self._turn = threading.Lock()
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()
 
+    def require(self, engine: EngineName | None) -> None:
+        """Raises BadRequest where a collection cannot have that engine here."""
+        self._engines.require(engine)
+
     def current(self, collection_id: str) -> tuple[Collection, State]:
         """Raises NotFound."""
         found = self._of(collection_id)[0].current()
         self._make_room(collection_id)
         return found
+
+    def latest(self, collection_id: str) -> tuple[Collection, State] | None:
+        """What is in memory, whatever has changed since: for who finds that out afterwards. Asks nobody."""
+        with self._turn:
+            known = self._known.get(collection_id)
+            if known is None:
+                return None
+            self._known.move_to_end(collection_id)
+            return known[0].latest()
+
+    def saw(self, collection: Collection) -> None:
+        """As the truth has it now."""
+        with self._turn:
+            known = self._known.get(collection.id)
+        if known is not None:
+            known[0].saw(collection)
 
     def words(self, collection: Collection) -> Lexical:
         """Its index of words, up to date."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import numpy as np
@@ -15,6 +16,11 @@ from retrieval.index.matrix import Matrix, merged
 from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Plan, plan
 from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
 
+if TYPE_CHECKING:
+    from retrieval.document_store import Document
+    from retrieval.passage_store import Found
+
+MOST_SHOWN: Final = 2000
 EFFORT: Final = 96  # where none was measured
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
@@ -64,6 +70,7 @@ class State:
         self.effort = effort
         self.exact_work = exact_work
         self._order: NDArray[np.int64] | None = None
+        self.shown: dict[int, tuple[Found, Document]] = {}
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
 
     def with_effort(self, effort: int | None) -> State:
@@ -80,6 +87,12 @@ class State:
             effort or self.effort,
             self.exact_work,
         )
+
+    def remember(self, shown: Mapping[int, tuple[Found, Document]]) -> None:
+        """What the truth has of passages at this generation, for the next who finds them: not many of them."""
+        if len(self.shown) > MOST_SHOWN:
+            self.shown.clear()
+        self.shown.update(shown)
 
     @property
     def rows(self) -> int:

@@ -1,6 +1,7 @@
 """The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,6 +43,7 @@ from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
+from admin.rest.snapshots import router as snapshots_router
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.grounding.ports import Searcher
@@ -83,11 +85,13 @@ def create_app(
     servers: ServerConditions = dict,
     commands: Sequence[CommandSpec] = (),
     api: Api | None = None,
+    snapshots: Path = Path("snapshots"),
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
     be MCP servers.
+    `snapshots`: the folder for those of collections.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -116,7 +120,8 @@ def create_app(
         spend.router(control),
         versions.routes_router(control),
         versions.prompts_router(control),
-        collections.router(control),
+        collections.router(control, None if api is None else api.retrieval),
+        snapshots_router(control, engine, snapshots),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.

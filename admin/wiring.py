@@ -295,6 +295,7 @@ class House:
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
+            snapshots=self._settings.data_dir / "retrieval" / "snapshots",
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,

@@ -231,6 +231,15 @@ def learn_dimensions(tx: Connection, id_: str, dimensions: int) -> int:
     return int(tx.execute(select(_Row.dimensions).where(_Row.id == id_)).scalar_one())
 
 
+def bound(tx: Connection, id_: str, passages: int | None, size: int | None) -> Collection:
+    """How much may be in it, for who administers it. Raises NotFound."""
+    tx.execute(update(collections).where(_Row.id == id_).values(quota_passages=passages, quota_bytes=size))
+    found = by_id(tx, id_)
+    if found is None:
+        raise NotFound(f"No such Vector store object: {id_}", param="vector_store_id")
+    return found
+
+
 def hide(tx: Connection, caller: Caller, id_: str) -> None:
     """From here on it is there for nobody; `retrieval.removal` takes away what it consists of. Raises NotFound."""
     get(tx, caller, id_)

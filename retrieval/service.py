@@ -17,6 +17,7 @@ from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound
+from retrieval.index.advice import Advice
 from retrieval.index.residents import Residents
 from retrieval.index.settings import EngineSettings
 from retrieval.ingestion import Ingestion
@@ -52,6 +53,7 @@ class Retrieval:
         self._reader = reader
         self._embedder = embedder
         self._changed = changed
+        self._advising = asyncio.Lock()
         self._quota = quota or Quota()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
         self._ingestion = Ingestion(database, sources, reader, embedder, quota)
@@ -250,6 +252,11 @@ class Retrieval:
             kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
             for kind, each in checked.items()
         }
+
+    async def advice(self, collection: Collection, rows: int | None) -> Advice:
+        """What its index takes, measured on a sample: one at a time, as it takes a core."""
+        async with self._advising:
+            return await asyncio.to_thread(self._residents.advise, collection, rows)
 
     # What the runner asks
 

@@ -12,6 +12,7 @@ import structlog
 from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
+from retrieval.index.advice import Advice, advise
 from retrieval.index.engines import Engines
 from retrieval.index.lexical import Lexical
 from retrieval.index.ports import EngineAway
@@ -51,6 +52,10 @@ class Residents:
         found = self._of(collection_id)[0].current()
         self._make_room(collection_id)
         return found
+
+    def advise(self, collection: Collection, rows: int | None) -> Advice:
+        """As `retrieval.index.advice.advise`."""
+        return advise(self._database, self._engines, collection, rows)
 
     def latest(self, collection_id: str) -> tuple[Collection, State] | None:
         """What is in memory, whatever has changed since: for who finds that out afterwards. Asks nobody."""

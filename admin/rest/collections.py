@@ -100,7 +100,7 @@ def router(control: Control, retrieval: "Callable[[], Awaitable[Retrieval]] | No
     async def show(asker: Asker, id: Identifier) -> CollectionView:  # noqa: A002 the route's name for it
         return await control.read(lambda tx: shown(tx, asker, id))
 
-    @routes.get("/{id}/advice", summary="Measure what a collection's index would take", responses=documented(404, 503))
+    @routes.get("/{id}/advice", summary="Measure what a collection's index would take", responses=documented(404))
     async def advice(
         asker: Asker,
         id: Identifier,  # noqa: A002 as above

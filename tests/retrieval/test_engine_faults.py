@@ -148,7 +148,7 @@ def test_a_server_that_says_nothing_costs_one_deadline(crowd: Crowd, silent: int
         assert 0.5 < time.monotonic() - began < 20, "it was asked"
         began = time.monotonic()
         assert [right(crowd, state) for _ in range(3)] == ["exact"] * 3
-        assert time.monotonic() - began < 1, "and is left alone"
+        assert time.monotonic() - began < 2.5, "and is left alone"
         engine.close()
 
 

@@ -23,7 +23,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-peers bench-predictions shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-peers bench-predictions bench-engines shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ bench-peers: $(DEV_READY) $(LEAN_READY) ## measure Penstock side by side with ot
 
 bench-predictions: $(DEV_READY) ## measure predictions side by side with FastAPI; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.predictions $(ARGS)
+
+bench-engines: $(DEV_READY) ## recall under filters and searches per CPU-second, by engine, beside raw libraries; ARGS="--rows 100000 --write"
+	@deploy/setup.sh vectors
+	@$(BIN)/python -m benchmarks.engines $(ARGS)
 
 shape: $(DEV_READY) ## print what the code looks like: longest file and function, import cycles, globals
 	@$(BIN)/python -m benchmarks.shape $(ARGS)

@@ -1,6 +1,7 @@
 """The admin plane as one FastAPI application: everything that is not hot. The data plane's routes never come here."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -50,6 +51,7 @@ from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
 from admin.rollouts.events import Tell
 from admin.rollouts.service import Rollouts
+from admin.rest.snapshots import router as snapshots_router
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.grounding.ports import Searcher
@@ -103,12 +105,14 @@ def create_app(
     registrar: Registrar | None = None,
     webhook_secret: str | None = None,
     rolling: Steering | None = None,
+    snapshots: Path = Path("snapshots"),
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
     be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry. `webhook_secret` is what MLflow
     signs its webhooks with.
+    `snapshots`: the folder for those of collections.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -138,7 +142,8 @@ def create_app(
         spend.router(control),
         versions.routes_router(control),
         versions.prompts_router(control),
-        collections.router(control),
+        collections.router(control, None if api is None else api.retrieval),
+        snapshots_router(control, engine, snapshots),
         feedback.router(control),
         config.router(control, version),
     ):

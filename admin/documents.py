@@ -27,7 +27,9 @@ from gateway.snapshot import Current
 from retrieval.access import EVERY, PLAIN, Account, Caller
 from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
+from retrieval.index.settings import EngineSettings
 from retrieval.ports import Source
+from retrieval.quotas import Quota
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
@@ -216,6 +218,8 @@ def make(
     changed: Callable[[str], None],
     memory_bytes: int,
     searched: Callable[[str, float, str], None],
+    engines: EngineSettings,
+    quota: Quota,
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -232,6 +236,8 @@ def make(
         changed=changed,
         memory_bytes=memory_bytes,
         searched=searched,
+        engines=engines,
+        quota=quota,
     )
 
 

@@ -77,7 +77,13 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/feedback"): _ALL,
     ("GET", "/collections"): _ALL,
     ("GET", "/collections/{id}"): _ALL,
+    ("PATCH", "/collections/{id}"): _ORG,
+    ("GET", "/collections/{id}/advice"): _TEAM,
     ("DELETE", "/collections/{id}"): _TEAM,
+    ("GET", "/collections/{id}/snapshots"): _ALL,
+    ("POST", "/collections/{id}/snapshots"): _TEAM,
+    ("DELETE", "/collections/{id}/snapshots/{snapshot}"): _TEAM,
+    ("POST", "/collections/{id}/snapshots/{snapshot}/restore"): _TEAM,
     ("GET", "/requests"): _ALL,
     ("GET", "/requests/{id}"): _TEAM,  # what was said, where it is recorded
     ("GET", "/spend"): _ALL,

@@ -345,6 +345,7 @@ class House:
             dict if self._watch is None else self._watch.carried,
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
+        engines, quota = settings.retrieval.engines(settings.database), settings.retrieval.quota
         self._retrieval = documents.LateRetrieval(
             lambda: documents.make(
                 self._engine,
@@ -354,6 +355,8 @@ class House:
                 self._runner.changed,
                 memory_bytes,
                 self._searched,
+                engines,
+                quota,
             )
         )
         self._runner = Runner(
@@ -388,6 +391,7 @@ class House:
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
             rolling=self._rolling.parts.by_hand(),
+            snapshots=self._settings.data_dir / "retrieval" / "snapshots",
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,

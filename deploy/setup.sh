@@ -9,6 +9,7 @@
 #   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
+#   deploy/setup.sh vectors                   the vector libraries that Penstock is compared with, in .tools/vectors
 #   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
@@ -21,6 +22,7 @@ readonly CLIENTS=(langchain-openai==1.7.3 langchain-tests==1.1.9 llama-index-cor
 readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
+readonly VECTORS=(faiss-cpu==1.15.1 hnswlib==0.8.0 qdrant-edge-py==0.9.0 usearch==2.26.6)
 # With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).
 readonly PORTKEY='{"private": true, "dependencies": {"@portkey-ai/gateway": "1.15.2"}, "overrides": {"@hono/node-server": "1.14.1"}}'
 
@@ -30,15 +32,16 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
+        dev) sync_environment --group dev --extra retrieval --extra qdrant-edge --extra qdrant --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
+        vectors) install_vectors ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | vectors | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -59,6 +62,13 @@ install_tools() {
     [ "$(cat "$folder/.ready" 2>/dev/null)" != "$*" ] || return 0
     say "Installing $* into $folder …"
     rm -rf "$folder" && python_peer "$folder" "$@" && printf '%s\n' "$*" >"$folder/.ready"
+}
+
+install_vectors() {
+    local folder=.tools/vectors
+    [ "$(cat "$folder/.ready" 2>/dev/null)" != "${VECTORS[*]}" ] || return 0
+    say "Installing ${VECTORS[*]} into $folder …"
+    rm -rf "$folder" && python_peer "$folder" "${VECTORS[@]}" && printf '%s\n' "${VECTORS[*]}" >"$folder/.ready"
 }
 
 # A peer that cannot be had is no reason to stop: the comparison names what it lacks.

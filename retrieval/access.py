@@ -66,6 +66,13 @@ def may_read(caller: Caller, labels: Iterable[str], *, labelled: bool) -> bool:
     return not found.isdisjoint(caller.holds) if found else not labelled
 
 
+def sees(caller: Caller, id_: str, key_id: str, team_id: str | None) -> bool:
+    """Whether a collection of that key and team is there for the caller. Pure; the next says the same of the table."""
+    return (
+        id_ in caller.granted or key_id == caller.key_id or (caller.team_id is not None and team_id == caller.team_id)
+    )
+
+
 def visible(caller: Caller) -> ColumnElement[bool]:
     """The collections that are there for the caller."""
     own: ColumnElement[bool] = collections.c.key_id == caller.key_id

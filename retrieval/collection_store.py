@@ -10,6 +10,7 @@ from retrieval.access import Caller, visible
 from retrieval.database import locked_for, now
 from retrieval.errors import Expired, NotFound
 from retrieval.ids import new_id
+from retrieval.index.settings import EngineName, Quantization
 from retrieval.paging import Page, page
 from retrieval.tables import collections, documents, removals
 
@@ -23,7 +24,7 @@ _FIELDS = tuple(column for column in collections.columns if column.name != "dele
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """As it is kept. Times are Unix seconds."""
+    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none."""
 
     id: str
     key_id: str
@@ -40,6 +41,10 @@ class Collection(msgspec.Struct, frozen=True):
     last_active_at: float
     expires_days: int | None
     expires_at: float | None
+    engine: EngineName | None = None
+    quantization: Quantization = "none"
+    quota_passages: int | None = None
+    quota_bytes: int | None = None
 
 
 class NewCollection(msgspec.Struct, frozen=True):
@@ -49,6 +54,8 @@ class NewCollection(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str] = {}
     expires_days: int | None = None
     labelled: bool = False
+    engine: EngineName | None = None
+    quantization: Quantization = "none"
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -222,6 +229,15 @@ def learn_dimensions(tx: Connection, id_: str, dimensions: int) -> int:
     """The first vector decides. What the collection has from now on."""
     tx.execute(update(collections).where(_Row.id == id_, _Row.dimensions.is_(None)).values(dimensions=dimensions))
     return int(tx.execute(select(_Row.dimensions).where(_Row.id == id_)).scalar_one())
+
+
+def bound(tx: Connection, id_: str, passages: int | None, size: int | None) -> Collection:
+    """How much may be in it, for who administers it. Raises NotFound."""
+    tx.execute(update(collections).where(_Row.id == id_).values(quota_passages=passages, quota_bytes=size))
+    found = by_id(tx, id_)
+    if found is None:
+        raise NotFound(f"No such Vector store object: {id_}", param="vector_store_id")
+    return found
 
 
 def hide(tx: Connection, caller: Caller, id_: str) -> None:

@@ -18,15 +18,16 @@ import structlog
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from retrieval import collection_store, document_store, job_store, passage_store
+from retrieval import collection_store, document_store, job_store, passage_store, quotas
 from retrieval.changes import Changes, Fresh, changes
 from retrieval.collection_store import Collection
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document
-from retrieval.errors import Refused, RetrievalError
+from retrieval.errors import QuotaExceeded, Refused, RetrievalError
 from retrieval.job_store import Job, LeaseLost
 from retrieval.passage_store import New
 from retrieval.ports import Embedder, Reader, Reading, Sources, Unreadable
+from retrieval.quotas import Quota
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,11 +61,14 @@ class _Work(msgspec.Struct, frozen=True):
 class Ingestion:
     """One per process. `run` may run for many jobs at a time."""
 
-    def __init__(self, database: Database, sources: Sources, reader: Reader, embedder: Embedder) -> None:
+    def __init__(
+        self, database: Database, sources: Sources, reader: Reader, embedder: Embedder, quota: Quota | None = None
+    ) -> None:
         self._database = database
         self._sources = sources
         self._reader = reader
         self._embedder = embedder
+        self._quota = quota or Quota()
 
     async def run(self, job: Job) -> None:
         """To its end, or to the next attempt. Raises LeaseLost, SQLAlchemyError."""
@@ -87,11 +91,13 @@ class Ingestion:
         reading, fingerprint = await self._reading(work.document)
         found = await self._do(lambda tx: _changes(tx, work.document, reading))
         dimensions = work.collection.dimensions
+        await self._fits(work, reading, dimensions)  # before anything is paid for
         for start in range(0, len(found.fresh), EMBEDDED_AT_ONCE):
             some = found.fresh[start : start + EMBEDDED_AT_ONCE]
             vectors = await self._embedded(work, some)
             dimensions = await self._do(lambda tx, some=some, vectors=vectors: _prepare(tx, work, some, vectors))  # type: ignore[misc]
-        usage_bytes = len(reading.text.encode("utf-8", "surrogatepass")) + 4 * (dimensions or 0) * len(reading.chunks)
+        await self._fits(work, reading, dimensions)
+        usage_bytes = _usage(reading, dimensions)
         await self._do(lambda tx: _publish(tx, work, reading, fingerprint, usage_bytes))
         log.info(
             "document.completed", document=work.document.id, passages=len(reading.chunks), embedded=len(found.fresh)
@@ -119,6 +125,19 @@ class Ingestion:
         vectors = await self._embedder.embed(texts, work.collection.model, work.job.payer, aside=True)
         return normalised(vectors, len(some))
 
+    async def _fits(self, work: _Work, reading: Reading, dimensions: int | None) -> None:
+        """Raises _Failure."""
+        passages, size = len(reading.chunks), _usage(reading, dimensions)
+
+        def work_(tx: Connection) -> None:
+            collection = collection_store.by_id(tx, work.collection.id) or work.collection
+            quotas.require(tx, collection, self._quota, passages, size, work.document.id)
+
+        try:
+            await asyncio.to_thread(self._database.read, work_)
+        except QuotaExceeded as error:
+            raise _Failure("server_error", error.message) from None
+
     async def _refused(self, work: _Work, refusal: Refused) -> None:
         """What may work later is waited for, however long; what will not is the document's end."""
         if not refusal.again:
@@ -134,6 +153,10 @@ class Ingestion:
 
     async def _do(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.write, work)
+
+
+def _usage(reading: Reading, dimensions: int | None) -> int:
+    return len(reading.text.encode("utf-8", "surrogatepass")) + 4 * (dimensions or 0) * len(reading.chunks)
 
 
 def storable(reading: Reading) -> Reading:

@@ -99,8 +99,8 @@ def publish(
     tx: Connection, collection_id: str, document_id: int, generation: int, placed: Sequence[Placed], gone: Sequence[int]
 ) -> None:
     """All at once: `placed` are the document's passages from here on, whether they are new or were there; `gone` are not."""
-    if placed:
-        moved = [{"_id": each.id, **_place(each.ordinal, each.chunk)} for each in placed]
+    moved = _moved(tx, document_id, placed)
+    if moved:
         tx.execute(update(passages).where(_Row.id == bindparam("_id")), moved)
     news = (_Row.document_id == document_id) & _Row.generation.is_(None)
     keep = [each.id for each in placed]
@@ -187,6 +187,14 @@ def of_document(tx: Connection, document_id: int, limit: int, after: int = -1) -
         .limit(limit)
     )
     return [_shown(row) for row in tx.execute(query)]
+
+
+def _moved(tx: Connection, document_id: int, placed: Sequence[Placed]) -> list[dict[str, Any]]:
+    """Where those that stand elsewhere than they did go: of what was just prepared usually none, and no row is written for nothing."""
+    query = select(_Row.id, _Row.ordinal, _Row.start, _Row.end, _Row.page, _Row.line)
+    stand = {row.id: tuple(row)[1:] for row in tx.execute(query.where(_Row.document_id == document_id))}
+    places = ((each.id, _place(each.ordinal, each.chunk)) for each in placed)
+    return [{"_id": id_, **place} for id_, place in places if stand.get(id_) != tuple(place.values())]
 
 
 def _known(tx: Connection, document_id: int, *, prepared: bool) -> Sequence[Known]:

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, final
 
+import msgspec
+
 from retrieval import collection_store
-from retrieval.access import Caller
+from retrieval.access import Caller, sees
 from retrieval.asking import Question, Result, Results, Trace
-from retrieval.collection_store import Collection
+from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.database import Database
 from retrieval.errors import BadRequest
 from retrieval.fusion import Ranking, fused
@@ -53,9 +55,20 @@ class Search:
         """Raises NotFound, Expired, BadRequest, Refused."""
         if question.dense <= 0 and question.lexical <= 0:
             raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
-        collection = await asyncio.to_thread(self._begun, caller, collection_id)
+        collection = self._known(caller, collection_id)
+        if collection is None:
+            collection = await asyncio.to_thread(self._begun, caller, collection_id)
         vectors = await self._vectors(caller, collection, question)
         return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+
+    def _known(self, caller: Caller, collection_id: str) -> Collection | None:
+        """From memory, where that is enough to begin with: what is answered is asked of the truth in the end."""
+        latest = self._residents.latest(collection_id)
+        if latest is None:
+            return None
+        collection = latest[0]
+        ends = collection.expires_at is not None or time.time() - collection.last_active_at > TOUCHED_EVERY_S
+        return collection if not ends and sees(caller, collection.id, collection.key_id, collection.team_id) else None
 
     def _begun(self, caller: Caller, collection_id: str) -> Collection:
         """Blocks. The collection, which is in use. Seldom a write: one a minute is as good as a thousand."""
@@ -64,6 +77,7 @@ class Search:
             due = collection_store.due(tx, collection)
         if due:
             self._database.write(lambda tx: collection_store.touch(tx, collection))
+        self._residents.saw(msgspec.structs.replace(collection, last_active_at=time.time()) if due else collection)
         return collection
 
     async def _vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
@@ -84,18 +98,22 @@ class Search:
 
     def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
         """Blocks."""
-        results, whole = self._once(caller, collection_id, question, vectors)
+        latest = self._residents.latest(collection_id)
+        if latest is not None:  # nothing has changed, as a rule
+            results, whole = self._once(caller, *latest, question, vectors)
+            if whole:
+                return results
+        results, whole = self._once(caller, *self._residents.current(collection_id), question, vectors)
         for _ in range(TRIES - 1):
             if whole:
                 break
-            results, whole = self._once(caller, collection_id, question, vectors)
+            results, whole = self._once(caller, *self._residents.current(collection_id), question, vectors)
         return results
 
     def _once(
-        self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]
+        self, caller: Caller, collection: Collection, state: State, question: Question, vectors: Sequence[Vector]
     ) -> tuple[Results, bool]:
         """Blocks. And whether nothing of it was changed meanwhile."""
-        collection, state = self._residents.current(collection_id)
         allowed = state.allowed(caller, question.wanted, labelled=collection.labelled)
         rankings, traces, plans = self._ranked(collection, state, allowed, question, vectors)
         ranked = _scored(rankings, traces)[: question.k]
@@ -169,7 +187,14 @@ class Search:
         ids = [int(state.ids[slot]) for slot, _ in ranked]
         with self._database.reading() as tx:
             now = moment(tx, caller, collection.id)
-            there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
+            if now.generation != state.generation or now.labelled or state.columns.labelled:
+                there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
+            else:  # what was shown of this generation is as it was, and who may read it was asked of it
+                there = {id_: state.shown[id_] for id_ in ids if id_ in state.shown}
+                missing = [id_ for id_ in ids if id_ not in there]
+                found = shown(tx, caller, collection.id, missing, labelled=now.labelled)
+                there |= found
+                state.remember(found)
         results = [
             Result(*there[id_], score, traces[slot])
             for id_, (slot, score) in zip(ids, ranked, strict=True)

@@ -9,7 +9,7 @@ from typing import TypeVar, final
 import msgspec
 from sqlalchemy import Connection
 
-from retrieval import batch_store, collection_store, document_store, job_store, passage_store, removal
+from retrieval import batch_store, collection_store, document_store, job_store, passage_store, quotas, removal
 from retrieval.access import Caller, require_held
 from retrieval.asking import Question, Results, Seen, Wanted
 from retrieval.batch_store import FileBatch
@@ -18,12 +18,15 @@ from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound
+from retrieval.index.advice import Advice
 from retrieval.index.residents import Residents
+from retrieval.index.settings import EngineSettings
 from retrieval.ingestion import Ingestion
 from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Reader, Source, Sources
+from retrieval.quotas import Quota
 from retrieval.search import Search
 
 T = TypeVar("T")
@@ -46,14 +49,18 @@ class Retrieval:
         changed: Callable[[str], None],
         memory_bytes: int,
         searched: Callable[[str, float, str], None] = lambda _id, _seconds, _outcome: None,
+        engines: EngineSettings | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
         self._reader = reader
         self._embedder = embedder
         self._changed = changed
-        self._residents = Residents(database, folder, memory_bytes)
-        self._ingestion = Ingestion(database, sources, reader, embedder)
+        self._advising = asyncio.Lock()
+        self._quota = quota or Quota()
+        self._residents = Residents(database, folder, memory_bytes, engines=engines)
+        self._ingestion = Ingestion(database, sources, reader, embedder, quota)
         self._search = Search(database, self._residents, embedder)
         self._searched = searched
 
@@ -70,6 +77,7 @@ class Retrieval:
                 "There is no model to embed with: name one, or set retrieval.embedding_model", code="no_embedding_model"
             )
         self._embedder.require(model, caller.key_id)
+        self._residents.require(new.engine)
         new = msgspec.structs.replace(new, model=model)
         sources = await self._found(caller, files)
 
@@ -256,6 +264,11 @@ class Retrieval:
             for kind, each in checked.items()
         }
 
+    async def advice(self, collection: Collection, rows: int | None) -> Advice:
+        """What its index takes, measured on a sample: one at a time, as it takes a core."""
+        async with self._advising:
+            return await asyncio.to_thread(self._residents.advise, collection, rows)
+
     # What the runner asks
 
     async def run(self, job: Job) -> None:
@@ -269,6 +282,7 @@ class Retrieval:
 
     def sweep(self) -> None:
         self._residents.sweep()
+        self._residents.retry()
 
     async def close(self) -> None:
         await self._reader.close()
@@ -300,6 +314,8 @@ class Retrieval:
         batch_id: str | None = None,
     ) -> Sequence[Document]:
         usual = auto(self._embedder.window(collection.model))
+        if files:
+            quotas.require(tx, collection, self._quota, 1, 0)
         made = []
         for each in files:
             require_held(caller, each.labels)

@@ -1,14 +1,17 @@
 """What a search shows, from the truth of one moment: passages with their documents, if the caller may read them now.
 
-Queries are made once: to build one costs SQLAlchemy as much as SQLite takes to answer it.
+Queries are made once and given to the driver as they are: to build one, and to find it among those that were built, costs SQLAlchemy
+several times what SQLite takes to answer it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, bindparam, or_, select
+from sqlalchemy import Connection, Select, bindparam, or_, select, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg
 
 from retrieval.access import Caller, may_read
 from retrieval.chunking_strategy import Chunking
@@ -18,7 +21,7 @@ from retrieval.passage_store import Found
 from retrieval.tables import collections, document_labels, documents, passage_bodies, passages
 
 _FOUND = len(Found.__struct_fields__)
-_FIELDS = tuple(name for name in Document.__struct_fields__ if name != "chunking")
+_PLAIN = tuple(name for name in Document.__struct_fields__ if name not in {"attributes", "chunking"})
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -34,15 +37,16 @@ def moment(tx: Connection, caller: Caller, collection_id: str) -> Moment:
     """As `collection_store.get`. Raises NotFound."""
     granted = collection_id if collection_id in caller.granted else None
     asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id, "granted": granted}
-    row = tx.execute(_moment(), asked).one_or_none()
+    row = tx.exec_driver_sql(_plain(_moment, tx.dialect.name), asked).one_or_none()
     if row is None:
         raise NotFound(f"No such Vector store object: {collection_id}", param="vector_store_id")
-    return Moment(*row)
+    generation_, labelled, expires_at, last_active_at = row
+    return Moment(generation_, bool(labelled), expires_at, last_active_at)
 
 
 def generation(tx: Connection, collection_id: str) -> int | None:
     """None where there is no such collection, or none any more."""
-    return tx.execute(_generation(), {"id": collection_id}).scalar_one_or_none()
+    return tx.exec_driver_sql(_plain(_generation, tx.dialect.name), {"id": collection_id}).scalar_one_or_none()
 
 
 def shown(
@@ -52,10 +56,15 @@ def shown(
     if not ids:
         return {}
     found: dict[int, tuple[Found, Document]] = {}
-    for row in tx.execute(_shown(), {"ids": list(ids)}):
-        passage, rest = Found(*row[:_FOUND]), row[_FOUND:]
-        *fields, chunking, published = rest
-        document = Document(**dict(zip(_FIELDS, fields, strict=True)), chunking=Chunking(**chunking))
+    lite = tx.dialect.name == "sqlite"
+    asked = {"ids": msgspec.json.encode(ids).decode() if lite else list(ids)}
+    for row in tx.exec_driver_sql(_plain(_shown, tx.dialect.name), asked).all():
+        *of_passage, heading, body = row[:_FOUND]
+        *of_document, attributes, chunking, published = row[_FOUND:]
+        passage = Found(*(*of_passage, _json(heading), body))
+        fields = dict(zip(_PLAIN, of_document, strict=True))
+        fields["empty"] = bool(fields["empty"])
+        document = Document(**fields, attributes=_json(attributes), chunking=Chunking(**_json(chunking)))
         if published is not None and document.collection_id == collection_id:
             found[passage.id] = passage, document
     if caller.unbound:
@@ -69,6 +78,20 @@ def shown(
         for id_, (passage, document) in found.items()
         if may_read(caller, labels.get(document.id, ()), labelled=labelled)
     }
+
+
+@cache
+def _plain(query: Callable[[], Select[Any]], dialect: str) -> str:
+    """As the driver reads it. SQLite has the ids as a JSON array, PostgreSQL as one of its own."""
+    if dialect == "sqlite":
+        return str(query().compile(dialect=sqlite.dialect(paramstyle="named")))
+    made = str(query().compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]
+    return made.replace("SELECT value FROM json_each(%(ids)s)", "SELECT unnest(%(ids)s::bigint[])")
+
+
+def _json(value: Any) -> Any:
+    """PostgreSQL's driver has read it already."""
+    return msgspec.json.decode(value) if isinstance(value, str) else value
 
 
 @cache
@@ -93,13 +116,14 @@ def _shown() -> Select[Any]:
     return (
         select(
             *(p.id, p.document_id, p.ordinal, p.start, p.end, p.page, p.line, p.tokens, b.heading, b.text),
-            *(d[name] for name in _FIELDS),
+            *(d[name] for name in _PLAIN),
+            d.attributes,
             d.chunking,
             p.generation,
         )
         .join(passage_bodies, b.passage_id == p.id)
         .join(documents, d.id == p.document_id)
-        .where(p.id.in_(bindparam("ids", expanding=True)))
+        .where(p.id.in_(text("SELECT value FROM json_each(:ids)")))
     )
 
 

@@ -47,6 +47,7 @@ def _whose() -> list[Column[Any]]:
 
 
 # `model` embeds it, for good; `dimensions` is known with the first vector. `labelled`: a document without labels is for nobody.
+# `engine` makes its graph, if it is not the usual one; `quantization`: of what that keeps. The quotas bound what is published in it.
 # `expires_days` counts from `last_active_at`. `deleted`: it is for nobody any more, and what is left of it goes piece by piece.
 collections = Table(
     "collections",
@@ -65,6 +66,10 @@ collections = Table(
     Column("expires_days", Integer),
     Column("expires_at", Double, index=True),
     Column("deleted", Boolean, nullable=False),
+    Column("engine", Text),
+    Column("quantization", Text, nullable=False, server_default="none"),
+    Column("quota_passages", BigInteger),
+    Column("quota_bytes", BigInteger),
 )
 
 # A file in a collection; `source_id` is who it is, `fingerprint` what it was when it was read. `generation` is that of its last change.

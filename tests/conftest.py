@@ -25,6 +25,7 @@ pytest_plugins: list[str] = [
     "tests.fixtures.leases",
     "tests.fixtures.retrieval",
     "tests.fixtures.rollouts",
+    "tests.fixtures.engines",
     "tests.fixtures.plane",
     "tests.fixtures.predictions",
 ]

@@ -1,6 +1,6 @@
 """Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
 
-Beside those stand a few fields of ours: `embedding_model` and `access` of a store, `access_labels` of a file and
+Beside those stand a few fields of ours: `embedding_model`, `access`, `engine` and `quantization` of a store, `access_labels` of a file and
 what it `replaces`, `explain` of a search;
 `citation` of a result and `plan` of a page of results.
 """
@@ -17,6 +17,7 @@ from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import Chunking, static
 from retrieval.collection_store import Change, Counts, NewCollection
 from retrieval.document_store import Document
+from retrieval.index.settings import EngineName, Quantization
 
 MAX_FILES = 500
 MAX_BATCH = 2000
@@ -76,6 +77,8 @@ class StoreBody(Strict):
     metadata: Metadata | None = None
     embedding_model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     access: Literal["open", "labelled"] = "open"
+    engine: EngineName | None = None
+    quantization: Quantization = "none"
 
     def new(self) -> NewCollection:
         return NewCollection(
@@ -85,6 +88,8 @@ class StoreBody(Strict):
             metadata=self.metadata or {},
             expires_days=None if self.expires_after is None else self.expires_after.days,
             labelled=self.access == "labelled",
+            engine=self.engine,
+            quantization=self.quantization,
         )
 
     def files(self) -> Sequence[Wanted]:

@@ -1,9 +1,12 @@
 """`/admin/v1/collections`: whose documents are kept here, how many, and with which model. What is in them is their owners'."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+import msgspec
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
 from admin.rbac import Principal
@@ -11,8 +14,13 @@ from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
 from admin.rest.wire import After, Deleted, Identifier, Limit, ListPage, StrictRoute, at, moment
 from gateway.errors import NotFound
+from gateway.settings import Section
 from retrieval import collection_store
 from retrieval.collection_store import Collection, Counts
+from retrieval.errors import Unavailable
+
+if TYPE_CHECKING:
+    from retrieval.service import Retrieval
 
 
 class CountsView(BaseModel):
@@ -25,8 +33,15 @@ class CountsView(BaseModel):
     total: int
 
 
+class CollectionChangeBody(Section):
+    """What is left out stays; null takes a bound away. Bytes are those of texts and vectors."""
+
+    quota_passages: int | None = Field(default=None, ge=0, le=2**62)
+    quota_bytes: int | None = Field(default=None, ge=0, le=2**62)
+
+
 class CollectionView(BaseModel):
-    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors."""
+    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one."""
 
     id: str
     name: str
@@ -36,6 +51,10 @@ class CollectionView(BaseModel):
     embedding_model: str
     dimensions: int | None
     access: str
+    quota_passages: int | None
+    quota_bytes: int | None
+    engine: str | None
+    quantization: str
     documents: CountsView
     passages: int
     usage_bytes: int
@@ -45,7 +64,24 @@ class CollectionView(BaseModel):
     expires_at: datetime | None
 
 
-def router(control: Control) -> APIRouter:
+class AdviceView(BaseModel):
+    """What an index takes, in bytes and seconds, scaled up from a sample of `sampled` passages that was built just now.
+
+    Below a size there is no graph (`graph_wanted`). What could not be measured is null, and `note` says why.
+    """
+
+    rows: int
+    dimensions: int | None
+    engine: str | None
+    graph_wanted: bool
+    artefact_bytes: int
+    sampled: int
+    graph_bytes: int | None
+    build_seconds: float | None
+    note: str | None
+
+
+def router(control: Control, retrieval: "Callable[[], Awaitable[Retrieval]] | None") -> APIRouter:
     routes = APIRouter(prefix="/collections", tags=["collections"], route_class=StrictRoute)
 
     @routes.get("", summary="List collections, newest first", responses=documented())
@@ -62,7 +98,32 @@ def router(control: Control) -> APIRouter:
 
     @routes.get("/{id}", summary="Show a collection", responses=documented(404))
     async def show(asker: Asker, id: Identifier) -> CollectionView:  # noqa: A002 the route's name for it
-        return await control.read(lambda tx: _shown(tx, asker, id))
+        return await control.read(lambda tx: shown(tx, asker, id))
+
+    @routes.get("/{id}/advice", summary="Measure what a collection's index would take", responses=documented(404))
+    async def advice(
+        asker: Asker,
+        id: Identifier,  # noqa: A002 as above
+        rows: Annotated[int | None, Query(ge=1, le=10**9, description="For so many passages")] = None,
+    ) -> AdviceView:
+        await control.read(lambda tx: shown(tx, asker, id))
+        found = await control.read(lambda tx: collection_store.by_id(tx, id))
+        if retrieval is None or found is None:
+            raise Unavailable("This server keeps no documents")
+        made = await (await retrieval()).advice(found, rows)
+        return AdviceView(**msgspec.structs.asdict(made))
+
+    @routes.patch("/{id}", summary="Bound what may be in a collection", responses=documented(404))
+    async def change(asker: Asker, id: Identifier, body: CollectionChangeBody) -> CollectionView:  # noqa: A002 as above
+        def work(tx: Connection) -> CollectionView:
+            before = shown(tx, asker, id)
+            given = body.model_fields_set
+            passages = body.quota_passages if "quota_passages" in given else before.quota_passages
+            size = body.quota_bytes if "quota_bytes" in given else before.quota_bytes
+            collection_store.bound(tx, id, passages, size)
+            return shown(tx, asker, id)
+
+        return await control.change(asker, "collection.change", id, work, before=lambda tx: shown(tx, asker, id))
 
     @routes.delete("/{id}", summary="Delete a collection and all that is in it", responses=documented(404))
     async def delete(asker: Asker, id: Identifier) -> Deleted:  # noqa: A002 as above
@@ -71,14 +132,14 @@ def router(control: Control) -> APIRouter:
             "collection.delete",
             id,
             lambda tx: collection_store.retire(tx, id),
-            lambda tx: _shown(tx, asker, id),
+            lambda tx: shown(tx, asker, id),
         )
         return Deleted(id=id)
 
     return routes
 
 
-def _shown(tx: Connection, asker: Principal, id_: str) -> CollectionView:
+def shown(tx: Connection, asker: Principal, id_: str) -> CollectionView:
     """Raises NotFound, also for one that is not in sight."""
     found = collection_store.by_id(tx, id_)
     if found is None or not asker.reach.covers(found.org_id, found.team_id):
@@ -96,6 +157,10 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         embedding_model=one.model,
         dimensions=one.dimensions,
         access="labelled" if one.labelled else "open",
+        quota_passages=one.quota_passages,
+        quota_bytes=one.quota_bytes,
+        engine=one.engine,
+        quantization=one.quantization,
         documents=CountsView(
             in_progress=counts.in_progress,
             completed=counts.completed,

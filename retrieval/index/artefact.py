@@ -1,10 +1,10 @@
 """An index on the disk: written aside, synced, checksummed, and only then there. What does not fit its checksum is as good as absent.
 
     <folder>/manifest.json         what is valid; renamed into place, with a checksum over itself
-    <folder>/<generation>.vectors  float32 [rows, dimensions]
-    <folder>/<generation>.ids      int64 [rows], of passages
-    <folder>/<generation>.owners   int64 [rows], of their documents
-    <folder>/<generation>.graph    a graph engine's own file, if one was made
+    <folder>/<generation>-….vectors  float32 [rows, dimensions]
+    <folder>/<generation>-….ids      int64 [rows], of passages
+    <folder>/<generation>-….owners   int64 [rows], of their documents
+    <folder>/<generation>-….graph    a graph engine's own file, if one was made
     <folder>/lock                  held by who writes
 
 Every function blocks: it is for a thread.
@@ -13,6 +13,7 @@ Every function blocks: it is for a thread.
 import fcntl
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from retrieval.index.ports import Vectors
+from retrieval.index.ports import Rows, Vectors
+from retrieval.index.settings import Quantization
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -41,7 +43,7 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`effort` is what the graph needs for its recall, as measured when it was made. `engine` made the graph."""
+    """`effort` is what the graph needs for its recall, as measured when it was made. `engine` made the graph, with a `quantization`."""
 
     generation: int
     rows: int
@@ -49,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True):
     files: Mapping[str, Sealed]
     engine: str | None = None
     effort: int = 0
+    quantization: Quantization = "none"
     format: int = FORMAT
 
 
@@ -60,6 +63,10 @@ class Artefact(msgspec.Struct, frozen=True):
     vectors: Vectors
     ids: NDArray[np.int64]
     owners: NDArray[np.int64]
+
+    @property
+    def content(self) -> Rows:
+        return Rows(self.vectors, self.ids, self.owners)
 
     @property
     def graph(self) -> Path | None:
@@ -109,7 +116,7 @@ def write(
     folder: Path, generation: int, parts: Iterable[Vectors], ids: NDArray[np.int64], owners: NDArray[np.int64]
 ) -> Manifest:
     """Inside `writing`. The files are on the disk, and nothing speaks of them yet: `publish` does."""
-    stem = str(generation)
+    stem = f"{generation}-{secrets.token_hex(4)}"  # never a name that somebody has mapped: to cut that file short is a SIGBUS
     dimensions = 0
 
     def rows() -> Iterator[bytes]:
@@ -127,13 +134,13 @@ def write(
     return Manifest(generation, len(ids), dimensions, files)
 
 
-def with_graph(manifest: Manifest, engine: str, path: Path, effort: int) -> Manifest:
+def with_graph(manifest: Manifest, engine: str, quantization: Quantization, path: Path, effort: int) -> Manifest:
     """The same with a graph that somebody has made beside it."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     sealed = Sealed(path.name, path.stat().st_size, _digest(path))
     files = {**manifest.files, "graph": sealed}
-    return msgspec.structs.replace(manifest, files=files, engine=engine, effort=effort)
+    return msgspec.structs.replace(manifest, files=files, engine=engine, quantization=quantization, effort=effort)
 
 
 def publish(folder: Path, manifest: Manifest) -> None:
@@ -149,11 +156,10 @@ def publish(folder: Path, manifest: Manifest) -> None:
             path.unlink(missing_ok=True)
 
 
-def known_generation(folder: Path) -> int | None:
-    """What the manifest says, unchecked: whether it is worth a look."""
+def known(folder: Path) -> Manifest | None:
+    """What the manifest says; its files are unchecked."""
     with suppress(Damaged, OSError, msgspec.MsgspecError):
-        manifest = _manifest(folder)
-        return None if manifest is None else manifest.generation
+        return _manifest(folder)
     return None
 
 

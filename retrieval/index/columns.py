@@ -109,6 +109,7 @@ class Columns:
     def __init__(self, known: Mapping[int, Described] | None = None) -> None:
         self._known = dict(known or {})
         self.row = {id_: number for number, id_ in enumerate(self._known)}
+        self.ids = np.fromiter(self._known, np.int64, len(self._known))
         self._columns: dict[str, Column] = {}
         by_label: dict[str, list[int]] = {}
         for number, each in enumerate(self._known.values()):
@@ -118,6 +119,11 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any document is only for some."""
+        return bool(self._by_label)
 
     def changed(self, described: Iterable[Described]) -> Columns:
         """With these as they are now; a document that was there keeps its row."""

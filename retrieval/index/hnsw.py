@@ -15,7 +15,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from retrieval.errors import Unavailable
-from retrieval.index.ports import Hits, Vector, Vectors
+from retrieval.index.ports import Hits, Ids, Rows, Vector
 
 LINKS: Final = 16  # M
 BUILD_EFFORT: Final = 200  # ef_construction
@@ -26,6 +26,11 @@ _NODE_BYTES: Final = 4 * (2 * LINKS + 1) + 8 + 16
 class HnswGraph:
     """`search` sets an effort on the shared object, so one search at a time: it gives the interpreter's lock away, but is short."""
 
+    engine = "hnswlib"
+    filters = False
+    coarse = False
+    lost = False
+
     def __init__(self, index: Any, rows: int, dimensions: int) -> None:
         self._index = index
         self._effort = 0
@@ -33,7 +38,8 @@ class HnswGraph:
         self.rows = rows
         self.nbytes = rows * (4 * dimensions + _NODE_BYTES)
 
-    def search(self, query: Vector, k: int, effort: int) -> Hits:
+    def search(self, query: Vector, k: int, effort: int, documents: Ids | None = None) -> Hits:
+        del documents
         k = min(k, self.rows)
         effort = max(effort, k)
         with self._turn:
@@ -46,6 +52,14 @@ class HnswGraph:
                 return Hits(np.zeros(0, np.int64), np.zeros(0, np.float32))
         return Hits(labels[0].astype(np.int64), 1.0 - distances[0])
 
+    def ready(self, timeout_s: float) -> bool:
+        """At once."""
+        del timeout_s
+        return True
+
+    def close(self) -> None:
+        """It goes with its last user."""
+
 
 @final
 class Hnsw:
@@ -53,7 +67,9 @@ class Hnsw:
 
     name = "hnswlib"
 
-    def build(self, vectors: Vectors, path: Path) -> None:
+    def build(self, rows: Rows, path: Path, collection_id: str = "", generation: int = 0) -> None:
+        del collection_id, generation
+        vectors = rows.vectors
         index = _library().Index(space="ip", dim=vectors.shape[1])
         index.init_index(max_elements=len(vectors), M=LINKS, ef_construction=BUILD_EFFORT, random_seed=100)
         for start in range(0, len(vectors), 8192):
@@ -61,10 +77,17 @@ class Hnsw:
             index.add_items(part, np.arange(start, start + len(part)), num_threads=1)
         index.save_index(str(path))
 
-    def load(self, path: Path, rows: int, dimensions: int) -> HnswGraph:
+    def load(self, path: Path, rows: Rows) -> HnswGraph:
+        count, dimensions = rows.vectors.shape
         index = _library().Index(space="ip", dim=dimensions)
-        index.load_index(str(path), max_elements=rows)
-        return HnswGraph(index, rows, dimensions)
+        index.load_index(str(path), max_elements=count)
+        return HnswGraph(index, count, dimensions)
+
+    def drop(self, collection_id: str) -> None:
+        """Nothing is anywhere else."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def installed() -> bool:

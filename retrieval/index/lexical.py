@@ -19,13 +19,27 @@ from numpy.typing import NDArray
 
 from retrieval import collection_store, passage_store
 from retrieval.database import Database
+from retrieval.errors import Unavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
 MAX_TERMS: Final = 64
 COMMON: Final = 0.3  # of all passages: a word in more of them says nothing, as long as there are others
 READ_AT_ONCE: Final = 1000
+WAIT_S: Final = 30.0  # for who else writes to it
 FILE: Final = "words.db"
+PASSING: Final = frozenset(
+    {
+        *(
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_NOMEM,
+            sqlite3.SQLITE_READONLY,
+        ),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_INTERRUPT),
+    }
+)
 
 Slots = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
@@ -60,6 +74,7 @@ class Lexical:
             try:
                 self._generation = self._update(generation)
             except sqlite3.DatabaseError as error:
+                _require_damage(error)
                 self._throw_away(error)
                 self._generation = self._update(generation)
 
@@ -71,6 +86,7 @@ class Lexical:
         try:
             return self._search(text, slots_of, k)
         except sqlite3.DatabaseError as error:
+            _require_damage(error)
             wanted = self._generation
             with self._writing:
                 self._throw_away(error)
@@ -143,6 +159,12 @@ class Lexical:
             self._path.with_name(FILE + suffix).unlink(missing_ok=True)
 
 
+def _require_damage(error: sqlite3.Error) -> None:
+    """Who finds the file locked, or the disk full, has found no damage: what others work on is not to be deleted. Raises Unavailable."""
+    if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in PASSING:
+        raise Unavailable(f"The index of words cannot be used at the moment: {error}") from error
+
+
 def terms_of(text: str) -> Sequence[str]:
     """Its words as the index has them before it takes their endings away; each once."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
@@ -151,7 +173,7 @@ def terms_of(text: str) -> Sequence[str]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes is made again

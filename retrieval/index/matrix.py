@@ -3,6 +3,7 @@
 Rows are only ever added. What was handed out goes on seeing its own length while more is written behind it.
 """
 
+from pathlib import Path
 from typing import Final, Self, final
 
 import numpy as np
@@ -30,6 +31,12 @@ class Matrix:
     def dimensions(self) -> int:
         return int(self.base.shape[1])
 
+    @property
+    def file(self) -> str | None:
+        """The name of the file that `base` is mapped from."""
+        mapped = getattr(self.base, "filename", None)
+        return None if mapped is None else Path(mapped).name
+
     def extended(self, more: Vectors) -> Self:
         """With these behind. By one writer at a time, on the newest state only."""
         used = len(self.tail)
@@ -50,6 +57,10 @@ class Matrix:
         picked[old] = self.base[slots[old]]
         picked[~old] = self.tail[slots[~old] - edge]
         return picked
+
+    def rescored(self, slots: Slots, query: Vector) -> Hits:
+        """These, by what they really score."""
+        return _best(slots, self.pick(slots) @ query, len(slots))
 
     def search(self, query: Vector, k: int, allowed: Mask | None, count: int) -> Hits:
         """The `k` nearest of the allowed rows, of which there are `count`: exactly, and never fewer than there are."""

@@ -3,18 +3,20 @@
 A filter is resolved first. What is left over is scanned exactly while that costs less than a graph would; beyond, the graph is asked
 for so many neighbours that the wanted ones should be among them, and for more until they are. As the nearest that pass a filter are the
 first of all neighbours that pass it, k of them found so are the k that were wanted, as far as the graph can be trusted at all.
+An engine that filters by itself is told which documents to search, as long as those are not too many to say.
 """
 
 from typing import Final, Literal
 
 import msgspec
 
-PlanName = Literal["empty", "all", "exact", "graph", "widen"]
+PlanName = Literal["empty", "all", "exact", "graph", "widen", "pushed"]
 RecallMode = Literal["exact", "estimated"]
 
 EXACT_WORK: Final = 20_000 * 384  # numbers to multiply: about 2 ms of one core
 WIDEST: Final = 4096  # neighbours; a graph asked for more costs more than to look at everything
 MARGIN: Final = 1.5
+CERTAIN: Final = 0.8  # of what a graph found: the farthest of it may have nearer ones beside them that it did not see
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -27,20 +29,30 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def recall_mode(self) -> RecallMode:
-        return "estimated" if self.name in ("graph", "widen") else "exact"
+        return "estimated" if self.name in ("graph", "widen", "pushed") else "exact"
 
 
-def plan(*, rows: int, matching: int, k: int, graph_rows: int, dimensions: int, exact_work: int = EXACT_WORK) -> Plan:
-    """`rows` in the index, dead ones included; the graph knows the first `graph_rows` of them."""
+def plan(
+    *,
+    rows: int,
+    matching: int,
+    k: int,
+    graph_rows: int,
+    dimensions: int,
+    exact_work: int = EXACT_WORK,
+    pushed: bool = False,
+) -> Plan:
+    """`rows` in the index, dead ones included; the graph knows the first `graph_rows` of them. `pushed`: it can be told which ones."""
     if matching == 0 or k == 0:
         return Plan("empty", rows, matching)
     if matching <= k:
         return Plan("all", rows, matching)
-    if graph_rows == 0 or matching * dimensions <= exact_work:
-        return Plan("exact", rows, matching)
-    if matching == rows:
-        return Plan("graph", rows, matching, k)
-    fetch = int(k * rows / matching * MARGIN) + k
-    if fetch > WIDEST:
-        return Plan("exact", rows, matching)
-    return Plan("widen", rows, matching, fetch)
+    if graph_rows and matching * dimensions > exact_work:
+        if matching == rows:
+            return Plan("graph", rows, matching, k)
+        if pushed:
+            return Plan("pushed", rows, matching, int(k / CERTAIN) + 2)
+        fetch = int(k * rows / matching * MARGIN) + k
+        if fetch <= WIDEST:
+            return Plan("widen", rows, matching, fetch)
+    return Plan("exact", rows, matching)

@@ -1,6 +1,7 @@
 """A collection's index in this process: opened from its artefact or made from the truth, brought up to date, and written down."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, final
@@ -14,14 +15,14 @@ from sqlalchemy import Connection
 from retrieval import collection_store, document_store, passage_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
-from retrieval.errors import NotFound
+from retrieval.errors import NotFound, Unavailable
 from retrieval.index import artefact, building
 from retrieval.index.artefact import Artefact
 from retrieval.index.columns import Columns
-from retrieval.index.hnsw import Hnsw, installed
+from retrieval.index.engines import Engines
 from retrieval.index.matrix import Matrix
 from retrieval.index.planner import EXACT_WORK
-from retrieval.index.ports import Graph, Mask, Vectors
+from retrieval.index.ports import EngineAway, Graph, Mask, NotMade, Vectors
 from retrieval.index.state import EFFORT, State
 from retrieval.passage_store import Indexed
 from retrieval.shown import generation
@@ -30,6 +31,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 GROWN: Final = 0.25  # so much more, or so much of it dead, and it is written again
 READ_AT_ONCE: Final = 2000  # passages
+RETRY_S: Final = 60.0
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -50,12 +52,15 @@ class Needs(msgspec.Struct, frozen=True):
 class Resident:
     """Every method blocks. `state` is whatever was current when it was asked for; one thread at a time makes the next."""
 
-    def __init__(self, database: Database, collection_id: str, folder: Path, sizes: Sizes) -> None:
+    def __init__(
+        self, database: Database, collection_id: str, folder: Path, sizes: Sizes, engines: Engines | None = None
+    ) -> None:
         self.collection_id = collection_id
         self.folder = folder
         self._database = database
         self._sizes = sizes
-        self._graphs = installed()
+        self._engines = engines or Engines()
+        self._failed_at: float | None = None
         self._turn = threading.Lock()
         self._closed = threading.Event()
         self._state: State | None = None
@@ -82,6 +87,17 @@ class Resident:
                 self._known = known
             return known, state
 
+    def latest(self) -> tuple[Collection, State] | None:
+        """As it was last seen; asks nobody."""
+        known, state = self._known, self._state
+        return None if known is None or state is None else (known, state)
+
+    def saw(self, collection: Collection) -> None:
+        """As the truth has it now: for what can change without a generation."""
+        with self._turn:
+            if self._known is not None and collection.generation >= self._known.generation:
+                self._known = collection
+
     def needs(self) -> Needs:
         """Cheap."""
         state = self._state
@@ -89,8 +105,10 @@ class Resident:
             return Needs(artefact=False, graph=False)
         large = state.count >= self._sizes.written_from
         old = len(state.matrix.tail) > GROWN * len(state.matrix.base) or state.dead > GROWN * state.rows
-        wants = self._graphs and state.count * state.matrix.dimensions > self._sizes.exact_work
-        covered = 0 if state.graph is None else state.graph.rows
+        engine = self._engine()
+        wants = engine is not None and state.count * state.matrix.dimensions > self._sizes.exact_work
+        made = state.graph
+        covered = 0 if made is None or made.lost or made.engine != engine else made.rows
         graph = wants and (state.rows - covered > GROWN * covered or state.dead > GROWN * state.rows)
         return Needs(artefact=large and (old or graph), graph=graph)
 
@@ -104,13 +122,30 @@ class Resident:
                 return True
             manifest = self._written()
             if wanted.graph:
+                self._failed_at = None
                 try:
-                    artefact.publish(self.folder, building.build(self.folder, manifest, self._closed))
-                except building.NotMade as error:
+                    artefact.publish(self.folder, building.build(self.folder, manifest, self._task(), self._closed))
+                except NotMade as error:
+                    self._failed_at = time.monotonic()
                     log.warning("index.no_graph", collection=self.collection_id, reason=str(error))
             if not self._closed.is_set():
                 self._adopt()
         return True
+
+    def retries(self) -> bool:
+        """Whether a graph that could not be made is to be tried again now: its engine may have been away."""
+        state, at = self._state, self._failed_at
+        lost = state is not None and state.graph is not None and state.graph.lost
+        return (lost or (at is not None and time.monotonic() - at > RETRY_S)) and self.needs().graph
+
+    def _engine(self) -> str | None:
+        return self._engines.chosen(None if self._known is None else self._known.engine)
+
+    def _task(self) -> building.Wanted:
+        engine, known = self._engine(), self._known
+        assert engine is not None
+        assert known is not None
+        return building.Wanted(engine, self._engines.settings, known.quantization, self.collection_id)
 
     def repair(self, effort: int | None) -> None:
         """More effort for the graph; None: it is not to be trusted, and everything is compared until another one is made."""
@@ -121,7 +156,9 @@ class Resident:
     def forget(self) -> None:
         """Out of memory; the artefact stays."""
         with self._turn:
-            self._state = None
+            state, self._state = self._state, None
+        if state is not None and state.graph is not None:
+            state.graph.close()
 
     def close(self) -> None:
         """As `forget`, and a graph that is being made is given up: nobody waits for it."""
@@ -132,6 +169,9 @@ class Resident:
         _, state = self.current()
         assert state.matrix is not None
         matrix = state.matrix
+        there = artefact.known(self.folder)
+        if there is not None and not state.dead and not len(matrix.tail) and matrix.file == there.files["vectors"].name:
+            return there  # only its graph is wanted
         slots = np.arange(state.rows) if state.alive is None else np.flatnonzero(state.alive)
         known = np.fromiter(state.columns.row, np.int64, len(state.columns))
 
@@ -147,9 +187,12 @@ class Resident:
     def _adopt(self) -> None:
         """What was written is what is used from here on; what came meanwhile is put behind it."""
         with self._database.reading() as tx, self._turn:
-            collection = collection_store.by_id(tx, self.collection_id)
-            if collection is not None:
-                self._state = self._next(tx, collection, None)
+            collection, before = collection_store.by_id(tx, self.collection_id), self._state
+            if collection is None:
+                return
+            self._state = self._next(tx, collection, None)
+        if before is not None and before.graph is not None:
+            before.graph.close()
 
     def _next(self, tx: Connection, collection: Collection, state: State | None) -> State:
         if state is None:
@@ -182,18 +225,18 @@ class Resident:
             alive,
             Matrix(found.vectors),
             columns,
-            self._graph(found),
+            self._graph(found, collection),
             found.manifest.effort or EFFORT,
             self._sizes.exact_work,
         )
 
-    def _graph(self, found: Artefact) -> Graph | None:
-        path = found.graph
-        if path is None or not self._graphs or found.manifest.engine != Hnsw.name:
+    def _graph(self, found: Artefact, collection: Collection) -> Graph | None:
+        path, engine = found.graph, found.manifest.engine
+        if path is None or engine is None or engine != self._engines.chosen(collection.engine):
             return None
         try:
-            return Hnsw().load(path, found.manifest.rows, found.manifest.dimensions)
-        except (OSError, RuntimeError) as error:
+            return self._engines.get(engine, found.manifest.quantization).load(path, found.content)
+        except (OSError, RuntimeError, ValueError, Unavailable, EngineAway) as error:
             log.warning("index.no_graph", collection=self.collection_id, reason=str(error))
             return None
 

@@ -12,8 +12,12 @@ import structlog
 from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
+from retrieval.index.advice import Advice, advise
+from retrieval.index.engines import Engines
 from retrieval.index.lexical import Lexical
+from retrieval.index.ports import EngineAway
 from retrieval.index.resident import Resident, Sizes
+from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.index.state import State
 
 log = structlog.stdlib.get_logger(__name__)
@@ -23,19 +27,51 @@ log = structlog.stdlib.get_logger(__name__)
 class Residents:
     """`folder` has a folder for each collection. Every method blocks."""
 
-    def __init__(self, database: Database, folder: Path, budget_bytes: int, sizes: Sizes | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        folder: Path,
+        budget_bytes: int,
+        sizes: Sizes | None = None,
+        engines: EngineSettings | None = None,
+    ) -> None:
         self._database = database
         self._folder = folder
         self._budget = budget_bytes
         self._sizes = sizes or Sizes()
+        self._engines = Engines(engines)
         self._turn = threading.Lock()
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()
+
+    def require(self, engine: EngineName | None) -> None:
+        """Raises BadRequest where a collection cannot have that engine here."""
+        self._engines.require(engine)
 
     def current(self, collection_id: str) -> tuple[Collection, State]:
         """Raises NotFound."""
         found = self._of(collection_id)[0].current()
         self._make_room(collection_id)
         return found
+
+    def advise(self, collection: Collection, rows: int | None) -> Advice:
+        """As `retrieval.index.advice.advise`."""
+        return advise(self._database, self._engines, collection, rows)
+
+    def latest(self, collection_id: str) -> tuple[Collection, State] | None:
+        """What is in memory, whatever has changed since: for who finds that out afterwards. Asks nobody."""
+        with self._turn:
+            known = self._known.get(collection_id)
+            if known is None:
+                return None
+            self._known.move_to_end(collection_id)
+            return known[0].latest()
+
+    def saw(self, collection: Collection) -> None:
+        """As the truth has it now."""
+        with self._turn:
+            known = self._known.get(collection.id)
+        if known is not None:
+            known[0].saw(collection)
 
     def words(self, collection: Collection) -> Lexical:
         """Its index of words, up to date."""
@@ -63,7 +99,21 @@ class Residents:
         if known is not None:
             known[0].close()
             known[1].close()
+        try:
+            self._engines.drop(collection_id)
+        except EngineAway as error:  # the folder stays: whoever sweeps tries again
+            log.warning("index.not_dropped", collection=collection_id, reason=str(error))
+            (self._folder / collection_id).mkdir(mode=0o700, parents=True, exist_ok=True)
+            return
         shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+
+    def retry(self) -> None:
+        """Graphs that could not be made when it was time, as their engine was away."""
+        with self._turn:
+            known = [(id_, resident) for id_, (resident, _) in self._known.items()]
+        for id_, resident in known:
+            if resident.retries():
+                self.maintain(id_)
 
     def sweep(self) -> Sequence[str]:
         """Folders of collections that are not there any more, whoever deleted them."""
@@ -84,13 +134,14 @@ class Residents:
                 resident.close()
                 lexical.close()
             self._known.clear()
+        self._engines.close()
 
     def _of(self, collection_id: str) -> tuple[Resident, Lexical]:
         with self._turn:
             known = self._known.get(collection_id)
             if known is None:
                 folder = self._folder / collection_id
-                resident = Resident(self._database, collection_id, folder, self._sizes)
+                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines)
                 known = self._known[collection_id] = resident, Lexical(self._database, collection_id, folder)
             self._known.move_to_end(collection_id)
             return known

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import numpy as np
@@ -12,11 +13,16 @@ from retrieval.access import Caller
 from retrieval.filters import Filter
 from retrieval.index.columns import Columns
 from retrieval.index.matrix import Matrix, merged
-from retrieval.index.planner import EXACT_WORK, WIDEST, Plan, plan
-from retrieval.index.ports import Graph, Hits, Mask, Vector
+from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Plan, plan
+from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
 
+if TYPE_CHECKING:
+    from retrieval.document_store import Document
+    from retrieval.passage_store import Found
+
+MOST_SHOWN: Final = 2000
 EFFORT: Final = 96  # where none was measured
-CERTAIN: Final = 0.8  # so much of what a graph found
+MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -28,10 +34,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Allowed(msgspec.Struct, frozen=True):
-    """The slots that a search may find: a mask, None for every one, and exactly how many."""
+    """The slots that a search may find: a mask, None for every one, and exactly how many.
+
+    `documents` are the rows of `columns` that they are of; None where that says nothing.
+    """
 
     mask: Mask | None
     count: int
+    documents: Mask | None = None
 
 
 @final
@@ -60,6 +70,7 @@ class State:
         self.effort = effort
         self.exact_work = exact_work
         self._order: NDArray[np.int64] | None = None
+        self.shown: dict[int, tuple[Found, Document]] = {}
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
 
     def with_effort(self, effort: int | None) -> State:
@@ -76,6 +87,12 @@ class State:
             effort or self.effort,
             self.exact_work,
         )
+
+    def remember(self, shown: Mapping[int, tuple[Found, Document]]) -> None:
+        """What the truth has of passages at this generation, for the next who finds them: not many of them."""
+        if len(self.shown) > MOST_SHOWN:
+            self.shown.clear()
+        self.shown.update(shown)
 
     @property
     def rows(self) -> int:
@@ -110,7 +127,7 @@ class State:
         mask: Mask = of_documents[self.owners] if len(of_documents) else np.zeros(self.rows, np.bool_)
         if self.alive is not None:
             mask &= self.alive
-        return Allowed(mask, int(np.count_nonzero(mask)))
+        return Allowed(mask, int(np.count_nonzero(mask)), of_documents)
 
     def found(self, ids: NDArray[np.int64], allowed: Allowed) -> NDArray[np.int64]:
         """As `slots_of`, with -1 also for what is not allowed."""
@@ -124,6 +141,7 @@ class State:
         if self.matrix is None:
             return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
         graph_rows = 0 if self.graph is None or exactly else self.graph.rows
+        documents = self._told(allowed) if graph_rows else None
         chosen = plan(
             rows=self.rows,
             matching=allowed.count,
@@ -131,23 +149,43 @@ class State:
             graph_rows=graph_rows,
             dimensions=self.matrix.dimensions,
             exact_work=self.exact_work,
+            pushed=documents is not None,
         )
         if chosen.recall_mode == "estimated" and self.graph is not None:
-            widened = self._widen(self.graph, query, k, allowed, chosen)
+            try:
+                widened = self._widen(self.graph, query, k, allowed, chosen, documents)
+            except EngineAway:
+                widened = None
             if widened is not None:
                 return widened
             chosen = Plan("exact", self.rows, allowed.count)
         hits = self.matrix.search(query, k, allowed.mask, allowed.count)
         return Answer(hits, chosen, allowed.count)
 
-    def _widen(self, graph: Graph, query: Vector, k: int, allowed: Allowed, chosen: Plan) -> Answer | None:
-        """More and more of the graph's neighbours, until enough of them are allowed; None where that becomes dearer than to scan."""
+    def _told(self, allowed: Allowed) -> Ids | None:
+        """The documents to search, for an engine that filters by itself, if they are not too many to say."""
+        if allowed.documents is None or self.graph is None or not self.graph.filters:
+            return None
+        rows = np.flatnonzero(allowed.documents)
+        return self.columns.ids[rows] if len(rows) <= MOST_DOCUMENTS else None
+
+    def _widen(
+        self, graph: Graph, query: Vector, k: int, allowed: Allowed, chosen: Plan, documents: Ids | None
+    ) -> Answer | None:
+        """More and more of the graph's neighbours, until enough of them are allowed; None where that becomes dearer than to scan.
+
+        Raises EngineAway.
+        """
         assert self.matrix is not None
         mask, fetch = allowed.mask, chosen.fetch
+        if mask is None and graph.coarse:
+            fetch = int(k / CERTAIN) + 2
         beside = self.matrix.search_from(graph.rows, query, k, mask, allowed.count)
         while fetch <= WIDEST:
             effort = self.effort if mask is None else 2 * max(self.effort, fetch)
-            found = graph.search(query, fetch, max(effort, fetch))
+            found = graph.search(query, fetch, max(effort, fetch), documents)
+            if graph.coarse:
+                found = self.matrix.rescored(found.slots, query)
             slots, scores = found.slots, found.scores
             enough = len(slots) >= k
             if mask is not None:
@@ -155,6 +193,8 @@ class State:
                 # The farthest of a graph's neighbours are its least certain: none of those that are wanted may be among them.
                 enough = len(passed) >= k and passed[k - 1] < CERTAIN * fetch
                 slots, scores = slots[passed], scores[passed]
+            if documents is not None and len(found) < fetch and not enough:
+                return None  # it has no more, and the rest may be in what came after it
             if enough:
                 return Answer(merged([Hits(slots[:k], scores[:k]), beside], k), chosen, fetch)
             fetch *= 2

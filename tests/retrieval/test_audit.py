@@ -12,7 +12,7 @@ from retrieval.index.audit import FLOOR, Audit, Recall, Verdict, shape
 from retrieval.index.columns import Columns
 from retrieval.index.hnsw import Hnsw, installed
 from retrieval.index.matrix import Matrix
-from retrieval.index.ports import Hits, Vector
+from retrieval.index.ports import Hits, Ids, Rows, Vector
 from retrieval.index.state import State
 from tests.fixtures.retrieval import unit
 
@@ -27,10 +27,11 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> State:
         pytest.skip("needs the `retrieval` extra")
     vectors = unit(np.random.default_rng(3).standard_normal((ROWS, DIMENSIONS)).astype(np.float32))
     path: Path = tmp_path_factory.mktemp("graph") / "1.graph"
-    Hnsw().build(vectors, path)
+    rows = Rows(vectors, np.arange(ROWS), np.arange(ROWS))
+    Hnsw().build(rows, path)
     ids = np.arange(ROWS)
     columns = Columns({row: Described(row, {"even": row % 2 == 0}, frozenset()) for row in range(ROWS)})
-    graph = Hnsw().load(path, ROWS, DIMENSIONS)
+    graph = Hnsw().load(path, rows)
     return State(1, ids, ids, None, Matrix(vectors), columns, graph, 10, exact_work=0)
 
 
@@ -79,11 +80,17 @@ def test_a_graph_that_cannot_be_helped_is_given_up(state: State) -> None:
     """Then everything is compared, and the answers are right."""
 
     class Blind:
-        rows, nbytes = ROWS, 0
+        engine, rows, nbytes, filters, coarse, lost = "blind", ROWS, 0, False, False, False
 
-        def search(self, query: Vector, k: int, effort: int) -> Hits:
-            del query, effort
+        def search(self, query: Vector, k: int, effort: int, documents: Ids | None = None) -> Hits:
+            del query, effort, documents
             return Hits(np.arange(k), np.linspace(1, 0.5, k, dtype=np.float32) * 0)
+
+        def ready(self, timeout_s: float) -> bool:
+            return timeout_s >= 0
+
+        def close(self) -> None:
+            """Nothing is open."""
 
     clock = Clock()
     broken = State(1, state.ids, state.owners, None, state.matrix, state.columns, Blind(), 1500, exact_work=0)

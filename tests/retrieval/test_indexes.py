@@ -1,25 +1,31 @@
 """Indexes over the truth, on both kinds of database: they follow it, survive damage, and find nothing that is gone."""
 
 import random
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval import document_store, removal
+from retrieval import collection_store, document_store, removal
 from retrieval.access import Caller
 from retrieval.collection_store import Collection
 from retrieval.database import Database
-from retrieval.errors import NotFound
+from retrieval.errors import NotFound, Unavailable
 from retrieval.filters import parse
 from retrieval.index import artefact, building
+from retrieval.index.lexical import Lexical
+from retrieval.index.ports import NotMade
 from retrieval.index.resident import Sizes
 from retrieval.index.residents import Residents
+from retrieval.index.settings import EngineSettings
 from tests.fixtures.retrieval import ANN, attach, fill, new_collection, unit
 
 MEBI = 1024 * 1024
@@ -219,9 +225,55 @@ def test_a_graph_that_nobody_waits_for_is_given_up(tmp_path: Path, monkeypatch: 
     child.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(child))
     manifest = artefact.Manifest(1, 1, 8, {"vectors": artefact.Sealed("1.vectors", 32, "")})
-    given_up = threading.Event()
+    given_up, wanted = threading.Event(), building.Wanted("hnswlib", EngineSettings(), "none", "vs_1")
     with ThreadPoolExecutor(1) as pool:
-        made = pool.submit(building.build, tmp_path, manifest, given_up)
+        made = pool.submit(building.build, tmp_path, manifest, wanted, given_up)
         given_up.set()
-        with pytest.raises(building.NotMade, match="given up"):
+        with pytest.raises(NotMade, match="given up"):
             made.result(60)
+
+
+def test_words_that_are_locked_are_not_thrown_away(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else writes to them: that is no damage."""
+    monkeypatch.setattr("retrieval.index.lexical.WAIT_S", 0.05)
+    collection = new_collection(database)
+    ids = fill(database, attach(database, collection, "file-1"), ["alpha"])
+    words = Lexical(database, collection.id, tmp_path)
+    newest = database.read(lambda tx: collection_store.get(tx, ANN, collection.id)).generation
+    words.refresh(newest)
+    found = words.search("alpha", lambda ids: ids, 5)
+    assert [slot for slot, _ in found] == ids
+    with closing(sqlite3.connect(tmp_path / "words.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        fill(database, attach(database, collection, "file-2"), ["beta"])
+        with pytest.raises(Unavailable, match="locked"):
+            words.refresh(newest + 2)
+        assert (tmp_path / "words.db").exists()
+        other.execute("ROLLBACK")
+    words.refresh(newest + 2)
+    assert len(words.search("alpha beta", lambda ids: ids, 5)) == 2
+    words.close()
+
+
+def test_what_an_index_takes_is_measured_before_it_is_built(database: Database, tmp_path: Path) -> None:
+    """On the collection's own vectors: the file is as large as it says, and a collection without vectors says that."""
+    collection = new_collection(database)
+    residents = Residents(database, tmp_path, 1 << 24)
+    told = residents.advise(collection, None)
+    assert (told.rows, told.build_seconds, told.note is None) == (0, None, False)
+    database.write(lambda tx: collection_store.learn_dimensions(tx, collection.id, 8))
+    fill(database, attach(database, collection, "file-1"), ["text"] * 450, vectors(450))
+    known = database.read(lambda tx: collection_store.get(tx, ANN, collection.id))
+    told = residents.advise(known, None)
+    assert (told.rows, told.sampled, told.graph_wanted) == (450, 450, False)
+    assert told.artefact_bytes == 450 * (4 * 8 + 16)
+    assert told.build_seconds is not None
+    assert told.graph_bytes is not None
+    more = residents.advise(known, 2_000_000)
+    assert more.graph_wanted
+    assert more.graph_bytes is not None
+    assert abs(more.graph_bytes / told.graph_bytes - 2_000_000 / 450) < 1000
+    assert residents.advise(msgspec.structs.replace(known, engine="exact"), None).build_seconds is None
+    residents.close()

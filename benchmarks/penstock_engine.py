@@ -1,0 +1,150 @@
+"""Penstock's whole search call over one engine, without the embedding: for `benchmarks.engines`."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from admin.migrate import prepare
+from benchmarks.asked import Asked, K, measure
+from gateway.database import appending, connect, reading
+from retrieval import collection_store, document_store, passage_store
+from retrieval.access import Account, Caller
+from retrieval.asking import Question
+from retrieval.chunking_strategy import Chunking
+from retrieval.collection_store import Collection, NewCollection
+from retrieval.database import Database
+from retrieval.document_store import NewDocument
+from retrieval.errors import RetrievalError
+from retrieval.filters import parse
+from retrieval.index.edge import EdgeGraph
+from retrieval.index.residents import Residents
+from retrieval.index.settings import EngineName, EngineSettings
+from retrieval.passage_store import New, Placed
+from retrieval.ports import Chunk
+from retrieval.search import Search
+
+DOCUMENTS = 1000
+CALLER = Caller("key_bench", labels=frozenset("*"))
+
+Vectors = NDArray[np.float32]
+
+
+class Known:
+    """An embedder that knows the answer."""
+
+    def __init__(self) -> None:
+        self.vector: Vectors = np.zeros((1, 1), np.float32)
+
+    async def embed(
+        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+    ) -> Vectors:
+        del texts, model, payer, aside, account
+        return self.vector
+
+    def window(self, model: str) -> int | None:
+        del model
+        return None
+
+    def require(self, model: str, payer: str) -> None:
+        raise RetrievalError(f"{model}, {payer}: not asked for here")
+
+    def default(self) -> str | None:
+        return "bench"
+
+
+def fill(database: Database, vectors: Vectors, noise: NDArray[np.int64]) -> Collection:
+    """A thousand documents: their number is `near`, as vectors come by their distance from a corner, and `random` is a number of noise."""
+    share = len(vectors) // DOCUMENTS
+    with database.writing() as tx:
+        made = collection_store.create(tx, CALLER, NewCollection("bench", "bench"))
+        collection_store.learn_dimensions(tx, made.id, vectors.shape[1])
+        for number in range(DOCUMENTS):
+            attributes: dict[str, str | float | bool] = {"near": number, "random": int(noise[number])}
+            new = NewDocument(f"file-{number}", "a.txt", attributes, (), Chunking())
+            document = document_store.attach(tx, made, new)
+            rows = vectors[number * share : (number + 1) * share]
+            chunk = Chunk("some words of a passage", 0, 23)
+            passages = [New(at, at.to_bytes(4), chunk, row.tobytes()) for at, row in enumerate(rows)]
+            passage_store.prepare(tx, made.id, document.id, passages)
+            ids = [known.id for known in passage_store.prepared(tx, document.id)]
+            generation = collection_store.next_generation(tx, made.id)
+            placed = [Placed(id_, at, chunk) for at, id_ in enumerate(ids)]
+            passage_store.publish(tx, made.id, document.id, generation, placed, ())
+            document_store.complete(
+                tx, document, generation, fingerprint="", text="", usage_bytes=0, passages=len(rows)
+            )
+    return database.read(lambda tx: collection_store.get(tx, CALLER, made.id))
+
+
+def main(system: str, name: str, recall: str, url: str = "") -> None:
+    del recall  # the engines find out by themselves what effort they need
+    folder, asked = Path(name), Asked(Path(name))
+    home = folder / system.replace(":", "-")
+    home.mkdir()
+    engine = connect(f"sqlite:///{home / 'penstock.db'}")
+    prepare(engine)
+    database = Database(partial(reading, engine), partial(appending, engine))
+    collection = fill(database, asked.vectors, np.load(folder / "noise.npy"))
+    chosen = cast("EngineName", system.partition(":")[2])
+    engines = EngineSettings(engine=chosen, pgvector_url=url or None, timeout_s=20)
+    residents = Residents(database, home / "retrieval", 8 << 30, engines=engines)
+    began = time.monotonic()
+    residents.maintain(collection.id)
+    _, state = residents.current(collection.id)
+    built = f"{time.monotonic() - began:.0f} s to build"
+    print(f"{system}: {built}, effort {state.effort}", file=sys.stderr, flush=True)
+    assert state.graph is None or state.graph.ready(120)
+    if chosen == "hnswlib" and state.graph is not None:  # the raw library is asked with the same graph
+        (folder / "hnswlib.graph").hardlink_to(next((home / "retrieval" / collection.id).glob("*.graph")))
+    _ask(system, asked, database, residents, collection, _others(state.graph, url))
+    residents.close()
+    engine.dispose()
+
+
+def _ask(
+    system: str, asked: Asked, database: Database, residents: Residents, collection: Collection, others: Any
+) -> None:
+    embedder, loop = Known(), asyncio.new_event_loop()
+    search = Search(database, residents, embedder)
+    first = database.read(lambda tx: next(iter(passage_store.indexed(tx, collection.id, 0, 1)))[0].id)
+    for name in asked.masks:
+        kind, share = name.split("-")
+        value = float(share) * DOCUMENTS
+        wanted = None if kind == "none" else parse({"type": "lt", "key": kind, "value": value})
+        question = Question(("q",), K, wanted, dense=1.0, lexical=0.0)
+
+        def found(query: Vectors, question: Question = question) -> Sequence[int]:
+            embedder.vector = query[None]
+            results = loop.run_until_complete(search.run(CALLER, collection.id, question))
+            return [result.passage.id - first for result in results.results]
+
+        measure(system, asked, name, found, others)
+    search.close()
+    loop.close()
+
+
+def _others(graph: object, url: str) -> Any:
+    """Processes that work for the searches."""
+
+    def pids() -> Sequence[int]:
+        if isinstance(graph, EdgeGraph) and graph._child is not None:  # noqa: SLF001 — its time counts
+            return [graph._child.process.pid]  # noqa: SLF001 — as above
+        if not url:
+            return []
+        with psycopg.connect(url) as admin:
+            query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            return [pid for (pid,) in admin.execute(query)]
+
+    return pids
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

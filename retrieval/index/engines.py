@@ -1,0 +1,83 @@
+"""The engines by name, each imported when it is first wanted."""
+
+from importlib.util import find_spec
+from typing import Final, final
+
+from retrieval.errors import BadRequest
+from retrieval.index.ports import GraphEngine
+from retrieval.index.settings import EngineName, EngineSettings, Quantization
+
+LIBRARIES: Final[dict[str, str]] = {
+    "hnswlib": "hnswlib",
+    "qdrant_edge": "qdrant_edge",
+    "qdrant": "qdrant_client",
+    "pgvector": "psycopg",
+}
+
+
+@final
+class Engines:
+    """One per process: an engine is made once, with what it keeps open."""
+
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self._made: dict[tuple[str, Quantization], GraphEngine] = {}
+
+    def chosen(self, of_collection: EngineName | None) -> str | None:
+        """What makes a collection's graph; None where nothing does: its vectors are compared one by one."""
+        name = of_collection or self.settings.engine
+        if name == "auto":
+            name = "hnswlib"
+        if name in ("qdrant", "pgvector") and getattr(self.settings, f"{name}_url") is None:
+            return None
+        return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
+
+    def require(self, engine: EngineName | None) -> None:
+        """Raises BadRequest where it is not installed, or its server is not named."""
+        if engine is None or engine in ("auto", "exact"):
+            return
+        if find_spec(LIBRARIES[engine]) is None:
+            extra = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[engine]
+            raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")
+        if engine in ("qdrant", "pgvector") and getattr(self.settings, f"{engine}_url") is None:
+            raise BadRequest(f"The engine {engine} needs retrieval.{engine}.url in the configuration", param="engine")
+
+    def get(self, name: str, quantization: Quantization) -> GraphEngine:
+        """Raises Unavailable where its library is not installed."""
+        known = self._made.get((name, quantization))
+        if known is None:
+            known = self._made[name, quantization] = made(name, self.settings, quantization)
+        return known
+
+    def drop(self, collection_id: str) -> None:
+        """What engines keep of it outside of its folder. Raises EngineAway."""
+        for name in ("qdrant", "pgvector"):
+            of_it = getattr(self.settings, f"{name}_url")
+            if of_it is not None and find_spec(LIBRARIES[name]) is not None:
+                self.get(name, "none").drop(collection_id)
+
+    def close(self) -> None:
+        for engine in self._made.values():
+            engine.close()
+
+
+def made(name: str, settings: EngineSettings, quantization: Quantization) -> GraphEngine:
+    """Raises Unavailable where its library is not installed."""
+    match name:
+        case "hnswlib":
+            from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — whoever has no use for it need not have it
+
+            return Hnsw()
+        case "qdrant_edge":
+            from retrieval.index.edge import Edge  # noqa: PLC0415 — as above
+
+            return Edge(settings, quantization)
+        case "qdrant":
+            from retrieval.index.qdrant import Qdrant  # noqa: PLC0415 — as above
+
+            return Qdrant(settings, quantization)
+        case "pgvector":
+            from retrieval.index.pgvector import Pgvector  # noqa: PLC0415 — as above
+
+            return Pgvector(settings, quantization)
+    raise ValueError(name)

@@ -1,0 +1,22 @@
+"""Which engine makes graphs, and what it needs to be told."""
+
+from typing import Literal
+
+import msgspec
+
+EngineName = Literal["auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector"]
+Quantization = Literal["none", "int8", "binary"]
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """`auto` is hnswlib where it is installed, else no graph. `timeout_s`: of a search, before everything is compared instead.
+
+    `half`: pgvector keeps numbers of 16 bits.
+    """
+
+    engine: EngineName = "auto"
+    qdrant_url: str | None = None
+    qdrant_api_key: str | None = None
+    pgvector_url: str | None = None
+    half: bool = True
+    timeout_s: float = 1.0

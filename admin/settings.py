@@ -174,10 +174,14 @@ class BatchesSection(Section):
 class RetrievalSection(Section):
     """Documents and searches. `embedding_model`: of collections that name none; without it the one that is built in.
 
+    `rerank_model`: reranks where a search names no ranker; `chat_model`: writes queries for searches that ask for some and name no model.
+
     `concurrency`: documents read at the same time, per process. `memory_mb`: of indexes in a process, the least used of which are dropped.
     """
 
     embedding_model: str | None = Field(default=None, min_length=1, max_length=200)
+    rerank_model: str | None = Field(default=None, min_length=1, max_length=200)
+    chat_model: str | None = Field(default=None, min_length=1, max_length=200)
     concurrency: int = Field(default=4, ge=1, le=256)
     memory_mb: float = Field(default=1024, gt=0, le=1 << 24)
 

@@ -17,7 +17,7 @@ from retrieval.database import Database
 from retrieval.errors import BadRequest
 from retrieval.fusion import Ranking, fused
 from retrieval.index.audit import Audit, Recall
-from retrieval.index.planner import Plan
+from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
 from retrieval.index.state import Allowed, Answer, State
@@ -70,10 +70,11 @@ class Search:
         """One for each query; none where none is needed."""
         if question.dense <= 0 or collection.dimensions is None:
             return ()
+        texts = (*question.queries, *question.meanings)
         made = await self._embedder.embed(
-            question.queries, collection.model, caller.key_id, aside=False, account=caller.account
+            texts, collection.model, caller.key_id, aside=False, account=caller.account
         )
-        vectors = normalised(made, len(question.queries))
+        vectors = normalised(made, len(texts))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(
                 f"The model '{collection.model}' gives {vectors.shape[1]} dimensions by now, and the vector store has "
@@ -102,14 +103,16 @@ class Search:
         shown = [(slot, score) for slot, score in ranked if score >= question.threshold]
         results, whole = self._shown(caller, collection, state, shown, traces)
         exact = all(each.recall_mode == "exact" for each in plans)
-        return Results(results, plans, "exact" if exact else "estimated", state.generation), whole
+        mode: RecallMode = "exact" if exact else "estimated"
+        return Results(results, plans, mode, state.generation, question.queries), whole
 
     def _ranked(
         self, collection: Collection, state: State, allowed: Allowed, question: Question, vectors: Sequence[Vector]
     ) -> tuple[Sequence[Ranking], Mapping[int, list[Trace]], Sequence[Plan]]:
         candidates = max(MIN_CANDIDATES, 2 * question.k)
         hybrid = question.dense > 0 and question.lexical > 0
-        wanted = candidates if hybrid or len(question.queries) > 1 else question.k
+        several = len(question.queries) + len(question.meanings) > 1
+        wanted = candidates if hybrid or several else question.k
         rankings: list[Ranking] = []
         traces: dict[int, list[Trace]] = {}
         plans: list[Plan] = []
@@ -178,8 +181,12 @@ class Search:
         return results, now.generation == state.generation
 
 
-def _scored(rankings: Sequence[Ranking], traces: Mapping[int, Sequence[Trace]]) -> Sequence[tuple[int, float]]:
+def _scored(rankings: Sequence[Ranking], traces: Mapping[int, list[Trace]]) -> Sequence[tuple[int, float]]:
     """By what is said to clients: of dense alone the cosine, as far as it is above 0; else the place in all rankings together."""
     if len(rankings) == 1 and rankings[0].name == "dense":
         return [(slot, max(0.0, min(1.0, traces[slot][0].score))) for slot in rankings[0].slots]
-    return fused(rankings)
+    found = fused(rankings)
+    if len(rankings) > 1:
+        for rank, (slot, score) in enumerate(found, 1):
+            traces[slot].append(Trace("fused", rank, score))
+    return found

@@ -19,10 +19,11 @@ from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound
 from retrieval.index.residents import Residents
 from retrieval.ingestion import Ingestion
+from retrieval.inquiry import Inquiry
 from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
-from retrieval.ports import Embedder, Reader, Source, Sources
+from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.search import Search
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class Retrieval:
         *,
         changed: Callable[[str], None],
         memory_bytes: int,
+        ranker: Ranker | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
@@ -51,6 +54,7 @@ class Retrieval:
         self._residents = Residents(database, folder, memory_bytes)
         self._ingestion = Ingestion(database, sources, reader, embedder)
         self._search = Search(database, self._residents, embedder)
+        self._inquiry = Inquiry(database, self._search, ranker, writer)
 
     # Collections
 
@@ -234,8 +238,8 @@ class Retrieval:
     # Searches
 
     async def search(self, caller: Caller, id_: str, question: Question) -> Results:
-        """Raises NotFound, Expired, BadRequest, Refused."""
-        return await self._search.run(caller, id_, question)
+        """Raises NotFound, Expired, BadRequest, Forbidden, Refused."""
+        return await self._inquiry.run(caller, id_, question)
 
     def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
         """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "ledger": "admin.commands.ledger",
     "ingest": "admin.commands.ingest",
     "search": "admin.commands.search",
+    "eval": "admin.commands.evaluate",
 }
 
 
@@ -122,6 +123,7 @@ def _documents(
     search.add_argument("query", metavar="QUERY")
     search.add_argument("-k", metavar="N", type=int, default=5, help="how many passages, up to 50")
     _searching(search)
+    _evaluating(commands.add_parser("eval", parents=[*parents, reach], help="measure searches on questions"))
 
 
 def _searching(search: argparse.ArgumentParser) -> None:
@@ -139,6 +141,22 @@ def _searching(search: argparse.ArgumentParser) -> None:
     search.add_argument("--date", metavar="ATTRIBUTE", help="says how old; default: when the file was added")
     search.add_argument("--neighbors", metavar="N", type=int, help="show so many passages before and after")
     search.add_argument("--explain", action="store_true", help="show the scores of each stage")
+
+
+def _evaluating(command: argparse.ArgumentParser) -> None:
+    command.add_argument("questions", metavar="FILE", help='a line each: {"query": …, "relevant": ["guide.md", …]}')
+    command.add_argument(
+        "--run",
+        metavar="NAME[=JSON]",
+        action="append",
+        help="hybrid, bm25, dense, default, rerank:MODEL, or a name and fields of a search; again for another one beside it",
+    )
+    command.add_argument("--measures", metavar="A,B", help="of recall@k, mrr@k, ndcg@k")
+    command.add_argument("--require", metavar="MEASURE=LEAST", action="append", help="else the exit status is 1")
+    command.add_argument("--no-worse", action="store_true", help="nor may a run be worse than the first for certain")
+    command.add_argument("--answers", metavar="MODEL", help="let it answer with citations, and check its sentences")
+    command.add_argument("--judge", metavar="MODEL", help="let it judge the cited sentences as well")
+    command.add_argument("--require-supported", metavar="SHARE", type=float, help="of the answers' sentences")
 
 
 def _listening(command: argparse.ArgumentParser) -> None:

@@ -16,36 +16,70 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from admin.migrate import prepare
 from benchmarks import manuals
 from benchmarks.manual_sources import Question as Asked
+from benchmarks.report import write_section
 from embedding import bundled
 from embedding.engine import Engine
 from gateway.database import appending, connect, reading
 from retrieval import collection_store, document_store, passage_store
 from retrieval.access import Caller
+from retrieval.asking import Question, Rerank
 from retrieval.chunking import chunk, strategies
+from retrieval.chunking.sentences import spans
 from retrieval.chunking.tokens import Estimate
 from retrieval.chunking_strategy import auto
 from retrieval.collection_store import NewCollection
 from retrieval.database import Database
 from retrieval.document_store import NewDocument
+from retrieval.evaluation.comparison import compare
+from retrieval.evaluation.measures import Ranking, ordered
+from retrieval.evaluation.questions import percentile
+from retrieval.index.residents import Residents
+from retrieval.inquiry import Inquiry
 from retrieval.parsing.registry import read
 from retrieval.parsing.source import Source
 from retrieval.passage_store import New, Placed
 from retrieval.ports import Chunk
+from retrieval.quotes import support
+from retrieval.search import Search
 
 CALLER = Caller("key_bench", labels=frozenset("*"))
 VECTORS = manuals.OUT / "vectors.npz"
 SAVED_EVERY = 4096
 
+K = 10
+MEASURED = ("recall@5", "recall@10", "mrr@10", "ndcg@10")
+MARKS = ("<!-- finding: written by make bench-retrieval ARGS=--write -->", "<!-- finding: end -->")
+
 Vectors = NDArray[np.float32]
 Pages = Mapping[str, Sequence[Chunk]]
+
+SEARCHES: Mapping[str, tuple[float, float, Rerank | None]] = {
+    "hybrid": (1.0, 1.0, None),
+    "BM25": (0.0, 1.0, None),
+    "dense": (1.0, 0.0, None),
+    "hybrid + rerank": (1.0, 1.0, Rerank("sentences", candidates=20, timeout_s=600)),
+}
+TUNED: Mapping[str, tuple[float, float, Rerank | None]] = {
+    **{
+        f"{dense:g} : {lexical:g}": (dense, lexical, None)
+        for dense, lexical in ((1, 1), (1, 0), (0, 1), (2, 1), (3, 1), (1, 2), (1, 3))
+    },
+}
+
+
+class Found(msgspec.Struct, frozen=True):
+    rankings: Mapping[str, Ranking]
+    took_ms: Sequence[float]
 
 
 def cut(folder: Path) -> Pages:
@@ -101,5 +135,183 @@ class Kept:
         beside.replace(self._file)
 
 
+def fill(database: Database, pages: Pages, vectors: Mapping[str, Vectors]) -> str:
+    """A collection of all of them; its id. A document's file id is the page's."""
+    with database.writing() as tx:
+        made = collection_store.create(tx, CALLER, NewCollection("manuals", "minilm"))
+        collection_store.learn_dimensions(tx, made.id, bundled.MINILM.dimensions)
+    for page, chunks in pages.items():
+        with database.writing() as tx:
+            document = document_store.attach(tx, made, NewDocument(page, page, {}, (), auto(bundled.MINILM.max_tokens)))
+            new = [
+                New(at, _key(seen(each)), each, vector.tobytes())
+                for at, (each, vector) in enumerate(zip(chunks, vectors[page], strict=True))
+            ]
+            if new:
+                passage_store.prepare(tx, made.id, document.id, new)
+            ids = [known.id for known in passage_store.prepared(tx, document.id)]
+            generation = collection_store.next_generation(tx, made.id)
+            placed = [Placed(id_, at, each) for at, (id_, each) in enumerate(zip(ids, chunks, strict=True))]
+            passage_store.publish(tx, made.id, document.id, generation, placed, ())
+            document_store.complete(
+                tx, document, generation, fingerprint="", text="", usage_bytes=0, passages=len(chunks)
+            )
+    return made.id
+
+
+class Known:
+    """`retrieval.ports.Embedder` for texts whose vectors are kept."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> Vectors:
+        del model, payer, aside
+        return await self._kept.of(texts)
+
+    def window(self, model: str) -> int | None:
+        del model
+        return bundled.MINILM.max_tokens
+
+    def require(self, model: str, payer: str) -> None:
+        del model, payer
+
+    def default(self) -> str | None:
+        return "minilm"
+
+
+class Sentences:
+    """`retrieval.ports.Ranker` without a cross-encoder, whose weights PyPI has not: a passage is as good as its best sentence, by the
+    regression of `penstock/quotes` over shared words and the cosine of the sentence."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    async def rank(self, query: str, texts: Sequence[str], model: str, payer: str) -> Sequence[float]:
+        del model, payer
+        parts = [[text[start:end] for start, end in spans(text)] or [text] for text in texts]
+        flat = [each for some in parts for each in some]
+        asked, *vectors = await self._kept.of([query, *flat])
+        corpus = support.Corpus(flat)
+        wanted = support.weighed(query, corpus)
+        scores = [
+            support.probability(support.Features(corpus.share(wanted, at), max(0.0, float(vector @ asked))))
+            for at, vector in enumerate(vectors)
+        ]
+        ends = list(accumulate(map(len, parts)))
+        return [max(scores[end - len(some) : end]) for some, end in zip(parts, ends, strict=True)]
+
+    def require(self, model: str, payer: str) -> None:
+        del model, payer
+
+    def default(self) -> str | None:
+        return None
+
+
+class Asking:
+    """The whole search call, over all questions."""
+
+    def __init__(self, inquiry: Inquiry, collection: str, questions: Sequence[Asked]) -> None:
+        self._inquiry = inquiry
+        self._collection = collection
+        self._questions = questions
+
+    async def run(self, dense: float, lexical: float, rerank: Rerank | None = None) -> Found:
+        """For each question its documents, best first, and how long each took in ms."""
+        rankings, took = {}, []
+        for each in self._questions:
+            question = Question((each.text,), K, dense=dense, lexical=lexical, group=1, rerank=rerank)
+            began = time.perf_counter()
+            found = await self._inquiry.run(CALLER, self._collection, question)
+            took.append(1000 * (time.perf_counter() - began))
+            rankings[each.id] = ordered([result.document.source_id for result in found.results])
+        return Found(rankings, took)
+
+
+async def measure(arguments: argparse.Namespace, folder: Path) -> str:
+    pages = cut(manuals.OUT / "documents")
+    questions = manuals.load()
+    model = Engine(bundled.MINILM, bundled.opener(manuals.OUT / "model"))
+    kept = Kept(VECTORS, model)
+    flat = await kept.of([seen(each) for chunks in pages.values() for each in chunks])
+    await kept.of([each.text for each in questions])
+    ends = list(accumulate(len(chunks) for chunks in pages.values()))
+    vectors = {page: flat[end - len(pages[page]) : end] for page, end in zip(pages, ends, strict=True)}
+    engine = connect(f"sqlite:///{folder / 'penstock.db'}")
+    prepare(engine)
+    database = Database(partial(reading, engine), partial(appending, engine))
+    collection = fill(database, pages, vectors)
+    residents = Residents(database, folder / "retrieval", 4 << 30)
+    residents.maintain(collection)
+    search = Search(database, residents, Known(kept))
+    asking = Asking(Inquiry(database, search, Sentences(kept), None), collection, questions)
+    try:
+        if arguments.tune:
+            return _tuned(await _each(asking, TUNED), questions)
+        runs = await _each(asking, SEARCHES)
+        passages = sum(map(len, pages.values()))
+        return _report(runs, questions, documents=len(pages), passages=passages)
+    finally:
+        search.close()
+        residents.close()
+        engine.dispose()
+        await model.close()
+
+
+async def _each(asking: Asking, searches: Mapping[str, tuple[float, float, Rerank | None]]) -> Mapping[str, Found]:
+    runs = {}
+    for name, (dense, lexical, rerank) in searches.items():
+        runs[name] = await asking.run(dense, lexical, rerank)
+        print(f"{name}: done", file=sys.stderr, flush=True)
+    return runs
+
+
+def _report(runs: Mapping[str, Found], questions: Sequence[Asked], *, documents: int, passages: int) -> str:
+    held = [each for each in questions if not _tuning(each)]
+    sets = {"All questions": questions, "The half that nothing was chosen by": held}
+    sets |= {f"Kind `{kind}`": [each for each in questions if each.kind == kind] for kind in sorted(manuals.SHARES)}
+    lines = [
+        f"{documents:,} documents, {passages:,} passages, {len(questions)} questions; a star: differs from hybrid (p < 0.05)."
+    ]
+    for title, some in sets.items():
+        judged = {each.id: dict.fromkeys(each.pages, 1) for each in some}
+        table = compare({name: found.rankings for name, found in runs.items()}, judged, MEASURED).table()
+        lines += ["", f"{title} ({len(some)}):", "", table]
+    times = [
+        f"{name} {percentile(found.took_ms, 0.5):.0f} / {percentile(found.took_ms, 0.95):.0f}"
+        for name, found in runs.items()
+    ]
+    return "\n".join([*lines, "", f"ms a search, p50 / p95, vectors of questions known: {', '.join(times)}."])
+
+
+def _tuned(runs: Mapping[str, Found], questions: Sequence[Asked]) -> str:
+    judged = {each.id: dict.fromkeys(each.pages, 1) for each in questions if _tuning(each)}
+    return compare({name: found.rankings for name, found in runs.items()}, judged, MEASURED).table()
+
+
+def _tuning(question: Asked) -> bool:
+    return hashlib.sha256(f"half {question.id}".encode()).digest()[0] % 2 == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--tune", action="store_true", help="weights and rerankers on the half that is there to choose by"
+    )
+    parser.add_argument("--write", action="store_true", help="renew the section of RESULTS.md")
+    arguments = parser.parse_args()
+    if not (manuals.OUT / "questions.jsonl").exists():
+        manuals.build(manuals.OUT, 500)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
+        text = asyncio.run(measure(arguments, Path(folder)))
+    print(text)
+    if arguments.write and not arguments.tune:
+        write_section(Path(__file__).parent / "RESULTS.md", text, MARKS)
+
+
 def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+if __name__ == "__main__":
+    main()

@@ -67,6 +67,10 @@ bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARG
 bench-cache: $(DEV_READY) ## measure the cache by meaning on pairs of questions; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.semantic_cache $(ARGS)
 
+bench-embedding: $(DEV_READY) ## the embedding engine beside sentence-transformers and plain ONNX Runtime, on one thread
+	@deploy/setup.sh encoders
+	@$(BIN)/python -m benchmarks.encoders $(ARGS)
+
 bench-retrieval: $(DEV_READY) ## how well questions find manuals, by words, meaning and both; the first run embeds for half an hour
 	@$(BIN)/python -m benchmarks.finding $(ARGS)
 

@@ -8,6 +8,7 @@
 #   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
+#   deploy/setup.sh encoders                  sentence-transformers, which embedding is compared with, in .tools/encoders
 #   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
@@ -17,6 +18,7 @@ readonly UV_RANGE='uv>=0.7,<1'
 
 # Not in uv.lock: what they need is none of ours, and must not decide what we have.
 readonly CLIENTS=(langchain-openai==1.7.3 langchain-tests==1.1.9 llama-index-core==0.14.25 llm==0.36)
+readonly ENCODERS=(torch==2.13.0 sentence-transformers==6.2.0)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
 # With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).
@@ -33,9 +35,10 @@ main() {
         clients) install_clients ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
+        encoders) install_encoders ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | lean | peers | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | lean | peers | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -47,6 +50,13 @@ sync_environment() {
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
     "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents "$@"
+}
+
+install_encoders() {
+    local folder=.tools/encoders
+    [ "$(cat "$folder/.ready" 2>/dev/null)" != "${ENCODERS[*]}" ] || return 0
+    say "Installing ${ENCODERS[*]} into $folder …"
+    rm -rf "$folder" && python_peer "$folder" "${ENCODERS[@]}" && printf '%s\n' "${ENCODERS[*]}" >"$folder/.ready"
 }
 
 install_clients() {

@@ -51,12 +51,15 @@ async def expanded(writer: Writer | None, question: Question, payer: str) -> Exp
     ]
     if writer is None:
         return Expanded(question, [_skipped(name, "no chat model can be asked here") for name in names])
+    if wanted.model is not None:
+        writer.require(wanted.model, payer)
     model = wanted.model or writer.default()
     if model is None:
         reason = "no chat model is named: set `expand.model` or retrieval.chat_model"
         return Expanded(question, [_skipped(name, reason) for name in names])
-    if wanted.model is not None:
-        writer.require(model, payer)
+    if wanted.hyde and question.dense <= 0:
+        made = await _asked(writer, question, wanted, [name for name in names if name != "hyde"], model, payer)
+        return Expanded(made.question, [*made.stages, _skipped("hyde", "nothing is searched by meaning", model)])
     return await _asked(writer, question, wanted, names, model, payer)
 
 

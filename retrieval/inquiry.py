@@ -20,6 +20,7 @@ from retrieval.asking import Neighbours, Question, Rerank, Result, Results, Stag
 from retrieval.database import Database
 from retrieval.errors import RetrievalError
 from retrieval.expansion import expanded
+from retrieval.index.ports import Vector
 from retrieval.ports import Ranker, Writer
 from retrieval.search import Search
 from retrieval.shown import moment, shown
@@ -52,9 +53,11 @@ class Inquiry:
         rerank = self._wanted(question.rerank, caller)
         if _plain(question, rerank):
             return await self._search.run(caller, collection_id, question)
+        collection = await self._search.begun(caller, collection_id, question)
         made = await expanded(self._writer, question, caller.key_id)
         question, stages = made.question, list(made.stages)
-        found = await self._found(caller, collection_id, question, _pool(question, rerank))
+        vectors = await self._search.vectors(caller, collection, question)
+        found = await self._found(caller, collection_id, question, vectors, _pool(question, rerank))
         results = list(found.results)
         if rerank is not None and results:
             results, stage = await self._reranked(caller, asked, rerank, _candidates(question, rerank, results))
@@ -77,11 +80,13 @@ class Inquiry:
         model = rerank.model or usual
         return msgspec.structs.replace(rerank, model=model) if model is not None or rerank.wanted else None
 
-    async def _found(self, caller: Caller, collection_id: str, question: Question, pool: int) -> Results:
+    async def _found(
+        self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector], pool: int
+    ) -> Results:
         """Enough passages for what comes behind. Where documents are wanted, more until there are enough of them."""
         while True:
             wide = msgspec.structs.replace(question, k=pool, threshold=0.0)
-            found = await self._search.run(caller, collection_id, wide)
+            found = await self._search.found(caller, collection_id, wide, vectors)
             documents = len({each.document.id for each in found.results})
             if question.group is None or documents >= question.k or len(found.results) < pool or pool >= MOST:
                 return found

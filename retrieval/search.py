@@ -51,11 +51,15 @@ class Search:
 
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
+        collection = await self.begun(caller, collection_id, question)
+        vectors = await self.vectors(caller, collection, question)
+        return await self.found(caller, collection_id, question, vectors)
+
+    async def begun(self, caller: Caller, collection_id: str, question: Question) -> Collection:
+        """Before anything is paid for. Raises NotFound, Expired, BadRequest."""
         if question.dense <= 0 and question.lexical <= 0:
             raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
-        collection = await asyncio.to_thread(self._begun, caller, collection_id)
-        vectors = await self._vectors(caller, collection, question)
-        return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+        return await asyncio.to_thread(self._begun, caller, collection_id)
 
     def _begun(self, caller: Caller, collection_id: str) -> Collection:
         """Blocks. The collection, which is in use. Seldom a write: one a minute is as good as a thousand."""
@@ -66,8 +70,8 @@ class Search:
             self._database.write(lambda tx: collection_store.touch(tx, collection))
         return collection
 
-    async def _vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
-        """One for each query; none where none is needed."""
+    async def vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
+        """One for each text that is searched for; none where none is needed. Raises BadRequest, Refused."""
         if question.dense <= 0 or collection.dimensions is None:
             return ()
         texts = (*question.queries, *question.meanings)
@@ -82,6 +86,10 @@ class Search:
                 code="dimension_mismatch",
             )
         return list(vectors)
+
+    async def found(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
+        """Raises NotFound."""
+        return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
 
     def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
         """Blocks."""

@@ -192,6 +192,17 @@ def test_a_chat_model_that_does_not_write_is_left_out_and_said_so(search: Search
     assert names(unnamed) == names(search())
 
 
+def test_nothing_is_paid_for_in_vain(search: Search, routes: Routes, client: openai.OpenAI) -> None:
+    """Neither for a store that is not there, nor for a meaning that nothing is searched by."""
+    chat = routes(Behaviour(text="a river"))
+    words = {"hybrid_search": {"embedding_weight": 0, "text_weight": 1}}
+    page = search(ranking=words, expand={"model": chat.name, "hyde": True})
+    assert stage(page, "hyde")["reason"] == "nothing is searched by meaning"
+    with pytest.raises(openai.NotFoundError):
+        client.vector_stores.search("vs_nowhere", query="q", extra_body={"expand": {"model": chat.name, "hyde": True}})
+    assert chat.asked == [0]
+
+
 def test_what_says_the_same_makes_room(search: Search) -> None:
     assert set(names(search("the gate of the dam", k=2))) == {"gate.txt", "twin.txt"}
     page = search("the gate of the dam", k=2, mmr={"lambda": 0.3}, explain=True)

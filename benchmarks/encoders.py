@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from benchmarks import manuals
 from benchmarks.embeddings import sentence
-from benchmarks.finding import VECTORS, Kept, cut, seen
+from benchmarks.finding import VECTORS, Kept, chosen, cut, seen
 from benchmarks.report import machine, table, write_section
 from embedding import bundled, graph
 from embedding.backends.onnx import pad
@@ -38,7 +38,9 @@ MARKS = ("<!-- encoders: written by make bench-embedding ARGS=--write -->", "<!-
 WORDS = (20, 150)
 BATCHES = (1, 32)
 CLIENTS = 64
-SUBSET = 3000  # passages that do not answer, beside all of those that do
+QUESTIONS = 200
+DOCUMENTS = 3000
+OTHERS = 1500  # passages of documents that do not answer, beside all of those that do
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Awaitable[Vectors]]
@@ -151,13 +153,12 @@ async def speeds(engine: Engine, plain: Plain, rounds: int) -> tuple[str, str]:
 
 async def int8(engine: Engine, quantised: Engine, mb: tuple[float, float]) -> str:
     """What it finds less, among all passages that answer and some thousands that do not."""
-    questions = manuals.load()
-    pages = cut(manuals.OUT / "documents")
+    questions = manuals.choose(manuals.load(), QUESTIONS)
     answering = {page for each in questions for page in each.pages}
-    others = [(page, each) for page, chunks in pages.items() if page not in answering for each in chunks]
+    pages = chosen(cut(manuals.OUT / "documents"), manuals.load(), DOCUMENTS)
     some = [(page, each) for page in sorted(answering) for each in pages[page]]
-    some = some[: 3 * SUBSET] if len(some) > 3 * SUBSET else some
-    some += random.Random(1).sample(others, min(SUBSET, len(others)))
+    others = [(page, each) for page, chunks in pages.items() if page not in answering for each in chunks]
+    some += random.Random(1).sample(others, min(OTHERS, len(others)))
     kept = Kept(VECTORS, engine)
     texts, asked = [seen(each) for _, each in some], [each.text for each in questions]
     full, full_asked = await kept.of(texts), await kept.of(asked)
@@ -165,13 +166,10 @@ async def int8(engine: Engine, quantised: Engine, mb: tuple[float, float]) -> st
     small = np.concatenate([(await quantised.embed(texts[at : at + 256])).vectors for at in range(0, len(texts), 256)])
     small_asked = (await quantised.embed(asked)).vectors
     spent = time.process_time() - before
-    there = {page for page, _ in some}
     values: dict[str, list[list[float]]] = {"recall@5": [[], []], "ndcg@10": [[], []]}
     agree = []
     for number, question in enumerate(questions):
-        judged = {page: 1 for page in question.pages if page in there}
-        if not judged:
-            continue
+        judged = dict.fromkeys(question.pages, 1)
         orders = [np.argsort(-(rows @ one[number])) for rows, one in ((full, full_asked), (small, small_asked))]
         agree.append(len(set(orders[0][:10]) & set(orders[1][:10])) / 10)
         for which, order in enumerate(orders):

@@ -290,6 +290,8 @@ def _report(runs: Mapping[str, Found], questions: Sequence[Asked], what: str) ->
     marks = "In brackets the interval of 95 %; a star: differs from hybrid by more than chance (paired, p < 0.05)."
     lines = ["## Searches over manuals", "", f"{how} {marks}"]
     for title, some in sets.items():
+        if not some:
+            continue
         judged = {each.id: dict.fromkeys(each.pages, 1) for each in some}
         table = compare({name: found.rankings for name, found in runs.items()}, judged, MEASURED).table()
         lines += ["", f"{title} ({len(some)}):", "", table]

@@ -177,9 +177,7 @@ class GatewayEmbedder:
     ) -> "NDArray[np.float32]":
         """Raises Refused."""
         fields = {"model": model, "input": list(texts), "encoding_format": "base64"}
-        answer = await self._calls.answer(
-            self._handler, PATH, payer, fields, "Embedding", aside=aside, account=account
-        )
+        answer = await self._calls.answer(self._handler, PATH, payer, fields, "Embedding", aside=aside, account=account)
         if len(texts) > 1:
             return await asyncio.to_thread(_vectors, answer)
         return _vectors(answer)

@@ -31,7 +31,7 @@ from embedding import bundled
 from embedding.engine import Engine
 from gateway.database import appending, connect, reading
 from retrieval import collection_store, document_store, passage_store
-from retrieval.access import Caller
+from retrieval.access import Account, Caller
 from retrieval.asking import Question, Rerank
 from retrieval.chunking import chunk, strategies
 from retrieval.chunking.sentences import spans
@@ -165,8 +165,10 @@ class Known:
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    async def embed(self, texts: Sequence[str], model: str, payer: str, *, aside: bool) -> Vectors:
-        del model, payer, aside
+    async def embed(
+        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+    ) -> Vectors:
+        del model, payer, aside, account
         return await self._kept.of(texts)
 
     def window(self, model: str) -> int | None:

@@ -75,9 +75,7 @@ class Search:
         if question.dense <= 0 or collection.dimensions is None:
             return ()
         texts = (*question.queries, *question.meanings)
-        made = await self._embedder.embed(
-            texts, collection.model, caller.key_id, aside=False, account=caller.account
-        )
+        made = await self._embedder.embed(texts, collection.model, caller.key_id, aside=False, account=caller.account)
         vectors = normalised(made, len(texts))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(

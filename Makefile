@@ -23,7 +23,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-peers bench-predictions bench-engines shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-engines shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARG
 
 bench-cache: $(DEV_READY) ## measure the cache by meaning on pairs of questions; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.semantic_cache $(ARGS)
+
+bench-embedding: $(DEV_READY) ## the embedding engine beside sentence-transformers and plain ONNX Runtime, on one thread
+	@deploy/setup.sh encoders
+	@$(BIN)/python -m benchmarks.encoders $(ARGS)
+
+bench-retrieval: $(DEV_READY) ## how well questions find manuals, by words, meaning and both; the first run embeds for half an hour
+	@$(BIN)/python -m benchmarks.finding $(ARGS)
 
 bench-peers: $(DEV_READY) $(LEAN_READY) ## measure Penstock side by side with other gateways; ARGS="--write" renews benchmarks/RESULTS.md
 	@deploy/setup.sh system nginx-light:nginx wrk nodejs npm

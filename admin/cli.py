@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "search": "admin.commands.search",
     "replay": "admin.commands.replay",
     "predictions": "admin.commands.predictions",
+    "eval": "admin.commands.evaluate",
 }
 
 
@@ -192,6 +193,41 @@ def _documents(
     search = commands.add_parser("search", parents=[*parents, reach], help="ask a collection")
     search.add_argument("query", metavar="QUERY")
     search.add_argument("-k", metavar="N", type=int, default=5, help="how many passages, up to 50")
+    _searching(search)
+    _evaluating(commands.add_parser("eval", parents=[*parents, reach], help="measure searches on questions"))
+
+
+def _searching(search: argparse.ArgumentParser) -> None:
+    """As `POST /v1/vector_stores/{id}/search` has them."""
+    search.add_argument("--filter", metavar="JSON", help='such as \'{"type": "eq", "key": "lang", "value": "en"}\'')
+    search.add_argument("--threshold", metavar="SCORE", type=float, help="leave out what scores less, 0 to 1")
+    search.add_argument("--ranker", metavar="MODEL", help="rerank with it; none: not at all; default: auto")
+    search.add_argument("--rewrite", action="store_true", help="let a chat model write the query")
+    search.add_argument("--multi-query", metavar="N", type=int, help="ask in so many other ways as well, up to 8")
+    search.add_argument("--hyde", action="store_true", help="search for an answer that a chat model makes up")
+    search.add_argument("--chat-model", metavar="MODEL", help="who does the three above")
+    search.add_argument("--group", metavar="N", type=int, help="a result is a file, with up to N passages")
+    search.add_argument("--mmr", metavar="LAMBDA", type=float, help="less of the same: 1 relevance alone, 0 difference")
+    search.add_argument("--half-life", metavar="DAYS", type=float, help="what is older by so much is worth half")
+    search.add_argument("--date", metavar="ATTRIBUTE", help="says how old; default: when the file was added")
+    search.add_argument("--neighbors", metavar="N", type=int, help="show so many passages before and after")
+    search.add_argument("--explain", action="store_true", help="show the scores of each stage")
+
+
+def _evaluating(command: argparse.ArgumentParser) -> None:
+    command.add_argument("questions", metavar="FILE", help='a line each: {"query": …, "relevant": ["guide.md", …]}')
+    command.add_argument(
+        "--run",
+        metavar="NAME[=JSON]",
+        action="append",
+        help="hybrid, bm25, dense, default, rerank:MODEL, or a name and fields of a search; again for another one beside it",
+    )
+    command.add_argument("--measures", metavar="A,B", help="of recall@k, mrr@k, ndcg@k")
+    command.add_argument("--require", metavar="MEASURE=LEAST", action="append", help="else the exit status is 1")
+    command.add_argument("--no-worse", action="store_true", help="nor may a run be worse than the first for certain")
+    command.add_argument("--answers", metavar="MODEL", help="let it answer with citations, and check its sentences")
+    command.add_argument("--judge", metavar="MODEL", help="let it judge the cited sentences as well")
+    command.add_argument("--require-supported", metavar="SHARE", type=float, help="of the answers' sentences")
 
 
 def _listening(command: argparse.ArgumentParser) -> None:

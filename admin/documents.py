@@ -28,7 +28,7 @@ from retrieval.access import EVERY, PLAIN, Account, Caller
 from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
-from retrieval.ports import Source
+from retrieval.ports import Ranker, Source, Writer
 from retrieval.quotas import Quota
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
@@ -41,6 +41,8 @@ PATH: Final = b"/v1/embeddings"
 TAG: Final = b"retrieval"
 LABELS: Final = "access_labels"
 MAX_DEPUTIES: Final = 1024
+Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
+
 _AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
@@ -57,6 +59,15 @@ def caller_of(key: Key) -> Caller:
         frozenset(each for each in given if isinstance(each, str)) if isinstance(given, (list, tuple)) else frozenset()
     )
     return Caller(key.id, key.team_id, key.org_id, labels)
+
+
+def may_use(current: Current, model: str, payer: str) -> bool:
+    """Whether the key may call the model. False for one that is not there."""
+    found = current.snapshot.catalog.find(model)
+    if found is None or payer == ADMIN.id:
+        return found is not None
+    key = next((key for key in current.snapshot.keys.values() if key.id == payer), None)
+    return key is not None and key.may_use(model, found[0].admitted_by)
 
 
 @final
@@ -100,83 +111,48 @@ class _Refusal(msgspec.Struct):
     error: _Error
 
 
-@final
-class GatewayEmbedder:
-    """`retrieval.ports.Embedder`: calls take the way of any client's, so they are held, limited, settled and recorded like any other.
+class Calls:
+    """Calls on the account of a key: they take the way of any client's, so they are held, limited, settled and recorded like any other."""
 
-    `usual` names the model of collections that name none.
-    """
-
-    def __init__(
-        self,
-        current: Current,
-        authenticator: Authenticator,
-        handler: Callable[[Exchange], Coroutine[Any, Any, None]],
-        usual: Callable[[], str | None],
-        carried: Callable[[], Mapping[bytes, bytes]] = dict,
-    ) -> None:
-        """`carried`: headers of whatever the call is a part of."""
-        self._current = current
+    def __init__(self, authenticator: Authenticator, carried: Callable[[], Mapping[bytes, bytes]] = dict) -> None:
+        """`carried`: headers of whatever a call is a part of."""
+        self._carried = carried
         self._authenticator = authenticator
-        self._handler = handler
-        self._usual = usual
         self._deputies: OrderedDict[tuple[str, bool], bytes] = OrderedDict()
         self._carried = carried
 
-    async def embed(
-        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
-    ) -> "NDArray[np.float32]":
-        """Raises Refused."""
+    async def answer(
+        self,
+        handler: Handler,
+        path: bytes,
+        payer: str,
+        fields: Mapping[str, object],
+        what: str,
+        *,
+        aside: bool = False,
+        account: Account | None = None,
+    ) -> bytes:
+        """The body of a 200. Cancelled: so is the call. Raises Refused, whose message begins with `what`."""
         account = account or PLAIN
-        body = msgspec.json.encode({"model": model, "input": list(texts), "encoding_format": "base64"})
         found: list[tuple[int, bytes, bytes]] = []
         tags = b",".join((TAG, *(tag.encode("latin-1", "replace") for tag in account.tags)))
-        secret = self._deputy(payer, admitted=account.granted)
+        body, secret = msgspec.json.encode(fields), self._deputy(payer, admitted=account.granted)
         exchange = LineExchange(
-            PATH, secret, body, time.monotonic(), lambda *answer: found.append(answer), tags, aside=aside
+            path, secret, body, time.monotonic(), lambda *answer: found.append(answer), tags, aside=aside
         )
         trace = {} if account.trace is None else {b"traceparent": account.trace.encode("latin-1")}
         exchange.headers = {**exchange.headers, **trace, **self._carried()}
-        await driven(self._handler(exchange))
+        await driven(handler(exchange))
         if not found:
-            raise Refused(502, "The embedding model broke off its answer", "upstream_error", None, again=True)
+            raise Refused(502, f"{what}: the model broke off its answer", "upstream_error", None, again=True)
         status, head, answer = found[0]
         if status != 200:
-            raise _refused(status, head, answer)
-        if len(texts) > 1:
-            return await asyncio.to_thread(_vectors, answer)
-        return _vectors(answer)
-
-    def window(self, model: str) -> int | None:
-        return min(
-            (bundled.MINILM.max_tokens for one in self._deployments(model) if one.provider == EMBEDDED), default=None
-        )
-
-    def require(self, model: str, payer: str) -> None:
-        """Raises NotFound, Forbidden."""
-        found = self._current.snapshot.catalog.find(model)
-        if found is None:
-            raise NotFound(f"The model '{model}' does not exist", param="embedding_model", code="model_not_found")
-        if payer == ADMIN.id:
-            return
-        key = next((key for key in self._current.snapshot.keys.values() if key.id == payer), None)
-        if key is None or not key.may_use(model, found[0].admitted_by):
-            raise Forbidden(
-                f"This key may not use the model '{model}', which embeds the vector store",
-                param="embedding_model",
-                code="model_access_denied",
-            )
-
-    def default(self) -> str | None:
-        return self._usual()
+            raise _refused(status, head, answer, what)
+        return answer
 
     def close(self) -> None:
         while self._deputies:
             self._authenticator.dismiss(self._deputies.popitem()[1])
-
-    def _deployments(self, model: str) -> Sequence[Deployment]:
-        found = self._current.snapshot.catalog.find(model)
-        return () if found is None else found[0].deployments
 
     def _deputy(self, payer: str, *, admitted: bool) -> bytes:
         """Kept, as to find a key by its id takes a look at all of them."""
@@ -189,6 +165,50 @@ class GatewayEmbedder:
         else:
             self._deputies.move_to_end(place)
         return secret
+
+
+@final
+class GatewayEmbedder:
+    """`retrieval.ports.Embedder`. `usual` names the model of collections that name none."""
+
+    def __init__(self, current: Current, calls: Calls, handler: Handler, usual: Callable[[], str | None]) -> None:
+        self._current = current
+        self._calls = calls
+        self._handler = handler
+        self._usual = usual
+
+    async def embed(
+        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+    ) -> "NDArray[np.float32]":
+        """Raises Refused."""
+        fields = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        answer = await self._calls.answer(self._handler, PATH, payer, fields, "Embedding", aside=aside, account=account)
+        if len(texts) > 1:
+            return await asyncio.to_thread(_vectors, answer)
+        return _vectors(answer)
+
+    def window(self, model: str) -> int | None:
+        return min(
+            (bundled.MINILM.max_tokens for one in self._deployments(model) if one.provider == EMBEDDED), default=None
+        )
+
+    def require(self, model: str, payer: str) -> None:
+        """Raises NotFound, Forbidden."""
+        if self._current.snapshot.catalog.find(model) is None:
+            raise NotFound(f"The model '{model}' does not exist", param="embedding_model", code="model_not_found")
+        if not may_use(self._current, model, payer):
+            raise Forbidden(
+                f"This key may not use the model '{model}', which embeds the vector store",
+                param="embedding_model",
+                code="model_access_denied",
+            )
+
+    def default(self) -> str | None:
+        return self._usual()
+
+    def _deployments(self, model: str) -> Sequence[Deployment]:
+        found = self._current.snapshot.catalog.find(model)
+        return () if found is None else found[0].deployments
 
 
 @final
@@ -220,6 +240,8 @@ def make(
     searched: Callable[[str, float, str], None],
     engines: EngineSettings,
     quota: Quota,
+    ranker: Ranker | None = None,
+    writer: Writer | None = None,
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -238,6 +260,8 @@ def make(
         searched=searched,
         engines=engines,
         quota=quota,
+        ranker=ranker,
+        writer=writer,
     )
 
 
@@ -258,17 +282,17 @@ def _vectors(answer: bytes) -> "NDArray[np.float32]":
         raise Refused(502, f"The embedding model answered with no vectors: {error}", "upstream_error", None) from error
 
 
-def _refused(status: int, head: bytes, answer: bytes) -> Refused:
+def _refused(status: int, head: bytes, answer: bytes, what: str) -> Refused:
     try:
         error = msgspec.json.decode(answer, type=_Refusal).error
     except msgspec.MsgspecError:
-        error = _Error(f"The embedding model answered with {status}")
+        error = _Error(f"the model answered with {status}")
     told = header(head, b"retry-after")
     wait_s = float(told) if told is not None and told.isdigit() else None
     headers = [(name, value) for name in ("retry-after", "x-should-retry") if (value := header(head, name.encode()))]
     return Refused(
         status,
-        f"Embedding: {error.message}",
+        f"{what}: {error.message}",
         error.type,
         error.code,
         again=status in _AGAIN,

@@ -8,6 +8,7 @@ import structlog
 
 from embedding import bundled
 from embedding.errors import EmbeddingError
+from embedding.ports import ModelSpec
 from gateway import errors
 
 if TYPE_CHECKING:  # NumPy comes with the engine, and both with the first request
@@ -36,15 +37,15 @@ class EmbeddedModels:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._opened: tuple[Engine, Cl100k] | None = None
+        self._opened: dict[str, tuple[Engine, Cl100k]] = {}
 
-    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes:
-        """Raises GatewayError."""
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:
+        """By the quantised model where the deployment names that one. Raises GatewayError."""
         if endpoint != "embeddings":
             raise errors.BadRequest(f"The model '{model}' makes embeddings; it cannot answer this", param="model")
         from embedding import openai  # noqa: PLC0415 — imports NumPy, which an idle gateway does without
 
-        engine, tokens = self._open()
+        engine, tokens = self._open(bundled.MINILM_INT8 if target == bundled.MINILM_INT8.name else bundled.MINILM)
         try:
             answer = await openai.answer(engine, body, model, tokens)
         except EmbeddingError as error:
@@ -69,16 +70,16 @@ class EmbeddedModels:
         return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
 
     async def close(self) -> None:
-        if self._opened is not None:
-            await self._opened[0].close()
+        for engine, _ in self._opened.values():
+            await engine.close()
 
-    def _open(self) -> "tuple[Engine, Cl100k]":
-        if self._opened is None:
+    def _open(self, spec: ModelSpec = bundled.MINILM) -> "tuple[Engine, Cl100k]":
+        if spec.name not in self._opened:
             from embedding import cl100k  # noqa: PLC0415 — as above
             from embedding.engine import Engine  # noqa: PLC0415 — as above
 
-            self._opened = Engine(bundled.MINILM, bundled.opener(self._cache)), cl100k.installed()
-        return self._opened
+            self._opened[spec.name] = Engine(spec, bundled.opener(self._cache, spec=spec)), cl100k.installed()
+        return self._opened[spec.name]
 
 
 @final
@@ -89,7 +90,7 @@ class Quotes:
         self._similar = similar
         self._model: QuotingModel | None = None
 
-    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes:
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:  # noqa: ARG002 — there is one
         """Raises GatewayError."""
         from retrieval.quotes.chat import QuotingModel, Unsupported  # noqa: PLC0415 — an idle gateway does without
 

@@ -60,6 +60,8 @@ from retrieval.removal import forget_sources
 from retrieval.runner import Runner
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
+    from pathlib import Path
+
     from admin.oidc import Oidc
     from admin.telemetry.watch import Watch
     from inference.mlflow.tracking import Tracking
@@ -337,28 +339,12 @@ class House:
         settings, plane = self._settings, self._plane
         embed = cast("Handler", plane.routes[documents.PATH].handler)  # as for a line of a batch
         usual = settings.retrieval.embedding_model
+        self._calls = documents.Calls(plane.authenticator, dict if self._watch is None else self._watch.carried)
         self._embedder = documents.GatewayEmbedder(
-            self._current,
-            plane.authenticator,
-            embed,
-            lambda: usual or self.embedding_model(),
-            dict if self._watch is None else self._watch.carried,
+            self._current, self._calls, embed, lambda: usual or self.embedding_model()
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
-        engines, quota = settings.retrieval.engines(settings.database), settings.retrieval.quota
-        self._retrieval = documents.LateRetrieval(
-            lambda: documents.make(
-                self._engine,
-                folder,
-                self._shelf,
-                self._embedder,
-                self._runner.changed,
-                memory_bytes,
-                self._searched,
-                engines,
-                quota,
-            )
-        )
+        self._retrieval = documents.LateRetrieval(lambda: self._make_retrieval(folder, memory_bytes))
         self._runner = Runner(
             documents.database_of(self._engine),
             Owner(self._books.session, host()),
@@ -371,6 +357,25 @@ class House:
         self._searches.add(seconds, outcome)
         if self._watch is not None:
             self._watch.searched(collection, seconds, outcome)
+
+    def _make_retrieval(self, folder: "Path", memory_bytes: int) -> "Retrieval":
+        from admin.search_models import CHAT, RERANK, GatewayRanker, GatewayWriter  # noqa: PLC0415 — with the first document
+
+        usual, routes = self._settings.retrieval, self._plane.routes
+        rerank, chat = (cast("Handler", routes[path].handler) for path in (RERANK, CHAT))
+        return documents.make(
+            self._engine,
+            folder,
+            self._shelf,
+            self._embedder,
+            self._runner.changed,
+            memory_bytes,
+            self._searched,
+            usual.engines(self._settings.database),
+            usual.quota,
+            GatewayRanker(self._current, self._calls, rerank, usual.rerank_model),
+            GatewayWriter(self._current, self._calls, chat, usual.chat_model),
+        )
 
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below

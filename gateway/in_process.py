@@ -15,10 +15,11 @@ from gateway.targets import Targets
 class Local(Protocol):
     """A model that runs in this process: an OpenAI request body in, an OpenAI answer out. Raises GatewayError.
 
-    `endpoint` is `chat` or `embeddings`. A body that asks for a stream gets all its events, with usage if it asks for that, up to `[DONE]`.
+    `endpoint` is `chat` or `embeddings`, `target` the deployment's name of the model. A body that asks for a stream gets all its events,
+    with usage if it asks for that, up to `[DONE]`.
     """
 
-    async def answer(self, endpoint: str, body: bytes, model: str) -> bytes: ...
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes: ...
 
 
 @final
@@ -53,7 +54,7 @@ class InProcess:
         began = self._now()
         local = self._models[deployment.provider]
         endpoint = record.endpoint if dialect is None else CHAT.name
-        answer = await self._spawn(local.answer(endpoint, body, call.request.model))
+        answer = await self._spawn(local.answer(endpoint, body, call.request.model, deployment.target))
         record.upstream_s += self._now() - began
         if record.stream:
             self._stream(call, dialect, answer)

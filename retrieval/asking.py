@@ -1,6 +1,7 @@
 """What is asked of this plane and what it answers, as values: light to import, for those who only speak of it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -33,8 +34,57 @@ class Seen(msgspec.Struct, frozen=True):
     expired: bool
 
 
+class Rerank(msgspec.Struct, frozen=True):
+    """By a cross-encoder: the first `candidates`, within `timeout_s`. `model` None: the usual one, if there is one.
+
+    `wanted`: it was asked for by name, so that its absence is told.
+    """
+
+    model: str | None = None
+    candidates: int = 50
+    timeout_s: float = 3.0
+    wanted: bool = False
+
+
+class Expansion(msgspec.Struct, frozen=True):
+    """What a chat model makes of the question before the search: `rewrite` takes its place, `more` are further ones beside it,
+    `hyde` is an answer that it makes up, whose meaning is searched for (Gao et al. 2022). `model` None: the usual one.
+    """
+
+    rewrite: bool = False
+    more: int = 0
+    hyde: bool = False
+    model: str | None = None
+    timeout_s: float = 10.0
+
+
+class Diversity(msgspec.Struct, frozen=True):
+    """Maximal marginal relevance: `balance` 1 is relevance alone, 0 is difference alone (Carbonell and Goldstein 1998)."""
+
+    balance: float = 0.5
+    candidates: int = 50
+
+
+class Recency(msgspec.Struct, frozen=True):
+    """After each half-life a score is worth half as much, in the share `weight` of it. `attribute` None: when the file was added."""
+
+    half_life_s: float
+    attribute: str | None = None
+    weight: float = 1.0
+
+
+class Neighbours(msgspec.Struct, frozen=True):
+    """So many passages of the same document around each one."""
+
+    before: int = 0
+    after: int = 0
+
+
 class Question(msgspec.Struct, frozen=True):
-    """`dense` and `lexical` are weights; one of them may be 0. A result has a score between 0 and 1, and at least `threshold`."""
+    """`dense` and `lexical` are weights; one of them may be 0. A result has a score between 0 and 1, and at least `threshold`.
+
+    `meanings` are further texts whose meaning alone is searched for. `group`: a result is a document, with up to so many passages.
+    """
 
     queries: Sequence[str]
     k: int = 10
@@ -42,6 +92,14 @@ class Question(msgspec.Struct, frozen=True):
     dense: float = 1.0
     lexical: float = 1.0
     threshold: float = 0.0
+    meanings: Sequence[str] = ()
+    rerank: Rerank | None = None
+    expansion: Expansion | None = None
+    diversity: Diversity | None = None
+    recency: Recency | None = None
+    group: int | None = None
+    neighbours: Neighbours | None = None
+    highlight: bool = False
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -52,17 +110,50 @@ class Trace(msgspec.Struct, frozen=True):
     score: float
 
 
+class Span(msgspec.Struct, frozen=True):
+    """Characters of a text."""
+
+    start: int
+    end: int
+
+
+class Context(msgspec.Struct, frozen=True):
+    """A passage with its neighbours: characters `start` to `end` of the document."""
+
+    text: str
+    start: int
+    end: int
+
+
 class Result(msgspec.Struct, frozen=True):
+    """`more`: further passages of the same document, where they are grouped. `highlights` are spans of the passage's text."""
+
     passage: Found
     document: Document
     score: float
     traces: Sequence[Trace]
+    more: "Sequence[Result]" = ()
+    context: Context | None = None
+    highlights: Sequence[Span] = ()
+
+
+class Stage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was asked for beside the search itself, and what came of it: `skipped` says why it did not happen."""
+
+    name: str
+    status: Literal["done", "skipped"]
+    reason: str | None = None
+    model: str | None = None
+    took_ms: float = 0.0
+    queries: Sequence[str] = ()
 
 
 class Results(msgspec.Struct, frozen=True):
-    """`plans` are those of the dense part, one for each query."""
+    """`plans` are those of the dense part, one for each query. `queries` are those that were searched for."""
 
     results: Sequence[Result]
     plans: Sequence[Plan]
     recall_mode: RecallMode
     generation: int
+    queries: Sequence[str] = ()
+    stages: Sequence[Stage] = ()

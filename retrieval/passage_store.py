@@ -3,7 +3,7 @@
 A passage without a generation is being prepared: no search sees it, and whoever goes on with the document finds it and embeds it not again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from struct import pack
 from typing import Any, Final
 
@@ -195,6 +195,23 @@ def _moved(tx: Connection, document_id: int, placed: Sequence[Placed]) -> list[d
     stand = {row.id: tuple(row)[1:] for row in tx.execute(query.where(_Row.document_id == document_id))}
     places = ((each.id, _place(each.ordinal, each.chunk)) for each in placed)
     return [{"_id": id_, **place} for id_, place in places if stand.get(id_) != tuple(place.values())]
+
+
+def around(tx: Connection, document_id: int, first: int, last: int) -> Sequence[Found]:
+    """The published passages of a document from one ordinal to another."""
+    query = (
+        select(*_FOUND, _Body.heading, _Body.text)
+        .join(passage_bodies, _Body.passage_id == _Row.id)
+        .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.ordinal.between(first, last))
+        .order_by(_Row.ordinal)
+    )
+    return [_shown(row) for row in tx.execute(query)]
+
+
+def vectors(tx: Connection, ids: Sequence[int]) -> Mapping[int, bytes]:
+    """float32 in little-endian, by passage; of those that are there."""
+    query = select(_Body.passage_id, _Body.vector).where(_Body.passage_id.in_(ids))
+    return {id_: bytes(vector) for id_, vector in tx.execute(query)}
 
 
 def _known(tx: Connection, document_id: int, *, prepared: bool) -> Sequence[Known]:

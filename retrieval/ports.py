@@ -91,3 +91,29 @@ class Embedder(Protocol):
 
     def default(self) -> str | None:
         """What embeds a collection that names no model."""
+
+
+class Ranker(Protocol):
+    """Scores passages with a cross-encoder, on the account of a key."""
+
+    async def rank(self, query: str, texts: Sequence[str], model: str, payer: Caller) -> Sequence[float]:
+        """How well each text answers, in their order: more is better, and nothing else is said of the numbers. Raises Refused."""
+
+    def require(self, model: str, payer: str) -> None:
+        """Raises BadRequest where there is no such model, Forbidden where the key may not use it."""
+
+    def default(self) -> str | None:
+        """What ranks where no model is named; None: nothing does."""
+
+
+class Writer(Protocol):
+    """Lets a chat model write, on the account of a key."""
+
+    async def write(self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int) -> str:
+        """Raises Refused."""
+
+    def require(self, model: str, payer: str) -> None:
+        """Raises BadRequest where there is no such model, Forbidden where the key may not use it."""
+
+    def default(self) -> str | None:
+        """What writes where no model is named; None: nothing does."""

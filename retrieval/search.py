@@ -19,7 +19,7 @@ from retrieval.database import Database
 from retrieval.errors import BadRequest
 from retrieval.fusion import Ranking, fused
 from retrieval.index.audit import Audit, Recall
-from retrieval.index.planner import Plan
+from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
 from retrieval.index.state import Allowed, Answer, State
@@ -53,13 +53,16 @@ class Search:
 
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
+        collection = await self.begun(caller, collection_id, question)
+        vectors = await self.vectors(caller, collection, question)
+        return await self.found(caller, collection_id, question, vectors)
+
+    async def begun(self, caller: Caller, collection_id: str, question: Question) -> Collection:
+        """Before anything is paid for. Raises NotFound, Expired, BadRequest."""
         if question.dense <= 0 and question.lexical <= 0:
             raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
-        collection = self._known(caller, collection_id)
-        if collection is None:
-            collection = await asyncio.to_thread(self._begun, caller, collection_id)
-        vectors = await self._vectors(caller, collection, question)
-        return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+        known = self._known(caller, collection_id)
+        return known if known is not None else await asyncio.to_thread(self._begun, caller, collection_id)
 
     def _known(self, caller: Caller, collection_id: str) -> Collection | None:
         """From memory, where that is enough to begin with: what is answered is asked of the truth in the end."""
@@ -80,14 +83,13 @@ class Search:
         self._residents.saw(msgspec.structs.replace(collection, last_active_at=time.time()) if due else collection)
         return collection
 
-    async def _vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
-        """One for each query; none where none is needed."""
+    async def vectors(self, caller: Caller, collection: Collection, question: Question) -> Sequence[Vector]:
+        """One for each text that is searched for; none where none is needed. Raises BadRequest, Refused."""
         if question.dense <= 0 or collection.dimensions is None:
             return ()
-        made = await self._embedder.embed(
-            question.queries, collection.model, caller.key_id, aside=False, account=caller.account
-        )
-        vectors = normalised(made, len(question.queries))
+        texts = (*question.queries, *question.meanings)
+        made = await self._embedder.embed(texts, collection.model, caller.key_id, aside=False, account=caller.account)
+        vectors = normalised(made, len(texts))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(
                 f"The model '{collection.model}' gives {vectors.shape[1]} dimensions by now, and the vector store has "
@@ -95,6 +97,10 @@ class Search:
                 code="dimension_mismatch",
             )
         return list(vectors)
+
+    async def found(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
+        """Raises NotFound."""
+        return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
 
     def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
         """Blocks."""
@@ -120,14 +126,16 @@ class Search:
         shown = [(slot, score) for slot, score in ranked if score >= question.threshold]
         results, whole = self._shown(caller, collection, state, shown, traces)
         exact = all(each.recall_mode == "exact" for each in plans)
-        return Results(results, plans, "exact" if exact else "estimated", state.generation), whole
+        mode: RecallMode = "exact" if exact else "estimated"
+        return Results(results, plans, mode, state.generation, question.queries), whole
 
     def _ranked(
         self, collection: Collection, state: State, allowed: Allowed, question: Question, vectors: Sequence[Vector]
     ) -> tuple[Sequence[Ranking], Mapping[int, list[Trace]], Sequence[Plan]]:
         candidates = max(MIN_CANDIDATES, 2 * question.k)
         hybrid = question.dense > 0 and question.lexical > 0
-        wanted = candidates if hybrid or len(question.queries) > 1 else question.k
+        several = len(question.queries) + len(question.meanings) > 1
+        wanted = candidates if hybrid or several else question.k
         rankings: list[Ranking] = []
         traces: dict[int, list[Trace]] = {}
         plans: list[Plan] = []
@@ -203,8 +211,12 @@ class Search:
         return results, now.generation == state.generation
 
 
-def _scored(rankings: Sequence[Ranking], traces: Mapping[int, Sequence[Trace]]) -> Sequence[tuple[int, float]]:
+def _scored(rankings: Sequence[Ranking], traces: Mapping[int, list[Trace]]) -> Sequence[tuple[int, float]]:
     """By what is said to clients: of dense alone the cosine, as far as it is above 0; else the place in all rankings together."""
     if len(rankings) == 1 and rankings[0].name == "dense":
         return [(slot, max(0.0, min(1.0, traces[slot][0].score))) for slot in rankings[0].slots]
-    return fused(rankings)
+    found = fused(rankings)
+    if len(rankings) > 1:
+        for rank, (slot, score) in enumerate(found, 1):
+            traces[slot].append(Trace("fused", rank, score))
+    return found

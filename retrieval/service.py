@@ -22,10 +22,11 @@ from retrieval.index.advice import Advice
 from retrieval.index.residents import Residents
 from retrieval.index.settings import EngineSettings
 from retrieval.ingestion import Ingestion
+from retrieval.inquiry import Inquiry
 from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
-from retrieval.ports import Embedder, Reader, Source, Sources
+from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Quota
 from retrieval.search import Search
 
@@ -51,6 +52,8 @@ class Retrieval:
         searched: Callable[[str, float, str], None] = lambda _id, _seconds, _outcome: None,
         engines: EngineSettings | None = None,
         quota: Quota | None = None,
+        ranker: Ranker | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
@@ -63,6 +66,7 @@ class Retrieval:
         self._ingestion = Ingestion(database, sources, reader, embedder, quota)
         self._search = Search(database, self._residents, embedder)
         self._searched = searched
+        self._inquiry = Inquiry(database, self._search, ranker, writer)
 
     # Collections
 
@@ -247,10 +251,10 @@ class Retrieval:
     # Searches
 
     async def search(self, caller: Caller, id_: str, question: Question) -> Results:
-        """Raises NotFound, Expired, BadRequest, Refused."""
+        """Raises NotFound, Expired, BadRequest, Forbidden, Refused."""
         began, outcome = time.monotonic(), "failed"
         try:
-            found = await self._search.run(caller, id_, question)
+            found = await self._inquiry.run(caller, id_, question)
             outcome = "found" if found.results else "empty"
         finally:
             self._searched(id_, time.monotonic() - began, outcome)

@@ -1,18 +1,17 @@
 """Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
 
 Beside those stand a few fields of ours: `embedding_model`, `access`, `engine` and `quantization` of a store, `access_labels` of a file and
-what it `replaces`, `explain` of a search;
-`citation` of a result and `plan` of a page of results.
+what it `replaces`. `search_wire` has the searches.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from admin.api.wire import Strict, seconds
 from retrieval import filters
-from retrieval.asking import Question, Result, Results, Seen, Wanted
+from retrieval.asking import Seen, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import Chunking, static
 from retrieval.collection_store import Change, Counts, NewCollection
@@ -157,49 +156,6 @@ class BatchBody(Strict):
         return [Wanted(id_, self.attributes or {}, self.access_labels, chunking) for id_ in self.file_ids or ()]
 
 
-class HybridWeights(Strict):
-    embedding_weight: Annotated[float, Field(ge=0, le=1000)]
-    text_weight: Annotated[float, Field(ge=0, le=1000)]
-
-
-class RankingOptions(Strict):
-    ranker: Annotated[str, Field(max_length=64, pattern=r"^(none|auto|default[-_0-9]*)$")] = "auto"
-    score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
-    hybrid_search: HybridWeights | None = None
-
-
-class SearchBody(Strict):
-    """`rewrite_query` is accepted; `search_query` in the answer says what was searched for."""
-
-    query: (
-        Annotated[Text, Field(min_length=1, max_length=32_768)]
-        | Annotated[
-            tuple[Annotated[Text, Field(min_length=1, max_length=32_768)], ...], Field(min_length=1, max_length=16)
-        ]
-    )
-    filters: dict[str, object] | None = None
-    max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
-    ranking_options: RankingOptions = RankingOptions()
-    rewrite_query: bool = False
-    explain: bool = False
-
-    @property
-    def queries(self) -> Sequence[str]:
-        return (self.query,) if isinstance(self.query, str) else self.query
-
-    def question(self) -> Question:
-        """Raises BadFilter."""
-        hybrid = self.ranking_options.hybrid_search
-        return Question(
-            queries=self.queries,
-            k=self.max_num_results,
-            wanted=None if self.filters is None else filters.parse(self.filters),
-            dense=1.0 if hybrid is None else hybrid.embedding_weight,
-            lexical=1.0 if hybrid is None else hybrid.text_weight,
-            threshold=self.ranking_options.score_threshold,
-        )
-
-
 def store_view(seen: Seen) -> dict[str, object]:
     one, counts = seen.collection, seen.counts
     status = "expired" if seen.expired else "in_progress" if counts.in_progress else "completed"
@@ -265,37 +221,3 @@ def batch_view(batch: FileBatch) -> dict[str, object]:
         "status": batch.status,
         "file_counts": counts_view(batch.counts),
     }
-
-
-def results_view(asked: SearchBody, found: Results, recall: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
-    view: dict[str, object] = {
-        "object": "vector_store.search_results.page",
-        "search_query": list(asked.queries),
-        "data": [_result_view(each, explain=asked.explain) for each in found.results],
-        "has_more": False,
-        "next_page": None,
-        "plan": {"recall_mode": found.recall_mode, "dense": [each.name for each in found.plans]},
-    }
-    if asked.explain:
-        view["explain"] = {"generation": found.generation, "dense": list(found.plans), "recall": recall}
-    return view
-
-
-def _result_view(result: Result, *, explain: bool) -> dict[str, object]:
-    passage, document = result.passage, result.document
-    citation: Mapping[str, object] = {
-        "start": passage.start,
-        "end": passage.end,
-        "page": passage.page,
-        "line": passage.line,
-        "heading": list(passage.heading),
-    }
-    view: dict[str, object] = {
-        "file_id": document.source_id,
-        "filename": document.filename,
-        "score": round(result.score, 6),
-        "attributes": dict(document.attributes),
-        "content": [{"type": "text", "text": passage.text}],
-        "citation": citation,
-    }
-    return {**view, "explain": list(result.traces)} if explain else view

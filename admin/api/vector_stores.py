@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from admin.api.gate import key_of
-from admin.api.vector_store_wire import SearchBody, StoreBody, StoreChangeBody, results_view, store_view
+from admin.api.search_wire import SearchBody, results_view
+from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view
 from admin.api.wire import Cursor, answered, listing, read
 from admin.documents import caller_of
 from gateway.keys import Key

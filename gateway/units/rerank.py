@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from gateway import errors, wire
 from gateway.catalog import Deployment
+from gateway.ids import new_id
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Sent, Told, json_only, renamed
 from gateway.usage import Usage, from_rerank, usage
@@ -131,9 +132,10 @@ class Rerank:
         used = _used(answer)
         if _version_of(deployment) == self.version:
             return Told(body, used)
+        results = answer.results if asked.top_n is None else answer.results[: asked.top_n]
         if self.version == 2:
-            return Told(msgspec.json.encode(_as_second(answer, used)), used)
-        return Told(msgspec.json.encode(_as_first(answer, used, asked, texts)), used)
+            return Told(msgspec.json.encode(_as_second(answer.id, results, used, ask)), used)
+        return Told(msgspec.json.encode(_as_first(answer.id, results, used, ask)), used)
 
     def event_usage(self, report: msgspec.Raw) -> Usage | None:  # noqa: ARG002 — the port's name: a reranking does not stream
         return None
@@ -167,26 +169,35 @@ def _used(answer: _Answer) -> Usage | None:
     return from_rerank(units, tokens) if units or tokens else None
 
 
-def _as_first(answer: _Answer, used: Usage | None, asked: RerankRequest, texts: list[str]) -> dict[str, Any]:
+def _as_first(id_: str | None, ranked: list[_Result], used: Usage | None, ask: RerankAsk) -> dict[str, Any]:
+    """With `usage`, which Jina's clients read, and `meta`, which Cohere's do."""
     results: list[dict[str, Any]] = []
-    for result in answer.results:
+    for result in ranked:
         row: dict[str, Any] = {"index": result.index, "relevance_score": result.relevance_score}
-        if asked.return_documents:
-            row["document"] = {"text": texts[result.index]}
+        if ask.asked.return_documents:
+            row["document"] = {"text": ask.texts[result.index]}
         results.append(row)
-    made: dict[str, Any] = {"model": asked.model, "object": "list", "results": results, "meta": _billing(used, 1)}
-    return made if answer.id is None else {"id": answer.id, **made}
+    tokens = used.input if used is not None and used.input else ask.likely.input
+    return {
+        "id": id_ or new_id("rerank"),
+        "model": ask.asked.model,
+        "object": "list",
+        "results": results,
+        "meta": _billing(used, ask, 1),
+        "usage": {"total_tokens": tokens, "prompt_tokens": tokens},
+    }
 
 
-def _as_second(answer: _Answer, used: Usage | None) -> dict[str, Any]:
-    results = [{"index": result.index, "relevance_score": result.relevance_score} for result in answer.results]
-    made: dict[str, Any] = {"results": results, "meta": _billing(used, 2)}
-    return made if answer.id is None else {"id": answer.id, **made}
+def _as_second(id_: str | None, ranked: list[_Result], used: Usage | None, ask: RerankAsk) -> dict[str, Any]:
+    results = [{"index": result.index, "relevance_score": result.relevance_score} for result in ranked]
+    return {"id": id_ or new_id("rerank"), "results": results, "meta": _billing(used, ask, 2)}
 
 
-def _billing(used: Usage | None, version: int) -> dict[str, Any]:
-    made: dict[str, Any] = {"api_version": {"version": str(version)}}
-    if used is not None:
-        units = {"search_units": used.search_units} if used.search_units else {"input_tokens": used.input}
-        made["billed_units"] = units
-    return made
+def _billing(used: Usage | None, ask: RerankAsk, version: int) -> dict[str, Any]:
+    """Search units as reported, else as the request itself tells; tokens where they were reported."""
+    units: dict[str, float] = {"search_units": ask.exact.search_units}
+    if used is not None and used.search_units:
+        units["search_units"] = used.search_units
+    if used is not None and used.input:
+        units["input_tokens"] = used.input
+    return {"api_version": {"version": str(version)}, "billed_units": units}

@@ -146,3 +146,20 @@ def test_a_builder_that_fails_is_quoted(tmp_path: Path) -> None:
     """The child's last word reaches the operator."""
     with pytest.raises(Unavailable, match=r"status 1: FileNotFoundError.*config\.json"):
         bundled._run_builder(tmp_path, tmp_path)
+
+
+async def test_the_quantised_model_is_near_and_small(embedding_cache: Path, embedding_engine: Engine) -> None:
+    """It is another artefact of the same weights, a quarter of their size, and its vectors are about the same."""
+    engine = Engine(bundled.MINILM_INT8, bundled.opener(embedding_cache, threads=1, spec=bundled.MINILM_INT8))
+    texts = ["A penstock feeds the turbine.", "Sourdough rises with wild yeast.", "The gate opens slowly."]
+    try:
+        small = (await engine.embed(texts)).vectors
+    finally:
+        await engine.close()
+    full = (await embedding_engine.embed(texts)).vectors
+    assert 0.95 < (small * full).sum(axis=1).min() < 0.9999
+    sizes = [
+        sum(file.stat().st_size for file in bundled.graph(embedding_cache, bundled._source(), spec).iterdir())
+        for spec in (bundled.MINILM, bundled.MINILM_INT8)
+    ]
+    assert sizes[1] < sizes[0] / 3

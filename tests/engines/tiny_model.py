@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import files
 from pathlib import Path
 
-import torch  # type: ignore[import-not-found]  # only the engine's environment has it
+import torch  # only the engine's environment has it
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # type: ignore[import-not-found]  # as above
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from admin.cli import parser
+from admin.commands import search
+from admin.commands.documents import Failed
 from tests.fixtures.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +103,43 @@ def test_what_is_wrong_is_said_in_a_line(shell: Shell, folder: Path) -> None:
     assert done.returncode == 1
     assert "no server at http://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_search_takes_every_option(shell: Shell, folder: Path) -> None:
+    """Neighbours, places in each stage; what cannot be had is told on the side, and the answer is there."""
+    shell("ingest", str(folder), "--collection", "handbook")
+    only = json.dumps({"type": "prefix", "key": "path", "value": str(folder / "guide")})
+    options = ["--explain", "--neighbors", "1", "--group", "2", "--mmr", "0.7", "--half-life", "30", "--threshold", "0"]
+    said = shell("search", "how do I open the water?", "--collection", "handbook", "--filter", only, "--hyde", *options)
+    assert "Turn the valve of the penstock slowly." in said
+    assert "fused 1 (1.000), recency 1 (" in said
+    assert "bread" not in said
+
+
+def test_options_become_a_request() -> None:
+    given = [
+        "--ranker",
+        "m",
+        "--multi-query",
+        "2",
+        "--chat-model",
+        "c",
+        "--date",
+        "day",
+        "--half-life",
+        "3",
+        "--rewrite",
+    ]
+    arguments = parser().parse_args(["search", "valve", "--collection", "c", *given])
+    assert search.body(arguments) == {
+        "query": "valve",
+        "max_num_results": 5,
+        "ranking_options": {"ranker": "m"},
+        "rewrite_query": True,
+        "expand": {"multi_query": 2, "model": "c"},
+        "recency": {"half_life_days": 3.0, "attribute": "day"},
+        "highlight": True,
+    }
+    broken = parser().parse_args(["search", "valve", "--collection", "c", "--filter", "{"])
+    with pytest.raises(Failed, match="--filter is not valid JSON"):
+        search.body(broken)

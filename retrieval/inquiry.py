@@ -1,0 +1,190 @@
+"""A search with what may stand before and behind it: expand → search → rerank → age → threshold → group → diversify → cut → show.
+
+Only what is asked for costs anything. What other models do for it (queries, a cross-encoder) has a deadline and may fail: the search
+answers without it, and says so.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from retrieval import passage_store, refining
+from retrieval.access import Caller
+from retrieval.asking import Neighbours, Question, Rerank, Result, Results, Stage
+from retrieval.database import Database
+from retrieval.errors import RetrievalError
+from retrieval.expansion import expanded
+from retrieval.index.ports import Vector
+from retrieval.ports import Ranker, Writer
+from retrieval.search import Search
+from retrieval.shown import moment, shown
+
+MOST: Final = 4096  # passages that are looked at for enough documents
+PER_DOCUMENT: Final = 4  # of a group's document, those that a cross-encoder sees
+
+
+@final
+class Inquiry:
+    """One per process."""
+
+    def __init__(
+        self,
+        database: Database,
+        search: Search,
+        ranker: Ranker | None,
+        writer: Writer | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._search = search
+        self._ranker = ranker
+        self._writer = writer
+        self._clock = clock
+
+    async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
+        """Raises NotFound, Expired, BadRequest, Forbidden, Refused."""
+        asked = question.queries
+        rerank = self._wanted(question.rerank, caller)
+        if _plain(question, rerank):
+            return await self._search.run(caller, collection_id, question)
+        collection = await self._search.begun(caller, collection_id, question)
+        made = await expanded(self._writer, question, caller)
+        question, stages = made.question, list(made.stages)
+        vectors = await self._search.vectors(caller, collection, question)
+        found = await self._found(caller, collection_id, question, vectors, _pool(question, rerank))
+        results = list(found.results)
+        if rerank is not None and results:
+            results, stage = await self._reranked(caller, asked, rerank, _candidates(question, rerank, results))
+            stages.append(stage)
+        if question.recency is not None:
+            results = refining.by_age(results, question.recency, self._clock())
+        results = [each for each in results if each.score >= question.threshold]
+        if question.group is not None:
+            results = refining.grouped(results, question.group)
+        results = await asyncio.to_thread(self._last, caller, collection_id, question, results)
+        return msgspec.structs.replace(found, results=results, queries=question.queries, stages=stages)
+
+    def _wanted(self, rerank: Rerank | None, caller: Caller) -> Rerank | None:
+        """What a cross-encoder is asked, if anything is: by the usual model only where there is one, unless somebody waits to be told."""
+        if rerank is None:
+            return None
+        if rerank.model is not None and self._ranker is not None:
+            self._ranker.require(rerank.model, caller.key_id)
+        usual = None if self._ranker is None else self._ranker.default()
+        model = rerank.model or usual
+        return msgspec.structs.replace(rerank, model=model) if model is not None or rerank.wanted else None
+
+    async def _found(
+        self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector], pool: int
+    ) -> Results:
+        """Enough passages for what comes behind. Where documents are wanted, more until there are enough of them."""
+        while True:
+            wide = msgspec.structs.replace(question, k=pool, threshold=0.0)
+            found = await self._search.found(caller, collection_id, wide, vectors)
+            documents = len({each.document.id for each in found.results})
+            if question.group is None or documents >= question.k or len(found.results) < pool or pool >= MOST:
+                return found
+            pool = min(MOST, 4 * pool)
+
+    async def _reranked(
+        self, caller: Caller, queries: Sequence[str], rerank: Rerank, results: list[Result]
+    ) -> tuple[list[Result], Stage]:
+        began = time.monotonic()
+
+        def skipped(reason: str) -> tuple[list[Result], Stage]:
+            return results, Stage("rerank", "skipped", reason, rerank.model, _ms(began))
+
+        if self._ranker is None or rerank.model is None:
+            return skipped("no rerank model is named: set `ranking_options.ranker` or retrieval.rerank_model")
+        texts = ["\n".join((*each.passage.heading, each.passage.text)) for each in results]
+        try:
+            async with asyncio.timeout(rerank.timeout_s):
+                scores = await self._ranker.rank("\n".join(queries), texts, rerank.model, caller)
+        except TimeoutError:
+            return skipped(f"no answer within {rerank.timeout_s:g} s")
+        except RetrievalError as error:
+            return skipped(error.message)
+        return refining.reranked(results, scores), Stage("rerank", "done", None, rerank.model, _ms(began))
+
+    def _last(self, caller: Caller, collection_id: str, question: Question, results: list[Result]) -> list[Result]:
+        """Blocks. What was deleted or closed while others were asked is not shown."""
+        with self._database.reading() as tx:
+            results = _still_there(tx, caller, collection_id, results)
+            if question.diversity is not None:
+                vectors = _vectors(tx, [each.passage.id for each in results])
+                results = refining.diverse(results, vectors, question.diversity, question.k)
+            results = results[: question.k]
+            around = question.neighbours
+            if around is not None:
+                results = refining.every(results, lambda each: _with_context(tx, each, around))
+        if question.highlight:
+            results = refining.every(results, lambda each: _highlighted(each, question.queries))
+        return results
+
+
+def _plain(question: Question, rerank: Rerank | None) -> bool:
+    """Whether the search alone answers."""
+    asked = (question.expansion, question.diversity, question.recency, question.group, question.neighbours, rerank)
+    return not question.highlight and all(each is None for each in asked)
+
+
+def _pool(question: Question, rerank: Rerank | None) -> int:
+    """How many passages are looked for, before some of them are shown."""
+    pool = question.k
+    if rerank is not None:
+        pool = max(pool, rerank.candidates)
+    if question.diversity is not None:
+        pool = max(pool, question.diversity.candidates)
+    if question.recency is not None or question.group is not None:
+        pool = max(pool, 50, 4 * question.k)
+    return pool
+
+
+def _candidates(question: Question, rerank: Rerank, results: list[Result]) -> list[Result]:
+    """Those that the cross-encoder sees: the first ones, and of no document so many that others have no place."""
+    if question.group is None:
+        return results[: max(question.k, rerank.candidates)]
+    most = max(question.group, PER_DOCUMENT)
+    seen: dict[int, int] = {}
+    kept = []
+    for each in results:
+        seen[each.document.id] = seen.get(each.document.id, 0) + 1
+        if seen[each.document.id] <= most:
+            kept.append(each)
+    return kept[: max(question.k * question.group, rerank.candidates)]
+
+
+def _still_there(tx: Connection, caller: Caller, collection_id: str, results: list[Result]) -> list[Result]:
+    now = moment(tx, caller, collection_id)
+    ids = [part.passage.id for each in results for part in (each, *each.more)]
+    there = shown(tx, caller, collection_id, ids, labelled=now.labelled)
+    kept = []
+    for each in results:
+        parts = [part for part in (each, *each.more) if part.passage.id in there]
+        if parts:
+            kept.append(msgspec.structs.replace(parts[0], more=tuple(parts[1:])))
+    return kept
+
+
+def _vectors(tx: Connection, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+    return {id_: np.frombuffer(packed, "<f4") for id_, packed in passage_store.vectors(tx, ids).items()}
+
+
+def _with_context(tx: Connection, result: Result, wanted: Neighbours) -> Result:
+    at = result.passage.ordinal
+    passages = passage_store.around(tx, result.passage.document_id, at - wanted.before, at + wanted.after)
+    return msgspec.structs.replace(result, context=refining.joined(passages))
+
+
+def _highlighted(result: Result, queries: Sequence[str]) -> Result:
+    return msgspec.structs.replace(result, highlights=refining.highlights(result.passage.text, queries))
+
+
+def _ms(began: float) -> float:
+    return round(1000 * (time.monotonic() - began), 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
@@ -160,7 +160,7 @@ class House:
             talks=settings.realtime.compile(),
             engine=self._engine,
             cache=cache_terms(settings, self._local.vectors),
-            guards=GuardTerms(post=self._poster),
+            guards=GuardTerms(post=self._poster, classify=self._classify),
             agent=self._agent,
             searcher=self._searcher,
             contents=self._content_terms(),
@@ -294,6 +294,12 @@ class House:
         made = watch(self._settings.telemetry, self._recorder, self.version, self._books.session, _redact)
         made.start()
         return made
+
+    async def _classify(self, model: str, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
+        """For guards that ask a classic model."""
+        from admin.predictions.classifying import classify  # noqa: PLC0415 — NumPy comes with it
+
+        return await classify(self._predictions, model, texts)
 
     def _make_predictions(self) -> LatePredictions:
         """Classic models: the registry says which there are, the rollouts which of them answers."""

@@ -109,6 +109,8 @@ class _Examination:
         inputs = self._with_ranges(found)
         facts = dict(found.facts)
         if runtime == "onnx":
+            if job.classes is not None:  # a graph has no place for them
+                facts["classes"] = list(job.classes)
             return self._graph(opened, inputs, facts)
         rows = self._rows(inputs)
         native = module.runnable(opened, inputs, facts)

@@ -23,6 +23,7 @@ from admin.rest import (
     config,
     deployments,
     documentation,
+    engines,
     errors,
     keys,
     limits,
@@ -49,6 +50,7 @@ from gateway.keys import Key
 from gateway.mcp.settings import CommandSpec
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
+from inference.fleet.settings import ProgramSpec
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.oidc import Oidc
@@ -82,12 +84,13 @@ def create_app(
     conditions: Conditions = lambda _: None,
     servers: ServerConditions = dict,
     commands: Sequence[CommandSpec] = (),
+    programs: Sequence[ProgramSpec] = (),
     api: Api | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
-    be MCP servers.
+    be MCP servers, `programs`, that may be engines.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -112,6 +115,7 @@ def create_app(
         models.router(control),
         deployments.router(control, conditions),
         mcp_servers.router(control, servers, commands),
+        engines.router(control, programs),
         requests.router(control),
         spend.router(control),
         versions.routes_router(control),

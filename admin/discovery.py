@@ -20,6 +20,7 @@ from gateway.mcp.settings import ServerSpec
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.seeding import Seed
 from gateway.settings import DeploymentSpec, ModelSpec
+from inference.fleet.settings import EngineSpec
 
 if TYPE_CHECKING:
     import httpx
@@ -75,6 +76,12 @@ def server_seeds(loaded: Loaded) -> tuple[tuple[ServerSpec, str], ...]:
     """The MCP servers of the configuration, source `file`, each with its line."""
     servers = loaded.settings.mcp.servers
     return tuple((spec, f"file {loaded.origin('mcp', 'servers', at)}") for at, spec in enumerate(servers))
+
+
+def engine_seeds(loaded: Loaded) -> tuple[tuple[EngineSpec, str], ...]:
+    """The engines of the configuration, source `file`, each with its line."""
+    engines = loaded.settings.engines
+    return tuple((spec, f"file {loaded.origin('engines', at)}") for at, spec in enumerate(engines))
 
 
 def environment_seeds(environ: Mapping[str, str]) -> tuple[Seed, ...]:

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inse
 from admin.tables import metadata as admin_metadata
 from gateway.database import appending, connect
 from gateway.tables import metadata as gateway_metadata
+from inference.fleet.tables import metadata as fleet_metadata
 from retrieval.tables import metadata as retrieval_metadata
 
 State = Literal["empty", "behind", "head", "newer"]
@@ -97,7 +98,12 @@ def _state(connection: Connection) -> State:
     tables = set(inspect(connection).get_table_names())
     versions = connection.scalars(select(_VERSION.c.version_num)).all() if _VERSION.name in tables else []
     if not versions:
-        ours = tables & {*gateway_metadata.tables, *admin_metadata.tables, *retrieval_metadata.tables}
+        ours = tables & {
+            *gateway_metadata.tables,
+            *admin_metadata.tables,
+            *retrieval_metadata.tables,
+            *fleet_metadata.tables,
+        }
         if ours:
             raise SchemaError(
                 f"the database has tables of ours without a version ({', '.join(sorted(ours))}): restore it"
@@ -116,7 +122,7 @@ def _create(engine: Engine) -> None:
     """A fresh database: the tables as they are now, marked as of the newest version, in one transaction."""
     with appending(engine) as tx:
         if _state(tx) == "empty":  # another process may have been faster
-            for metadata in (gateway_metadata, admin_metadata, retrieval_metadata, _VERSION.metadata):
+            for metadata in (gateway_metadata, admin_metadata, retrieval_metadata, fleet_metadata, _VERSION.metadata):
                 metadata.create_all(tx)
             tx.execute(insert(_VERSION).values(version_num=newest()))
 

@@ -24,6 +24,7 @@ from gateway.mcp.settings import McpSection
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
 from gateway.settings import CacheSpec, ModelSpec, PositiveSeconds, PricingSection, Section
+from inference.fleet.settings import EngineSpec, ProgramSpec
 
 DEFAULT_FILE = "penstock.yaml"
 
@@ -289,6 +290,8 @@ class Settings(Section):
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
+    engines: tuple[EngineSpec, ...] = ()
+    engine_programs: tuple[ProgramSpec, ...] = ()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
 

@@ -11,6 +11,8 @@ from admin import discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
+from admin.fleet.desk import Desk, seed_engines
+from admin.fleet.late import LateFleet
 from admin.grounding import GroundingSearch
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import EmbeddedModels, Quotes
@@ -96,6 +98,7 @@ class House:
         self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
         self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
         self._seed_servers()
+        self._seed_engines()
         if not bare:
             self._forget_discovered()
         self._refresher.load()
@@ -115,6 +118,7 @@ class House:
             settings.limits.local_part,
         )
         self._long_tail = LiteLlm()
+        self._fleet = self._make_fleet()
         self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
         self._plane = Plane(
             current=self._current,
@@ -138,6 +142,7 @@ class House:
             cache=cache_terms(settings, self._local.vectors),
             agent=self._agent,
             searcher=self._searcher,
+            keeper=self._fleet.desk,
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -179,6 +184,7 @@ class House:
             *self._files.background(),
             *self._batches.background(),
             *self._runner.background(),
+            self._fleet.run(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -220,6 +226,7 @@ class House:
         self._mcp.drain()
 
     async def close(self) -> None:
+        await self._fleet.close()
         await self._runner.close()
         await self._retrieval.close()
         await self._plane.end_runs()
@@ -240,6 +247,10 @@ class House:
     async def _agent(self) -> Agent:
         """The plane is made before what calls tools for it."""
         return await self._mcp.agent()
+
+    def _make_fleet(self) -> LateFleet:
+        desk = Desk(self._engine, self._box, self._loaded.resolve, self._refresher, self._books.session)
+        return LateFleet(self._settings.data_dir / "engines", desk, self._loaded.environ, self._current)
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates
@@ -294,6 +305,7 @@ class House:
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,
             commands=self._settings.mcp.stdio_commands,
+            programs=self._settings.engine_programs,
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,
@@ -337,6 +349,11 @@ class House:
         with changing(self._engine) as tx:
             report = seed_servers(tx, discovery.server_seeds(self._loaded), self._box)
         self._tell("file", report)
+
+    def _seed_engines(self) -> None:
+        with changing(self._engine) as tx:
+            report = seed_engines(tx, discovery.engine_seeds(self._loaded), self._box)
+        self._tell("file", SeedReport(report.added, report.updated, report.kept, report.removed))
 
     @staticmethod
     def _tell(source: str, report: SeedReport) -> None:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.grounding.stage import Grounding
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
+    from gateway.waking import Keeper, Waking
 
 MEBI: Final = 1024 * 1024
 
@@ -112,6 +113,7 @@ class Plane:
         cache: CacheTerms | None = None,
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
         searcher: Searcher | None = None,
+        keeper: "Keeper | None" = None,
     ) -> None:
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -145,6 +147,9 @@ class Plane:
         )
         self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
         self._meter = meter
+        self._current = current
+        self._keeper = keeper
+        self._waking: Waking | None = None
         self._cache_terms = cache or _in_memory()
         self._store: Store | None = None
         self._comparing = False
@@ -289,13 +294,26 @@ class Plane:
         """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""
         catalog = snapshot.catalog
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        last: Answers = self._wakes(models) or self._dispatch
         grounding = self._grounds(snapshot, models)
         caching = self._caches(models)
         if caching is not None:
-            caching.dispatch = self._dispatch if grounding is None else grounding.behind
+            caching.dispatch = last if grounding is None else grounding.behind
         if grounding is not None:
+            grounding.behind.dispatch = last
             grounding.following = grounding.behind if caching is None else caching
-        self._completions.dispatch = grounding or caching or self._dispatch
+        self._completions.dispatch = grounding or caching or last
+
+    def _wakes(self, models: Sequence[Model]) -> "Waking | None":
+        """What waits for engines of this house. Once there, it stays: it tells their keeper when the last call has ended."""
+        if self._waking is None and self._keeper is not None:
+            if not any(one.awaited or any(each.engine is not None for each in one.deployments) for one in models):
+                return None
+            from gateway.waking import Waking  # noqa: PLC0415 — for those who run engines
+
+            self._waking = Waking(self._dispatch, self._current, self._keeper, self._spawn, time.time, time.monotonic)
+            self._spawn(self._waking.run())
+        return self._waking
 
     def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
         """What looks something up before it is answered."""

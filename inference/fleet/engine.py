@@ -68,7 +68,6 @@ class Engine:
         for slot, mark in marks(self._folder).items():
             running = known(mark)
             if running is None:
-                process.Process(mark.pid, mark.ticks)
                 (self._folder / f"{slot}.json").unlink(missing_ok=True)
                 continue
             instance = self._instance(slot, running, mark)
@@ -219,19 +218,9 @@ class Engine:
     def _note_end(self, instance: Instance) -> None:
         """It ended by itself, or was given up."""
         restart, now = self._declared.spec.restart, time.monotonic()
-        status = instance.process.status
-        how = (
-            "ended"
-            if status is None
-            else f"was killed by signal {-status}"
-            if status < 0
-            else f"ended with status {status}"
-        )
-        self._last_error = instance.reason if instance.reason and instance.phase != "starting" else how
-        if instance.phase == "starting":
-            self._last_error = f"{how} before it was ready"
-        if instance.reason.startswith(("not ready within", "does not answer", "cannot")):
-            self._last_error = instance.reason
+        how = _how(instance.process.status)
+        early = "" if instance.ready_at is not None else " before it was ready"
+        self._last_error = instance.given_up or f"{how}{early}"
         self._error_lines = process.tail(instance.log, ERROR_LINES)
         log.warning("engine.ended", engine=self.name, slot=instance.slot, reason=self._last_error)
         self.restarts += 1
@@ -356,6 +345,12 @@ class Engine:
                 self._revisions[slot] = revision
             else:
                 self._revisions.pop(slot, None)
+
+
+def _how(status: int | None) -> str:
+    if status is None:  # adopted: it is nobody's child here
+        return "ended"
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 def free_port(host: str) -> int:

@@ -51,6 +51,7 @@ class Instance:
         self.began = time.monotonic()
         self.rss_mb = 0.0
         self.reason = ""
+        self.given_up = ""  # why we ended it
         self.adopted = False
         self._mark = mark
         self._folder = folder
@@ -74,6 +75,8 @@ class Instance:
 
     def tell(self, spec: EngineSpec) -> None:
         """What concerns us and not the process may change while it runs."""
+        if spec.lora != self._spec.lora:
+            self.reason = ""  # an adapter that failed may be tried again
         self._spec = spec
 
     def start(self) -> None:
@@ -233,7 +236,7 @@ class Instance:
 
     def _give_up(self, reason: str) -> None:
         """What hangs hears no SIGTERM. That it ended is noticed like any other end."""
-        self.reason = reason
+        self.reason = self.given_up = reason
         log.warning("engine.given_up", engine=self.engine, slot=self.slot, reason=reason)
         self.process.signal(signal.SIGKILL)
 

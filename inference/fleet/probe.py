@@ -47,7 +47,7 @@ class Probe:
     async def alive(self, spec: EngineSpec, url: str) -> None:
         """Cheap, and answered while it is busy. A program without such a page is alive as well. Raises ProbeError."""
         try:
-            answer = await self._http.get(url + spec.ready.path)
+            answer = await self._http.get(url + spec.ready.path, timeout=min(ALIVE_S, max(2.0, 3 * spec.check_s)))
         except httpx.HTTPError as error:
             raise ProbeError(_told(error)) from error
         _require(answer.status_code < 500, f"{spec.ready.path} answers {answer.status_code}")

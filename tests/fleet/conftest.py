@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -25,7 +25,6 @@ def engine(name: str, *args: str, **fields: Any) -> Json:
         "kind": "command",
         "program": RUN,
         "args": ["--host", "{host}", "--port", "{port}", *args],
-        "check_s": 0.3,
         "stop_s": 5,
         "restart": {"base_s": 0.1, "max_s": 0.5, "healthy_s": 600},
         **fields,
@@ -113,7 +112,7 @@ class Load:
         self.answers: list[list[str]] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from tests.fleet.conftest import Fleet, Load, engine
+from tests.fleet.conftest import RUN, Fleet, Load, engine
 
 
 def test_an_engine_of_the_file_answers_with_its_variables_and_gpus(fleet: Fleet) -> None:
@@ -74,17 +74,18 @@ def test_what_dies_at_once_is_crashed_with_its_last_words(fleet: Fleet) -> None:
 
 def test_what_answers_health_and_generates_nothing_is_not_ready(fleet: Fleet) -> None:
     """A page that says `ok` is no answer."""
-    fleet.create(engine("mute", "--mute", ready={"within_s": 1.5}, restart={"attempts": 1}, wake={"wait_s": 0.2}))
+    fleet.create(engine("mute", "--mute", ready={"within_s": 2.5}, restart={"attempts": 1}, wake={"wait_s": 0.2}))
+    fleet.until("mute", lambda state: bool(state["replicas"]))
     answer = fleet.ask("mute")
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "overloaded")
     state = fleet.until("mute", lambda state: state["state"] == "crashed")
-    assert "not ready within 1.5 s" in state["last_error"]
+    assert "not ready within 2.5 s" in state["last_error"]
     fleet.delete("mute")
 
 
 def test_what_hangs_is_ended_and_begun_anew(fleet: Fleet) -> None:
     """No answer to three looks in a row."""
-    fleet.create(engine("hung"))
+    fleet.create(engine("hung", check_s=0.5))
     pid = fleet.ready("hung")["replicas"][0]["pid"]
     fleet.tell("hung", "/hang")
     state = fleet.until("hung", lambda state: state["restarts"] == 1 and state["ready"] == 1)
@@ -153,3 +154,71 @@ def test_a_drain_waits_for_what_runs(fleet: Fleet) -> None:
     fleet.ready("drained")
     assert fleet.said("drained")
     fleet.delete("drained")
+
+
+def test_vllm_sleeps_wakes_and_takes_adapters_while_it_runs(fleet: Fleet) -> None:
+    """Its arguments as vLLM wants them; put to sleep by hand it keeps its process, and a request wakes it; adapters are models."""
+    fleet.create(
+        {
+            **engine("deep"),
+            "kind": "vllm",
+            "program": RUN,
+            "model": "tiny",
+            "args": [],
+            "sleep_mode": True,
+            "lora": [{"name": "deep-legal", "path": "/adapters/legal"}],
+        }
+    )
+    pid = fleet.ready("deep")["replicas"][0]["pid"]
+    told = fleet.told("deep")
+    assert "--enable-sleep-mode" in told["argv"]
+    assert told["env"]["VLLM_SERVER_DEV_MODE"] == "1"
+    assert told["state"]["loras"] == {"deep-legal": "/adapters/legal"}
+    assert fleet.said("deep-legal")[0] == "deep-legal"
+    fleet.patch("deep", lora=[{"name": "deep-poetry", "path": "/adapters/poetry"}])
+    fleet.until("deep", lambda _: fleet.ask("deep-poetry").status_code == 200)
+    assert fleet.told("deep")["state"]["loras"] == {"deep-poetry": "/adapters/poetry"}
+    assert fleet.act("deep", "sleep").status_code == 200
+    fleet.until("deep", lambda state: state["state"] == "asleep")
+    assert fleet.told("deep")["state"]["asleep"]
+    assert fleet.said("deep")[2] == str(pid), "the same process"
+    assert fleet.act("deep", "restart").status_code == 200
+    fleet.until(
+        "deep", lambda state: [one["pid"] for one in state["replicas"]] not in ([pid], []) and state["ready"] == 1
+    )
+    fleet.delete("deep")
+
+
+def test_only_programs_that_the_file_allows_are_started_over_rest(fleet: Fleet) -> None:
+    """Neither another program nor a variable that could make one of it; and what cannot be is a 400 that names the field."""
+    for changes, param in (
+        ({"program": ["/bin/sh"]}, "program"),
+        ({"env": {"LD_PRELOAD": "/tmp/evil.so"}}, "env"),
+        ({"kind": "vllm", "program": None}, None),
+        ({"program": None}, None),
+        ({"replicas": 0}, "replicas"),
+        ({"lora": [{"name": "a", "path": "b"}]}, None),
+        ({"unknown": 1}, "unknown"),
+    ):
+        body = {name: value for name, value in {**engine("evil"), **changes}.items() if value is not None}
+        answer = fleet.server.admin.post("/engines", json=body)
+        assert answer.status_code == 400, answer.text
+        if param is not None:
+            assert answer.json()["error"]["param"] == param
+    assert fleet.server.admin.get("/engines/evil").status_code == 404
+    assert fleet.act("evil", "restart").status_code == 404
+    assert fleet.act("first", "explode").status_code == 400
+    assert fleet.act("first", "sleep").status_code == 400
+    assert fleet.server.admin.patch("/engines/first", json={"program": ["/bin/sh"]}).status_code == 400
+    assert fleet.server.admin.post("/engines", json=engine("first")).status_code == 409
+
+
+def test_actions_are_in_the_audit_log(fleet: Fleet) -> None:
+    """Who restarted what."""
+    pid = fleet.ready("first")["replicas"][0]["pid"]
+    fleet.act("first", "restart")
+    fleet.until(
+        "first", lambda state: [one["pid"] for one in state["replicas"]] not in ([pid], []) and state["ready"] == 1
+    )
+    actions = [row["action"] for row in fleet.server.admin.get("/audit", params={"limit": 20}).json()["data"]]
+    assert "engine.restart" in actions

@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "migrate": "admin.commands.migrate",
     "keys": "admin.commands.keys",
     "models": "admin.commands.models",
+    "engines": "admin.commands.engines",
     "doctor": "admin.commands.doctor",
     "config": "admin.commands.config",
     "ledger": "admin.commands.ledger",
@@ -74,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     _keys(commands.add_parser("keys", help="make, list and revoke virtual keys"), [where, output])
     commands.add_parser("models", parents=[where, output], help="list models and their deployments")
 
+    _engines(commands.add_parser("engines", help="list inference engines; turn them into manifests"), [where, output])
+
     doctor = commands.add_parser("doctor", parents=[where, output], help="look for what could go wrong here")
     _listening(doctor)
     doctor.add_argument("--probe", action="store_true", help="also connect to every deployment")
@@ -92,6 +95,16 @@ def parser() -> argparse.ArgumentParser:
     _documents(commands, [where, output])
     _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
     return root
+
+
+def _engines(engines: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    actions = engines.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", parents=parents, help="every engine, as its supervisor last saw it")
+    made = actions.add_parser("manifest", parents=parents, help="the same engines for Kubernetes or Ray Serve")
+    made.add_argument("names", metavar="NAME", nargs="*", help="default: all of them")
+    made.add_argument("--format", choices=("kubernetes", "ray"), default="kubernetes")
+    made.add_argument("--namespace", metavar="NAME", help="of Kubernetes")
+    made.add_argument("--image", metavar="NAME=IMAGE", action="append", default=[], help="for an engine, or for a kind")
 
 
 def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:

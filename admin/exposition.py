@@ -2,8 +2,9 @@
 
 import gc
 import resource
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import final
+from typing import final, get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,6 +15,7 @@ from gateway.listener import Listener
 from gateway.metrics import Metrics
 from gateway.plane import Plane
 from gateway.refresh import Refresher
+from inference.fleet.states import Condition, Phase, State
 
 LABELS = ("endpoint", "model")
 NANO = 1_000_000_000
@@ -32,6 +34,7 @@ class Exposition:
         books: Books,
         alerts: Mapping[str, int],
         servers: Callable[[], Mapping[str, tuple[bool, str | None, int]]],
+        engines: Callable[[], Mapping[str, Condition]] = dict,
     ) -> None:
         self._metrics = metrics
         self._plane = plane
@@ -40,6 +43,7 @@ class Exposition:
         self._books = books
         self._alerts = alerts
         self._servers = servers
+        self._engines = engines
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -54,6 +58,7 @@ class Exposition:
         yield from self._queues()
         yield from self._cache()
         yield from self._tools()
+        yield from self._fleet()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -192,6 +197,23 @@ class Exposition:
             up.add_metric((name,), float(answers))
             tools.add_metric((name,), count)
         yield from (up, tools)
+
+    def _fleet(self) -> Iterator[Metric]:
+        """Of engines that this process runs: at most a few series for each that is declared."""
+        engine = ("engine",)
+        up = GaugeMetricFamily("penstock_engine_processes", "Processes of an engine.", labels=(*engine, "phase"))
+        state = GaugeMetricFamily("penstock_engine_state", "1 for the state it is in.", labels=(*engine, "state"))
+        restarts = CounterMetricFamily("penstock_engine_restarts", "Ends that nobody wanted.", labels=engine)
+        rss = GaugeMetricFamily("penstock_engine_resident_bytes", "Resident set of all processes.", labels=engine)
+        for name, condition in self._engines().items():
+            phases = Counter(replica.phase for replica in condition.replicas)
+            for phase in get_args(Phase):
+                up.add_metric((name, phase), phases[phase])
+            for one in get_args(State):
+                state.add_metric((name, one), float(one == condition.state))
+            restarts.add_metric((name,), condition.restarts)
+            rss.add_metric((name,), condition.rss_mb * 1024 * 1024)
+        yield from (up, state, restarts, rss)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

@@ -13,6 +13,7 @@ from gateway.metrics import Metrics
 from gateway.plane import Plane
 from gateway.recorder import Recorder
 from gateway.refresh import Refresher
+from inference.fleet.states import Condition
 
 Servers = Callable[[], Mapping[str, tuple[bool, str | None, int]]]  # of MCP, as `admin.mcp.late` tells of them
 TEXT_HEAD = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
@@ -32,6 +33,7 @@ class Vitals:
         books: Books,
         alerts: Alerts,
         servers: Servers,
+        engines: Callable[[], Mapping[str, Condition]],
         listener: Callable[[], Listener],
     ) -> None:
         self._metrics = metrics
@@ -41,6 +43,7 @@ class Vitals:
         self._books = books
         self._alerts = alerts
         self._servers = servers
+        self._engines = engines
         self._listener = listener
         self._text: Callable[[], bytes] | None = None
         self.routes = {
@@ -74,5 +77,6 @@ class Vitals:
                 self._books,
                 self._alerts.counts,
                 self._servers,
+                self._engines,
             ).text
         exchange.respond(200, TEXT_HEAD, self._text())

@@ -167,6 +167,7 @@ class House:
             books=self._books,
             alerts=self._alerts,
             servers=self._mcp.conditions,
+            engines=lambda: self._fleet.conditions,
             listener=lambda: self.listener,
         )
         routes = {**self._plane.routes, **self._mcp.routes, **vitals.routes}

@@ -26,7 +26,6 @@ class LateFleet:
         self._environ = environ
         self._news = asyncio.Event()
         self._supervisor: Supervisor | None = None
-        self._stopping = False
         self.desk = desk
         current.on_change(self._changed)
 

@@ -35,7 +35,7 @@ from inference.fleet.settings import (
     Variable,
     WakeSpec,
 )
-from inference.fleet.states import State
+from inference.fleet.states import Phase, State
 from inference.fleet.store import EngineExistsError, EngineRecord, UnknownEngineError
 
 Action = Literal["restart", "stop", "start", "sleep", "wake"]
@@ -82,6 +82,7 @@ class GpuView(BaseModel):
     """Of the machine that runs the engine, as `nvidia-smi` tells. MiB and percent."""
 
     index: str
+    uuid: str
     name: str
     memory_used_mb: float
     memory_total_mb: float
@@ -93,7 +94,7 @@ class ReplicaView(BaseModel):
 
     slot: int
     replica: int
-    phase: str
+    phase: Phase
     pid: int
     port: int
     rss_mb: float

@@ -19,7 +19,7 @@ from inference.fleet.instance import Instance, known, marks
 from inference.fleet.probe import Probe
 from inference.fleet.process import Mark
 from inference.fleet.settings import EngineSpec, fingerprint
-from inference.fleet.states import Condition, Declared, Offer, Place, Replica, State
+from inference.fleet.states import Condition, Declared, Gpu, Offer, Place, Replica, State
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -59,6 +59,7 @@ class Engine:
         self._last_error: str | None = None
         self._error_lines: tuple[str, ...] = ()
         self._dormant: float | None = None
+        self._gpus: tuple[Gpu, ...] = ()
         self._offered: Offer | None = None
         self._revisions: dict[int, int] = {}  # by slot: since when it is not offered
         self._wanted = (fingerprint(declared.spec, declared.turn), declared.wish)
@@ -113,9 +114,11 @@ class Engine:
         for instance in self._live.values():
             instance.leave()
 
-    async def measure(self) -> None:
-        """Memory, and the size of logs. In a thread: it walks through every process of the machine."""
+    async def measure(self, gpus: tuple[Gpu, ...]) -> None:
+        """Memory, and the size of logs; `gpus` are all that the machine has. In a thread: it walks through every process of the machine."""
         spec = self._declared.spec
+        named = {gpu for each in spec.gpus for gpu in each}
+        self._gpus = tuple(gpu for gpu in gpus if not named or gpu.index in named or gpu.uuid in named)
         for instance in list(self._live.values()):
             instance.rss_mb = round(await asyncio.to_thread(instance.process.rss_mb), 1)
             await asyncio.to_thread(process.rotate, instance.log, int(spec.log_mb * (1 << 20)), spec.log_files)
@@ -153,6 +156,7 @@ class Engine:
                 for one in live
             ),
             rss_mb=round(sum(one.rss_mb for one in live), 1),
+            gpus=self._gpus,
         )
 
     def _state(self) -> State:

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import msgspec
 import structlog
@@ -14,10 +14,10 @@ from inference.fleet import process
 from inference.fleet.probe import Probe, ProbeError
 from inference.fleet.process import Mark, Process
 from inference.fleet.settings import EngineSpec
+from inference.fleet.states import Phase
 
 log = structlog.stdlib.get_logger(__name__)
 
-Phase = Literal["starting", "ready", "dozing", "asleep", "waking", "draining", "stopping"]
 LOOK_S: Final = 0.2
 MISSES: Final = 3  # looks without an answer until a process is taken for hung
 

@@ -7,6 +7,7 @@ import msgspec
 from inference.fleet.settings import EngineSpec
 
 Wish = Literal["run", "stop", "sleep"]
+Phase = Literal["starting", "ready", "dozing", "asleep", "waking", "draining", "stopping"]
 State = Literal["starting", "ready", "draining", "asleep", "stopped", "crashed"]
 
 
@@ -41,7 +42,7 @@ class Replica(msgspec.Struct, frozen=True):
 
     slot: int
     replica: int
-    phase: str
+    phase: Phase
     pid: int
     port: int
     rss_mb: float
@@ -49,6 +50,17 @@ class Replica(msgspec.Struct, frozen=True):
     gpus: tuple[str, ...]
     adopted: bool
     reason: str | None
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """MiB and percent."""
+
+    index: str
+    uuid: str
+    name: str
+    memory_used_mb: float
+    memory_total_mb: float
+    utilisation: float
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -64,3 +76,4 @@ class Condition(msgspec.Struct, frozen=True):
     error_lines: tuple[str, ...]
     replicas: tuple[Replica, ...]
     rss_mb: float
+    gpus: tuple[Gpu, ...] = ()

@@ -15,6 +15,7 @@ from typing import Final, Protocol, final
 
 import structlog
 
+from inference.fleet import gpus
 from inference.fleet.engine import Engine, Tools
 from inference.fleet.settings import EngineSpec
 from inference.fleet.states import Condition, Declared, Offer
@@ -55,7 +56,6 @@ class Supervisor:
         self._lock: int | None = None
         self._engines: dict[str, Engine] = {}
         self._said: dict[str, Condition] = {}
-        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled. Trouble with the database is logged, and what runs goes on."""
@@ -79,6 +79,7 @@ class Supervisor:
         await asyncio.gather(*(self._closed(engine) for engine in self._engines.values()))
         states = {name: engine.condition() for name, engine in self._engines.items()}
         await self._quietly(lambda: self._desk.say(states))
+        await self._tools.probe.close()
         self._drop_lock()
 
     @property
@@ -117,8 +118,9 @@ class Supervisor:
         self._said = states
 
     async def _measure(self) -> None:
+        found = await asyncio.to_thread(gpus.look, self._tools.environ)
         for engine in list(self._engines.values()):
-            await engine.measure()
+            await engine.measure(found)
 
     async def _closed(self, engine: Engine) -> None:
         try:

@@ -144,11 +144,18 @@ class Load:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A server that may run the scripted program; at its end no engine may be left."""
+    folder = tmp_path_factory.mktemp("fleet")
+    smi = folder / "nvidia-smi"
+    smi.write_text(
+        "#!/bin/sh\necho '0, GPU-a, Tiny H1, 1024, 81559, 37'\necho '7, GPU-b, Tiny H1, 2048, 81559, [N/A]'\n"
+    )
+    smi.chmod(0o755)
     config = {
         "engines": [engine("first", env={"TOKEN": "${ENGINE_TOKEN}"}, gpus=[["0", "1"]])],
         "engine_programs": [{"program": RUN, "env": ["TOKEN"]}],
     }
-    server = Server(config, tmp_path_factory.mktemp("fleet"), environ={"ENGINE_TOKEN": "from the environment"}).start()
+    environ = {"ENGINE_TOKEN": "from the environment", "PATH": f"{folder}:/usr/bin:/bin"}
+    server = Server(config, folder, environ=environ).start()
     yield Fleet(server)
     server.stop()
     left = [path for path in (server.data / "engines").glob("*/*.json") if path.exists()]

@@ -16,7 +16,13 @@ def test_an_engine_of_the_file_answers_with_its_variables_and_gpus(fleet: Fleet)
     assert env["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert "PENSTOCK_ADMIN_KEY" not in env
     assert fleet.show("first")["env"] == {"TOKEN": "set"}
-    assert state["replicas"][0]["rss_mb"] >= 0
+    state = fleet.until("first", lambda state: state["rss_mb"] > 1 and bool(state["gpus"]))
+    assert [(gpu["name"], gpu["memory_used_mb"], gpu["utilisation"]) for gpu in state["gpus"]] == [
+        ("Tiny H1", 1024, 37)
+    ]
+    metrics = fleet.server.http.get("/metrics").text
+    assert 'penstock_engine_state{engine="first",state="ready"} 1.0' in metrics
+    assert 'penstock_engine_processes{engine="first",phase="ready"} 1.0' in metrics
 
 
 def test_replicas_are_replaced_one_by_one_without_a_failed_request(fleet: Fleet) -> None:

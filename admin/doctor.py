@@ -22,7 +22,7 @@ from admin.settings import Loaded, ServerSection, Settings
 from gateway import model_store
 from gateway.database import connect, reading
 from gateway.providers import PROVIDERS
-from inference.fleet import command
+from inference.fleet.command import program as program_of
 from inference.fleet.settings import EngineSpec
 
 PACKAGES = ("gateway", "retrieval", "inference", "embedding", "admin")
@@ -77,7 +77,7 @@ def examine(loaded: Loaded, *, probe: bool) -> Iterator[Check]:
 
 def program(spec: EngineSpec, path: str | None) -> Check:
     """Whether what an engine is to be can be found at all."""
-    name = command.program(spec)[0]
+    name = program_of(spec)[0]
     found = shutil.which(name, path=path)
     way_out = f"install it, or name the file that it is as `program` of the engine {spec.name}"
     return Check(f"engine {spec.name}", found is not None, found or f"there is no program {name!r}", way_out)

@@ -26,6 +26,7 @@ from admin.rest import (
     config,
     deployments,
     documentation,
+    engines,
     errors,
     feedback,
     guards,
@@ -59,6 +60,7 @@ from gateway.keys import Key
 from gateway.mcp.settings import CommandSpec
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
+from inference.fleet.settings import ProgramSpec
 from inference.registry.registrar import Registrar
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
@@ -101,6 +103,7 @@ def create_app(
     conditions: Conditions = lambda _: None,
     servers: ServerConditions = dict,
     commands: Sequence[CommandSpec] = (),
+    programs: Sequence[ProgramSpec] = (),
     api: Api | None = None,
     registrar: Registrar | None = None,
     webhook_secret: str | None = None,
@@ -110,8 +113,8 @@ def create_app(
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
-    be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry. `webhook_secret` is what MLflow
-    signs its webhooks with.
+    be MCP servers, `programs`, that may be engines. `registrar` takes artefacts of classic models in; without one there is no
+    registry. `webhook_secret` is what MLflow signs its webhooks with.
     `snapshots`: the folder for those of collections.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
@@ -138,6 +141,7 @@ def create_app(
         deployments.router(control, conditions),
         mcp_servers.router(control, servers, commands),
         guards.router(control),
+        engines.router(control, programs),
         requests.router(control),
         spend.router(control),
         versions.routes_router(control),

@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "migrate": "admin.commands.migrate",
     "keys": "admin.commands.keys",
     "models": "admin.commands.models",
+    "engines": "admin.commands.engines",
     "doctor": "admin.commands.doctor",
     "config": "admin.commands.config",
     "ledger": "admin.commands.ledger",
@@ -80,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
         [where, output],
     )
 
+    _engines(commands.add_parser("engines", help="list inference engines; turn them into manifests"), [where, output])
+
     doctor = commands.add_parser("doctor", parents=[where, output], help="look for what could go wrong here")
     _listening(doctor)
     doctor.add_argument("--probe", action="store_true", help="also connect to every deployment")
@@ -140,6 +143,16 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
     alias.add_argument("name", metavar="NAME")
     alias.add_argument("alias", metavar="ALIAS")
     alias.add_argument("number", metavar="VERSION", type=int)
+
+
+def _engines(engines: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    actions = engines.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", parents=parents, help="every engine, as its supervisor last saw it")
+    made = actions.add_parser("manifest", parents=parents, help="the same engines for Kubernetes or Ray Serve")
+    made.add_argument("names", metavar="NAME", nargs="*", help="default: all of them")
+    made.add_argument("--format", choices=("kubernetes", "ray"), default="kubernetes")
+    made.add_argument("--namespace", metavar="NAME", help="of Kubernetes")
+    made.add_argument("--image", metavar="NAME=IMAGE", action="append", default=[], help="for an engine, or for a kind")
 
 
 def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:

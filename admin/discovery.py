@@ -20,6 +20,7 @@ from gateway.mcp.settings import ServerSpec
 from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.seeding import Seed
 from gateway.settings import DeploymentSpec, ModelSpec
+from inference.fleet.settings import EngineSpec
 
 if TYPE_CHECKING:
     import httpx
@@ -86,6 +87,12 @@ def guard_seeds(loaded: Loaded) -> tuple[tuple[dict[str, Any], str], ...]:
 
     written = [GuardSpec.model_validate(one).model_dump(mode="json", exclude_defaults=True) for one in given]
     return tuple((spec, f"file {loaded.origin('guards', at)}") for at, spec in enumerate(written))
+
+
+def engine_seeds(loaded: Loaded) -> tuple[tuple[EngineSpec, str], ...]:
+    """The engines of the configuration, source `file`, each with its line."""
+    engines = loaded.settings.engines
+    return tuple((spec, f"file {loaded.origin('engines', at)}") for at, spec in enumerate(engines))
 
 
 def environment_seeds(environ: Mapping[str, str]) -> tuple[Seed, ...]:

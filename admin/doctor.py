@@ -22,6 +22,8 @@ from admin.settings import Loaded, ServerSection, Settings
 from gateway import model_store
 from gateway.database import connect, reading
 from gateway.providers import PROVIDERS
+from inference.fleet.command import program as program_of
+from inference.fleet.settings import EngineSpec
 
 PACKAGES = ("gateway", "retrieval", "inference", "embedding", "admin")
 MIN_OPEN_FILES = 4096
@@ -67,8 +69,18 @@ def examine(loaded: Loaded, *, probe: bool) -> Iterator[Check]:
     if settings.server.tls_cert is not None and settings.server.tls_key is not None:
         yield certificate(settings.server.tls_cert, settings.server.tls_key)
     yield port(settings.server)
+    for engine_ in settings.engines:
+        yield program(engine_, loaded.environ.get("PATH"))
     for url, ids in urls.items():
         yield address(url, ids)
+
+
+def program(spec: EngineSpec, path: str | None) -> Check:
+    """Whether what an engine is to be can be found at all."""
+    name = program_of(spec)[0]
+    found = shutil.which(name, path=path)
+    way_out = f"install it, or name the file that it is as `program` of the engine {spec.name}"
+    return Check(f"engine {spec.name}", found is not None, found or f"there is no program {name!r}", way_out)
 
 
 def packages() -> Check:

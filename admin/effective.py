@@ -24,14 +24,17 @@ class Value:
 def effective(loaded: Loaded) -> tuple[Value, ...]:
     """Every value; of models only what was written, as their defaults would drown it."""
     settings = loaded.settings
-    tree = settings.model_dump(mode="json", exclude={"models": True, "guards": True, "mcp": {"servers"}})
+    tree = settings.model_dump(
+        mode="json", exclude={"models": True, "guards": True, "engines": True, "mcp": {"servers"}}
+    )
     models = {"models": [model.model_dump(mode="json", exclude_unset=True) for model in settings.models]}
+    models["engines"] = [engine.model_dump(mode="json", exclude_unset=True) for engine in settings.engines]
     tree["mcp"]["servers"] = [server.model_dump(mode="json", exclude_unset=True) for server in settings.mcp.servers]
     tree["guards"] = list(settings.guards)
     return tuple(
         Value(dotted(path), _shown(path, value), loaded.origin(*path))
         for path, value in _leaves({**tree, **models}, ())
-        if not (path[0] == "models" and len(path) == 1)
+        if not (path[0] in ("models", "engines") and len(path) == 1)
     )
 
 

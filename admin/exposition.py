@@ -2,8 +2,9 @@
 
 import gc
 import resource
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, final, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,7 @@ from gateway.listener import Listener
 from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.refresh import Refresher
+from inference.fleet.states import Condition, Phase, State
 
 if TYPE_CHECKING:  # of those who have somebody to tell
     from admin.telemetry.watch import Watch
@@ -43,6 +45,7 @@ class Exposition:
         searches: Searches,
         watch: "Watch | None" = None,
         workers: WorkerMetrics | None = None,
+        engines: Callable[[], Mapping[str, Condition]] = dict,
     ) -> None:
         """`workers`: where there are several, and one answers for all."""
         self._metrics = metrics
@@ -55,6 +58,7 @@ class Exposition:
         self._searches = searches
         self._watch = watch
         self._workers = workers
+        self._engines = engines
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -90,6 +94,7 @@ class Exposition:
         yield from exposition_stores.searches(self._searches)
         yield from exposition_stores.contents(self._plane.stages.keeper)
         yield from exposition_stores.telemetry(self._watch)
+        yield from self._fleet()
         yield from self._process()
 
     def _requests(self) -> Iterator[Metric]:
@@ -248,6 +253,23 @@ class Exposition:
             up.add_metric((name,), float(answers))
             tools.add_metric((name,), count)
         yield from (up, tools)
+
+    def _fleet(self) -> Iterator[Metric]:
+        """Of engines that this process runs: at most a few series for each that is declared."""
+        engine = ("engine",)
+        up = GaugeMetricFamily("penstock_engine_processes", "Processes of an engine.", labels=(*engine, "phase"))
+        state = GaugeMetricFamily("penstock_engine_state", "1 for the state it is in.", labels=(*engine, "state"))
+        restarts = CounterMetricFamily("penstock_engine_restarts", "Ends that nobody wanted.", labels=engine)
+        rss = GaugeMetricFamily("penstock_engine_resident_bytes", "Resident set of all processes.", labels=engine)
+        for name, condition in self._engines().items():
+            phases = Counter(replica.phase for replica in condition.replicas)
+            for phase in get_args(Phase):
+                up.add_metric((name, phase), phases[phase])
+            for one in get_args(State):
+                state.add_metric((name, one), float(one == condition.state))
+            restarts.add_metric((name,), condition.restarts)
+            rss.add_metric((name,), condition.rss_mb * 1024 * 1024)
+        yield from (up, state, restarts, rss)
 
     def _process(self) -> Iterator[Metric]:
         listener = self._listener

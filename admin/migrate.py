@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, inse
 from admin.tables import metadata as admin_metadata
 from gateway.database import appending, connect
 from gateway.tables import metadata as gateway_metadata
+from inference.fleet.tables import metadata as fleet_metadata
 from inference.rollouts.tables import metadata as rollouts_metadata
 from inference.tables import metadata as inference_metadata
 from retrieval.tables import metadata as retrieval_metadata
@@ -105,6 +106,7 @@ def _state(connection: Connection) -> State:
             *retrieval_metadata.tables,
             *inference_metadata.tables,
             *rollouts_metadata.tables,
+            *fleet_metadata.tables,
         }
         if ours:
             raise SchemaError(
@@ -130,6 +132,7 @@ def _create(engine: Engine) -> None:
                 retrieval_metadata,
                 inference_metadata,
                 rollouts_metadata,
+                fleet_metadata,
                 _VERSION.metadata,
             ):
                 metadata.create_all(tx)

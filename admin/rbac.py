@@ -64,6 +64,8 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/models/{name}"): _SEEN,
     ("GET", "/deployments"): _SEEN,
     ("GET", "/deployments/{id}"): _SEEN,
+    ("GET", "/engines"): _SEEN,
+    ("GET", "/engines/{name}"): _SEEN,
     ("GET", "/mcp/servers"): _SEEN,
     ("GET", "/mcp/servers/{name}"): _SEEN,
     ("GET", "/guards"): _SEEN,

@@ -29,6 +29,7 @@ from gateway.mcp.settings import McpSection
 from gateway.native.terms import Declared
 from gateway.realtime.limits import Limits as RealtimeLimits
 from gateway.settings import CacheSpec, ModelSpec, PositiveSeconds, PricingSection, Section
+from inference.fleet.settings import EngineSpec, ProgramSpec
 
 DEFAULT_FILE = "penstock.yaml"
 
@@ -311,6 +312,8 @@ class Settings(Section):
     guards: tuple[dict[str, Any], ...] = Field(
         default=(), repr=False
     )  # each a GuardSpec, which is loaded for who has any
+    engines: tuple[EngineSpec, ...] = ()
+    engine_programs: tuple[ProgramSpec, ...] = ()
     auth: AuthSection = AuthSection()
     log: LogSection = LogSection()
     telemetry: TelemetrySection = TelemetrySection()

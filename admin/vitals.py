@@ -15,6 +15,7 @@ from gateway.listener import Listener
 from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.refresh import Refresher
+from inference.fleet.states import Condition
 
 if TYPE_CHECKING:  # for those who are asked
     from admin.exposition import Exposition
@@ -38,6 +39,7 @@ class Vitals:
         books: Books,
         alerts: Alerts,
         servers: Servers,
+        engines: Callable[[], Mapping[str, Condition]],
         listener: Callable[[], Listener],
         searches: Searches,
         watch: "Watch | None" = None,
@@ -50,6 +52,7 @@ class Vitals:
         self._books = books
         self._alerts = alerts
         self._servers = servers
+        self._engines = engines
         self._listener = listener
         self._searches = searches
         self._watch = watch
@@ -103,5 +106,6 @@ class Vitals:
                 self._searches,
                 self._watch,
                 None if self._shared is None else WorkerMetrics(self._shared, self._books.session),
+                self._engines,
             )
         return self._exposition

@@ -11,6 +11,9 @@ from admin import discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
+from admin.fleet.desk import Desk as FleetDesk
+from admin.fleet.desk import seed_engines
+from admin.fleet.late import LateFleet
 from admin.grounding import GroundingSearch
 from admin.guarding import Poster
 from admin.leasing import lease_store, meets_others, uses
@@ -116,6 +119,7 @@ class House:
         self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
         self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
         self._seed_servers()
+        self._seed_engines()
         if not bare:
             self._forget_discovered()
         self._refresher.load()
@@ -138,6 +142,7 @@ class House:
         if self._watch is not None:
             self._recorder = self._watch
         self._long_tail = LiteLlm()
+        self._fleet = self._make_fleet()
         self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
         self._poster = Poster(settings.upstream.user_agent)
         self._plane = Plane(
@@ -165,6 +170,7 @@ class House:
             searcher=self._searcher,
             contents=self._content_terms(),
             sampler=None if self._watch is None else settings.telemetry.sampling(),
+            keeper=self._fleet.desk,
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -191,6 +197,7 @@ class House:
             books=self._books,
             alerts=self._alerts,
             servers=self._mcp.conditions,
+            engines=lambda: self._fleet.conditions,
             listener=lambda: self.listener,
             searches=self._searches,
             watch=self._watch,
@@ -214,6 +221,7 @@ class House:
             self._vitals.background(),
             self._predictions.background(),
             self._rolling.run(),
+            self._fleet.run(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -255,6 +263,7 @@ class House:
         self._mcp.drain()
 
     async def close(self) -> None:
+        await self._fleet.close()
         await self._runner.close()
         await self._retrieval.close()
         await self._plane.end_runs()
@@ -324,6 +333,10 @@ class House:
             most_bytes=_limits(settings).body_bytes,
             host=settings.server.host,
         )
+
+    def _make_fleet(self) -> LateFleet:
+        desk = FleetDesk(self._engine, self._box, self._loaded.resolve, self._refresher, self._books.session)
+        return LateFleet(self._settings.data_dir / "engines", desk, self._loaded.environ, self._current)
 
     def _make_batches(self) -> Batches:
         terms, meter, gates = self._settings.batches.compile(), self._books.meter, self._plane.gates
@@ -403,6 +416,7 @@ class House:
             commands=self._settings.mcp.stdio_commands,
             rolling=self._rolling.parts.by_hand(),
             snapshots=self._settings.data_dir / "retrieval" / "snapshots",
+            programs=self._settings.engine_programs,
             api=Api(
                 identity(self._current, self._plane.authenticator),
                 self._files,
@@ -475,6 +489,11 @@ class House:
         with changing(self._engine) as tx:
             report = seed_guards(tx, discovery.guard_seeds(self._loaded), self._box)
         self._tell("file", report)
+
+    def _seed_engines(self) -> None:
+        with changing(self._engine) as tx:
+            report = seed_engines(tx, discovery.engine_seeds(self._loaded), self._box)
+        self._tell("file", SeedReport(report.added, report.updated, report.kept, report.removed))
 
     @staticmethod
     def _tell(source: str, report: SeedReport) -> None:

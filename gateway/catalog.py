@@ -86,6 +86,7 @@ class Deployment(msgspec.Struct, frozen=True):
     responses: bool = False  # it speaks `/v1/responses` itself
     kinds: Kinds | None = None  # of endpoints that it serves; None: whatever is asked of it
     marks: bool = False  # Anthropic's prompt cache is used by itself
+    engine: str | None = None  # of this house, whose process it is
 
     def __repr__(self) -> str:
         """Without the secret: a deployment ends up in logs and tracebacks."""
@@ -117,6 +118,14 @@ class Probe(msgspec.Struct, frozen=True):
     path: str = "/models"
 
 
+class Awaited(msgspec.Struct, frozen=True):
+    """An engine of this house that would serve the model and is not there yet: so many calls may wait for it, so long each."""
+
+    engine: str
+    queue: int
+    wait_s: float
+
+
 class Model(msgspec.Struct, frozen=True):
     """What a client asks for by name or alias. `created` is Unix seconds, as `/v1/models` shows it.
 
@@ -145,6 +154,7 @@ class Model(msgspec.Struct, frozen=True):
     shadow: Shadow | None = None
     cache: Policy | None = None
     retrieval: Retrieval | None = None
+    awaited: tuple[Awaited, ...] = ()
     steered: bool = (
         False  # set by itself: there is something to decide, with several deployments or one that is not for every call
     )

@@ -62,6 +62,7 @@ from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_reco
 if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.native.passing import PassThrough
     from gateway.realtime.service import Realtime
+    from gateway.waking import Keeper, Waking
 
 
 @final
@@ -98,6 +99,7 @@ class Plane:
         searcher: Searcher | None = None,
         sampler: Sampler | None = None,
         contents: ContentTerms | None = None,
+        keeper: "Keeper | None" = None,
     ) -> None:
         """`sampler`: of traces, where somebody watches. `contents`: how what is said is kept, for keys that want it."""
         traced = own_lines if sampler is None else traced_lines
@@ -163,6 +165,7 @@ class Plane:
             searcher=searcher,
             contents=contents,
             guards=guards,
+            waking=None if keeper is None else partial(_waking, dispatch, current, keeper, self._spawn),
         )
         listing = Listing(current, authenticator, prices)
         shelf = Shelf(engine)
@@ -303,6 +306,17 @@ def _passing(
         current=current,
         declared=declared,
     )
+
+
+def _waking(
+    dispatch: Answers,
+    current: Current,
+    keeper: "Keeper",
+    spawn: Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"],
+) -> "Waking":
+    from gateway.waking import Waking  # noqa: PLC0415 — for those who run engines
+
+    return Waking(dispatch, current, keeper, spawn, time.time, time.monotonic)
 
 
 def _realtime(**parts: Any) -> "Realtime":

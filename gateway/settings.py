@@ -182,10 +182,20 @@ class WhenSpec(Section):
         return catalog.When(frozenset(self.tags), metadata, self.region)
 
 
+class ManagedSpec(Section):
+    """Written by whoever runs the engine `name`. `away`: its process is not there, and calls may wait for it."""
+
+    name: Name
+    away: bool = False
+    queue: int = Field(default=64, ge=0, le=100_000)
+    wait_s: PositiveSeconds = 300
+
+
 class DeploymentSpec(Section):
     """One place that answers for a model. `api_key` may be a `${VAR}` reference, which is stored as such.
 
     `kinds` of endpoints that it serves; default: what its provider has.
+    `engine` is written by the fleet for its own processes.
     `responses`: whether it speaks `/v1/responses` itself; without it, OpenAI at its own address does.
     `api_version` is Azure's: with it the deployment is called by the dated API, where the model's name stands in the path.
     """
@@ -209,6 +219,7 @@ class DeploymentSpec(Section):
     api_version: ApiVersion | None = None
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
     responses: bool | None = None
+    engine: ManagedSpec | None = None
 
     @model_validator(mode="after")
     def _responses_are_openais(self) -> Self:

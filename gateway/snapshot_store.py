@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, select
 
 from gateway import budget_store, key_store, model_store, version_store
-from gateway.catalog import Catalog, Deployment, Model, compile_catalog
+from gateway.catalog import Awaited, Catalog, Deployment, Model, compile_catalog
 from gateway.database import newest_revision, reading
 from gateway.guards.policy import Guard, Guards
 from gateway.kinds import served_by
@@ -20,7 +20,7 @@ from gateway.pricing import Schedule, Tariff, Terms, combined
 from gateway.providers import IN_PROCESS, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
-from gateway.settings import CacheSpec, DeploymentSpec, ModelSpec, PricingSection
+from gateway.settings import CacheSpec, DeploymentSpec, ManagedSpec, ModelSpec, PricingSection
 from gateway.snapshot import EMPTY, Snapshot
 from gateway.tables import guards as guards_table
 
@@ -119,12 +119,19 @@ class SnapshotStore:
                 skipped.append(Skipped("model", record.name, str(error)))
                 continue
             ready: list[Deployment] = []
+            awaited: list[Awaited] = []
             for deployment in below:
                 try:
-                    ready.append(self._deployment(deployment, spec))
+                    one = self._deployment(deployment, spec)
                 except UnusableError as error:
                     skipped.append(Skipped("deployment", deployment.id, str(error)))
-            models.append(_model(record, spec, tuple(ready), self._cache))
+                else:
+                    away = _away(deployment)
+                    if away is None:
+                        ready.append(one)
+                    else:
+                        awaited.append(away)
+            models.append(_model(record, spec, tuple(ready), self._cache, tuple(awaited)))
             if spec.guards:
                 attached[spec.name] = spec.guards
         return compile_catalog(_with_last_resort(models)), attached, tuple(skipped)
@@ -197,6 +204,7 @@ class SnapshotStore:
             responses=self._speaks_responses(spec),
             kinds=served_by(spec.provider) if spec.kinds is None else frozenset(spec.kinds),
             marks=spec.provider == "anthropic" and model.prompt_caching == "auto",
+            engine=None if spec.engine is None else spec.engine.name,
         )
 
     def _pricing(self, model: ModelSpec, spec: DeploymentSpec) -> tuple[Terms, Schedule | None, Entry | None]:
@@ -246,8 +254,21 @@ class UnusableError(Exception):
     """Why one object is left out. One bad row must not take the others down."""
 
 
+def _away(record: DeploymentRecord) -> Awaited | None:
+    """What stands for an engine that is on its way."""
+    engine = record.spec.get("engine")
+    if engine is None or not engine.get("away"):
+        return None
+    stated = ManagedSpec.model_validate(engine)
+    return Awaited(stated.name, stated.queue, stated.wait_s)
+
+
 def _model(
-    record: ModelRecord, spec: ModelSpec, ready: tuple[Deployment, ...], default_cache: CacheSpec | None
+    record: ModelRecord,
+    spec: ModelSpec,
+    ready: tuple[Deployment, ...],
+    default_cache: CacheSpec | None,
+    awaited: tuple[Awaited, ...] = (),
 ) -> Model:
     cache = default_cache if spec.cache is None else spec.cache
     return Model(
@@ -272,6 +293,7 @@ def _model(
         shadow=None if spec.shadow is None else spec.shadow.compile(),
         cache=cache.compile(spec.name, ready) if cache else None,
         retrieval=None if spec.retrieval is None else spec.retrieval.compile(),
+        awaited=awaited,
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.grounding.stage import Grounding
     from gateway.guards.judges import Classify, Post
     from gateway.guards.stage import Guarding
+    from gateway.waking import Waking
 
 MEBI: Final = 1024 * 1024
 KEEP_S: Final = 5.0  # what writing down what was said may take at the end
@@ -64,7 +65,7 @@ class GuardTerms(msgspec.Struct, frozen=True):
 class Stages:
     """Of one plane. `answering` and `counted` are served by what is chosen here, at the end by `dispatch` and `counting`.
 
-    From the outside in: contents (as they came), guards, documents, the cache.
+    From the outside in: contents (as they came), guards, documents, the cache, engines that have to wake. `waking` makes the last.
     """
 
     def __init__(
@@ -81,7 +82,10 @@ class Stages:
         searcher: Searcher | None,
         contents: ContentTerms | None,
         guards: GuardTerms,
+        waking: "Callable[[], Waking] | None",
     ) -> None:
+        self._make_waking = waking
+        self._waking: Waking | None = None
         self._answering = answering
         self._dispatch = dispatch
         self._counted = counted
@@ -140,13 +144,15 @@ class Stages:
         """Puts stages before the dispatch as long as there is something for them to do: who has no use for one pays nothing for it."""
         catalog = snapshot.catalog
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
+        last: Answers = self._wakes(models) or self._dispatch
         grounding = self._grounds(snapshot, models)
         caching = self._caches(models)
         if caching is not None:
-            caching.dispatch = self._dispatch if grounding is None else grounding.behind
+            caching.dispatch = last if grounding is None else grounding.behind
         if grounding is not None:
+            grounding.behind.dispatch = last
             grounding.following = grounding.behind if caching is None else caching
-        self._guard(snapshot, grounding or caching or self._dispatch)
+        self._guard(snapshot, grounding or caching or last)
         self._listen(snapshot)
 
     def _guard(self, snapshot: Snapshot, stage: Answers) -> None:
@@ -159,6 +165,15 @@ class Stages:
         answers, counts = self._guarding
         answers.inner = stage
         self._answering.dispatch, self._counted.dispatch = answers, counts
+
+    def _wakes(self, models: Sequence[Model]) -> "Waking | None":
+        """What waits for engines of this house. Once there, it stays: it tells their keeper when the last call has ended."""
+        if self._waking is None and self._make_waking is not None:
+            if not any(one.awaited or any(each.engine is not None for each in one.deployments) for one in models):
+                return None
+            self._waking = self._make_waking()
+            self._spawn(self._waking.run())
+        return self._waking
 
     def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
         """What looks something up before it is answered."""

@@ -104,14 +104,14 @@ class _Behind:
     """Behind the cache: puts what is found into the request, and citations into its answer."""
 
     def __init__(self, dispatch: Answers, searcher: Searcher, spawn: Spawn) -> None:
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         self._searcher = searcher
         self._spawn = spawn
 
     def answer(self, call: Call) -> Coroutine[Any, Any, None]:
         looked = call.grounds
         if looked is None or looked.done:
-            return self._dispatch.answer(call)
+            return self.dispatch.answer(call)
         return self._answer(call, looked)
 
     async def _answer(self, call: Call, looked: Looked) -> None:
@@ -119,7 +119,7 @@ class _Behind:
         fields = prompt.fields_of(call.body)
         if fields is not None:  # else whoever reads it says what is wrong
             await self._look_up(call, looked, fields)
-        await self._dispatch.answer(call)
+        await self.dispatch.answer(call)
 
     async def _look_up(self, call: Call, looked: Looked, fields: prompt.Json) -> None:
         key, endpoint = call.record.key, call.endpoint.name

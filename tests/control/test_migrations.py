@@ -13,6 +13,7 @@ from admin import migrate
 from admin.tables import metadata as admin_metadata
 from gateway.database import appending, connect, reading
 from gateway.tables import metadata as gateway_metadata
+from inference.fleet.tables import metadata as fleet_metadata
 from inference.rollouts.tables import metadata as rollouts_metadata
 from inference.tables import metadata as inference_metadata
 from retrieval.tables import metadata as retrieval_metadata
@@ -28,7 +29,14 @@ def engine(empty_database_url: str) -> Iterator[Engine]:
 def differences(engine: Engine) -> list[object]:
     """What the tables in the code have and the database has not, or the other way round."""
     both = MetaData()
-    for metadata in (gateway_metadata, admin_metadata, retrieval_metadata, inference_metadata, rollouts_metadata):
+    for metadata in (
+        gateway_metadata,
+        admin_metadata,
+        retrieval_metadata,
+        inference_metadata,
+        rollouts_metadata,
+        fleet_metadata,
+    ):
         for table in metadata.sorted_tables:
             table.to_metadata(both)
     with engine.connect() as connection:

@@ -1,7 +1,7 @@
 // Calls every method of the surface that docs/openai.md claims, once, and prints what came of each as one JSON object.
 import OpenAI, { toFile } from "openai";
 
-const { baseURL, apiKey, tools, caller, slow, city } = JSON.parse(process.argv[2]);
+const { baseURL, apiKey, tools, caller, slow, held, city } = JSON.parse(process.argv[2]);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 30000 });
 const model = "chat";
 const messages = [{ role: "user", content: "hello there" }];
@@ -41,6 +41,14 @@ const batch = async (name) => {
   const input = await file("batch", `${JSON.stringify(line)}\n`);
   return client.batches.create({ input_file_id: input.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
 };
+const store = (fields) => client.vectorStores.create({ name: "docs", embedding_model: "embed", ...fields });
+const added = async ({ id: vector_store_id }) => {
+  const { id } = await client.vectorStores.files.createAndPoll(vector_store_id, { file_id: (await file("assistants")).id });
+  return [id, { vector_store_id }];
+};
+const filled = async () => added(await store());
+const fileBatch = async (made) =>
+  client.vectorStores.fileBatches.create(made.id, { file_ids: [(await file("assistants")).id, (await file("assistants")).id] });
 
 const calls = {
   "chat.completions.create": async () => (await client.chat.completions.create({ model, messages })).choices[0].message.content,
@@ -153,6 +161,86 @@ const calls = {
     const { id } = await batch(model);
     for await (const one of client.batches.list({ limit: 2 })) if (one.id === id) return true;
     return false;
+  },
+  "vectorStores.create": async () => (await store()).object,
+  "vectorStores.retrieve": async () => (await client.vectorStores.retrieve((await store()).id)).name,
+  "vectorStores.update": async () => (await client.vectorStores.update((await store()).id, { metadata: { a: "b" } })).metadata.a,
+  "vectorStores.list": async () => {
+    const { id } = await store();
+    for await (const one of client.vectorStores.list({ limit: 2 })) if (one.id === id) return true;
+    return false;
+  },
+  "vectorStores.delete": async () => {
+    const { id } = await store();
+    const { deleted } = await client.vectorStores.delete(id);
+    return deleted && gone(() => client.vectorStores.retrieve(id));
+  },
+  "vectorStores.search": async () => {
+    const [, { vector_store_id }] = await filled();
+    const found = [];
+    for await (const one of client.vectorStores.search(vector_store_id, { query: "abc" })) found.push(one.content[0].text);
+    return found;
+  },
+  "vectorStores.files.create": async () =>
+    (await client.vectorStores.files.create((await store()).id, { file_id: (await file("assistants")).id })).object,
+  "vectorStores.files.retrieve": async () => (await client.vectorStores.files.retrieve(...(await filled()))).status,
+  "vectorStores.files.update": async () => {
+    const [id, where] = await filled();
+    return (await client.vectorStores.files.update(id, { ...where, attributes: { year: 2024 } })).attributes.year;
+  },
+  "vectorStores.files.list": async () => {
+    const made = await store();
+    await Promise.all([added(made), added(made), added(made)]);
+    return ids(client.vectorStores.files.list(made.id, { limit: 1, filter: "completed" }));
+  },
+  "vectorStores.files.delete": async () => {
+    const [id, where] = await filled();
+    const { deleted } = await client.vectorStores.files.delete(id, where);
+    return deleted && gone(() => client.vectorStores.files.retrieve(id, where));
+  },
+  "vectorStores.files.content": async () => (await client.vectorStores.files.content(...(await filled()))).data[0].text,
+  "vectorStores.files.createAndPoll": async () =>
+    (await client.vectorStores.files.createAndPoll((await store()).id, { file_id: (await file("assistants")).id })).status,
+  "vectorStores.files.poll": async () => {
+    const made = await store();
+    const { id } = await client.vectorStores.files.create(made.id, { file_id: (await file("assistants")).id });
+    return (await client.vectorStores.files.poll(made.id, id)).status;
+  },
+  "vectorStores.files.upload": async () => {
+    const made = await store();
+    const { id } = await client.vectorStores.files.upload(made.id, await text());
+    return (await client.files.retrieve(id)).filename;
+  },
+  "vectorStores.files.uploadAndPoll": async () =>
+    (await client.vectorStores.files.uploadAndPoll((await store()).id, await text())).status,
+  "vectorStores.fileBatches.create": async () => (await fileBatch(await store())).file_counts.total,
+  "vectorStores.fileBatches.retrieve": async () => {
+    const made = await store();
+    const { id } = await fileBatch(made);
+    return (await client.vectorStores.fileBatches.retrieve(id, { vector_store_id: made.id })).file_counts.total;
+  },
+  "vectorStores.fileBatches.cancel": async () => {
+    const made = await store({ embedding_model: held });
+    const { id } = await fileBatch(made);
+    return (await client.vectorStores.fileBatches.cancel(id, { vector_store_id: made.id })).status;
+  },
+  "vectorStores.fileBatches.listFiles": async () => {
+    const made = await store();
+    const { id } = await fileBatch(made);
+    return ids(client.vectorStores.fileBatches.listFiles(id, { vector_store_id: made.id, limit: 1 }));
+  },
+  "vectorStores.fileBatches.createAndPoll": async () => {
+    const asked = { files: [{ file_id: (await file("assistants")).id, attributes: { year: 2024 } }] };
+    return (await client.vectorStores.fileBatches.createAndPoll((await store()).id, asked)).file_counts.completed;
+  },
+  "vectorStores.fileBatches.poll": async () => {
+    const made = await store();
+    const { id } = await fileBatch(made);
+    return (await client.vectorStores.fileBatches.poll(made.id, id)).file_counts.completed;
+  },
+  "vectorStores.fileBatches.uploadAndPoll": async () => {
+    const files = [await text("one"), await text("two")];
+    return (await client.vectorStores.fileBatches.uploadAndPoll((await store()).id, { files })).file_counts.completed;
   },
   "realtime.clientSecrets.create": async () =>
     (await client.realtime.clientSecrets.create({ session: { type: "realtime", model } })).value.startsWith("ek_"),

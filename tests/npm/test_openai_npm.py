@@ -70,6 +70,29 @@ METHODS: dict[str, Any] = {
     "batches.create": "validating",
     "batches.list": True,
     "batches.retrieve": "batch",
+    "vectorStores.create": "vector_store",
+    "vectorStores.delete": True,
+    "vectorStores.list": True,
+    "vectorStores.retrieve": "docs",
+    "vectorStores.search": ["abc"],
+    "vectorStores.update": "b",
+    "vectorStores.files.content": "abc",
+    "vectorStores.files.create": "vector_store.file",
+    "vectorStores.files.createAndPoll": "completed",
+    "vectorStores.files.delete": True,
+    "vectorStores.files.list": 3,
+    "vectorStores.files.poll": "completed",
+    "vectorStores.files.retrieve": "completed",
+    "vectorStores.files.update": 2024,
+    "vectorStores.files.upload": "a.txt",
+    "vectorStores.files.uploadAndPoll": "completed",
+    "vectorStores.fileBatches.cancel": "cancelled",
+    "vectorStores.fileBatches.create": 2,
+    "vectorStores.fileBatches.createAndPoll": 1,
+    "vectorStores.fileBatches.listFiles": 2,
+    "vectorStores.fileBatches.poll": 2,
+    "vectorStores.fileBatches.retrieve": 2,
+    "vectorStores.fileBatches.uploadAndPoll": 2,
 }
 
 pytestmark = [
@@ -124,16 +147,19 @@ def test_the_npm_package_works_unmodified(package: Path, server: Server, scripts
 def methods(package: Path, server: Server, scripts: Scripts) -> Any:
     """What came of every method, all of them called at once by one program. Its key is its own, and so are its lists."""
     call = Behaviour(tool_calls=(ToolCall("weather", OSLO),))
+    held = scripts(Behaviour(held_after=-1))
     given = {
         "baseURL": server.base_url,
         "apiKey": server.new_key(),
         "tools": scripts(call, Behaviour(text="Cold.")).model,
         "caller": scripts(call).model,
         "slow": scripts(Behaviour(chunks=500, gap_s=0.1, headers_after_s=2)).model,
+        "held": held.model,
         "city": scripts(Behaviour(text=OSLO)).model,
     }
     command = ["node", "methods.mjs", json.dumps(given)]
     done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
+    held.upstream.let_go()
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -10,6 +10,8 @@ from openai.types import VectorStore
 
 from tests.fixtures import documents
 from tests.fixtures.server import Server
+from tests.fixtures.upstream import Upstream
+from tests.upstream.behaviour import Behaviour
 
 TEXTS = {
     "cats.txt": "Cats sleep for most of the day. A cat purrs when it is content.",
@@ -264,6 +266,61 @@ def test_a_batch_is_uploaded_and_polled_by_the_sdk(client: openai.OpenAI, tmp_pa
     assert client.vector_stores.file_batches.cancel(batch.id, vector_store_id=made.id).status == "completed"
     file = client.vector_stores.files.upload_and_poll(vector_store_id=made.id, file=tmp_path / "cats.txt")
     assert file.status == "completed"
+
+
+def test_a_batch_is_made_and_waited_for_apart(client: openai.OpenAI) -> None:
+    """What is added is there at once, and nothing of it is found before it is read."""
+    made = client.vector_stores.create(name="apart")
+    file = client.vector_stores.files.upload(vector_store_id=made.id, file=("one.txt", b"text number one"))
+    assert (file.object, file.vector_store_id) == ("vector_store.file", made.id)
+    assert client.files.retrieve(file.id).filename == "one.txt"
+    assert client.vector_stores.files.poll(file.id, vector_store_id=made.id).status == "completed"
+    ids = [upload(client, f"{n}.txt", f"text number {n}") for n in range(3)]
+    wanted = [{"file_id": id_, "attributes": {"number": n}} for n, id_ in enumerate(ids)]
+    batch = client.vector_stores.file_batches.create(made.id, files=wanted)  # type: ignore[arg-type]
+    assert (batch.object, batch.vector_store_id, batch.file_counts.total) == ("vector_store.files_batch", made.id, 3)
+    done = client.vector_stores.file_batches.poll(batch.id, vector_store_id=made.id)
+    assert (done.status, done.file_counts.completed, done.file_counts.in_progress) == ("completed", 3, 0)
+    listed = client.vector_stores.file_batches.list_files(batch.id, vector_store_id=made.id, limit=2, order="asc")
+    assert [(each.id, each.attributes) for each in listed] == [(id_, {"number": n}) for n, id_ in enumerate(ids)]
+
+
+def test_a_batch_that_is_cancelled_is_read_no_further(
+    server: Server, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    """Not even what was with the model at that moment, once it answers."""
+    script = upstream.script(Behaviour(held_after=-1))
+    where = {"id": "held", "base_url": script.base_url, "model": "m", "price": {"input": 0}}
+    assert server.admin.post("/models", json={"name": "held", "deployments": [where]}).status_code == 201
+    made = client.vector_stores.create(extra_body={"embedding_model": "held"})
+    ids = [upload(client, f"{n}.txt", f"text number {n}") for n in range(3)]
+    batch = client.vector_stores.file_batches.create(made.id, file_ids=ids)
+    script.wait(bool)
+    assert client.vector_stores.file_batches.retrieve(batch.id, vector_store_id=made.id).status == "in_progress"
+    assert client.vector_stores.retrieve(made.id).status == "in_progress"
+    cancelled = client.vector_stores.file_batches.cancel(batch.id, vector_store_id=made.id)
+    assert (cancelled.status, cancelled.file_counts.cancelled) == ("cancelled", 3)
+    lost = server.output.count("ingestion.lease_lost") + len(script.entries())
+    script.let_go()
+    deadline = time.monotonic() + 30
+    while server.output.count("ingestion.lease_lost") < lost:
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.05)
+    assert client.vector_stores.file_batches.poll(batch.id, vector_store_id=made.id) == cancelled
+    assert {file.status for file in client.vector_stores.files.list(made.id)} == {"cancelled"}
+    assert client.vector_stores.search(made.id, query="text number 1").data == []
+
+
+async def test_the_async_client_works_the_same(server: Server) -> None:
+    files = [(name, text.encode()) for name, text in TEXTS.items()]
+    async with openai.AsyncOpenAI(api_key=server.new_key(), base_url=server.base_url, max_retries=0) as client:
+        made = await client.vector_stores.create(name="async")
+        batch = await client.vector_stores.file_batches.upload_and_poll(made.id, files=files)
+        assert (batch.status, batch.file_counts.completed) == ("completed", 3)
+        found = [result async for result in client.vector_stores.search(made.id, query="wild yeast")]
+        assert found[0].filename == "bread.md"
+        assert [store.id async for store in client.vector_stores.list()] == [made.id]
+        assert (await client.vector_stores.delete(made.id)).deleted
 
 
 def test_what_belongs_to_others_is_not_there(

@@ -17,7 +17,7 @@ PAGE: Final = (ROOT / "docs" / "openai.md").read_text()
 METHOD: Final = re.compile(r"`([a-z_.]+(?:\(stream\))?)`")
 NEW_WORD: Final = re.compile(r"_([a-z])")
 RAW: Final = frozenset(("with_raw_response", "with_streaming_response", "beta"))
-NO_SDK: Final = frozenset(("rerank", "predict"))  # what OpenAI does not have
+NO_SDK: Final = frozenset(("rerank", "predict", "feedback"))  # what OpenAI does not have
 
 
 def table(after: str) -> dict[str, list[set[str]]]:

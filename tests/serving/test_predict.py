@@ -211,6 +211,8 @@ def test_every_path_wants_a_key_that_may(predicting: Serving) -> None:
     assert predicting.http.get("/v1/predict/echo", headers={"authorization": f"Bearer {narrow}"}).status_code == 404
     listed = predicting.http.get("/v1/predict", headers={"authorization": f"Bearer {narrow}"}).json()
     assert [one["id"] for one in listed["data"]] == ["wine"]
+    answering = predicting.http.get("/v1/models", headers={"authorization": f"Bearer {narrow}"}).json()
+    assert answering["data"] == [], "what has another list"
     routed = predicting.new_key(routes=["/v1/chat/*"])
     refusal(predicting.post("/v1/predict/echo", body, key=routed), 403, "route_access_denied")
 

@@ -30,6 +30,7 @@ from admin.rest import (
     orgs,
     registry,
     requests,
+    scoring,
     spend,
     teams,
     tokens,
@@ -42,6 +43,7 @@ from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
+from admin.rest.scoring import Scoring
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.keys import Key
@@ -80,12 +82,13 @@ def create_app(
     api: Api | None = None,
     registrar: Registrar | None = None,
     webhook_secret: str | None = None,
+    scoring_desk: Scoring | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
     be MCP servers. `registrar` takes artefacts of classic models in; without one there is no registry. `webhook_secret` is what MLflow
-    signs its webhooks with.
+    signs its webhooks with. `scoring_desk`: where predictions in bulk are asked for.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -123,6 +126,8 @@ def create_app(
         app.router.routes.extend(registry.router(control, registrar).routes)
         if webhook_secret is not None:
             app.include_router(mlflow.router(control, registrar, webhook_secret))
+    if scoring_desk is not None:
+        app.router.routes.extend(scoring.router(control, scoring_desk).routes)
     if api is not None:
         for routes in (
             files_api.router(api.files),

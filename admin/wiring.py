@@ -17,6 +17,9 @@ from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
 from admin.predictions.desk import Desk
 from admin.predictions.late import LatePredictions
+from admin.scoring.home import Home
+from admin.scoring.order import order_of
+from admin.scoring.runner import ScoringRunner
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -159,6 +162,10 @@ class House:
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
+        self._home = Home(settings.data_dir)
+        self._scoring = ScoringRunner(
+            self._engine, self._home, lambda: order_of(settings), settings.predictions.scoring.concurrency
+        )
         vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -185,6 +192,7 @@ class House:
             *self._batches.background(),
             *self._runner.background(),
             self._predictions.background(),
+            self._scoring.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -222,10 +230,12 @@ class House:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
         self._runner.stop()
+        self._scoring.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
         self._mcp.drain()
 
     async def close(self) -> None:
+        await self._scoring.close()
         await self._runner.close()
         await self._retrieval.close()
         await self._plane.end_runs()
@@ -308,6 +318,7 @@ class House:
     def _make_admin(self) -> AsgiApp:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
+        from admin.rest.scoring import Scoring  # noqa: PLC0415 — as below
 
         secret = self._settings.registry.mlflow.webhook_secret
         return create_app(
@@ -327,6 +338,13 @@ class House:
             ),
             registrar=self._registrar(),
             webhook_secret=None if secret is None else secret.get_secret_value(),
+            scoring_desk=Scoring(
+                self._home,
+                self.library,
+                self._settings.predictions.scoring.folders,
+                self._settings.predictions.scoring.databases,
+                self._scoring.notice,
+            ),
         )
 
     def _registrar(self) -> "Registrar":

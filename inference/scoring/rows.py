@@ -103,8 +103,13 @@ def _instance(planned: Plan, row: Sequence[Any]) -> dict[str, Any]:
         if places is None:
             continue
         values = [_value(planned, column, row[index]) for index in places]
-        made[column.name] = values if planned.tensor else values[0]
+        made[column.name] = values if planned.tensor or _wrapped(column, values[0]) else values[0]
     return made
+
+
+def _wrapped(column: Column, value: Any) -> bool:
+    """A graph's named columns often are matrices of one column; a table has plain values for them."""
+    return column.shape[1:] == (1,) and not isinstance(value, list)
 
 
 def _value(planned: Plan, column: Column, value: Any) -> Any:

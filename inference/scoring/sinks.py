@@ -50,6 +50,9 @@ def layout(worksheet: Worksheet, signature: Signature, key: str | None) -> Layou
         given = first.get(column.name)
         if given is None and (first or not column.required):
             continue
+        if column.shape[1:] == (1,):
+            outputs.append(Output(column.name, column.name, column.datatype, 0))
+            continue
         if len(column.shape) == 1:
             outputs.append(Output(column.name, column.name, column.datatype, None))
             continue

@@ -16,7 +16,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from admin import audit
+from admin import audit, logs
 from admin.commands.configuration import database, loaded
 from admin.commands.documents import Failed
 from admin.scoring import asked
@@ -40,6 +40,7 @@ Tick = Callable[[Count], None]
 
 def run(arguments: argparse.Namespace) -> int:
     """0: completed; 1: failed or cancelled; 130, 143: interrupted, and to be asked for again."""
+    logs.configure("warning", "text")
     settings = loaded(arguments).settings
     spec = _spec(settings, arguments)
     heard = _signals()

@@ -34,6 +34,7 @@ def newest(desk: Desk) -> Job | None:
     return found[0] if found else None
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("kills", "rows", "most_s", "suffix"),
     [
@@ -64,7 +65,7 @@ def test_a_killed_job_ends_with_the_same_bytes(
         time.sleep(chance.uniform(0, most_s))
         sent = signal.SIGKILL if number % 2 == 0 else signal.SIGTERM
         process.send_signal(sent)
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=100)
         assert process.returncode == (-sent if sent is signal.SIGKILL else 128 + sent), err
         done = chunks(desk.data, job.id)
         assert not rough.exists()

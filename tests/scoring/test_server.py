@@ -14,6 +14,9 @@ from tests.fixtures.server import Server
 Json = dict[str, Any]
 
 
+pytestmark = pytest.mark.timeout(240)
+
+
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server({}, tmp_path_factory.mktemp("scoring")).start(with_key=False)
@@ -95,7 +98,7 @@ def test_a_server_that_is_killed_goes_on_with_its_job(serving: Server) -> None:
     serving.kill()
     assert not (files(serving) / "slow-out.csv").exists()
     serving.start(with_key=False)
-    until(lambda: completed(serving, made["id"]), 50)
+    until(lambda: completed(serving, made["id"]))
     assert len((files(serving) / "slow-out.csv").read_text().splitlines()) == 1501
 
 

@@ -38,6 +38,7 @@ from admin.rest import (
     registry,
     requests,
     rollouts,
+    scoring,
     spend,
     teams,
     tokens,
@@ -53,6 +54,7 @@ from admin.rest.mcp_servers import ServerConditions
 from admin.rest.snapshots import router as snapshots_router
 from admin.rollouts.events import Tell
 from admin.rollouts.service import Rollouts
+from admin.rest.scoring import Scoring
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.grounding.ports import Searcher
@@ -109,6 +111,7 @@ def create_app(
     webhook_secret: str | None = None,
     rolling: Steering | None = None,
     snapshots: Path = Path("snapshots"),
+    scoring_desk: Scoring | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
@@ -116,6 +119,7 @@ def create_app(
     be MCP servers, `programs`, that may be engines. `registrar` takes artefacts of classic models in; without one there is no
     registry. `webhook_secret` is what MLflow signs its webhooks with.
     `snapshots`: the folder for those of collections.
+    `scoring_desk`: where predictions in bulk are asked for.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
     app = DocumentedApi(
@@ -159,6 +163,8 @@ def create_app(
             app.include_router(mlflow.router(control, registrar, webhook_secret))
     if rolling is not None:
         app.router.routes.extend(rollouts.router(control, rolling.rollouts, rolling.tell).routes)
+    if scoring_desk is not None:
+        app.router.routes.extend(scoring.router(control, scoring_desk).routes)
     if api is not None:
         for routes in (
             files_api.router(api.files),

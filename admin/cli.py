@@ -139,6 +139,7 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
         "classic", parents=[*parents, reach], help="list classic models and where aliases lead"
     )
     classic.add_argument("name", metavar="NAME", nargs="?")
+    _score(actions.add_parser("score", parents=parents, help="predict for a whole table, here, in chunks"))
     alias = actions.add_parser("alias", parents=[*parents, reach], help="make an alias lead to a version")
     alias.add_argument("name", metavar="NAME")
     alias.add_argument("alias", metavar="ALIAS")
@@ -153,6 +154,37 @@ def _engines(engines: argparse.ArgumentParser, parents: Sequence[argparse.Argume
     made.add_argument("--format", choices=("kubernetes", "ray"), default="kubernetes")
     made.add_argument("--namespace", metavar="NAME", help="of Kubernetes")
     made.add_argument("--image", metavar="NAME=IMAGE", action="append", default=[], help="for an engine, or for a kind")
+
+
+def _score(score: argparse.ArgumentParser) -> None:
+    score.add_argument("name", metavar="NAME", help="of a classic model, or NAME@ALIAS")
+    score.add_argument("input", metavar="INPUT", help="a .csv or .parquet file, or sql:DATABASE with --query")
+    score.add_argument("--output", metavar="FILE", required=True, help=".csv or .parquet, or sql:DATABASE:TABLE")
+    score.add_argument("--query", metavar="SELECT", help="what to score of a database that the configuration names")
+    score.add_argument("--key", metavar="COLUMN", help="what names a row; default: its number")
+    score.add_argument("--version", dest="number", metavar="N", type=int, help="default: the alias's, as it is now")
+    score.add_argument("--features", metavar="A,B", help="the columns, in order, of a model that takes one tensor")
+    score.add_argument(
+        "--refused", metavar="FILE", help="rows that the model does not take; default: beside the output"
+    )
+    score.add_argument(
+        "--max-refused", metavar="SHARE", type=_share, default=0.1, help="more fail the job; default: 0.1"
+    )
+    score.add_argument("--chunk-rows", metavar="N", type=_rows, default=1000, help="rows between two checkpoints")
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
+
+
+def _rows(text: str) -> int:
+    rows = int(text)
+    if not 1 <= rows <= 1_000_000:
+        raise ValueError(text)
+    return rows
 
 
 def _ledger(ledger: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:

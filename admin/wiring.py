@@ -23,6 +23,9 @@ from admin.mcp.late import LateMcp
 from admin.predictions.desk import Desk
 from admin.predictions.late import LatePredictions
 from admin.rolling import Rolling
+from admin.scoring.home import Home
+from admin.scoring.order import order_of
+from admin.scoring.runner import ScoringRunner
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -189,6 +192,10 @@ class House:
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
+        self._home = Home(settings.data_dir)
+        self._scoring = ScoringRunner(
+            self._engine, self._home, lambda: order_of(settings), settings.predictions.scoring.concurrency
+        )
         self._rolling = Rolling(self._engine, self._current, self._refresher, self._books.session, self._alerts.offer)
         vitals = self._vitals = Vitals(
             metrics=metrics,
@@ -222,6 +229,7 @@ class House:
             self._predictions.background(),
             self._rolling.run(),
             self._fleet.run(),
+            self._scoring.background(),
         )
 
     async def discover(self, own_port: int) -> tuple[Group, ...]:
@@ -259,11 +267,13 @@ class House:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
         self._runner.stop()
+        self._scoring.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
         self._mcp.drain()
 
     async def close(self) -> None:
         await self._fleet.close()
+        await self._scoring.close()
         await self._runner.close()
         await self._retrieval.close()
         await self._plane.end_runs()
@@ -400,6 +410,7 @@ class House:
         from admin.api.gate import identity  # noqa: PLC0415 — as below
         from admin.app import Api, create_app  # noqa: PLC0415 — half a second of imports, off the way to the first answer
         from admin.feedback import Feedback, SearchIds, event  # noqa: PLC0415 — as below
+        from admin.rest.scoring import Scoring  # noqa: PLC0415 — as below
 
         secret = self._settings.registry.mlflow.webhook_secret
         return create_app(
@@ -433,6 +444,13 @@ class House:
             ),
             registrar=self._registrar(),
             webhook_secret=None if secret is None else secret.get_secret_value(),
+            scoring_desk=Scoring(
+                self._home,
+                self.library,
+                self._settings.predictions.scoring.folders,
+                self._settings.predictions.scoring.databases,
+                self._scoring.notice,
+            ),
         )
 
     async def _searchable(self) -> None:

@@ -117,3 +117,30 @@ predictions = Table(
     Index(None, "model", "at"),
     Index(None, "at"),
 )
+
+# `home`: the data folder that holds the job's worksheet. `spec` as `inference.scoring.job.Spec`; `seen_at` by the database's clock.
+scoring_jobs = Table(
+    "scoring_jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("home", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("rows_total", BigInteger),
+    Column("rows_done", BigInteger, nullable=False),
+    Column("rows_refused", BigInteger, nullable=False),
+    Column("code", Text),
+    Column("message", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("owner", Text),
+    Column("host", Text),
+    Column("seen_at", Double),
+    Column("epoch", Integer, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Index("ix_scoring_jobs_home_state", "home", "state"),
+)

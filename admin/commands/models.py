@@ -12,10 +12,9 @@ from gateway.model_store import DeploymentRecord, ModelRecord
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.action is not None:
-        command = importlib.import_module(
-            "admin.commands.registry"
-        )  # an HTTP client, which a list of models does not need
+    if arguments.action is not None:  # with imports that a list of models does not need
+        module = "admin.commands.score" if arguments.action == "score" else "admin.commands.registry"
+        command = importlib.import_module(module)
         status: int = command.run(arguments)
         return status
     with database(arguments) as engine, reading(engine) as tx:

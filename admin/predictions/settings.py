@@ -1,8 +1,9 @@
 """The section `predictions` of the configuration: how classic models are run here, what they cost, and what is kept of their calls."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from gateway.settings import Section
 
@@ -37,6 +38,17 @@ class CaptureSpec(Section):
     pending_mb: float = Field(default=256, gt=0, le=65_536)
 
 
+class ScoringSection(Section):
+    """Predictions in bulk. `databases`: URLs by the names that jobs read from and write to; `folders`: whose files REST may name, beside
+    `scoring/files` of the data directory. `concurrency`: jobs of a process at a time. `timeout_s`: of one chunk in the model.
+    """
+
+    databases: dict[str, SecretStr] = Field(default={})
+    folders: tuple[Path, ...] = Field(default=())
+    concurrency: int = Field(default=1, ge=0, le=64)
+    timeout_s: float = Field(default=60, gt=0, le=86_400)
+
+
 class PredictionsSection(Section):
     """`memory_mb`: of all models of a process together. `processes`: of one model that has to run in them.
 
@@ -52,4 +64,5 @@ class PredictionsSection(Section):
     batch: BatchSpec = BatchSpec()
     prices: dict[str, PriceSpec] = Field(default={})
     capture: CaptureSpec = CaptureSpec()
+    scoring: ScoringSection = ScoringSection()
     grpc_port: int | None = Field(default=None, ge=0, le=65_535)

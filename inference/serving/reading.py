@@ -66,7 +66,7 @@ def read_csv(signature: Signature, body: bytes, most_rows: int) -> Frame:
         if column.name in names:
             index = names.index(column.name)
             at = _at("csv[%d].{}", column.name)
-            made[column.name] = scalars(column, [_cell(column, row[index]) for row in rows], at)
+            made[column.name] = scalars(column, [cell(column, row[index]) for row in rows], at)
     return _frame(signature, made, len(rows), "csv")
 
 
@@ -242,7 +242,7 @@ def _wrapped(column: Column, rows: Sequence[Any]) -> bool:
     return depth == deep + 1
 
 
-def _cell(column: Column, text: str) -> Any:
+def cell(column: Column, text: str) -> Any:
     """A CSV's cell in the column's terms; what cannot be read stays text, and is refused as that."""
     if column.datatype == "BYTES":
         return text if text or not column.nullable else None

@@ -1,0 +1,1 @@
+"""Scoring jobs where they meet the rest: the data folder, processes that work, the command line and REST."""

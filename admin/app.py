@@ -51,10 +51,10 @@ from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
+from admin.rest.scoring import Scoring
 from admin.rest.snapshots import router as snapshots_router
 from admin.rollouts.events import Tell
 from admin.rollouts.service import Rollouts
-from admin.rest.scoring import Scoring
 from gateway.batches.batches import Batches
 from gateway.files.keeper import Files
 from gateway.grounding.ports import Searcher

@@ -118,6 +118,8 @@ class Pgvector:
             for part in _binary(rows, half=self._settings.half):
                 out.write(part)
         connection.execute("SET maintenance_work_mem = '1GB'")
+        # One core of the database: others, the ledger among them, live in it as well.
+        connection.execute("SET max_parallel_maintenance_workers = 0")
         for statement in self._indexes(dimensions):
             connection.execute(statement.format(table))
         connection.execute(sql.SQL("ANALYZE {}").format(table))

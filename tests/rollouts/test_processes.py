@@ -23,9 +23,15 @@ def seen(shown: Json) -> int:
 
 
 def await_all(server: Server, name: str, wanted: Callable[[httpx.Response], bool]) -> None:
-    """Until many answers in a row are so: by then both workers have the newest revision."""
+    """Until many answers in a row are so, each over a connection of its own: by then both workers have the newest revision."""
     deadline = time.monotonic() + 30
-    while not all(wanted(Traffic(server, name).ask(number)) for number in range(16)):
+    headers = {"authorization": f"Bearer {server.key}"}
+
+    def asked(number: int) -> httpx.Response:
+        body = server.ask(name, user=f"user-{number}")
+        return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+    while not all(wanted(asked(number)) for number in range(16)):
         assert time.monotonic() < deadline
 
 

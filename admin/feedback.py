@@ -24,7 +24,7 @@ from gateway.ids import new_id
 from gateway.keys import Key
 from inference.feedback import store
 from inference.feedback.reading import Wrong
-from inference.feedback.store import Kept, Owner
+from inference.feedback.store import Kept, Owner, Subject
 from inference.feedback.word import Word
 from inference.tables import predictions
 
@@ -34,6 +34,7 @@ LOOK_EVERY_S: Final = 0.1
 MAX_ROWS: Final = 100_000
 ROWS_AT_ONCE: Final = 500
 MAX_COMPLAINTS: Final = 100
+PREDICTIONS: Final = "inference"  # the provider that their records name: admin.predictions.desk
 UNKNOWN: Final = "There is nothing with this id"
 
 _MILLIS: Final = re.compile(r"[a-z]+_([0-9a-f]{12})")
@@ -155,7 +156,7 @@ class Feedback:
         found = {id_: Owner("search", key.id, key.team_id, key.org_id) for id_ in ids if self._searches.owned(id_, key)}
         for id_, record in request_store.find(tx, [id_ for id_ in ids if id_.startswith("req_")]).items():
             if _speaks(key, record.key_id, record.team_id):
-                found[id_] = Owner("request", record.key_id, record.team_id, record.org_id)
+                found[id_] = Owner(_kind(record), record.key_id, record.team_id, record.org_id)
         rest = [id_ for id_ in ids if id_ not in found]
         if rest:
             columns = predictions.c
@@ -164,6 +165,11 @@ class Feedback:
                 if _speaks(key, row.key_id, row.team_id):
                     found[row.id] = Owner("prediction", row.key_id, row.team_id, row.org_id)
         return found
+
+
+def _kind(record: request_store.RequestRecord) -> Subject:
+    """The same whether its record or its capture is in the database first."""
+    return "prediction" if record.provider == PREDICTIONS else "request"
 
 
 def _speaks(key: Key, key_id: str | None, team_id: str | None) -> bool:

@@ -338,7 +338,8 @@ class Settings(Section):
 
     @property
     def registry_dir(self) -> Path:
-        return self.registry.directory or self.data_dir / "registry"
+        """Absolute: processes with other working directories open what is there."""
+        return (self.registry.directory or self.data_dir / "registry").resolve()
 
     @model_validator(mode="after")
     def _the_cache_has_its_redis(self) -> Self:

@@ -26,7 +26,10 @@ class ClassicModels:
         return tx.execute(select(columns.version).where(mine).order_by(columns.version)).scalars().all()
 
     def champion(self, tx: Connection, model: str) -> int | None:
-        mine = (aliases.c.model == model) & (aliases.c.alias == CHAMPION)
+        return self.named(tx, model, CHAMPION)
+
+    def named(self, tx: Connection, model: str, alias: str) -> int | None:
+        mine = (aliases.c.model == model) & (aliases.c.alias == alias)
         return tx.execute(select(aliases.c.version).where(mine)).scalar_one_or_none()
 
     def require(self, tx: Connection, model: str, version: int) -> None:
@@ -34,7 +37,7 @@ class ClassicModels:
 
     def crown(self, tx: Connection, model: str, version: int) -> None:
         revision = record_revision(tx, f"classic model {model} alias {CHAMPION} to version {version}")
-        alias_store.move(tx, model, CHAMPION, version, ACTOR, revision)
+        alias_store.move(tx, model, CHAMPION, version, ACTOR, revision, by_rollout=True)
 
 
 @final

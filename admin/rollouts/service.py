@@ -136,7 +136,7 @@ def _versions(registry: Registry, tx: Connection, name: str, champion: str, chal
         raise NotFound(f"target.name: there is no model {name!r}.", param="target.name", code="model_not_found")
     found = []
     for arm, field in ((champion, "champion"), (challenger, "challenger")):
-        number = registry.champion(tx, name) if arm == "champion" else int(arm) if arm.isdecimal() else None
+        number = int(arm) if arm.isdecimal() else registry.named(tx, name, arm)
         if number not in there or number is None:
             raise NotFound(f"{field}: {name!r} has no version {arm}.", param=field, code="version_not_found")
         found.append(number)

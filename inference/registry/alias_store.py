@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from inference.errors import BadRequest, Conflict, Forbidden, NotFound
 from inference.registry import version_store
+from inference.registry.names import CHAMPION
 from inference.registry.records import Alias, Approval
 from inference.tables import classic_aliases as aliases
 from inference.tables import classic_approvals as approvals
@@ -28,11 +29,15 @@ def find(tx: Connection, model: str, alias: str) -> Alias:
     return Alias(**row._mapping)  # noqa: SLF001 — as above
 
 
-def move(tx: Connection, model: str, alias: str, version: int, actor: str, revision: int) -> Alias:
+def move(
+    tx: Connection, model: str, alias: str, version: int, actor: str, revision: int, *, by_rollout: bool = False
+) -> Alias:
     """In one statement: no reader finds the alias nowhere.
 
-    Raises ModelNotFound, NotFound; BadRequest for an archived version; Conflict while approvals are missing.
+    Raises ModelNotFound, NotFound; BadRequest for an archived version; Conflict while approvals are missing, or a rollout decides.
     """
+    if alias == CHAMPION and not by_rollout:
+        version_store.refuse_while_rolled_out(tx, model, None)
     if version_store.find_version(tx, model, version).archived_at is not None:
         raise BadRequest(
             f"Version {version} of {model!r} is archived: restore it first.", param="version", code="version_archived"
@@ -47,8 +52,10 @@ def move(tx: Connection, model: str, alias: str, version: int, actor: str, revis
 
 
 def remove(tx: Connection, model: str, alias: str, revision: int) -> None:
-    """Raises ModelNotFound, NotFound."""
+    """Raises ModelNotFound, NotFound, Conflict."""
     find(tx, model, alias)
+    if alias == CHAMPION:
+        version_store.refuse_while_rolled_out(tx, model, None)
     tx.execute(delete(aliases).where(aliases.c.model == model, aliases.c.alias == alias))
     version_store.ensure_model(tx, model, revision)
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_
 
 from inference.errors import Conflict, ModelNotFound, NotFound
 from inference.registry.records import Gate, Model, NewVersion, Source, Version
+from inference.rollouts.tables import rollouts
 from inference.signature import Signature
 from inference.tables import classic_aliases as aliases
 from inference.tables import classic_models as models
@@ -165,7 +166,19 @@ def known_digests(tx: Connection, digests: Sequence[str]) -> frozenset[str]:
     return frozenset(digest for row in rows for digest in row).intersection(digests)
 
 
+def refuse_while_rolled_out(tx: Connection, model: str, number: int | None) -> None:
+    """Raises Conflict: what a rollout under way counts on is not taken from under it, and it would undo a move of its alias at its end."""
+    mine = rollouts.c.active == f"model/{model}"
+    row = tx.execute(select(rollouts.c.id, rollouts.c.plan).where(mine)).one_or_none()
+    if row is not None and number in {None, row.plan["champion"], row.plan["challenger"]}:
+        raise Conflict(
+            f"The rollout {row.id} of {model!r} is under way: POST /admin/v1/rollouts/{row.id}/rollback or /promote ends it.",
+            code="rollout_active",
+        )
+
+
 def _refuse_while_named(tx: Connection, model: str, number: int | None) -> None:
+    refuse_while_rolled_out(tx, model, number)
     query = select(aliases.c.alias, aliases.c.version).where(aliases.c.model == model).order_by(aliases.c.alias)
     row = tx.execute(query if number is None else query.where(aliases.c.version == number)).first()
     if row is not None:

@@ -56,6 +56,10 @@ class Registry(Protocol):
         """The version that the alias `champion` names."""
         ...
 
+    def named(self, tx: Connection, model: str, alias: str) -> int | None:
+        """The version that any alias names."""
+        ...
+
     def require(self, tx: Connection, model: str, version: int) -> None:
         """Raises Conflict while approvals are missing that the alias `champion` asks for."""
         ...

@@ -1,6 +1,7 @@
 """Models trained once, on data that scikit-learn brings, and a server to register them at."""
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
-from tests.fixtures.server import Server
+from tests.fixtures.server import ROOT, Server
 
 
 class Trained:
@@ -130,6 +131,14 @@ def pickled() -> bytes:
     return buffer.getvalue()
 
 
+class _Relative(Server):
+    """With a data directory below its working directory, as `.penstock` is for whoever names none."""
+
+    @property
+    def data(self) -> Path:
+        return Path(os.path.relpath(super().data, ROOT))
+
+
 class Desk:
     """`/admin/v1/registry` of a running server."""
 
@@ -162,7 +171,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, pickled: bytes) -> Iterator[D
     import hashlib  # noqa: PLC0415 — for this one fixture
 
     config = {"registry": {"pickles": [hashlib.sha256(pickled).hexdigest()], "max_mb": 2}}
-    server = Server(config, tmp_path_factory.mktemp("registry")).start(with_key=False)
+    server = _Relative(config, tmp_path_factory.mktemp("registry")).start(with_key=False)
     yield Desk(server)
     server.stop()
 

@@ -126,3 +126,51 @@ def test_a_version_that_lacks_approvals_is_not_rolled_out(rolling_server: Server
     refused = begin(rolling_server, name)
     assert refused.status_code == 409, refused.text
     assert refused.json()["error"]["code"] == "approval_required"
+
+
+def test_aliases_name_the_arms(rolling_server: Server) -> None:
+    name = "by-alias"
+    two_versions(rolling_server, name, 0.0)
+    assert begin(rolling_server, name, challenger="challenger").status_code == 404
+    named = rolling_server.admin.put(f"/registry/{name}/aliases/challenger", json={"version": 2})
+    assert named.status_code == 200, named.text
+    made = begin(rolling_server, name, challenger="challenger")
+    assert made.status_code == 201, made.text
+    assert (made.json()["champion"], made.json()["challenger"]) == ("1", "2")
+
+
+def test_nothing_is_taken_from_under_a_rollout(rolling_server: Server) -> None:
+    """A move of its alias would neither be in force nor last; without the challenger's version its share of the requests would fail."""
+    name = "held"
+    two_versions(rolling_server, name, 0.0)
+    register(rolling_server, name, above(0.5))
+    made = begin(rolling_server, name).json()
+    registry = f"/registry/{name}"
+    admin = rolling_server.admin
+    for refused in (
+        admin.put(f"{registry}/aliases/champion", json={"version": 3}),
+        admin.delete(f"{registry}/aliases/champion"),
+        admin.patch(f"{registry}/versions/2", json={"archived": True}),
+        admin.delete(f"{registry}/versions/2"),
+        admin.delete(registry),
+    ):
+        assert refused.status_code == 409, refused.text
+        assert refused.json()["error"]["code"] == "rollout_active"
+    assert admin.delete(f"{registry}/versions/3").status_code == 200
+    assert admin.post(f"/rollouts/{made['id']}/rollback").json()["state"] == "rolled_back"
+    assert champion(rolling_server, name) == 1
+    assert admin.delete(f"{registry}/versions/2").status_code == 200
+
+
+def test_what_is_said_of_a_prediction_is_of_that_kind_always(rolling_server: Server) -> None:
+    """Whichever of its record and its capture is in the database first."""
+    name = "said"
+    two_versions(rolling_server, name, 0.0)
+    id_ = rolling_server.post(f"/v1/predict/{name}", {"instances": [[0.5]]}).json()["id"]
+    assert rolling_server.post("/v1/feedback", {"id": id_, "label": 1}).json()["kind"] == "prediction"
+    deadline = time.monotonic() + 30
+    while rolling_server.admin.get(f"/requests/{id_}").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    scored = rolling_server.post("/v1/feedback", {"id": id_, "score": 1, "source": "later"})
+    assert scored.json()["kind"] == "prediction", scored.text

@@ -44,6 +44,9 @@ class Shelf:
         del tx
         return self.serving.get(model)
 
+    def named(self, tx: Connection, model: str, alias: str) -> int | None:
+        return self.champion(tx, model) if alias == "champion" else None
+
     def require(self, tx: Connection, model: str, version: int) -> None: ...
 
     def crown(self, tx: Connection, model: str, version: int) -> None:

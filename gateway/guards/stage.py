@@ -97,15 +97,17 @@ class Guarding:
     async def _answer(self, call: Call, chain: Chain) -> None:
         report, vault = Report(), Vault()
         body, request, exchange = call.body, call.request, call.exchange
+        call.guarded = Guarded(chain.mark, b"")  # nothing may be kept of what nobody has read yet
         try:
             texts = await self._before(call, chain, report, vault)
-            call.guarded = Guarded(chain.mark, call.body)
+            call.guarded = Guarded(chain.mark, call.body, vault.hide if vault else None)
             call.exchange = watch = self._watch(call, chain, report, vault)
             await self._asked(call, chain, texts, watch, report)
         except BudgetShort:
             call.body, call.request, call.guarded = body, request, None
             raise
         except (Refused, GuardFailed) as error:
+            call.guarded = Guarded(chain.mark, b"")
             error.headers = (*error.headers, (HEADER, report.header))
             raise
         finally:

@@ -10,6 +10,7 @@ from gateway.catalog import Model
 from gateway.continuation import Continuation
 from gateway.exchange import Exchange
 from gateway.front import Face, Front
+from gateway.keys import Key
 from gateway.kinds import Kind
 from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
@@ -78,6 +79,7 @@ class Call:
     """
 
     __slots__ = (
+        "behalf",
         "body",
         "continuation",
         "deadline",
@@ -118,6 +120,7 @@ class Call:
         self.continuation: Continuation | None = None  # of a stream that may go on elsewhere
         self.grounds: Looked | None = None
         self.guarded: Guarded | None = None  # where it has guards
+        self.behalf: Key | None = None  # whose guards those are, if not those of whom it is recorded for
         self.race: Contest | None = None  # it is one of several attempts at the same time
 
     def becomes(self, name: str, model: Model, match: str) -> None:

@@ -88,7 +88,7 @@ class Guarding:
         if guards is None or isinstance(call.exchange, Asking):
             return self.inner.answer(call)
         named = call.overrides.fallbacks
-        key = call.record.key
+        key = call.behalf or call.record.key
         chain = guards.of(key, call.model) if not named else guards.among(key, call.model, named)
         if chain is None:
             return self.inner.answer(call)

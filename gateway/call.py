@@ -1,6 +1,6 @@
 """One request that was understood, on its way to an answer, and the paths that it may have come by."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, final
 
 import msgspec
@@ -65,6 +65,10 @@ class Guarded(msgspec.Struct, frozen=True):
     hide: Callable[[str], str] | None = None
 
 
+Vet = Callable[[str, Callable[[str], None]], Awaitable[None]]
+"""Reads passages, and puts what becomes of them into the call's body by the function that it is given. Raises GatewayError."""
+
+
 class Contest(Protocol):
     """Attempts at the same time: whichever claims the client first answers it."""
 
@@ -94,6 +98,7 @@ class Call:
         "record",
         "request",
         "snapshot",
+        "vet",
     )
 
     def __init__(
@@ -121,6 +126,7 @@ class Call:
         self.grounds: Looked | None = None
         self.guarded: Guarded | None = None  # where it has guards
         self.behalf: Key | None = None  # whose guards those are, if not those of whom it is recorded for
+        self.vet: Vet | None = None  # guards, for what is added to the request behind them
         self.race: Contest | None = None  # it is one of several attempts at the same time
 
     def becomes(self, name: str, model: Model, match: str) -> None:

@@ -77,7 +77,7 @@ class Completions:
             return lambda exchange: self.serve(endpoint, front.exchange(exchange))
         return lambda exchange: self.serve(endpoint, exchange)
 
-    async def serve(  # noqa: C901, PLR0912 — every request's one path, which is to be read from top to bottom
+    async def serve(  # noqa: C901, PLR0912, PLR0915 — every request's one path, which is to be read from top to bottom
         self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None
     ) -> None:
         """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of."""

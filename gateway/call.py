@@ -1,6 +1,6 @@
 """One request that was understood, on its way to an answer, and the paths that it may have come by."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, final
 
 import msgspec
@@ -10,6 +10,7 @@ from gateway.catalog import Model
 from gateway.continuation import Continuation
 from gateway.exchange import Exchange
 from gateway.front import Face, Front
+from gateway.keys import Key
 from gateway.kinds import Kind
 from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
@@ -54,10 +55,18 @@ EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.
 
 
 class Guarded(msgspec.Struct, frozen=True):
-    """What guards made of a call: `body` is what may leave, `mark` says which guards those are."""
+    """What guards made of a call: `body` is what may leave, `mark` says which guards those are.
+
+    `body` is empty as long as they have not spoken, and where they refuse. `hide` makes of a text that the client got what the model wrote.
+    """
 
     mark: bytes
     body: bytes
+    hide: Callable[[str], str] | None = None
+
+
+Vet = Callable[[str, Callable[[str], None]], Awaitable[None]]
+"""Reads passages, and puts what becomes of them into the call's body by the function that it is given. Raises GatewayError."""
 
 
 class Contest(Protocol):
@@ -74,6 +83,7 @@ class Call:
     """
 
     __slots__ = (
+        "behalf",
         "body",
         "continuation",
         "deadline",
@@ -88,6 +98,7 @@ class Call:
         "record",
         "request",
         "snapshot",
+        "vet",
     )
 
     def __init__(
@@ -114,6 +125,8 @@ class Call:
         self.continuation: Continuation | None = None  # of a stream that may go on elsewhere
         self.grounds: Looked | None = None
         self.guarded: Guarded | None = None  # where it has guards
+        self.behalf: Key | None = None  # whose guards those are, if not those of whom it is recorded for
+        self.vet: Vet | None = None  # guards, for what is added to the request behind them
         self.race: Contest | None = None  # it is one of several attempts at the same time
 
     def becomes(self, name: str, model: Model, match: str) -> None:

@@ -77,7 +77,7 @@ class Completions:
             return lambda exchange: self.serve(endpoint, front.exchange(exchange))
         return lambda exchange: self.serve(endpoint, exchange)
 
-    async def serve(  # noqa: C901, PLR0912 — every request's one path, which is to be read from top to bottom
+    async def serve(  # noqa: C901, PLR0912, PLR0915 — every request's one path, which is to be read from top to bottom
         self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None
     ) -> None:
         """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of."""
@@ -106,6 +106,8 @@ class Completions:
             request = endpoint.parse(body) if door is None else door.read(body, exchange.headers)
             model, match = self._resolve(snapshot, request, exchange, record)
             call = Call(endpoint, exchange, body, request, model, match, snapshot, record)
+            if original is not None:
+                call.behalf = original.behalf
             asked = overrides(exchange.headers)
             if asked is not None:
                 _override(call, asked)
@@ -147,7 +149,8 @@ class Completions:
         made = applied(mirror.versions, call.endpoint, heard.body, record.key, caller)
         if made is not None:
             body, routed = made
-            self._shadows.mirror(call, body, Original(record.id, regions_of(call), routed, heard), self.serve)
+            original = Original(record.id, regions_of(call), routed, heard, record.key)
+            self._shadows.mirror(call, body, original, self.serve)
 
     def _resolve(
         self, snapshot: Snapshot, request: wire.Request, exchange: Exchange, record: Record

@@ -36,6 +36,7 @@ class Original(msgspec.Struct, frozen=True):
     regions: tuple[str, ...]
     routed: Routed = Routed()  # where it is the version of a route or prompt that is tried
     heard: Heard | None = None  # what the original was answered, to be compared
+    behalf: Key | None = None  # whose guards it goes through: the client's, whose words it has as they came
 
     @property
     def key(self) -> Key:

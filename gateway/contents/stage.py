@@ -39,16 +39,17 @@ class Listening:
         return self._listen(call)
 
     async def _listen(self, call: Call) -> None:
-        record, exchange = call.record, call.exchange
-        body = exchange.body  # as the client wrote it, so that it can be asked again
+        record, exchange, came = call.record, call.exchange, call.body
         tee = Tee(exchange, self._max_bytes)
         call.exchange = tee
         try:
             await self.dispatch.answer(call)
         finally:
             call.exchange = exchange
+            body, guarded = _kept(call, came), call.guarded
             asked = body if len(body) <= self._max_bytes else b""
-            spoken = Spoken(call.endpoint.name, asked, tee.content, tee.streamed, record.usage)
+            hide = None if guarded is None else guarded.hide
+            spoken = Spoken(call.endpoint.name, asked, tee.content, tee.streamed, record.usage, hide)
             if record.watched is not None:
                 record.watched.content = spoken
             key, session = record.key, exchange.headers.get(SESSION)
@@ -63,3 +64,11 @@ class Listening:
                     spoken=spoken,
                 )
             )
+
+
+def _kept(call: Call, came: bytes) -> bytes:
+    """As the client wrote it, so that it can be asked again; as guards left it, where they changed it; nothing of what they refuse."""
+    guarded, routed = call.guarded, call.record.routed
+    if guarded is not None:
+        return call.exchange.body if guarded.body is came else guarded.body
+    return b"" if routed is not None and routed.guards else call.exchange.body

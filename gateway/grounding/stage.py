@@ -133,7 +133,14 @@ class _Behind:
         passages = sources.told(sources.add(found))
         if not found and endpoint == "chat" and all(one.provider == QUOTES for one in call.model.deployments):
             fields["documents"] = []  # it is shown some, and there are none
-        call.body = prompt.grounded(endpoint, fields, passages, looked.instructions)
+
+        def put(passages: str) -> None:
+            call.body = prompt.grounded(endpoint, fields, passages, looked.instructions)
+
+        if call.vet is None:
+            put(passages)
+        else:
+            await call.vet(passages, put)
         call.exchange = Citing(call.exchange, call, sources)
 
 

@@ -19,8 +19,10 @@ from gateway.shadow import Copy, Original, Serve
 from gateway.units.endpoints import ENDPOINTS
 
 MOST_TEXT: Final = 32_768  # characters of a text that a model is asked about
+OVERLAP: Final = 512  # of two parts of a text that is longer
 MOST_TEXTS: Final = 64
 MOST_ANSWER_BYTES: Final = 1 << 20
+RELIEVED: Final = b"x-penstock-fallback: budget\r\n"
 INJECTION: Final = 0.7
 TOPIC: Final = 0.5
 LABEL: Final = 0.5
@@ -61,10 +63,12 @@ class Asking(Copy):
         self.headers = {b"x-penstock-tags": b"guard"}
         self.status = 0
         self.answer = b""
+        self.relieved = False
 
     def respond(self, status: int, head: bytes, body: bytes) -> None:
         super().respond(status, head, body)
         self.status, self.answer = status, body
+        self.relieved = RELIEVED in head
 
 
 @final
@@ -218,22 +222,31 @@ class Judges:
         if options.get("url") and foreign:
             return await self._over_http(guard, stage, foreign, call, rewrites=False, threshold=threshold)
         if options.get("model") and foreign:
-            asked = _ASKED.format("\n\n".join(one.text for one in foreign)[-MOST_TEXT:])
-            fields = {
-                "model": options["model"],
-                "messages": [{"role": "user", "content": asked}],
-                "temperature": 0,
-                "max_tokens": 5,
-            }
-            said = verdicts.said_in(await self._ask(CHAT, msgspec.json.encode(fields), call)).strip().upper()
-            return Verdict(("injection",)) if said.startswith("YES") else PASSES
+            every = "\n\n".join(one.text for one in foreign)
+            for at in range(0, len(every), MOST_TEXT - OVERLAP):
+                if await self._is_injection(options["model"], every[at : at + MOST_TEXT], call):
+                    return Verdict(("injection",))
         return PASSES
+
+    async def _is_injection(self, model: str, text: str, call: Call) -> bool:
+        fields = {
+            "model": model,
+            "messages": [{"role": "user", "content": _ASKED.format(text)}],
+            "temperature": 0,
+            "max_tokens": 5,
+        }
+        said = verdicts.said_in(await self._ask(CHAT, msgspec.json.encode(fields), call)).strip(" \n*\"'`").upper()
+        if not said.startswith(("YES", "NO")):
+            raise ValueError("the model says neither YES nor NO")
+        return said.startswith("YES")
 
     async def _ask(self, endpoint: Endpoint, body: bytes, call: Call) -> bytes:
         """A whole answer of a model behind this gateway: on the account of whose call it is."""
         assert call.record.key is not None
         asking = Asking(body, self._now())
         await driven(self._serve(endpoint, asking, OnBehalf(call.record.id, regions_of(call), payer=call.record.key)))
+        if asking.relieved:
+            raise NoJudgeError("a budget has another model answer")
         if asking.status != 200:
             raise NoJudgeError(f"the model answered {asking.status}")
         return asking.answer

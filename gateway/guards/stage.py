@@ -6,6 +6,7 @@ which keys and models have which.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, final
 
 import msgspec
@@ -88,7 +89,7 @@ class Guarding:
         if guards is None or isinstance(call.exchange, Asking):
             return self.inner.answer(call)
         named = call.overrides.fallbacks
-        key = call.record.key
+        key = call.behalf or call.record.key
         chain = guards.of(key, call.model) if not named else guards.among(key, call.model, named)
         if chain is None:
             return self.inner.answer(call)
@@ -97,19 +98,24 @@ class Guarding:
     async def _answer(self, call: Call, chain: Chain) -> None:
         report, vault = Report(), Vault()
         body, request, exchange = call.body, call.request, call.exchange
+        call.guarded = Guarded(chain.mark, b"")  # nothing may be kept of what nobody has read yet
         try:
             texts = await self._before(call, chain, report, vault)
-            call.guarded = Guarded(chain.mark, call.body)
+            call.guarded = Guarded(chain.mark, call.body, vault.hide if vault else None)
+            call.vet = partial(self._vet, call, chain, report)
             call.exchange = watch = self._watch(call, chain, report, vault)
             await self._asked(call, chain, texts, watch, report)
         except BudgetShort:
             call.body, call.request, call.guarded = body, request, None
+            if call.grounds is not None:  # its passages were in the body that is gone
+                call.grounds.done = False
             raise
         except (Refused, GuardFailed) as error:
+            call.guarded = Guarded(chain.mark, b"")
             error.headers = (*error.headers, (HEADER, report.header))
             raise
         finally:
-            call.exchange = exchange
+            call.exchange, call.vet = exchange, None
             self._note(call.record, report)
 
     # Before
@@ -127,6 +133,18 @@ class Guarding:
         if changed:
             body.write(call)
         return _spoken(body.texts)
+
+    async def _vet(self, call: Call, chain: Chain, report: Report, passages: str, put: Callable[[str], None]) -> None:
+        """Passages that are added behind the guards. What is masked in them does not come back: others may get the same answer."""
+        texts = [Text([passages], 0, passages, "tool")]
+        asking = chain.at("before", "parallel")
+        for guard in asking:
+            if passages and guard.kind != "max_cost":
+                await self._read(guard, "before", texts, call, report, Vault(restores=False))
+        put(texts[0].value)
+        for guard in asking:
+            if guard.kind == "max_cost":
+                self._priced(guard, call, report)
 
     def _priced(self, guard: Guard, call: Call, report: Report) -> None:
         """The worst case at the dearest deployment."""

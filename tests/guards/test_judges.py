@@ -227,6 +227,39 @@ def test_an_injection_classifier_is_asked_where_the_look_of_it_says_nothing(
     assert "jailbreak" in guarded.routes.ask(route, text="hello").text
 
 
+@pytest.mark.parametrize(("says", "status"), [("No.", 200), ("**YES**", 400), ("<think>Let me", 503), ("", 503)])
+def test_a_model_that_does_not_answer_the_question_lets_nothing_pass(guarded: Guarded, says: str, status: int) -> None:
+    """As with any guard that fails, unless its configuration says otherwise."""
+    asked = guarded.routes(Behaviour(text=says, chunks=1))
+    route = guarded.model(guards=[guarded.guard("injection", model=asked.name)])
+    assert guarded.routes.ask(route, text="hello").status_code == status
+
+
+def test_nothing_hides_from_an_injection_model_behind_a_long_text(guarded: Guarded) -> None:
+    asked = guarded.routes(Behaviour(text="YES", chunks=1), Behaviour(text="NO", chunks=1))
+    route = guarded.model(guards=[guarded.guard("injection", model=asked.name)])
+    answer = guarded.routes.ask(route, text="the first words" + " and so on" * 4000)
+    assert answer.status_code == 400, answer.text
+    assert "the first words" in asked.places[0].handle.entries()[0].body
+
+
+def test_no_other_model_speaks_for_a_guard_because_of_a_budget(guarded: Guarded) -> None:
+    """Nobody has chosen that one to judge."""
+    admin, other = guarded.server.admin, guarded.routes(Behaviour(text="NO", chunks=1))
+    free = {"id": "free", "base_url": other.places[0].handle.base_url, "model": "x", "price": {"input": 0, "output": 0}}
+    assert admin.post("/models", json={"name": "free-judge", "deployments": [free]}).status_code == 201
+    dear = guarded.routes(Behaviour(text="YES", chunks=1))
+    route = guarded.model(guards=[guarded.guard("injection", model=dear.name)])
+    made = admin.post("/keys", json={"name": "poor"}).json()
+    limit = {"limit_usd": 1e-9, "period": "total", "on_exceeded": "fallback", "fallback_model": "free-judge"}
+    assert admin.post("/budgets", json={"scope": {"kind": "key", "id": made["id"]}, **limit}).status_code == 201
+    guarded.server.new_key()  # made after the budget: where it is known, that is in force
+    answer = guarded.routes.ask(route, key=made["key"], text="hello", max_tokens=5)
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["error"]["code"] == "guard_unavailable"
+    assert dear.places[0].handle.entries() == []
+
+
 SCHEMA: Json = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 

@@ -1,6 +1,7 @@
 """Shadows of routes: the challenger sees copies, nobody sees the challenger, and whether the two agree is what counts."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from gateway.exchange import Exchange
 from gateway.mirroring import Heard, agreement
 from tests.fixtures.rollouts import ERRORS, Traffic, begin, over, weights
 from tests.fixtures.server import Server
+from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
 Arms = Callable[..., str]
@@ -57,6 +59,22 @@ def test_a_shadow_that_differs_does_not(rolling_server: Server, arm: Arms, diffe
     assert shown["reason"].startswith("agreement: " if different.status == 200 else "error_rate: ")
     assert set(traffic.statuses) == {200}
     assert rolling_server.admin.get(f"/routes/{name}").json()["versions"][0]["share"] == 1
+
+
+def test_a_copy_goes_through_the_guards_of_whose_words_it_has(rolling_server: Server, upstream: Upstream) -> None:
+    """A key's own, too, though the copy is recorded for nobody."""
+    server, tried = rolling_server, upstream.script(SAME)
+    made = server.admin.post("/guards", json={"name": "of-a-key", "kind": "pii", "action": "redact"})
+    assert made.status_code == 201, made.text
+    key = server.new_key(name="guarded", metadata={"guards": ["of-a-key"]})
+    shadow(server, "masked", f"s/{upstream.script(SAME).id}", f"s/{tried.id}", bake_s=60)
+    body = {"model": "masked", "messages": [{"role": "user", "content": "write to ada@example.com"}]}
+    deadline = time.monotonic() + 30
+    while not tried.entries():
+        assert server.post("/v1/chat/completions", body, key=key).status_code in {200, 404}  # until it is in force
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert json.loads(tried.entries()[0].body)["messages"][0]["content"] == "write to [EMAIL]"
 
 
 def message(**fields: object) -> bytes:

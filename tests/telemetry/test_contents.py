@@ -9,8 +9,9 @@ from gateway.contents import store
 from gateway.contents.redaction import redact
 from gateway.contents.store import Search
 from gateway.database import appending, reading
+from gateway.guards.masking import Vault
 from gateway.tables import request_contents
-from tests.fixtures.deployments import Routes
+from tests.fixtures.deployments import Routes, said
 from tests.fixtures.server import Json, Server
 from tests.telemetry.until import until
 from tests.upstream.behaviour import Behaviour
@@ -18,6 +19,12 @@ from tests.upstream.behaviour import Behaviour
 PEM = "PRIVATE" + " KEY"  # in two parts: no file here looks as if it had one
 ASKED = "Which turbine suits a low head?"
 ANSWER = Behaviour(text="A Kaplan turbine, said ann@example.org", chunks=5, prompt_tokens=7, completion_tokens=5)
+
+
+def guard(server: Server, name: str, **fields: str) -> None:
+    deny = [{"name": "project", "pattern": "Project [A-Z][a-z]+"}]
+    answer = server.admin.post("/guards", json={"name": name, "kind": "patterns", "deny": deny, **fields})
+    assert answer.status_code == 201, answer.text
 
 
 def listed(server: Server, **params: str) -> list[Json]:
@@ -58,6 +65,44 @@ def test_nobody_elses_words_are_kept(routes: Routes) -> None:
     record = routes.record(quiet)
     assert server.admin.get(f"/requests/{record['id']}").json()["content"] is None
     assert listed(server, text="something quiet") == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_guards_masked_is_not_kept(routes: Routes, stream: bool) -> None:
+    """Neither as the client wrote it nor as it got it back; the client's own patterns are the guard's, not ours."""
+    server = routes.server
+    guard(server, f"masks-{stream}", action="mask_restore")
+    route = routes(Behaviour(text="I know [PROJECT_1]", chunks=3), guards=[f"masks-{stream}"])
+    key = server.new_key(metadata={"record_content": True})
+    answer = routes.ask(route, key=key, text="What is Project Heron?", stream=stream)
+    assert said(answer) == "I know Project Heron"
+    id_ = answer.headers["x-request-id"]
+    kept = until(lambda: server.admin.get(f"/requests/{id_}").json().get("content"))
+    assert "Heron" not in json.dumps(kept)
+    assert json.loads(kept["request"])["messages"][0]["content"] == "What is [PROJECT_1]?"
+    assert json.loads(kept["answer"])["choices"][0]["message"]["content"] == "I know [PROJECT_1]"
+
+
+@pytest.mark.parametrize("stage", ["before", "parallel"])
+def test_what_guards_refuse_is_not_kept(routes: Routes, stage: str) -> None:
+    """The record says that it was refused, and by whom."""
+    server = routes.server
+    guard(server, f"blocks-{stage}", action="block", stage=stage)
+    route = routes(Behaviour(), guards=[f"blocks-{stage}"])
+    key = server.new_key(metadata={"record_content": True})
+    answer = routes.ask(route, key=key, text="What is Project Heron?")
+    assert answer.status_code == 400, answer.text
+    id_ = answer.headers["x-request-id"]
+    kept = until(lambda: server.admin.get(f"/requests/{id_}").json().get("content"))
+    assert "Heron" not in json.dumps(kept)
+
+
+def test_what_is_masked_is_hidden_in_json_too() -> None:
+    """In the answer's JSON, and in the JSON of a call's arguments inside it."""
+    vault = Vault()
+    place = vault.mask('a "b" \\ c', "name")
+    text = json.dumps({"content": 'a "b" \\ c', "arguments": json.dumps({"x": 'a "b" \\ c'})})
+    assert json.loads(vault.hide(text)) == {"content": place, "arguments": json.dumps({"x": place})}
 
 
 def test_a_request_that_is_not_there_is_a_404(routes: Routes) -> None:

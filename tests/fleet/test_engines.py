@@ -55,9 +55,13 @@ def test_a_crash_under_load_is_mended(fleet: Fleet) -> None:
         load.await_answers(5)
         fleet.tell("mended", "/crash")
         fleet.until("mended", lambda state: state["restarts"] >= 2 and state["ready"] == 2)
-        load.failures.clear()  # what was being answered by those that died
-        load.await_answers(10)
-        assert load.failures == []
+        deadline = time.monotonic() + 30
+        while True:  # calls that those who died had, or that were on their way to them, end first
+            load.failures.clear()
+            load.await_answers(20)
+            if not load.failures:
+                break
+            assert time.monotonic() < deadline, load.failures
     state = fleet.state("mended")
     assert not pids & {one["pid"] for one in state["replicas"]}
     assert "ended with status 3" in state["last_error"]

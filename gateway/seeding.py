@@ -75,26 +75,24 @@ def seed(tx: Connection, source: str, seeds: Sequence[Seed], box: SecretBox) -> 
 def seed_servers(tx: Connection, servers: Sequence[tuple[ServerSpec, str]], box: SecretBox) -> SeedReport:
     """The same for the MCP servers of the configuration file, each with its origin."""
     wishes = {spec.name: Wanted(origin, _hash(spec), spec) for spec, origin in servers}
-    seeding = _Seeding(tx, "file", box)
-    stored = _stored(tx, mcp_servers)
-    seeding.bring_in(mcp_servers, wishes, stored)
-    seeding.take_out(mcp_servers, wishes, stored)
-    report = seeding.report()
-    if report.added or report.updated or report.removed:
-        record_revision(tx, "MCP servers seeded from file")
-    return report
+    return _seed_named(tx, mcp_servers, wishes, box, "MCP servers")
 
 
 def seed_guards(tx: Connection, specs: Sequence[tuple[dict[str, Any], str]], box: SecretBox) -> SeedReport:
     """The same for the guards of the configuration file, each with its origin: JSON of GuardSpecs that were checked."""
     wishes = {spec["name"]: Wanted(origin, _hash(spec), spec) for spec, origin in specs}
+    return _seed_named(tx, guards, wishes, box, "guards")
+
+
+def _seed_named(tx: Connection, table: Table, wishes: Mapping[str, Wanted], box: SecretBox, what: str) -> SeedReport:
+    """Of one table whose objects have names, what the file says."""
     seeding = _Seeding(tx, "file", box)
-    stored = _stored(tx, guards)
-    seeding.bring_in(guards, wishes, stored)
-    seeding.take_out(guards, wishes, stored)
+    stored = _stored(tx, table)
+    seeding.bring_in(table, wishes, stored)
+    seeding.take_out(table, wishes, stored)
     report = seeding.report()
     if report.added or report.updated or report.removed:
-        record_revision(tx, "guards seeded from file")
+        record_revision(tx, f"{what} seeded from file")
     return report
 
 

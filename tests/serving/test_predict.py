@@ -218,12 +218,15 @@ def test_every_path_wants_a_key_that_may(predicting: Serving) -> None:
 
 
 def test_a_prediction_draws_from_the_keys_budget_and_shows_in_its_spend(predicting: Serving) -> None:
-    """One account for scores and tokens: held, settled, refused when it is empty, in rows by model and by tag."""
+    """One account for scores and tokens: held, settled, refused when it is empty, in rows by model and by tag.
+
+    The model is this test's alone: the process is shared, and its sums are exact.
+    """
     key = predicting.new_key(name="payer", budget={"limit_usd": 0.01, "period": "total"})
     headers = {"authorization": f"Bearer {key}", "x-penstock-tags": "fraud"}
 
     def ask(rows: int) -> httpx.Response:
-        return predicting.http.post("/v1/predict/priced", json={"instances": [{"x": 1}] * rows}, headers=headers)
+        return predicting.http.post("/v1/predict/accounted", json={"instances": [{"x": 1}] * rows}, headers=headers)
 
     first = ask(2)
     assert first.headers["x-penstock-cost-usd"] == "0.005000000", first.text
@@ -231,10 +234,10 @@ def test_a_prediction_draws_from_the_keys_budget_and_shows_in_its_spend(predicti
     refusal(ask(3), 429, "budget_exceeded")
     assert ask(1).headers["x-penstock-cost-usd"] == "0.003000000"
     refusal(
-        predicting.http.post("/v1/predict/priced", json={"instances": [{}]}, headers=headers), 400, "missing_feature"
+        predicting.http.post("/v1/predict/accounted", json={"instances": [{}]}, headers=headers), 400, "missing_feature"
     )
     assert await_spend(predicting, "tag", "fraud")["cost_nanousd"] == 8_000_000
-    assert await_spend(predicting, "model", "priced")["cost_nanousd"] == 8_000_000
+    assert await_spend(predicting, "model", "accounted")["cost_nanousd"] == 8_000_000
 
 
 def await_spend(server: Serving, by: str, group: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-engines shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,8 +79,13 @@ bench-peers: $(DEV_READY) $(LEAN_READY) ## measure Penstock side by side with ot
 	@deploy/setup.sh peers
 	@$(BIN)/python -m benchmarks.peers --python .tools/lean/bin/python $(ARGS)
 
-bench-predictions: $(DEV_READY) ## measure predictions side by side with FastAPI; ARGS="--write" renews benchmarks/RESULTS.md
-	@$(BIN)/python -m benchmarks.predictions $(ARGS)
+bench-predictions: $(DEV_READY) $(LEAN_READY) ## measure predictions beside FastAPI, MLServer, BentoML, MLflow; ARGS="--write" renews benchmarks/RESULTS.md
+	@deploy/setup.sh scorers
+	@$(BIN)/python -m benchmarks.predictions --python .tools/lean/bin/python $(ARGS)
+
+bench-oip: $(DEV_READY) ## how much of the Open Inference Protocol Penstock, MLServer and KServe speak; ARGS="--write"
+	@deploy/setup.sh scorers
+	@$(BIN)/python -m benchmarks.conformance $(ARGS)
 
 bench-engines: $(DEV_READY) ## recall under filters and searches per CPU-second, by engine, beside raw libraries; ARGS="--rows 100000 --write"
 	@deploy/setup.sh vectors

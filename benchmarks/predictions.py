@@ -1,6 +1,6 @@
 """One row of a logistic regression (30 features), asked over one connection and over several: CPU per request and latency, side by side.
 
-    python -m benchmarks.predictions [--rounds N] [--requests N] [--write]
+    python -m benchmarks.predictions [--python .tools/lean/bin/python] [--rounds N] [--requests N] [--peers NAME …] [--write]
 
 Penstock checks keys, holds and settles, validates each value by name and captures every call; the others do none of that. CPU time is
 that of the server's processes by the kernel's clock. The servers take turns in every round, so that a busy machine is busy for all.
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import joblib
 import numpy as np
 from skl2onnx import to_onnx
@@ -28,11 +29,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.process import Server, call, cpu_ns, free_port
+from benchmarks import scorers
+from benchmarks.process import Server, cpu_ns, free_port
 from benchmarks.report import command, machine, table, write_section
-from inference.ports import Bundle
-from inference.signature import Column, Signature
-from tests.serving import library
+from benchmarks.scorers import Row, System, post
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "RESULTS.md"
@@ -40,16 +40,6 @@ MARKS: Final = ("<!-- predictions: written by make bench-predictions ARGS=--writ
 KEY: Final = "sk-admin-of-the-benchmark-0123456789"
 MANY: Final = 16
 WARM: Final = 300
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """A server that runs, and the bytes of one request to it."""
-
-    name: str
-    server: Server
-    port: int
-    request: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +53,17 @@ class Cell:
 
 def main() -> int:
     options = argparse.ArgumentParser(description="Measures single-row predictions.")
+    options.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="of the environment that has Penstock"
+    )
+    options.add_argument("--peers", nargs="*", default=[name for name, _ in scorers.PEERS], help="of those installed")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--requests", type=int, default=2000, help="per system, load and round")
     options.add_argument("--write", action="store_true", help="renew the section of benchmarks/RESULTS.md")
     given = options.parse_args()
     found: dict[tuple[str, int], list[Cell]] = {}
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, ExitStack() as stack:
-        systems = started(Path(folder), stack)
+        systems = started(Path(folder), stack, given.python, given.peers)
         for system in systems:
             measured(system, 1, WARM)
         for _ in range(given.rounds):
@@ -84,62 +78,81 @@ def main() -> int:
     return int(any(cell.errors for cells in found.values() for cell in cells))
 
 
-def started(folder: Path, stack: ExitStack) -> list[System]:
+def started(folder: Path, stack: ExitStack, python: Path, peers: Sequence[str]) -> list[System]:
     """Each on a port of its own, with the same model."""
-    data = load_breast_cancer()
-    rows = np.asarray(data.data, np.float32)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(rows, data.target)
-    graph, pickle = folder / "model.onnx", folder / "model.joblib"
-    graph.write_bytes(to_onnx(model, rows[:1], options={id(model): {"zipmap": False}}).SerializeToString())
-    joblib.dump(model, pickle)
-    row = rows[0].tolist()
-    names = [str(name).replace(" ", "_") for name in data.feature_names]
-    body = json.dumps({"instances": [dict(zip(names, row, strict=True))]}).encode()
-    systems = [_penstock(folder, stack, graph, names, body)]
-    for name, factory, artifact in (("FastAPI + ONNX Runtime", "onnx", graph), ("FastAPI + joblib", "pickled", pickle)):
+    row, pickle = row_and_graph(folder)
+    systems = [penstock(folder, stack, row, python)]
+    for name, factory, artefact in (
+        ("FastAPI + ONNX Runtime", "onnx", row.graph),
+        ("FastAPI + joblib", "pickled", pickle),
+    ):
         port = free_port()
         arguments = ["-m", "uvicorn", "--factory", f"benchmarks.prediction_apps:{factory}", "--port", str(port)]
         server = stack.enter_context(
             Server(
                 [sys.executable, *arguments, "--no-access-log", "--log-level", "warning"],
                 log=folder / f"{factory}.log",
-                environment={"MODEL": str(artifact), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                environment={"MODEL": str(artefact), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             )
         )
         server.wait_ready(port, "/openapi.json", limit_s=60)
-        systems.append(System(name, server, port, _request("/predict", body)))
+        systems.append(System(name, server, port, post("/predict", row.records)))
+    systems += [start(folder, stack, row) for name, start in scorers.PEERS if name in peers and scorers.installed(name)]
+    for system in systems:
+        assert (status := _asked(system)) == 200, f"{system.name} answers {status}"
     return systems
 
 
-def _penstock(folder: Path, stack: ExitStack, graph: Path, names: Sequence[str], asked: bytes) -> System:
-    inputs = tuple(Column(name, "FP32") for name in names)
-    outputs = (Column("label", "INT64"), Column("probabilities", "FP32", (-1, 2)))
-    library.write(folder, [Bundle("cancer", 1, "onnx", "0" * 64, graph, Signature(inputs, outputs), {})])
+def row_and_graph(folder: Path) -> tuple[Row, Path]:
+    """A row of the data with the fitted model's graph, and the same model as a pickle for this environment."""
+    data = load_breast_cancer()
+    rows = np.asarray(data.data, np.float32)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(rows, data.target)
+    graph, pickle = folder / "model.onnx", folder / "model.joblib"
+    graph.write_bytes(to_onnx(model, rows[:1], options={id(model): {"zipmap": False}}).SerializeToString())
+    joblib.dump(model, pickle)
+    names = tuple(str(name).replace(" ", "_") for name in data.feature_names)
+    return Row(names, rows[0].tolist(), graph), pickle
+
+
+def penstock(folder: Path, stack: ExitStack, row: Row, python: Path, *, grpc: bool = False) -> System:
+    """As a user has it: registered over REST, asked with a key that has a budget."""
     configuration, port = folder / "penstock.yaml", free_port()
-    configuration.write_text(json.dumps({"predictions": {"prices": {"cancer": {"row": 0.000001}}}}))
-    program: list[str | Path] = [sys.executable, ROOT / "tests" / "serving" / "process.py", folder]
+    predictions: dict[str, Any] = {"prices": {"cancer": {"row": 0.000001}}}
+    grpc_port = free_port() if grpc else None
+    configuration.write_text(json.dumps({"predictions": {**predictions, "grpc_port": grpc_port}}))
     server = stack.enter_context(
         Server(
-            [*program, "serve", "--config", configuration, "--port", str(port), "--data-dir", folder / "data"],
+            [
+                python,
+                "-m",
+                "admin",
+                "serve",
+                "--config",
+                configuration,
+                "--port",
+                str(port),
+                "--data-dir",
+                folder / "data",
+            ],
             log=folder / "penstock.log",
-            environment={"PENSTOCK_ADMIN_KEY": KEY},
+            environment={"PENSTOCK_ADMIN_KEY": KEY, "PYTHONPATH": str(ROOT)},
         )
     )
     server.wait_ready(port, "/health/ready")
-    admin = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    budget = {"limit_usd": 1_000_000, "period": "day"}
-    status, body = call(port, "POST", "/admin/v1/keys", json.dumps({"name": "bench", "budget": budget}).encode(), admin)
-    assert status == 201, body
-    key = json.loads(body)["key"]
-    request = _request("/v1/predict/cancer", asked, key)
-    server.wait_until(lambda: _asked(port, request) == 200, limit_s=30)
-    return System("Penstock", server, port, request)
-
-
-def _request(path: str, body: bytes, key: str | None = None) -> bytes:
-    shown = f"authorization: Bearer {key}\r\n" if key else ""
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{shown}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {KEY}"}, timeout=120
+    ) as admin:
+        columns = [{"name": name, "datatype": "FP32"} for name in row.names]
+        metadata = {"runtime": "onnx", "alias": "champion", "signature": {"inputs": columns}}
+        form = {"artifact": ("model.onnx", row.graph.read_bytes())}
+        made = admin.post("/admin/v1/registry/cancer/versions", files=form, data={"metadata": json.dumps(metadata)})
+        assert made.status_code == 201, made.text
+        budget = {"limit_usd": 1_000_000, "period": "day"}
+        key = admin.post("/admin/v1/keys", json={"name": "bench", "budget": budget})
+        assert key.status_code == 201, key.text
+    secret: str = key.json()["key"]
+    return System("Penstock", server, port, post("/v1/predict/cancer", row.records, secret), grpc_port, secret)
 
 
 def measured(system: System, connections: int, requests: int) -> Cell:
@@ -194,9 +207,9 @@ def _some(sock: socket.socket) -> bytes:
     return data
 
 
-def _asked(port: int, request: bytes) -> int:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
-        sock.sendall(request)
+def _asked(system: System) -> int:
+    with socket.create_connection(("127.0.0.1", system.port), timeout=60) as sock:
+        sock.sendall(system.request)
         return _status(sock)
 
 

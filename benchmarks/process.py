@@ -26,13 +26,19 @@ class Server:
         log: Path,
         core: int | None = None,
         environment: Headers | None = None,
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: where it works, unless that is of no account."""
         variables = [f"{name}={value}" for name, value in (environment or {}).items()]
         pinned = [] if core is None else ["taskset", "-c", str(core)]
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                ["env", *variables, *pinned, *command], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                ["env", *variables, *pinned, *command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=folder,
             )
         self._started = time.perf_counter()
 
@@ -57,6 +63,12 @@ class Server:
             time.sleep(0.002)
         tail = self._log.read_text(errors="replace")[-2000:]
         raise NotStarted(f"{self._process.args!r} is not ready after {elapsed:.1f} s:\n{tail}")
+
+    def wait_end(self, limit_s: float) -> None:
+        """For a program that does one thing. Raises NotStarted if that failed."""
+        if self._process.wait(limit_s) != 0:
+            tail = self._log.read_text(errors="replace")[-2000:]
+            raise NotStarted(f"{self._process.args!r} failed:\n{tail}")
 
     def family(self) -> tuple[int, ...]:
         """Process ids: the server and all that it started."""

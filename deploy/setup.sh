@@ -9,6 +9,7 @@
 #   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
+#   deploy/setup.sh scorers                   the servers of classic models that Penstock is compared with, each in .tools/scorers/NAME
 #   deploy/setup.sh vectors                   the vector libraries that Penstock is compared with, in .tools/vectors
 #   deploy/setup.sh encoders                  sentence-transformers, which embedding is compared with, in .tools/encoders
 #   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
@@ -24,6 +25,12 @@ readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
 readonly ENCODERS=(torch==2.13.0 sentence-transformers==6.2.0)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
+readonly SCORERS=(
+    'mlserver mlserver==1.7.1 mlserver-sklearn==1.7.1'
+    'bentoml bentoml==1.4.39 onnxruntime==1.32.0'
+    'mlflow mlflow==3.17.2 scikit-learn'
+    'kserve kserve==0.21.0 scikit-learn joblib'
+)
 readonly VECTORS=(faiss-cpu==1.15.1 hnswlib==0.8.0 qdrant-edge-py==0.9.0 usearch==2.26.6)
 # With a newer @hono/node-server this Portkey answers every stream with 500 (its issue 1389).
 readonly PORTKEY='{"private": true, "dependencies": {"@portkey-ai/gateway": "1.15.2"}, "overrides": {"@hono/node-server": "1.14.1"}}'
@@ -40,11 +47,12 @@ main() {
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
+        scorers) install_scorers ;;
         vectors) install_tools vectors "${VECTORS[@]}" ;;
         encoders) install_tools encoders "${ENCODERS[@]}" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -74,6 +82,23 @@ install_peers() {
         install_peer "${peer%%[[=]*}" python_peer "$peer" || say "$peer could not be installed."
     done
     install_peer portkey npm_peer "$PORTKEY" || say "Portkey could not be installed."
+}
+
+install_scorers() {
+    local name packages line
+    for line in "${SCORERS[@]}"; do
+        read -r name packages <<<"$line"
+        install_scorer "$name" "$packages" || say "$name could not be installed."
+    done
+}
+
+# NAME PACKAGES
+install_scorer() {
+    local folder=.tools/scorers/$1 packages
+    read -ra packages <<<"$2"
+    [ "$(cat "$folder/.ready" 2>/dev/null)" != "$2" ] || return 0
+    say "Installing $2 into $folder …"
+    rm -rf "$folder" && mkdir -p "$folder" && python_peer "$folder" "${packages[@]}" && printf '%s\n' "$2" >"$folder/.ready"
 }
 
 # NAME INSTALLER WHAT: the mark is written last, and says what is there.

@@ -6,7 +6,8 @@ Every refusal names the field as the client wrote it: `instances[3].age`, `dataf
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,20 @@ from numpy.typing import NDArray
 from inference.errors import TooLarge
 from inference.serving.errors import BadInput
 from inference.serving.frame import Frame
-from inference.serving.values import At, scalars, tensor
+from inference.serving.values import DTYPES, At, scalars, tensor
 from inference.signature import Column, Signature
 from inference.stacked import Stacked
 
 FORMS: Final = ("instances", "inputs", "dataframe_split", "dataframe_records")
 EMPTY: Final = ("", "NA", "NaN", "nan", "null", "NULL")  # of a CSV's cell: a missing value
 NAMED: Final = 8
+MOST_SIGNATURES: Final = 1024
+
+_NUMBERS: Final = frozenset({float, int})
 
 Body = Mapping[str, Any]
+
+_SIGNATURES: Final[dict[int, tuple[Signature, "_Numeric | None"]]] = {}
 
 
 def read_body(signature: Signature, body: Body, most_rows: int) -> Frame:
@@ -89,8 +95,8 @@ def _rows(signature: Signature, value: Any, form: str, most_rows: int) -> Frame:
         if len(row) != len(columns):
             why = f"{len(row)} values, but the model has {len(columns)} features"
             raise BadInput(f"Invalid '{place}': {why}", param=place, code="invalid_shape")
-    quick = _matrix(signature, value)
-    if quick is not None:
+    numeric = _numeric(signature)
+    if numeric is not None and (quick := _matrix(numeric, value)) is not None:
         return Frame(quick, len(value))
     made = {
         column.name: tensor(column, [row[index] for row in value], _at(f"{form}[%d][{index}]", ""))
@@ -102,12 +108,14 @@ def _rows(signature: Signature, value: Any, form: str, most_rows: int) -> Frame:
 def _records(signature: Signature, rows: Sequence[Mapping[str, Any]], form: str) -> Frame:
     columns = signature.inputs
     width = len(columns)
-    try:
-        plain = [[row[column.name] for column in columns] for row in rows if len(row) == width]
-    except KeyError:
-        plain = []
-    if len(plain) == len(rows) and (quick := _matrix(signature, plain)) is not None:
-        return Frame(quick, len(rows))
+    numeric = _numeric(signature)
+    if numeric is not None:
+        try:
+            plain = [numeric.values(row) for row in rows if len(row) == width]
+        except KeyError:
+            plain = []
+        if len(plain) == len(rows) and (quick := _matrix(numeric, plain)) is not None:
+            return Frame(quick, len(rows))
     for number, row in enumerate(rows):
         if len(row) != width or any(column.name not in row for column in columns):
             _named(signature, tuple(row), f"{form}[{number}]")
@@ -125,28 +133,47 @@ def _records(signature: Signature, rows: Sequence[Mapping[str, Any]], form: str)
     return _frame(signature, made, len(rows), form)
 
 
-def _matrix(signature: Signature, rows: Sequence[Sequence[Any]]) -> Stacked | None:
-    """The quick way of most models: nothing but numbers, one type for all of them. None: take the one that names what is wrong."""
-    columns = signature.inputs
-    datatype = columns[0].datatype if columns else "BYTES"
-    if datatype not in {"FP32", "FP64"}:
+class _Numeric(NamedTuple):
+    """Of a signature that is nothing but numbers of one type. `values`: a record's, in order, as a tuple."""
+
+    names: tuple[str, ...]
+    dtype: Any
+    most: float
+    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+def _numeric(signature: Signature) -> _Numeric | None:
+    """Made once for each signature: to look at thirty columns again for every call costs as much as to read its row."""
+    found = _SIGNATURES.get(id(signature))
+    if found is None:
+        if len(_SIGNATURES) >= MOST_SIGNATURES:
+            _SIGNATURES.clear()
+        found = _SIGNATURES[id(signature)] = signature, _numeric_of(signature.inputs)  # kept, so its id stays its own
+    return found[1]
+
+
+def _numeric_of(columns: Sequence[Column]) -> _Numeric | None:
+    kinds = {(column.datatype, len(column.shape)) for column in columns}
+    if len(kinds) != 1 or not kinds <= {("FP32", 1), ("FP64", 1)}:
         return None
-    for column in columns:
-        if column.datatype != datatype or len(column.shape) > 1:
-            return None
+    names = tuple([column.name for column in columns])
+    getter = itemgetter(*names)
+    dtype = np.dtype(DTYPES[columns[0].datatype])
+    return _Numeric(names, dtype, float(np.finfo(dtype).max), getter if len(names) > 1 else lambda row: (getter(row),))
+
+
+def _matrix(numeric: _Numeric, rows: Sequence[Sequence[Any]]) -> Stacked | None:
+    """The quick way of most models. None: take the one that names what is wrong."""
     for row in rows:
-        if not {float, int}.issuperset(map(type, row)):
+        if not _NUMBERS.issuperset(map(type, row)):
             return None
     try:
         made = np.array(rows, np.float64)
     except OverflowError:
         return None
-    if datatype == "FP32":
-        with np.errstate(over="ignore"):
-            made = made.astype(np.float32)
-    if not rows or not np.isfinite(made).all():
+    if not rows or not np.abs(made).max() <= numeric.most:  # nor is what is no number
         return None
-    return Stacked(tuple([column.name for column in columns]), made)
+    return Stacked(numeric.names, made.astype(numeric.dtype, copy=False))
 
 
 def _columns(signature: Signature, value: Mapping[str, Any], form: str, most_rows: int) -> Frame:

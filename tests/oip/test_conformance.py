@@ -77,8 +77,11 @@ def in_binary(metadata: Json, **fields: Any) -> tuple[bytes, int]:
 
 
 def infer(http: httpx.Client, target: Target, body: Any, **headers: str) -> httpx.Response:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return http.post(f"/v2/models/{target.model}/infer", content=content, headers=headers)
+    """What is given as bytes is sent without saying what it is, as tritonclient does."""
+    content, kind = (
+        (body, {}) if isinstance(body, bytes) else (json.dumps(body).encode(), {"content-type": "application/json"})
+    )
+    return http.post(f"/v2/models/{target.model}/infer", content=content, headers={**kind, **headers})
 
 
 def outputs(answer: httpx.Response) -> dict[str, Any]:

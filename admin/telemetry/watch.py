@@ -9,9 +9,11 @@ from typing import Final, final
 
 import structlog
 
-from admin.telemetry.account import Account, account
+from admin.telemetry.account import ROUNDS, Account, account
 from admin.telemetry.feed import Feed
 from gateway.ids import new_id
+from gateway.keys import Key
+from gateway.ledger_entries import label
 from gateway.record import Record
 from gateway.recorder import Asked, Records
 from gateway.trace_context import Context, Sampler, context, new_span
@@ -68,9 +70,8 @@ class Watch:
         self._inner.finished(record, asked)
         watched = record.watched
         if watched is None:
-            watched = record.watched = Watched()
-        if watched.context is None:
-            watched.context = context({} if asked is None else asked.headers, self._sampler)
+            watched = record.watched = Watched(self._sampler)
+        watched.joined({} if asked is None else asked.headers)
         self._take(record, attempt=False)
 
     def attempted(self, record: Record) -> None:
@@ -87,8 +88,7 @@ class Watch:
         if inside is None:
             return {}
         found, span = inside
-        lines = (line.partition(b": ") for line in found.lines(span).splitlines())
-        return {name: value for name, _, value in lines}
+        return found.carried(span)
 
     def searched(self, collection: str, seconds: float, outcome: str) -> None:
         """A search is over."""
@@ -110,6 +110,10 @@ class Watch:
             error_code="search_failed" if outcome == "failed" else None,
         )
         self._put(told)
+
+    def part(self, headers: Mapping[bytes, bytes], key: Key, model: str) -> "_Part":
+        """A response of several turns begins, which is told as a span above them: each turn is a request of its own."""
+        return _Part(context(headers, self._sampler), key, model, self._unix, self._put)
 
     def close(self, within_s: float) -> None:
         """Blocks, for so long at most."""
@@ -152,3 +156,42 @@ class Watch:
         if made:
             for feed in self.feeds:
                 feed.offer(made)
+
+
+@final
+class _Part:
+    """`gateway.watching.Part`."""
+
+    def __init__(
+        self, found: Context, key: Key, model: str, unix: Callable[[], float], put: Callable[[Account], None]
+    ) -> None:
+        self._context = found
+        self._key = key
+        self._model = model
+        self._unix = unix
+        self._put = put
+        self._span = new_span()
+        self._began = unix()
+        self.carried = found.carried(self._span)
+
+    def end(self, status: int) -> None:
+        found, ended = self._context, self._unix()
+        told = Account(
+            id=new_id("part"),
+            at=self._began,
+            ended=ended,
+            endpoint=ROUNDS,
+            status=status,
+            trace=found.trace,
+            span=self._span,
+            parent=found.parent,
+            sampled=found.sampled,
+            key_id=self._key.id,
+            team_id=self._key.team_id,
+            org_id=self._key.org_id,
+            model=label(self._model),
+            provider="penstock",
+            latency_ms=(ended - self._began) * 1000,
+            error_code=str(status) if status >= 400 else None,
+        )
+        self._put(told)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, final
 
 import msgspec
@@ -58,9 +59,9 @@ class OnBehalf(Original, frozen=True):
 class Asking(Copy):
     """A question of a guard's. It goes through no guard itself."""
 
-    def __init__(self, body: bytes, started_at: float) -> None:
+    def __init__(self, body: bytes, started_at: float, carried: Mapping[bytes, bytes]) -> None:
         super().__init__(body, started_at)
-        self.headers = {b"x-penstock-tags": b"guard"}
+        self.headers = {b"x-penstock-tags": b"guard", **carried}
         self.status = 0
         self.answer = b""
         self.relieved = False
@@ -90,9 +91,18 @@ class Judges:
         self._classify = classify
         self._now = now
         self._topics: dict[tuple[str | None, tuple[str, ...]], list[list[float]]] = {}
+        self._carried: ContextVar[Mapping[bytes, bytes]] = ContextVar("carried", default={})  # noqa: B039 — never changed
 
-    async def judge(self, guard: Guard, stage: Stage, texts: Sequence[Spoken], call: Call) -> Verdict:
-        """In a task. Raises whatever goes wrong, TimeoutError among it."""
+    async def judge(
+        self,
+        guard: Guard,
+        stage: Stage,
+        texts: Sequence[Spoken],
+        call: Call,
+        carried: Mapping[bytes, bytes],
+    ) -> Verdict:
+        """In a task. `carried`: headers of what is asked for this. Raises whatever goes wrong, TimeoutError among it."""
+        self._carried.set(carried)
         if guard.options.get(BROKEN):
             raise NoJudgeError("it cannot be used as it is stored; the log says why")
         if not any(one.text.strip() for one in texts):
@@ -140,7 +150,8 @@ class Judges:
             "team_id": None if key is None else key.team_id,
         }
         body = verdicts.question(guard.name, stage, about, texts)
-        headers = {"content-type": "application/json", **options.get("headers", {})}
+        trace = {name.decode(): value.decode("latin-1") for name, value in self._carried.get().items()}
+        headers = {"content-type": "application/json", **trace, **options.get("headers", {})}
         if options.get("secret"):
             headers[verdicts.SIGNATURE] = verdicts.signature(options["secret"], body)
         status, answer = await self._post(options["url"], body, headers, guard.timeout_s)
@@ -243,7 +254,7 @@ class Judges:
     async def _ask(self, endpoint: Endpoint, body: bytes, call: Call) -> bytes:
         """A whole answer of a model behind this gateway: on the account of whose call it is."""
         assert call.record.key is not None
-        asking = Asking(body, self._now())
+        asking = Asking(body, self._now(), self._carried.get())
         await driven(self._serve(endpoint, asking, OnBehalf(call.record.id, regions_of(call), payer=call.record.key)))
         if asking.relieved:
             raise NoJudgeError("a budget has another model answer")

@@ -1,9 +1,12 @@
 """What guards did about one request: for its answer's head, its record and the metrics. Names and categories, never a text."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from gateway.errors import BadRequest, GatewayError
+
+if TYPE_CHECKING:  # of who exports traces
+    from gateway.watching import Mark
 
 Outcome = Literal["pass", "flag", "redact", "mask", "repair", "error", "block"]
 HEADER: Final = "x-penstock-guards"
@@ -25,14 +28,15 @@ class GuardFailed(GatewayError):
 
 @final
 class Report:
-    """Of one request. `tried`: of guards that are on trial, what they would have done."""
+    """Of one request. `tried`: of guards that are on trial, what they would have done. `streams`: of those that read a stream, by name."""
 
-    __slots__ = ("_categories", "_outcomes", "tried")
+    __slots__ = ("_categories", "_outcomes", "streams", "tried")
 
     def __init__(self) -> None:
         self._outcomes: dict[str, Outcome] = {}
         self._categories: dict[str, dict[str, None]] = {}
         self.tried: set[str] = set()
+        self.streams: dict[str, tuple[Mark, Mapping[bytes, bytes]]] = {}
 
     def note(self, guard: str, outcome: Outcome, categories: Iterable[str] = (), *, trial: bool = False) -> None:
         """The weightiest of several outcomes stays."""

@@ -20,6 +20,7 @@ from gateway.guards import texts as reading
 from gateway.guards.answers import Answer, content
 from gateway.guards.bodies import opened
 from gateway.guards.judges import WENT_WRONG, Asking, Judges
+from gateway.guards.marks import marked, streamed, streaming
 from gateway.guards.masking import Restoring, Vault
 from gateway.guards.policy import Chain, Guard, Stage
 from gateway.guards.report import HEADER, GuardFailed, Outcome, Refused, Report, refused
@@ -116,6 +117,7 @@ class Guarding:
             raise
         finally:
             call.exchange, call.vet = exchange, None
+            streamed(report, self._now)
             self._note(call.record, report)
 
     # Before
@@ -161,11 +163,27 @@ class Guarding:
         self, guard: Guard, stage: Stage, texts: Sequence[Text], call: Call, report: Report, vault: Vault
     ) -> bool:
         """Has one guard read whole texts, and puts what they become. Whether there is anything new. Raises Refused, GuardFailed."""
+        if stage == "stream" and call.record.stream:
+            carried = streaming(call, guard, report, self._now)
+            return await self._looked(guard, stage, texts, call, report, vault, carried)
+        with marked(call, guard, report, self._now) as carried:
+            return await self._looked(guard, stage, texts, call, report, vault, carried)
+
+    async def _looked(
+        self,
+        guard: Guard,
+        stage: Stage,
+        texts: Sequence[Text],
+        call: Call,
+        report: Report,
+        vault: Vault,
+        carried: Mapping[bytes, bytes],
+    ) -> bool:
         try:
             if guard.kind in LOCAL:
                 made: Sequence[str] | None = await self._scanned(guard, texts, report, vault)
             else:
-                made = await self._judged(guard, stage, texts, call, report)
+                made = await self._judged(guard, stage, texts, call, report, carried)
         except WENT_WRONG as error:
             if isinstance(error, (Refused, GuardFailed)):
                 raise
@@ -194,11 +212,15 @@ class Guarding:
         return made
 
     async def _judged(
-        self, guard: Guard, stage: Stage, texts: Sequence[Text], call: Call, report: Report
+        self,
+        guard: Guard,
+        stage: Stage,
+        texts: Sequence[Text],
+        call: Call,
+        report: Report,
+        carried: Mapping[bytes, bytes],
     ) -> Sequence[str] | None:
-        verdict: Verdict = await self._spawn(
-            self._judges.judge(guard, stage, [Spoken(one.role, one.value) for one in texts], call)
-        )
+        verdict: Verdict = await self._spawn(self._judges.judge(guard, stage, _spoken(texts), call, carried))
         self._weigh(guard, verdict, report)
         return verdict.texts
 
@@ -323,7 +345,7 @@ class Guarding:
         asked = [guard for guard in chain.at("stream") if guard.kind not in LOCAL]
 
         def pieces() -> Sequence[Piece]:
-            return [piece for guard in windows if (piece := self._piece(guard, report, vault)) is not None]
+            return [piece for guard in windows if (piece := self._piece(guard, call, report, vault)) is not None]
 
         async def ask(spoken: Sequence[Spoken]) -> None:
             for guard in asked:
@@ -342,7 +364,8 @@ class Guarding:
             every=min((guard.options["window"] for guard in asked), default=0),
         )
 
-    def _piece(self, guard: Guard, report: Report, vault: Vault) -> Piece | None:
+    def _piece(self, guard: Guard, call: Call, report: Report, vault: Vault) -> Piece | None:
+        streaming(call, guard, report, self._now)
         try:
             piece = self._local(guard).piece(report, vault)
         except Exception as error:  # noqa: BLE001 — as in `_read`

@@ -59,5 +59,13 @@ def context(headers: Mapping[bytes, bytes], sampler: Sampler) -> Context:
     return Context(trace, None, sampler.keeps(trace))
 
 
+def named(headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    """For a log: the trace that a client names, if it names one."""
+    found = context(headers, Sampler())
+    if found.parent is None:
+        return {}
+    return {"trace_id": f"{found.trace:032x}", "span_id": f"{found.parent:016x}"}
+
+
 def new_span() -> int:
     return random.getrandbits(64) or 1

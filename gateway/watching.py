@@ -100,6 +100,13 @@ class Watched:
             self.context = context(headers, self.sampler)
         return self.context
 
+    @property
+    def told(self) -> Mapping[str, str]:
+        """For a log: which trace it is about."""
+        if self.context is None:
+            return {}
+        return {"trace_id": f"{self.context.trace:032x}", "span_id": f"{self.span:016x}"}
+
     def begin(self, stage: Stage, at: float, name: str = "") -> Mark:
         mark = Mark(stage, at, name)
         if len(self.marks) < MOST_MARKS:

@@ -5,10 +5,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import structlog
 
+from admin import logs
 from admin.telemetry.account import ROUNDS, Account, account
 from admin.telemetry.feed import Feed
 from gateway.ids import new_id
@@ -19,8 +20,12 @@ from gateway.recorder import Asked, Records
 from gateway.trace_context import Context, Sampler, context, new_span
 from gateway.watching import Watched
 
+if TYPE_CHECKING:  # for those who send logs
+    from admin.telemetry.process_logs import ProcessLogs
+
 INTERVAL_S: Final = 0.25
 RETRIEVAL: Final = "retrieval"
+Inside = ContextVar[tuple[Context, int] | None]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,6 +35,7 @@ class Watch:
     """`gateway.recorder.Records` around another one. `finished` and `attempted` cost an append each; the rest is the thread's.
 
     `room`: of records that no account was made of yet; more are dropped and counted. `redact`: some receiver is to have content.
+    `inside`: the trace and span that a task is in; `own`: what is to see the events that this process logs.
     """
 
     def __init__(
@@ -40,6 +46,8 @@ class Watch:
         *,
         room: int,
         redact: Callable[[str], str] | None = None,
+        inside: "Inside | None" = None,
+        own: "ProcessLogs | None" = None,
         unix: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,7 +59,8 @@ class Watch:
         self._unix = unix
         self._now = now
         self._waiting: deque[Account | tuple[Record, bool]] = deque()
-        self._inside: ContextVar[tuple[Context, int] | None] = ContextVar("inside", default=None)
+        self._inside = inside or ContextVar("inside", default=None)
+        self._own = own
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-telemetry", daemon=True)
         self.failed = inner.failed
@@ -62,6 +71,8 @@ class Watch:
         return len(self._waiting)
 
     def start(self) -> None:
+        if self._own is not None:
+            logs.add(self._own)
         for feed in self.feeds:
             feed.start()
         self._thread.start()
@@ -117,6 +128,8 @@ class Watch:
 
     def close(self, within_s: float) -> None:
         """Blocks, for so long at most."""
+        if self._own is not None:
+            logs.remove(self._own)
         self._stop.set()
         if self._thread.ident is None:
             return

@@ -127,7 +127,7 @@ class _Behind:
         assert key is not None
         queries = prompt.queries(endpoint, fields)
         if not queries:
-            call.body = prompt.without_tool(fields)
+            call.body = looked.body = prompt.without_tool(fields)
             return
         mark, carried = begun(call, "retrieval", time.monotonic())
         booked = booking.within(looked.booked, carried)
@@ -146,7 +146,7 @@ class _Behind:
             fields["documents"] = []  # it is shown some, and there are none
 
         def put(passages: str) -> None:
-            call.body = prompt.grounded(endpoint, fields, passages, looked.instructions)
+            call.body = looked.body = prompt.grounded(endpoint, fields, passages, looked.instructions)
 
         if call.vet is None:
             put(passages)

@@ -10,7 +10,7 @@ import msgspec
 from gateway import errors
 from gateway.call import CHAT, EMBEDDINGS, Call, Endpoint
 from gateway.drive import driven
-from gateway.guards import verdicts
+from gateway.guards import verdicts, windows
 from gateway.guards.injection import score
 from gateway.guards.policy import BROKEN, Guard, Stage
 from gateway.guards.verdicts import PASSES, Spoken, Verdict
@@ -22,6 +22,10 @@ from gateway.units.endpoints import ENDPOINTS
 MOST_TEXT: Final = 32_768  # characters of a text that a model is asked about
 OVERLAP: Final = 512  # of two parts of a text that is longer
 MOST_TEXTS: Final = 64
+MOST_ASKED: Final = 32  # questions about one request; what would take more is not read, and `on_error` decides
+TOPIC_TEXT: Final = 1_200  # characters that an embedding model reads whole: the one in this process takes 256 tokens
+TOPIC_OVERLAP: Final = 200
+MOST_VECTORS: Final = 1_024
 MOST_ANSWER_BYTES: Final = 1 << 20
 RELIEVED: Final = b"x-penstock-fallback: budget\r\n"
 INJECTION: Final = 0.7
@@ -172,9 +176,14 @@ class Judges:
 
     async def _llama_guard(self, guard: Guard, texts: Sequence[Spoken], call: Call) -> Verdict:
         options = guard.options
-        turns = [msgspec.structs.replace(one, text=one.text[-MOST_TEXT:]) for one in texts[-MOST_TEXTS:] if one.text]
-        body = verdicts.to_llama_guard(options["model"], options.get("prompt"), turns)
-        return verdicts.from_llama_guard(await self._ask(CHAT, body, call), options.get("categories", ()))
+        for turns in windows.conversations(
+            [one for one in texts if one.text], MOST_TEXT, OVERLAP, MOST_TEXTS, MOST_ASKED
+        ):
+            body = verdicts.to_llama_guard(options["model"], options.get("prompt"), turns)
+            verdict = verdicts.from_llama_guard(await self._ask(CHAT, body, call), options.get("categories", ()))
+            if verdict.categories:
+                return verdict
+        return PASSES
 
     async def _classified(self, guard: Guard, texts: Sequence[Spoken]) -> Verdict:
         if self._classify is None:
@@ -184,20 +193,23 @@ class Judges:
         return verdicts.from_labels(found, options.get("labels", ()), options.get("threshold", LABEL))
 
     async def _on_topic(self, guard: Guard, texts: Sequence[Spoken], call: Call) -> Verdict:
-        """Every text for what is denied; for what is allowed alone, what was said last."""
+        """Every part of every text for what is denied; for what is allowed alone, what was said last, as a whole."""
         options = guard.options
-        spoken = [one.text[-MOST_TEXT:] for one in texts if one.role != "system"][-MOST_TEXTS:]
+        spoken = [windows.parts(one.text, TOPIC_TEXT, TOPIC_OVERLAP) for one in texts if one.role != "system"]
         if not spoken:
             return PASSES
+        every = [part for parts in spoken for part in parts]
+        if len(every) > MOST_VECTORS:
+            raise windows.TooLongError(f"it reads {MOST_VECTORS * (TOPIC_TEXT - TOPIC_OVERLAP)} characters at most")
         model, threshold = options.get("embedding_model"), options.get("threshold", TOPIC)
         denied = await self._known(model, tuple(options.get("deny_topics", ())), call)
         allowed = await self._known(model, tuple(options.get("allow_topics", ())), call)
-        vectors = await self._vectors(model, spoken, call)
+        vectors = await self._vectors(model, every, call)
         for vector in vectors:
             verdict = verdicts.on_topic(vector, denied, (), threshold)
             if verdict.categories:
                 return verdict
-        return verdicts.on_topic(vectors[-1], (), allowed, threshold)
+        return verdicts.on_topic(verdicts.middle(vectors[-len(spoken[-1]) :]), (), allowed, threshold)
 
     async def _known(self, model: str | None, topics: tuple[str, ...], call: Call) -> list[list[float]]:
         """Topics are embedded once."""
@@ -234,8 +246,8 @@ class Judges:
             return await self._over_http(guard, stage, foreign, call, rewrites=False, threshold=threshold)
         if options.get("model") and foreign:
             every = "\n\n".join(one.text for one in foreign)
-            for at in range(0, len(every), MOST_TEXT - OVERLAP):
-                if await self._is_injection(options["model"], every[at : at + MOST_TEXT], call):
+            for part in windows.parts(every, MOST_TEXT, OVERLAP):
+                if await self._is_injection(options["model"], part, call):
                     return Verdict(("injection",))
         return PASSES
 

@@ -49,6 +49,11 @@ class Window:
     def finish(self) -> str:
         return self._passed(last=True) if self._raw else ""
 
+    def only(self, text: str) -> str:
+        """A text that is there whole: it is looked at once."""
+        self._raw = text
+        return self.finish()
+
     def _passed(self, *, last: bool) -> str:
         view = View(self._raw, self._context)
         found = merged(self._scanner.find(view.text, view.context))

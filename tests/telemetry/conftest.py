@@ -26,7 +26,11 @@ def watched(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
         config = {
             "models": [],
             "cache": {"exact": {"ttl_s": 600}},
-            "telemetry": {"interval_s": 0.1, "resource": {"deployment.environment.name": "tests"}},
+            "telemetry": {
+                "interval_s": 0.1,
+                "resource": {"deployment.environment.name": "tests"},
+                "otlp": {"process_logs": "info"},
+            },
         }
         environ = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, final
 
 from gateway.guards.kinds import NAMED, NAMED_USUALLY
-from gateway.guards.scanner import Finding, Scanner
+from gateway.guards.scanner import Finding
 from gateway.guards.windows import TooLongError, parts
 
 NEEDED: Final = "pip install presidio-analyzer, and a language model of spaCy, as en_core_web_lg"
@@ -35,12 +35,9 @@ def usable(language: str, model: str | None) -> bool:
 
 @final
 class Presidio:
-    """`inner` is asked beside it. `entities` are names of `NAMED`; None: the usual ones."""
+    """`entities` are names of `NAMED`; None: the usual ones."""
 
-    def __init__(
-        self, inner: Scanner, language: str, score: float, model: str | None, entities: Sequence[str] | None
-    ) -> None:
-        self._inner = inner
+    def __init__(self, language: str, score: float, model: str | None, entities: Sequence[str] | None) -> None:
         self._language = language
         self._score = score
         self._model = model
@@ -64,7 +61,7 @@ class Presidio:
         if len(text) > MOST_TEXT:
             raise TooLongError(f"it reads {MOST_TEXT} characters at most")
         self.open()
-        found = self._inner.find(text, start)
+        found: list[Finding] = []
         for number, part in enumerate(parts(text, MOST_PART, OVERLAP)):
             at = number * (MOST_PART - OVERLAP)
             named = self._analyzer.analyze(

@@ -35,24 +35,20 @@ class Local:
         self._allow = [compiled(pattern) for pattern in guard.options.get("allow", ())]
         self._runs = guard.kind != "patterns"
         self._scanner: Scanner | None = None
-        self._whole: Scanner | None = None
         self._presidio: Presidio | None = None
         match guard.kind:
             case "pii":
                 entities = guard.options.get("entities")
                 plain = Pii() if entities is None else Pii([name for name in entities if name not in NAMED])
                 self._scanner = Decoding(plain)
-                self._presidio = _presidio(guard, self._scanner)
-                self._whole = self._presidio or self._scanner
+                self._presidio = _presidio(guard)
                 self.heavy = self._presidio is not None
             case "secrets":
-                self._scanner = self._whole = Decoding(
-                    Secrets(guard.options["secrets"]) if "secrets" in guard.options else Secrets()
-                )
+                self._scanner = Decoding(Secrets(guard.options["secrets"]) if "secrets" in guard.options else Secrets())
             case _:
                 patterns = _patterns(guard)
                 if patterns:
-                    self._scanner = self._whole = Patterns(patterns, guard.options.get("window", 512))
+                    self._scanner = Patterns(patterns, guard.options.get("window", 512))
 
     @property
     def opened(self) -> bool:
@@ -67,13 +63,15 @@ class Local:
         """What one text goes through. It raises Refused at what may not pass."""
         if self._scanner is None:
             return None
-        window = Window(self._scanner, replacing(self.guard, report, vault), runs=self._runs)
+        reader = None if self._runs else self._scanner
+        window = Window(self._scanner, replacing(self.guard, report, vault), runs=self._runs, reader=reader)
         return Listening(window) if self._only_listens else window
 
     def whole(self, report: Report, vault: Vault) -> "Holding":
         """The same of a text that is read once it is there whole."""
-        assert self._whole is not None
-        window = Window(self._whole, replacing(self.guard, report, vault), runs=self._runs)
+        assert self._scanner is not None
+        replace = replacing(self.guard, report, vault)
+        window = Window(self._scanner, replace, runs=self._runs, reader=self._presidio)
         return Holding(window, listens=self._only_listens)
 
     @property
@@ -142,7 +140,7 @@ class Holding:
         return text if self._listens else made
 
 
-def _presidio(guard: Guard, inner: Scanner) -> "Presidio | None":
+def _presidio(guard: Guard) -> "Presidio | None":
     """None where it is not to be asked: those who name entities that only it finds need it."""
     entities, engine = guard.options.get("entities"), guard.options.get("engine", "auto")
     named = entities is not None and any(name in NAMED for name in entities)
@@ -153,7 +151,7 @@ def _presidio(guard: Guard, inner: Scanner) -> "Presidio | None":
     language, model = guard.options.get("language", "en"), guard.options.get("nlp_model")
     if not (named or engine == "presidio" or usable(language, model)):
         return None
-    return Presidio(inner, language, guard.options.get("score", 0.5), model, entities)
+    return Presidio(language, guard.options.get("score", 0.5), model, entities)
 
 
 def replacing(guard: Guard, report: Report, vault: Vault) -> Replace:

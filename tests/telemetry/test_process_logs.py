@@ -53,11 +53,10 @@ def test_a_failure_says_where_it_happened_and_not_what_was_said() -> None:
     """Of an exception its kind and its frames; a key in a field is taken out, a query is left out, and what is long is cut."""
     own, sender = made(), Sender()
     try:
-        raise ValueError(f"cannot read {CANARY}")
+        int(f"{CANARY} is no number")
     except ValueError as error:
-        logged(
-            own, "error", "request.failed", path=f"/v1/x?q={CANARY}", key=KEY, exc_info=error, count=3, long="x" * 5000
-        )
+        fields = {"path": f"/v1/x?q={CANARY}", "key": KEY, "count": 3, "long": "x" * 5000}
+        logged(own, "error", "request.failed", exc_info=error, **fields)
     Logs(sender, {}, "1", own).tick()
     (record,) = sender.sent[0].resource_logs[0].scope_logs[0].log_records
     told = attributes(record.attributes)
@@ -119,15 +118,12 @@ def test_loggers_that_are_in_use_are_heard_and_left() -> None:
 
 def test_a_server_tells_its_collector_what_it_logs(watched: Watched) -> None:
     """A guard that cannot be asked: the log has the trace of the call that it was for."""
-    body = {
-        "name": "gone",
-        "kind": "http",
-        "url": f"http://127.0.0.1:{refused_port()}/{CANARY}",
-        "on_error": "fail_open",
-    }
-    assert watched.server.admin.post("/guards", json=body).status_code == 201
-    route = watched.routes(Behaviour(), guards=["gone"])
-    status, trace = watched.ask(route.name, f"{CANARY} said")
+    with refused_port() as port:
+        url = f"http://127.0.0.1:{port}/{CANARY}"
+        body = {"name": "gone", "kind": "http", "url": url, "on_error": "fail_open"}
+        assert watched.server.admin.post("/guards", json=body).status_code == 201
+        route = watched.routes(Behaviour(), guards=["gone"])
+        status, trace = watched.ask(route.name, f"{CANARY} said")
     assert status == 200
     record = watched.collector.wait(
         lambda one: next((each for each in one.logs() if each.event_name == "guard.failed"), None)

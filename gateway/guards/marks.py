@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from gateway.call import Call
 from gateway.guards.policy import Guard
 from gateway.guards.report import Report
-from gateway.watching import begun
+from gateway.watching import Mark, begun
+
+Begun = tuple[Mark | None, Mapping[bytes, bytes]]
 
 
 @contextmanager
@@ -24,14 +26,15 @@ def streaming(call: Call, guard: Guard, report: Report, now: Callable[[], float]
     """The same of a guard that reads a stream, which is one stage however often it is asked: until `streamed`."""
     if call.record.watched is None:
         return {}
-    if guard.name not in report.streams:
-        mark, carried = begun(call, "guard", now(), guard.name)
-        assert mark is not None
-        report.streams[guard.name] = mark, carried
-    return report.streams[guard.name][1]
+    known: dict[str, Begun] = report.streams
+    if guard.name not in known:
+        known[guard.name] = begun(call, "guard", now(), guard.name)
+    return known[guard.name][1]
 
 
 def streamed(report: Report, now: Callable[[], float]) -> None:
     """The stream is over, or was ended."""
-    for name, (mark, _) in report.streams.items():
-        mark.ended, mark.outcome = now(), report.outcomes.get(name)
+    known: dict[str, Begun] = report.streams
+    for name, (mark, _) in known.items():
+        if mark is not None:
+            mark.ended, mark.outcome = now(), report.outcomes.get(name)

@@ -1,12 +1,9 @@
 """What guards did about one request: for its answer's head, its record and the metrics. Names and categories, never a text."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import Any, Final, Literal, final
 
 from gateway.errors import BadRequest, GatewayError
-
-if TYPE_CHECKING:  # of who exports traces
-    from gateway.watching import Mark
 
 Outcome = Literal["pass", "flag", "redact", "mask", "repair", "error", "block"]
 HEADER: Final = "x-penstock-guards"
@@ -28,7 +25,7 @@ class GuardFailed(GatewayError):
 
 @final
 class Report:
-    """Of one request. `tried`: of guards that are on trial, what they would have done. `streams`: of those that read a stream, by name."""
+    """Of one request. `tried`: of guards that are on trial, what they would have done. `streams`: of `gateway.guards.marks`."""
 
     __slots__ = ("_categories", "_outcomes", "streams", "tried")
 
@@ -36,7 +33,7 @@ class Report:
         self._outcomes: dict[str, Outcome] = {}
         self._categories: dict[str, dict[str, None]] = {}
         self.tried: set[str] = set()
-        self.streams: dict[str, tuple[Mark, Mapping[bytes, bytes]]] = {}
+        self.streams: dict[str, Any] = {}
 
     def note(self, guard: str, outcome: Outcome, categories: Iterable[str] = (), *, trial: bool = False) -> None:
         """The weightiest of several outcomes stays."""

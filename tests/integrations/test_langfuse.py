@@ -70,7 +70,7 @@ def test_each_event_is_one_of_langfuses(receiver: Collector, fields: dict[str, A
     sink.deliver([account(**fields)])
     sink.close()
     body = json.loads(receiver.received[0].body)
-    read = reading.parse_obj_as(list[ingestion.IngestionEvent], body["batch"])
+    read = [reading.parse_obj_as(ingestion.IngestionEvent, one) for one in body["batch"]]
     assert [event.type for event in read] == ["trace-create", "generation-create"]
     for event, sent in zip(read, body["batch"], strict=True):
         assert not event.body.model_extra, "fields that Langfuse does not know"

@@ -97,7 +97,7 @@ shape: $(DEV_READY) ## print what the code looks like: longest file and function
 test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (installs vLLM, minutes)
 	@$(PYTEST) -m engines $(ARGS)
 
-test-integrations: $(INTEGRATIONS_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers, in environments of their own
+test-integrations: $(INTEGRATIONS_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers; Presidio, Langfuse; in environments of their own
 	@deploy/setup.sh clients
 	@deploy/setup.sh mlflow
 	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)

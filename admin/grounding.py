@@ -1,7 +1,7 @@
 """Where answers meet documents: `gateway.grounding.ports.Searcher` on the retrieval plane."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import msgspec
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from admin.documents import caller_of
 from gateway import errors
 from gateway.authentication import ADMIN
+from gateway.grounding.booking import TRACE
 from gateway.grounding.ports import Booking, Document, Found, Store, Wanted
 from gateway.grounding.wish import MOST_STORES
 from gateway.keys import Key
@@ -20,7 +21,7 @@ from retrieval.database import Database
 from retrieval.errors import NotFound, RetrievalError
 
 if TYPE_CHECKING:  # an idle gateway does without them
-    from retrieval.asking import Result
+    from retrieval.asking import Result, Results
     from retrieval.filters import Filter
     from retrieval.service import Retrieval
 
@@ -32,9 +33,16 @@ MOST_LISTED: Final = 1000  # stores among which the last used ones are looked fo
 class GroundingSearch:
     """Lists by name and id; searches on the account of the key, with its own rights."""
 
-    def __init__(self, database: Database, retrieval: "Callable[[], Awaitable[Retrieval]]") -> None:
+    def __init__(
+        self,
+        database: Database,
+        retrieval: "Callable[[], Awaitable[Retrieval]]",
+        entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None,
+    ) -> None:
+        """`entered` is told, in the context of each search, which span it is below."""
         self._database = database
         self._retrieval = retrieval
+        self._entered = entered
 
     async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
         """Raises NotFound, BadRequest."""
@@ -89,7 +97,13 @@ class GroundingSearch:
             )
             caller, stores = await self._meant(key, wanted, booking)
             plane = await self._retrieval()
-            found = await asyncio.gather(*(plane.search(caller, one.id, question) for one in stores))
+
+            async def search(store: str) -> "Results":
+                if booking.trace is not None:
+                    self._entered({TRACE: booking.trace.encode("latin-1")})
+                return await plane.search(caller, store, question)
+
+            found = await asyncio.gather(*(search(one.id) for one in stores))
         except RetrievalError as error:
             _refuse(error)
         every = [_found(store.id, one) for store, results in zip(stores, found, strict=True) for one in results.results]

@@ -9,6 +9,17 @@ import structlog
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+def add(processor: structlog.types.Processor) -> None:
+    """One more that sees every event, before it is written. Loggers that are in use share the list."""
+    structlog.get_config()["processors"].insert(1, processor)
+
+
+def remove(processor: structlog.types.Processor) -> None:
+    processors = structlog.get_config()["processors"]
+    if processor in processors:
+        processors.remove(processor)
+
+
 def configure(level: str, format_: Literal["json", "text"]) -> None:
     """Once per process, before the first event. Third-party loggers keep to warnings."""
     readable = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

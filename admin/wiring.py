@@ -146,7 +146,11 @@ class House:
             self._recorder = self._watch
         self._long_tail = LiteLlm()
         self._fleet = self._make_fleet()
-        self._searcher = GroundingSearch(documents.database_of(self._engine), self._plane_of_documents)
+        self._searcher = GroundingSearch(
+            documents.database_of(self._engine),
+            self._plane_of_documents,
+            (lambda _: None) if self._watch is None else self._watch.entered,
+        )
         self._poster = Poster(settings.upstream.user_agent)
         self._plane = Plane(
             current=self._current,
@@ -186,6 +190,7 @@ class House:
             recorder=self._recorder,
             secret=self._admin_digest,
             searcher=self._searcher,
+            parts=None if self._watch is None else self._watch.part,
         )
         self._searches = Searches()
         self._predictions = self._make_predictions()

@@ -42,7 +42,7 @@ main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
         dev) sync_environment --group dev --extra retrieval --extra qdrant-edge --extra qdrant --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
-        integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
+        integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra kafka ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;

@@ -208,13 +208,15 @@ class Completions:
 
 
 def _asked_of_shadow(call: Call, body: bytes, name: str) -> bytes:
-    """The client's body as guards let it through; with the passages that were found for it, where the shadow looks up none itself."""
-    if call.guarded is not None:
-        return call.guarded.body
-    if call.grounds is None:
-        return body
-    found = call.snapshot.catalog.find(name)
-    return call.body if found is None or found[0].retrieval is None else body
+    """The client's body as guards let it through; with the passages that were found for it, where the shadow looks up none itself.
+
+    Guards have read those, too.
+    """
+    if call.grounds is not None and call.grounds.body is not None:
+        found = call.snapshot.catalog.find(name)
+        if found is None or found[0].retrieval is None:
+            return call.grounds.body
+    return body if call.guarded is None else call.guarded.body
 
 
 def _versioned(versions: Versions, endpoint: Endpoint, exchange: Exchange, key: Key, record: Record) -> bytes:

@@ -15,6 +15,7 @@ from gateway.drive import Run, Signal
 from gateway.exchange import Way
 from gateway.faces import face
 from gateway.switching import Switched
+from gateway.trace_context import named
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -285,7 +286,7 @@ class HttpExchange:
         """The handler ended: normally with a whole answer, and nothing is left to do."""
         self.run = None  # a cycle otherwise, and garbage that only the collector could find
         if escaped is not None and not isinstance(escaped, asyncio.CancelledError):
-            log.error("request.failed", path=self.url.decode("latin-1"), exc_info=escaped)
+            log.error("request.failed", path=self.url.decode("latin-1"), exc_info=escaped, **named(self.headers))
             if not self.begun:
                 self.fail(errors.Internal("Something went wrong on our side; the log has the details"))
         if not self.ended:

@@ -190,7 +190,7 @@ class Meter:
                 self._journal.append(_settled(record, ticket))
         except JournalFull:
             self.lost_records += 1  # the intent stands: a restart settles it at its worst case
-            log.error("journal.full", request=record.id)  # noqa: TRY400 the reason was logged by the journal itself
+            log.error("journal.full", **record.told)  # noqa: TRY400 the reason was logged by the journal itself
 
     def cost(self, record: Record) -> int | None:
         """What a call whose usage is known has cost; None where no price is."""

@@ -57,7 +57,7 @@ from gateway.token_count import TokenCounter
 from gateway.trace_context import Sampler
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
-from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_record
+from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_records
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.native.passing import PassThrough
@@ -127,7 +127,7 @@ class Plane:
         planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)
         self.gates = Gates(planner, time.monotonic)
         attempts = Attempts(
-            relay=relay if sampler is None else WatchedRelay(relay, sampler, time.monotonic),
+            relay=relay if sampler is None else WatchedRelay(relay, time.monotonic),
             meter=meter,
             health=self.health,
             planner=planner,
@@ -149,7 +149,7 @@ class Plane:
                 now=time.monotonic,
                 shadows=self.shadows,
                 finished=recorder.finished,
-                begin=Record if sampler is None else watched_record,
+                begin=Record if sampler is None else watched_records(sampler),
             )
 
         completions, counted = through(dispatch), through(counting)

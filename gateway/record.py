@@ -1,5 +1,6 @@
 """What is remembered of one request: facts, never content."""
 
+from collections.abc import Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Final, final
 
@@ -92,6 +93,12 @@ class Record:
         self.sent = self.refused = False
         self.received = 0
         return attempt
+
+    @property
+    def told(self) -> Mapping[str, str]:
+        """For a log: which request it is about, and which trace, where somebody watches."""
+        about = {"request": self.id}
+        return about if self.watched is None else {**about, **self.watched.told}
 
     @property
     def overhead_s(self) -> float:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 from gateway.database import record_revision
 from gateway.guards.sealing import sealed
 from gateway.mcp.settings import ServerSpec
-from gateway.mcp.store import server_json
+from gateway.mcp.store import SERVERS
 from gateway.model_store import deployment_json, model_json
 from gateway.secret_box import SecretBox
 from gateway.settings import DeploymentSpec, ModelSpec
@@ -198,7 +198,7 @@ def _values(wish: Wanted, box: SecretBox) -> dict[str, Any]:
         case DeploymentSpec():
             return values | {"spec": deployment_json(wish.spec, box), "model": wish.model}
         case ServerSpec():
-            return values | {"spec": server_json(wish.spec, box)}
+            return values | {"spec": SERVERS.json(wish.spec, box)}
         case dict():
             return values | {"spec": sealed(wish.spec, box)}
         case never:

@@ -165,7 +165,7 @@ class SnapshotStore:
     def _servers(self, tx: Connection) -> tuple[Servers, tuple[Skipped, ...]]:
         ready: list[Server] = []
         skipped: list[Skipped] = []
-        for record in mcp_store.every(tx):
+        for record in mcp_store.SERVERS.every(tx):
             try:
                 server = mcp_store.compiled(record, self._clear)
             except ValidationError as error:

@@ -21,8 +21,16 @@ class Context(msgspec.Struct, frozen=True):
 
     def lines(self, span: int) -> bytes:
         """The header lines for an upstream, whose parent is `span`."""
-        line = b"traceparent: 00-%032x-%016x-%02x\r\n" % (self.trace, span, self.sampled)
+        line = b"traceparent: %b\r\n" % self.parent_line(span)
         return line if self.state is None else b"%btracestate: %b\r\n" % (line, self.state)
+
+    def carried(self, span: int) -> Mapping[bytes, bytes]:
+        """The same as headers, for a call that is made here."""
+        told = {b"traceparent": self.parent_line(span)}
+        return told if self.state is None else {**told, b"tracestate": self.state}
+
+    def parent_line(self, span: int) -> bytes:
+        return b"00-%032x-%016x-%02x" % (self.trace, span, self.sampled)
 
 
 class Sampler(msgspec.Struct, frozen=True):
@@ -49,6 +57,14 @@ def context(headers: Mapping[bytes, bytes], sampler: Sampler) -> Context:
             return Context(trace, parent, told if sampler.follows else sampler.keeps(trace), state)
     trace = random.getrandbits(128) or 1
     return Context(trace, None, sampler.keeps(trace))
+
+
+def named(headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    """For a log: the trace that a client names, if it names one."""
+    found = context(headers, Sampler())
+    if found.parent is None:
+        return {}
+    return {"trace_id": f"{found.trace:032x}", "span_id": f"{found.parent:016x}"}
 
 
 def new_span() -> int:

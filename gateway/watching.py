@@ -3,7 +3,7 @@
 Without anybody who watches, a record has no `watched` and nothing here runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, Protocol, final
 
 from gateway import errors
@@ -11,6 +11,7 @@ from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.exchange import Exchange
 from gateway.glance import Glance
+from gateway.keys import Key
 from gateway.record import Record
 from gateway.trace_context import Context, Sampler, context, new_span
 from gateway.wire import Request
@@ -23,6 +24,20 @@ MOST_MARKS: Final = 64  # of one request
 SESSION: Final = b"x-penstock-session"
 
 OwnLines = Callable[[Exchange, Record], bytes]
+
+
+class Part(Protocol):
+    """Work of several calls, which are below its span: `carried` are the headers that say so."""
+
+    @property
+    def carried(self) -> Mapping[bytes, bytes]: ...
+
+    def end(self, status: int) -> None:
+        """As a status of HTTP; 499 for what nobody waited for."""
+
+
+Parts = Callable[[Mapping[bytes, bytes], Key, str], Part]
+"""Begins one, of the headers that it came with, who asks, and the model's name."""
 
 
 class Carries(Protocol):
@@ -67,16 +82,30 @@ class Mark:
 
 @final
 class Watched:
-    """Shared by the copies of a record."""
+    """Shared by the copies of a record. `sampler` decides about traces that begin here."""
 
-    __slots__ = ("content", "context", "marks", "session", "span")
+    __slots__ = ("__weakref__", "content", "context", "marks", "sampler", "session", "span")
 
-    def __init__(self, found: Context | None = None) -> None:
-        self.context = found
+    def __init__(self, sampler: Sampler = Sampler()) -> None:  # noqa: B008 — frozen
+        self.context: Context | None = None
+        self.sampler = sampler
         self.span = new_span()
         self.marks: list[Mark] = []
         self.session: bytes | None = None  # as the client names it
         self.content: Spoken | None = None  # where it is recorded for this key
+
+    def joined(self, headers: Mapping[bytes, bytes]) -> Context:
+        """The trace of a request that came with these headers, which is found once."""
+        if self.context is None:
+            self.context = context(headers, self.sampler)
+        return self.context
+
+    @property
+    def told(self) -> Mapping[str, str]:
+        """For a log: which trace it is about."""
+        if self.context is None:
+            return {}
+        return {"trace_id": f"{self.context.trace:032x}", "span_id": f"{self.span:016x}"}
 
     def begin(self, stage: Stage, at: float, name: str = "") -> Mark:
         mark = Mark(stage, at, name)
@@ -97,28 +126,39 @@ class Watched:
         mark.ended, mark.outcome = ended, outcome
 
 
-def watched_record(id_: str, endpoint: str, at: float, started_at: float) -> Record:
+def watched_records(sampler: Sampler) -> Callable[[str, str, float, float], Record]:
     """In place of `Record`."""
-    record = Record(id_, endpoint, at, started_at)
-    record.watched = Watched()
-    return record
+
+    def begin(id_: str, endpoint: str, at: float, started_at: float) -> Record:
+        record = Record(id_, endpoint, at, started_at)
+        record.watched = Watched(sampler)
+        return record
+
+    return begin
+
+
+def begun(call: Call, stage: Stage, at: float, name: str = "") -> tuple[Mark | None, Mapping[bytes, bytes]]:
+    """A stage that makes calls of its own, and the headers that put those below it. None and nothing where nobody watches."""
+    watched = call.record.watched
+    if watched is None:
+        return None, {}
+    mark = watched.begin(stage, at, name)
+    return mark, watched.joined(call.exchange.headers).carried(mark.span)
 
 
 @final
 class WatchedRelay:
     """Around the relay: when each attempt began and ended, and at what. `now` is a monotonic clock."""
 
-    def __init__(self, relay: Carries, sampler: Sampler, now: Callable[[], float]) -> None:
+    def __init__(self, relay: Carries, now: Callable[[], float]) -> None:
         self._relay = relay
-        self._sampler = sampler
         self._now = now
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
         watched = call.record.watched
         if watched is None:
             watched = call.record.watched = Watched()
-        if watched.context is None:
-            watched.context = context(call.exchange.headers, self._sampler)
+        watched.joined(call.exchange.headers)
         mark = watched.begin("attempt", self._now(), call.record.id)
         mark.deployment, mark.number, mark.target = deployment, call.record.attempts, name
         mark.request, exchange = call.request, call.exchange

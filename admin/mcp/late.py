@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.mcp.service import Mcp
     from gateway.responses.agent import Agent
+    from gateway.watching import Parts
 
 PATH: Final = b"/mcp"
 PREFIX: Final = b"/mcp/"
@@ -40,6 +41,7 @@ class LateMcp:
         recorder: Records,
         secret: bytes,
         searcher: Searcher,
+        parts: "Parts | None" = None,
     ) -> None:
         self._settings = settings
         self._environ = environ
@@ -51,6 +53,7 @@ class LateMcp:
         self._recorder = recorder
         self._secret = secret
         self._searcher = searcher
+        self._parts = parts
         self._loading: asyncio.Task[None] | None = None
         self._made: Mcp | None = None
         self.routes = {PATH: Route(b"", self._serve)}
@@ -103,6 +106,7 @@ class LateMcp:
             origins=self._settings.origins,
             rounds=self._settings.max_rounds,
             searcher=self._searcher,
+            parts=self._parts,
         )
 
 

@@ -15,7 +15,7 @@ from gateway.errors import BadRequest
 from gateway.guards import store
 from gateway.guards.policy import Action, Kind, OnError, Stage
 from gateway.guards.settings import GuardSpec
-from gateway.guards.store import GuardRecord
+from gateway.named_specs import SpecRecord
 from gateway.secret_box import shown
 from gateway.settings import Section
 
@@ -43,6 +43,7 @@ class GuardChangeBody(Section):
     engine: str | None = None
     language: str | None = None
     score: float | None = None
+    nlp_model: str | None = None
     secrets: list[str] | None = None
     deny: list[JsonValue] | None = None
     allow: list[str] | None = None
@@ -87,14 +88,14 @@ def router(control: Control) -> APIRouter:
         _refuse_display_values(body.model_dump(mode="json", exclude_unset=True))
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
-            record = store.create(tx, spec, control.box)
+            record = store.GUARDS.create(tx, spec, control.box)
             return record.name, _view(record)
 
         return await control.create(request, asker, "guard.create", work)
 
     @routes.get("", summary="List guards by name", responses=documented())
     async def listed(limit: Limit = 100, after: After = None) -> ListPage[GuardView]:
-        found = await control.read(lambda tx: store.listed(tx, limit, after))
+        found = await control.read(lambda tx: store.GUARDS.listed(tx, limit, after))
         return ListPage[GuardView](
             data=[_view(record) for record in found.data], has_more=found.next is not None, next=found.next
         )
@@ -110,7 +111,7 @@ def router(control: Control) -> APIRouter:
         def work(tx: Connection) -> GuardView:
             _refuse_display_values(changes)
             try:
-                record = store.change(tx, name, changes, control.box)
+                record = store.GUARDS.change(tx, name, changes, control.box)
             except ValidationError as error:
                 raise complaint([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from None
             return _view(record)
@@ -120,7 +121,7 @@ def router(control: Control) -> APIRouter:
     @routes.delete("/{name}", summary="Delete a guard", responses=documented(404))
     async def delete(name: Identifier, asker: Asker) -> GuardDeleted:
         await control.delete(
-            asker, "guard.delete", name, lambda tx: store.remove(tx, name), before=lambda tx: _shown(tx, name)
+            asker, "guard.delete", name, lambda tx: store.GUARDS.remove(tx, name), before=lambda tx: _shown(tx, name)
         )
         return GuardDeleted(name=name)
 
@@ -143,10 +144,10 @@ def _refuse_display_values(given: Mapping[str, Any]) -> None:
 
 
 def _shown(tx: Connection, name: str) -> GuardView:
-    return _view(store.get(tx, name))
+    return _view(store.GUARDS.get(tx, name))
 
 
-def _view(record: GuardRecord) -> GuardView:
+def _view(record: SpecRecord) -> GuardView:
     spec = dict(record.spec)
     if spec.get("secret"):
         spec["secret"] = shown(spec["secret"])

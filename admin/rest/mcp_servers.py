@@ -29,7 +29,7 @@ from gateway.mcp.settings import (
     Variable,
     permitted,
 )
-from gateway.mcp.store import ServerRecord
+from gateway.named_specs import SpecRecord
 from gateway.secret_box import shown
 from gateway.settings import PositiveSeconds, Section
 
@@ -103,14 +103,14 @@ def router(control: Control, conditions: ServerConditions, commands: Sequence[Co
         _refuse_display_values(body.model_dump(mode="json", exclude_unset=True))
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
-            record = store.create(tx, spec, control.box)
+            record = store.SERVERS.create(tx, spec, control.box)
             return record.name, _view(record)
 
         return await control.create(request, asker, "mcp_server.create", work)
 
     @routes.get("", summary="List MCP servers by name", responses=documented())
     async def listed(limit: Limit = 100, after: After = None) -> ListPage[ServerView]:
-        found = await control.read(lambda tx: store.listed(tx, limit, after))
+        found = await control.read(lambda tx: store.SERVERS.listed(tx, limit, after))
         views = [_with_state(_view(record), conditions) for record in found.data]
         return ListPage[ServerView](data=views, has_more=found.next is not None, next=found.next)
 
@@ -125,7 +125,7 @@ def router(control: Control, conditions: ServerConditions, commands: Sequence[Co
         def work(tx: Connection) -> ServerView:
             _refuse_display_values(changes)
             try:
-                record = store.change(tx, name, changes, control.box)
+                record = store.SERVERS.change(tx, name, changes, control.box)
             except ValidationError as error:
                 raise complaint([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from None
             _check(ServerSpec.model_validate(record.spec), allowed)
@@ -136,7 +136,11 @@ def router(control: Control, conditions: ServerConditions, commands: Sequence[Co
     @routes.delete("/{name}", summary="Delete an MCP server", responses=documented(404))
     async def delete(name: Identifier, asker: Asker) -> ServerDeleted:
         await control.delete(
-            asker, "mcp_server.delete", name, lambda tx: store.remove(tx, name), before=lambda tx: _shown(tx, name)
+            asker,
+            "mcp_server.delete",
+            name,
+            lambda tx: store.SERVERS.remove(tx, name),
+            before=lambda tx: _shown(tx, name),
         )
         return ServerDeleted(name=name)
 
@@ -168,10 +172,10 @@ def _refuse_display_values(given: Mapping[str, Any]) -> None:
 
 
 def _shown(tx: Connection, name: str) -> ServerView:
-    return _view(store.get(tx, name))
+    return _view(store.SERVERS.get(tx, name))
 
 
-def _view(record: ServerRecord) -> ServerView:
+def _view(record: SpecRecord) -> ServerView:
     spec = dict(record.spec)
     for name in SECRETS:
         value = spec.get(name)

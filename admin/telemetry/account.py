@@ -23,6 +23,7 @@ ASKED: Final = {
     "gen_ai.request.choice.count": "n",
     "gen_ai.embeddings.dimension.count": "dimensions",
 }
+ROUNDS: Final = "rounds"  # of several turns of a model, each of which is a request
 CONTENT: Final = frozenset({"request_text", "answer_text"})
 NOT_FACTS: Final = frozenset({"trace", "span", "parent", "steps", "metric_model", "attempt"})
 
@@ -104,9 +105,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.status >= 500 or self.status == 499
 
     @property
+    def rounds(self) -> bool:
+        return self.endpoint == ROUNDS
+
+    @property
     def recorded(self) -> bool:
         """Whether it is a request, as they are listed."""
-        return not self.attempt and self.collection is None
+        return not (self.attempt or self.rounds) and self.collection is None
 
     def facts(self, *, content: bool = False) -> Mapping[str, object]:
         """For JSON: identifiers as OpenTelemetry writes them, money in dollars beside nano-dollars. `content`: what was said, too."""

@@ -18,6 +18,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "embeddings": "embeddings",
     "rerank": "rerank",
     "mcp": "execute_tool",
+    "rounds": "invoke_agent",
 }
 """By endpoint. The conventions' own words where they have one; other endpoints stand for themselves."""
 
@@ -50,6 +51,7 @@ ROUTES: Final[Mapping[str, str]] = {
     "image_variations": "/v1/images/variations",
     "realtime": "/v1/realtime",
     "mcp": "/mcp",
+    "rounds": "/v1/responses",
     "retrieval": "/v1/vector_stores/{vector_store_id}/search",
 }
 """By endpoint: the path that it is called at. Of passed-through APIs the endpoint's name is told instead."""

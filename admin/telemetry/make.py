@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -22,27 +23,55 @@ from admin.telemetry.sinks.kafka import AioKafka, Kafka
 from admin.telemetry.sinks.langfuse import Langfuse
 from admin.telemetry.sinks.s3 import S3, Credentials
 from admin.telemetry.sinks.webhook import WebhookSink
-from admin.telemetry.watch import Watch
+from admin.telemetry.watch import Inside, Watch
 from gateway.recorder import Records
 
 if TYPE_CHECKING:  # an extra of its own
+    from admin.telemetry import process_logs
     from admin.telemetry.otlp import Sender
 
 
 def watch(section: TelemetrySection, inner: Records, version: str, session: str, redact: Callable[[str], str]) -> Watch:
     """Raises TelemetryError. `session` tells processes apart; `redact` is for content, of which most receivers get none."""
+    inside: Inside = ContextVar("inside", default=None)
+    own = _process_logs(section, redact, inside)
     feeds = [
         Feed(sink, room=section.queue, batch=section.batch, interval_s=section.interval_s)
-        for sink in _sinks(section, version, session)
+        for sink in _sinks(section, version, session, own)
     ]
     if section.s3 is not None:  # few large objects, not many small ones
         feeds.append(Feed(_s3(section.s3), room=section.queue, batch=section.queue, interval_s=section.s3.interval_s))
-    return Watch(inner, feeds, section.sampling(), room=section.queue, redact=redact if section.content else None)
+    return Watch(
+        inner,
+        feeds,
+        section.sampling(),
+        room=section.queue,
+        redact=redact if section.content else None,
+        inside=inside,
+        own=own,
+    )
 
 
-def _sinks(section: TelemetrySection, version: str, session: str) -> Iterator[Sink]:
+def _process_logs(
+    section: TelemetrySection, redact: Callable[[str], str], inside: Inside
+) -> "process_logs.ProcessLogs | None":
+    otlp = section.otlp
+    if otlp is None or otlp.process_logs == "off" or otlp.address("logs") is None:
+        return None
+    from admin.telemetry import process_logs  # noqa: PLC0415 — for those who ask for it
+
+    def here() -> tuple[int, int] | None:
+        found = inside.get()
+        return None if found is None else (found[0].trace, found[1])
+
+    return process_logs.ProcessLogs(otlp.process_logs, section.queue, redact, here)
+
+
+def _sinks(
+    section: TelemetrySection, version: str, session: str, own: "process_logs.ProcessLogs | None"
+) -> Iterator[Sink]:
     if section.otlp is not None:
-        yield from _otlp(section.otlp, resource(section, version, session), version)
+        yield from _otlp(section.otlp, resource(section, version, session), version, own)
     if section.json_log is not None:
         yield JsonLog(section.json_log.path)
     for hook in section.webhooks:
@@ -100,7 +129,9 @@ def resource(section: TelemetrySection, version: str, session: str) -> Mapping[s
     }
 
 
-def _otlp(section: OtlpSection, told: Mapping[str, str], version: str) -> Iterator[Sink]:
+def _otlp(
+    section: OtlpSection, told: Mapping[str, str], version: str, own: "process_logs.ProcessLogs | None"
+) -> Iterator[Sink]:
     try:
         from admin.telemetry import otlp  # noqa: PLC0415 — an extra: Protocol Buffers
     except ImportError:
@@ -113,7 +144,7 @@ def _otlp(section: OtlpSection, told: Mapping[str, str], version: str) -> Iterat
         if signal == "traces":
             yield otlp.Traces(sender, told, version)
         elif signal == "logs":
-            yield otlp.Logs(sender, told, version)
+            yield otlp.Logs(sender, told, version, own)
         else:
             delta = section.temporality == "delta"
             yield otlp.Metrics(sender, told, version, every_s=section.metrics_interval_s, delta=delta)

@@ -111,7 +111,7 @@ def observations(account: Account) -> Iterator[tuple[Instrument, Labels, float]]
             yield TOKEN_USAGE, _labels({**labels, "gen_ai.token.type": "output"}), account.completion_tokens
     if account.cost_nanousd:
         yield COST, plain, account.cost_nanousd / 1_000_000_000
-    if account.attempt:
+    if account.attempt or account.rounds:
         return
     told = plain if account.error_code is None else _labels({**labels, "error.type": _kind(account)})
     yield SERVER_DURATION, told, account.latency_ms / 1000

@@ -24,12 +24,22 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, St
 
 from admin.telemetry import conventions
 from admin.telemetry.account import Account
+from admin.telemetry.feed import Unacceptable
 from admin.telemetry.measures import Instrument, Labels, Measures
+from admin.telemetry.process_logs import Event, ProcessLogs
 from admin.telemetry.spans import Span, Value, spans
 from gateway.metrics import Histogram
 
 NANO: Final = 1_000_000_000
 EVENT: Final = "penstock.request"
+MOST_EVENTS: Final = 512  # of one message
+_SEVERITIES: Final = {
+    "debug": (SeverityNumber.SEVERITY_NUMBER_DEBUG, "DEBUG"),
+    "info": (SeverityNumber.SEVERITY_NUMBER_INFO, "INFO"),
+    "warning": (SeverityNumber.SEVERITY_NUMBER_WARN, "WARN"),
+    "error": (SeverityNumber.SEVERITY_NUMBER_ERROR, "ERROR"),
+    "critical": (SeverityNumber.SEVERITY_NUMBER_FATAL, "FATAL"),
+}
 SAMPLED: Final = 1
 _KINDS: Final = {
     "internal": trace_pb2.Span.SPAN_KIND_INTERNAL,
@@ -83,29 +93,79 @@ class Traces:
 
 @final
 class Logs:
-    """One record per request, with its trace."""
+    """One record per request, with its trace; and what the process itself logs, where `own` has that."""
 
     name = "otlp_logs"
 
     def __init__(
-        self, sender: Sender, resource: Mapping[str, str], version: str, unix: Callable[[], float] = time.time
+        self,
+        sender: Sender,
+        resource: Mapping[str, str],
+        version: str,
+        own: ProcessLogs | None = None,
+        unix: Callable[[], float] = time.time,
     ) -> None:
+        self._own = own
+        self._held: list[LogRecord] = []
+        self._lost = 0
         self._sender = sender
         self._unix = unix
         self._resource, self._scope = _resource(resource), _scope(version)
 
     def deliver(self, batch: Sequence[Account]) -> None:
-        made = [self._record(account) for account in batch if account.recorded]
-        if made:
-            scoped = ScopeLogs(scope=self._scope, log_records=made, schema_url=conventions.SCHEMA_URL)
+        self._send([self._record(account) for account in batch if account.recorded])
+
+    def tick(self) -> None:
+        """What could not be sent is sent first the next time."""
+        own = self._own
+        if own is None:
+            return
+        if not self._held:
+            self._held = [self._event(event) for event in own.taken(MOST_EVENTS)]
+            self._count_lost(own.dropped)
+        try:
+            self._send(self._held)
+        except Unacceptable:
+            self._held = []
+            raise
+        self._held = []
+
+    def close(self) -> None:
+        try:
+            self.tick()
+        finally:
+            self._sender.close()
+
+    def _send(self, records: Sequence[LogRecord]) -> None:
+        if records:
+            scoped = ScopeLogs(scope=self._scope, log_records=records, schema_url=conventions.SCHEMA_URL)
             self._sender.send(
                 ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=self._resource, scope_logs=[scoped])])
             )
 
-    def tick(self) -> None: ...
+    def _count_lost(self, dropped: int) -> None:
+        """What found no room is told as well."""
+        if self._held and dropped > self._lost:
+            lost, self._lost = dropped - self._lost, dropped
+            fields = {"count": lost}
+            self._held.append(self._event(Event(self._unix(), "warning", "process_logs.dropped", "", fields)))
 
-    def close(self) -> None:
-        self._sender.close()
+    def _event(self, event: Event) -> LogRecord:
+        severity, text = _SEVERITIES.get(event.level, _SEVERITIES["error"])
+        attributes: dict[str, Value] = {f"penstock.{name}": value for name, value in event.fields.items()}
+        if event.error is not None:
+            attributes |= {"exception.type": event.error, "exception.stacktrace": "\n".join(event.frames)}
+        return LogRecord(
+            time_unix_nano=_nanos(event.at),
+            observed_time_unix_nano=_nanos(self._unix()),
+            severity_number=severity,
+            severity_text=text,
+            body=AnyValue(string_value=event.name),
+            event_name=event.name,
+            attributes=_attributes(attributes),
+            trace_id=event.trace.to_bytes(16, "big") if event.trace else b"",
+            span_id=event.span.to_bytes(8, "big") if event.span else b"",
+        )
 
     def _record(self, account: Account) -> LogRecord:
         severity, text = _severity(account)

@@ -24,7 +24,10 @@ class TelemetryError(Exception):
 
 
 class OtlpSection(Section):
-    """A collector. `endpoint` stands for all signals, with the paths that OTLP/HTTP gives them; the others are whole addresses."""
+    """A collector. `endpoint` stands for all signals, with the paths that OTLP/HTTP gives them; the others are whole addresses.
+
+    `process_logs`: events of this level and above go there as logs, too, beside the one of each request.
+    """
 
     endpoint: Address | None = None
     traces_endpoint: Address | None = None
@@ -38,6 +41,7 @@ class OtlpSection(Section):
     ca_file: Path | None = None
     temporality: Literal["cumulative", "delta"] = "cumulative"
     metrics_interval_s: PositiveSeconds = 60
+    process_logs: Literal["off", "error", "warning", "info", "debug"] = "off"
 
     def address(self, signal: Signal) -> str | None:
         """None where nobody wants it."""

@@ -5,20 +5,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import structlog
 
-from admin.telemetry.account import Account, account
+from admin import logs
+from admin.telemetry.account import ROUNDS, Account, account
 from admin.telemetry.feed import Feed
 from gateway.ids import new_id
+from gateway.keys import Key
+from gateway.ledger_entries import label
 from gateway.record import Record
 from gateway.recorder import Asked, Records
 from gateway.trace_context import Context, Sampler, context, new_span
 from gateway.watching import Watched
 
+if TYPE_CHECKING:  # for those who send logs
+    from admin.telemetry.process_logs import ProcessLogs
+
 INTERVAL_S: Final = 0.25
 RETRIEVAL: Final = "retrieval"
+Inside = ContextVar[tuple[Context, int] | None]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,6 +35,7 @@ class Watch:
     """`gateway.recorder.Records` around another one. `finished` and `attempted` cost an append each; the rest is the thread's.
 
     `room`: of records that no account was made of yet; more are dropped and counted. `redact`: some receiver is to have content.
+    `inside`: the trace and span that a task is in; `own`: what is to see the events that this process logs.
     """
 
     def __init__(
@@ -38,6 +46,8 @@ class Watch:
         *,
         room: int,
         redact: Callable[[str], str] | None = None,
+        inside: "Inside | None" = None,
+        own: "ProcessLogs | None" = None,
         unix: Callable[[], float] = time.time,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -49,7 +59,8 @@ class Watch:
         self._unix = unix
         self._now = now
         self._waiting: deque[Account | tuple[Record, bool]] = deque()
-        self._inside: ContextVar[tuple[Context, int] | None] = ContextVar("inside", default=None)
+        self._inside = inside or ContextVar("inside", default=None)
+        self._own = own
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-telemetry", daemon=True)
         self.failed = inner.failed
@@ -60,6 +71,8 @@ class Watch:
         return len(self._waiting)
 
     def start(self) -> None:
+        if self._own is not None:
+            logs.add(self._own)
         for feed in self.feeds:
             feed.start()
         self._thread.start()
@@ -68,9 +81,8 @@ class Watch:
         self._inner.finished(record, asked)
         watched = record.watched
         if watched is None:
-            watched = record.watched = Watched()
-        if watched.context is None:
-            watched.context = context({} if asked is None else asked.headers, self._sampler)
+            watched = record.watched = Watched(self._sampler)
+        watched.joined({} if asked is None else asked.headers)
         self._take(record, attempt=False)
 
     def attempted(self, record: Record) -> None:
@@ -87,8 +99,7 @@ class Watch:
         if inside is None:
             return {}
         found, span = inside
-        lines = (line.partition(b": ") for line in found.lines(span).splitlines())
-        return {name: value for name, _, value in lines}
+        return found.carried(span)
 
     def searched(self, collection: str, seconds: float, outcome: str) -> None:
         """A search is over."""
@@ -111,8 +122,14 @@ class Watch:
         )
         self._put(told)
 
+    def part(self, headers: Mapping[bytes, bytes], key: Key, model: str) -> "_Part":
+        """A response of several turns begins, which is told as a span above them: each turn is a request of its own."""
+        return _Part(context(headers, self._sampler), key, model, self._unix, self._put)
+
     def close(self, within_s: float) -> None:
         """Blocks, for so long at most."""
+        if self._own is not None:
+            logs.remove(self._own)
         self._stop.set()
         if self._thread.ident is None:
             return
@@ -152,3 +169,42 @@ class Watch:
         if made:
             for feed in self.feeds:
                 feed.offer(made)
+
+
+@final
+class _Part:
+    """`gateway.watching.Part`."""
+
+    def __init__(
+        self, found: Context, key: Key, model: str, unix: Callable[[], float], put: Callable[[Account], None]
+    ) -> None:
+        self._context = found
+        self._key = key
+        self._model = model
+        self._unix = unix
+        self._put = put
+        self._span = new_span()
+        self._began = unix()
+        self.carried = found.carried(self._span)
+
+    def end(self, status: int) -> None:
+        found, ended = self._context, self._unix()
+        told = Account(
+            id=new_id("part"),
+            at=self._began,
+            ended=ended,
+            endpoint=ROUNDS,
+            status=status,
+            trace=found.trace,
+            span=self._span,
+            parent=found.parent,
+            sampled=found.sampled,
+            key_id=self._key.id,
+            team_id=self._key.team_id,
+            org_id=self._key.org_id,
+            model=label(self._model),
+            provider="penstock",
+            latency_ms=(ended - self._began) * 1000,
+            error_code=str(status) if status >= 400 else None,
+        )
+        self._put(told)

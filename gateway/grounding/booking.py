@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
 from gateway.grounding.ports import Booking
 
 TAGS: Final = b"x-penstock-tags"
@@ -14,3 +16,9 @@ def of(headers: Mapping[bytes, bytes], *, granted: bool = False) -> Booking:
     tags, trace = headers.get(TAGS), headers.get(TRACE)
     named = () if tags is None else tuple(one.strip() for one in tags.decode("latin-1").split(","))
     return Booking(tuple(one for one in named if one), None if trace is None else trace.decode("latin-1"), granted)
+
+
+def within(booking: Booking, carried: Mapping[bytes, bytes]) -> Booking:
+    """The same below a span, where there is one."""
+    trace = carried.get(TRACE)
+    return booking if trace is None else msgspec.structs.replace(booking, trace=trace.decode("latin-1"))

@@ -22,6 +22,7 @@ from gateway.grounding.policy import Retrieval
 from gateway.grounding.ports import Booking, Searcher, Store, Wanted
 from gateway.grounding.sources import INSTRUCTIONS, Sources
 from gateway.providers import QUOTES
+from gateway.watching import begun
 from gateway.wire import NULL, ChatRequest
 
 T = TypeVar("T")
@@ -126,16 +127,26 @@ class _Behind:
         assert key is not None
         queries = prompt.queries(endpoint, fields)
         if not queries:
-            call.body = prompt.without_tool(fields)
+            call.body = looked.body = prompt.without_tool(fields)
             return
-        found = await self._spawn(_timely(call, self._searcher.search(key, queries, looked.wanted, looked.booked)))
+        mark, carried = begun(call, "retrieval", time.monotonic())
+        booked = booking.within(looked.booked, carried)
+        try:
+            found = await self._spawn(_timely(call, self._searcher.search(key, queries, looked.wanted, booked)))
+        except errors.GatewayError as error:
+            if mark is not None:
+                mark.outcome = error.code or error.type
+            raise
+        finally:
+            if mark is not None:
+                mark.ended = time.monotonic()
         sources = Sources()
         passages = sources.told(sources.add(found))
         if not found and endpoint == "chat" and all(one.provider == QUOTES for one in call.model.deployments):
             fields["documents"] = []  # it is shown some, and there are none
 
         def put(passages: str) -> None:
-            call.body = prompt.grounded(endpoint, fields, passages, looked.instructions)
+            call.body = looked.body = prompt.grounded(endpoint, fields, passages, looked.instructions)
 
         if call.vet is None:
             put(passages)

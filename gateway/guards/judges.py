@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Final, final
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from gateway import errors
 from gateway.call import CHAT, EMBEDDINGS, Call, Endpoint
 from gateway.drive import driven
-from gateway.guards import verdicts
+from gateway.guards import verdicts, windows
 from gateway.guards.injection import score
 from gateway.guards.policy import BROKEN, Guard, Stage
 from gateway.guards.verdicts import PASSES, Spoken, Verdict
@@ -21,6 +22,10 @@ from gateway.units.endpoints import ENDPOINTS
 MOST_TEXT: Final = 32_768  # characters of a text that a model is asked about
 OVERLAP: Final = 512  # of two parts of a text that is longer
 MOST_TEXTS: Final = 64
+MOST_ASKED: Final = 32  # questions about one request; what would take more is not read, and `on_error` decides
+TOPIC_TEXT: Final = 1_200  # characters that an embedding model reads whole: the one in this process takes 256 tokens
+TOPIC_OVERLAP: Final = 200
+MOST_VECTORS: Final = 1_024
 MOST_ANSWER_BYTES: Final = 1 << 20
 RELIEVED: Final = b"x-penstock-fallback: budget\r\n"
 INJECTION: Final = 0.7
@@ -58,9 +63,9 @@ class OnBehalf(Original, frozen=True):
 class Asking(Copy):
     """A question of a guard's. It goes through no guard itself."""
 
-    def __init__(self, body: bytes, started_at: float) -> None:
+    def __init__(self, body: bytes, started_at: float, carried: Mapping[bytes, bytes]) -> None:
         super().__init__(body, started_at)
-        self.headers = {b"x-penstock-tags": b"guard"}
+        self.headers = {b"x-penstock-tags": b"guard", **carried}
         self.status = 0
         self.answer = b""
         self.relieved = False
@@ -90,9 +95,18 @@ class Judges:
         self._classify = classify
         self._now = now
         self._topics: dict[tuple[str | None, tuple[str, ...]], list[list[float]]] = {}
+        self._carried: ContextVar[Mapping[bytes, bytes]] = ContextVar("carried", default={})  # noqa: B039 — never changed
 
-    async def judge(self, guard: Guard, stage: Stage, texts: Sequence[Spoken], call: Call) -> Verdict:
-        """In a task. Raises whatever goes wrong, TimeoutError among it."""
+    async def judge(
+        self,
+        guard: Guard,
+        stage: Stage,
+        texts: Sequence[Spoken],
+        call: Call,
+        carried: Mapping[bytes, bytes],
+    ) -> Verdict:
+        """In a task. `carried`: headers of what is asked for this. Raises whatever goes wrong, TimeoutError among it."""
+        self._carried.set(carried)
         if guard.options.get(BROKEN):
             raise NoJudgeError("it cannot be used as it is stored; the log says why")
         if not any(one.text.strip() for one in texts):
@@ -140,7 +154,8 @@ class Judges:
             "team_id": None if key is None else key.team_id,
         }
         body = verdicts.question(guard.name, stage, about, texts)
-        headers = {"content-type": "application/json", **options.get("headers", {})}
+        trace = {name.decode(): value.decode("latin-1") for name, value in self._carried.get().items()}
+        headers = {"content-type": "application/json", **trace, **options.get("headers", {})}
         if options.get("secret"):
             headers[verdicts.SIGNATURE] = verdicts.signature(options["secret"], body)
         status, answer = await self._post(options["url"], body, headers, guard.timeout_s)
@@ -161,9 +176,14 @@ class Judges:
 
     async def _llama_guard(self, guard: Guard, texts: Sequence[Spoken], call: Call) -> Verdict:
         options = guard.options
-        turns = [msgspec.structs.replace(one, text=one.text[-MOST_TEXT:]) for one in texts[-MOST_TEXTS:] if one.text]
-        body = verdicts.to_llama_guard(options["model"], options.get("prompt"), turns)
-        return verdicts.from_llama_guard(await self._ask(CHAT, body, call), options.get("categories", ()))
+        for turns in windows.conversations(
+            [one for one in texts if one.text], MOST_TEXT, OVERLAP, MOST_TEXTS, MOST_ASKED
+        ):
+            body = verdicts.to_llama_guard(options["model"], options.get("prompt"), turns)
+            verdict = verdicts.from_llama_guard(await self._ask(CHAT, body, call), options.get("categories", ()))
+            if verdict.categories:
+                return verdict
+        return PASSES
 
     async def _classified(self, guard: Guard, texts: Sequence[Spoken]) -> Verdict:
         if self._classify is None:
@@ -173,20 +193,23 @@ class Judges:
         return verdicts.from_labels(found, options.get("labels", ()), options.get("threshold", LABEL))
 
     async def _on_topic(self, guard: Guard, texts: Sequence[Spoken], call: Call) -> Verdict:
-        """Every text for what is denied; for what is allowed alone, what was said last."""
+        """Every part of every text for what is denied; for what is allowed alone, what was said last, as a whole."""
         options = guard.options
-        spoken = [one.text[-MOST_TEXT:] for one in texts if one.role != "system"][-MOST_TEXTS:]
+        spoken = [windows.parts(one.text, TOPIC_TEXT, TOPIC_OVERLAP) for one in texts if one.role != "system"]
         if not spoken:
             return PASSES
+        every = [part for parts in spoken for part in parts]
+        if len(every) > MOST_VECTORS:
+            raise windows.TooLongError(f"it reads {MOST_VECTORS * (TOPIC_TEXT - TOPIC_OVERLAP)} characters at most")
         model, threshold = options.get("embedding_model"), options.get("threshold", TOPIC)
         denied = await self._known(model, tuple(options.get("deny_topics", ())), call)
         allowed = await self._known(model, tuple(options.get("allow_topics", ())), call)
-        vectors = await self._vectors(model, spoken, call)
+        vectors = await self._vectors(model, every, call)
         for vector in vectors:
             verdict = verdicts.on_topic(vector, denied, (), threshold)
             if verdict.categories:
                 return verdict
-        return verdicts.on_topic(vectors[-1], (), allowed, threshold)
+        return verdicts.on_topic(verdicts.middle(vectors[-len(spoken[-1]) :]), (), allowed, threshold)
 
     async def _known(self, model: str | None, topics: tuple[str, ...], call: Call) -> list[list[float]]:
         """Topics are embedded once."""
@@ -223,8 +246,8 @@ class Judges:
             return await self._over_http(guard, stage, foreign, call, rewrites=False, threshold=threshold)
         if options.get("model") and foreign:
             every = "\n\n".join(one.text for one in foreign)
-            for at in range(0, len(every), MOST_TEXT - OVERLAP):
-                if await self._is_injection(options["model"], every[at : at + MOST_TEXT], call):
+            for part in windows.parts(every, MOST_TEXT, OVERLAP):
+                if await self._is_injection(options["model"], part, call):
                     return Verdict(("injection",))
         return PASSES
 
@@ -243,7 +266,7 @@ class Judges:
     async def _ask(self, endpoint: Endpoint, body: bytes, call: Call) -> bytes:
         """A whole answer of a model behind this gateway: on the account of whose call it is."""
         assert call.record.key is not None
-        asking = Asking(body, self._now())
+        asking = Asking(body, self._now(), self._carried.get())
         await driven(self._serve(endpoint, asking, OnBehalf(call.record.id, regions_of(call), payer=call.record.key)))
         if asking.relieved:
             raise NoJudgeError("a budget has another model answer")

@@ -1,7 +1,7 @@
 """What guards did about one request: for its answer's head, its record and the metrics. Names and categories, never a text."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 from gateway.errors import BadRequest, GatewayError
 
@@ -25,14 +25,15 @@ class GuardFailed(GatewayError):
 
 @final
 class Report:
-    """Of one request. `tried`: of guards that are on trial, what they would have done."""
+    """Of one request. `tried`: of guards that are on trial, what they would have done. `streams`: of `gateway.guards.marks`."""
 
-    __slots__ = ("_categories", "_outcomes", "tried")
+    __slots__ = ("_categories", "_outcomes", "streams", "tried")
 
     def __init__(self) -> None:
         self._outcomes: dict[str, Outcome] = {}
         self._categories: dict[str, dict[str, None]] = {}
         self.tried: set[str] = set()
+        self.streams: dict[str, Any] = {}
 
     def note(self, guard: str, outcome: Outcome, categories: Iterable[str] = (), *, trial: bool = False) -> None:
         """The weightiest of several outcomes stays."""

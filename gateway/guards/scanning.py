@@ -1,10 +1,11 @@
 """Guards that need nobody: what they look for, and what becomes of what they find."""
 
-import importlib.util
-from collections.abc import Sequence
-from typing import Final, final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, final
 
+from gateway.errors import GatewayError
 from gateway.guards.hidden import Decoding
+from gateway.guards.kinds import NAMED
 from gateway.guards.masking import Vault, mark
 from gateway.guards.pii import Pii
 from gateway.guards.policy import BROKEN, Action, Guard
@@ -14,6 +15,9 @@ from gateway.guards.secrets import Secrets
 from gateway.guards.texts import Text
 from gateway.guards.window import Piece, Replace, Window
 from gateway.guards.words import Patterns, compiled, of_word
+
+if TYPE_CHECKING:  # for those who have it
+    from gateway.guards.presidio import Presidio
 
 LOCAL: Final = frozenset({"pii", "secrets", "patterns"})
 _MEANT: Final[dict[Action, Outcome]] = {"block": "block", "redact": "redact", "mask_restore": "mask", "flag": "flag"}
@@ -31,46 +35,55 @@ class Local:
         self._allow = [compiled(pattern) for pattern in guard.options.get("allow", ())]
         self._runs = guard.kind != "patterns"
         self._scanner: Scanner | None = None
-        self._whole: Scanner | None = None
+        self._presidio: Presidio | None = None
         match guard.kind:
             case "pii":
-                plain = Pii(guard.options["entities"]) if "entities" in guard.options else Pii()
-                self._scanner = self._whole = Decoding(plain)
-                engine = guard.options.get("engine", "auto")
-                if engine == "presidio" or (
-                    engine == "auto" and importlib.util.find_spec("presidio_analyzer") is not None
-                ):
-                    from gateway.guards.presidio import Presidio  # noqa: PLC0415 — for those who have it
-
-                    self._whole = Presidio(
-                        self._scanner, guard.options.get("language", "en"), guard.options.get("score", 0.5)
-                    )
-                    self.heavy = True
+                entities = guard.options.get("entities")
+                plain = Pii() if entities is None else Pii([name for name in entities if name not in NAMED])
+                self._scanner = Decoding(plain)
+                self._presidio = _presidio(guard)
+                self.heavy = self._presidio is not None
             case "secrets":
-                self._scanner = self._whole = Decoding(
-                    Secrets(guard.options["secrets"]) if "secrets" in guard.options else Secrets()
-                )
+                self._scanner = Decoding(Secrets(guard.options["secrets"]) if "secrets" in guard.options else Secrets())
             case _:
                 patterns = _patterns(guard)
                 if patterns:
-                    self._scanner = self._whole = Patterns(patterns, guard.options.get("window", 512))
+                    self._scanner = Patterns(patterns, guard.options.get("window", 512))
 
-    def piece(self, report: Report, vault: Vault, *, whole: bool = False) -> Piece | None:
+    @property
+    def opened(self) -> bool:
+        return self._presidio is None or self._presidio.opened
+
+    def open(self) -> None:
+        """What takes seconds before the first text. Raises LookupError."""
+        if self._presidio is not None:
+            self._presidio.open()
+
+    def piece(self, report: Report, vault: Vault) -> Piece | None:
         """What one text goes through. It raises Refused at what may not pass."""
-        scanner = self._whole if whole else self._scanner
-        if scanner is None:
+        if self._scanner is None:
             return None
+        reader = None if self._runs else self._scanner
+        window = Window(self._scanner, replacing(self.guard, report, vault), runs=self._runs, reader=reader)
+        return Listening(window) if self._only_listens else window
+
+    def whole(self, report: Report, vault: Vault) -> "Holding":
+        """The same of a text that is read once it is there whole."""
+        assert self._scanner is not None
         replace = replacing(self.guard, report, vault)
-        if self.guard.dry_run or self.guard.action == "flag":
-            return Listening(Window(scanner, replace, runs=self._runs))
-        return Window(scanner, replace, runs=self._runs)
+        window = Window(self._scanner, replace, runs=self._runs, reader=self._presidio)
+        return Holding(window, listens=self._only_listens)
+
+    @property
+    def _only_listens(self) -> bool:
+        return self.guard.dry_run or self.guard.action == "flag"
 
     def read(self, texts: Sequence[Text], report: Report, vault: Vault) -> list[str]:
         """What becomes of texts that are there whole. Raises Refused."""
         report.note(self.guard.name, "pass")
         made = []
         for text in texts:
-            piece = self.piece(report, vault, whole=True)
+            piece = self.whole(report, vault) if self.heavy else self.piece(report, vault)
             made.append(text.value if piece is None else piece.feed(text.value) + piece.finish())
         if self._allow:
             spoken = [text.value for text in texts if text.role in {"user", "assistant"}]
@@ -95,6 +108,50 @@ class Listening:
     def finish(self) -> str:
         self._inner.finish()
         return ""
+
+
+@final
+class Holding:
+    """A text that waits until it is whole, and is then read once. `failed` hears what goes wrong, and may raise: else it passes."""
+
+    __slots__ = ("_listens", "_parts", "_window", "failed")
+
+    def __init__(self, window: Window, *, listens: bool) -> None:
+        self._window = window
+        self._listens = listens
+        self._parts: list[str] = []
+        self.failed: Callable[[Exception], None] | None = None
+
+    def feed(self, text: str) -> str:
+        self._parts.append(text)
+        return ""
+
+    def finish(self) -> str:
+        text, self._parts = "".join(self._parts), []
+        try:
+            made = self._window.only(text)
+        except GatewayError:
+            raise
+        except Exception as error:
+            if self.failed is None:
+                raise
+            self.failed(error)
+            return text
+        return text if self._listens else made
+
+
+def _presidio(guard: Guard) -> "Presidio | None":
+    """None where it is not to be asked: those who name entities that only it finds need it."""
+    entities, engine = guard.options.get("entities"), guard.options.get("engine", "auto")
+    named = entities is not None and any(name in NAMED for name in entities)
+    if engine == "local" or (entities is not None and not named):
+        return None
+    from gateway.guards.presidio import Presidio, usable  # noqa: PLC0415 — for those who have it
+
+    language, model = guard.options.get("language", "en"), guard.options.get("nlp_model")
+    if not (named or engine == "presidio" or usable(language, model)):
+        return None
+    return Presidio(language, guard.options.get("score", 0.5), model, entities)
 
 
 def replacing(guard: Guard, report: Report, vault: Vault) -> Replace:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
-from gateway.guards.kinds import ENTITIES, SECRETS
+from gateway.guards.kinds import ENTITIES, NAMED, SECRETS
 from gateway.guards.policy import Action, Kind, OnError, Stage
 from gateway.settings import Name, Section
 
@@ -43,7 +43,7 @@ def _bounded(schema: dict[str, Any] | None) -> dict[str, Any] | None:
     return schema
 
 
-Entity = Annotated[str, Field(max_length=64), _known(ENTITIES)]
+Entity = Annotated[str, Field(max_length=64), _known((*ENTITIES, *NAMED))]
 SecretKind = Annotated[str, Field(max_length=64), _known(SECRETS)]
 Regex = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_pattern)]
 
@@ -64,7 +64,7 @@ NamedPattern = Annotated[PatternSpec, BeforeValidator(_named)]
 
 # Which options a kind has, and which stages and actions; the first are what it does if nothing is said.
 _OPTIONS: Final[dict[str, frozenset[str]]] = {
-    "pii": frozenset({"entities", "engine", "language", "score"}),
+    "pii": frozenset({"entities", "engine", "language", "score", "nlp_model"}),
     "secrets": frozenset({"secrets"}),
     "patterns": frozenset({"deny", "allow", "words", "window"}),
     "topics": frozenset({"allow_topics", "deny_topics", "threshold", "embedding_model"}),
@@ -126,6 +126,7 @@ class GuardSpec(Section):
     engine: Literal["auto", "local", "presidio"] = "auto"
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")] = "en"
     score: Share = 0.5
+    nlp_model: Annotated[str, Field(max_length=100, pattern=r"^[a-z]{2,3}_[a-z0-9_]+$")] | None = None
     secrets: Annotated[tuple[SecretKind, ...] | None, Field(min_length=1)] = None
     deny: Annotated[tuple[NamedPattern, ...], Field(max_length=500)] = ()
     allow: Annotated[tuple[Regex, ...], Field(max_length=500)] = ()
@@ -180,6 +181,11 @@ class GuardSpec(Section):
             raise ValueError("a guard of the kind http says itself what a text becomes: its action is redact")
         if self.allow and ("stream" in self.stage or self.action not in {"block", "flag"}):
             raise ValueError("allow is for whole texts, and for the actions block and flag")
-        if self.engine == "presidio" and "stream" in self.stage:
-            raise ValueError("presidio reads whole texts: use the stage after, or the engine local")
+        named = [name for name in self.entities or () if name in NAMED]
+        if named and self.engine == "local":
+            raise ValueError(f"only presidio finds {', '.join(named)}: use the engine auto or presidio")
+        if (named or self.engine == "presidio") and "stream" in self.stage:
+            raise ValueError(
+                "presidio reads whole texts: use the stage after, or the engine local without its entities"
+            )
         return self

@@ -15,11 +15,12 @@ import structlog
 from gateway import errors
 from gateway.cache.stage import Answers
 from gateway.call import Call, Guarded
-from gateway.drive import Run, Signal
 from gateway.guards import texts as reading
 from gateway.guards.answers import Answer, content
+from gateway.guards.beside import beside
 from gateway.guards.bodies import opened
 from gateway.guards.judges import WENT_WRONG, Asking, Judges
+from gateway.guards.marks import marked, streamed, streaming
 from gateway.guards.masking import Restoring, Vault
 from gateway.guards.policy import Chain, Guard, Stage
 from gateway.guards.report import HEADER, GuardFailed, Outcome, Refused, Report, refused
@@ -27,7 +28,7 @@ from gateway.guards.scanning import LOCAL, Local, tell
 from gateway.guards.schema import Schema, asked_again, schema_of
 from gateway.guards.texts import Text
 from gateway.guards.verdicts import Spoken, Verdict
-from gateway.guards.watch import Watch
+from gateway.guards.watch import Aside, Watch
 from gateway.guards.window import Piece
 from gateway.journal_records import Routed, Try
 from gateway.metering import Meter
@@ -38,6 +39,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 THREAD_AT: Final = 128 * 1024  # characters that are read in a thread, so that the others get their turns
 MOST_KNOWN: Final = 1024
+OPENING_S: Final = 60.0
 NANO: Final = 1_000_000_000
 # What has no texts in its answers: only what is asked is read.
 SILENT: Final = frozenset({
@@ -108,7 +110,7 @@ class Guarding:
         except BudgetShort:
             call.body, call.request, call.guarded = body, request, None
             if call.grounds is not None:  # its passages were in the body that is gone
-                call.grounds.done = False
+                call.grounds.done, call.grounds.body = False, None
             raise
         except (Refused, GuardFailed) as error:
             call.guarded = Guarded(chain.mark, b"")
@@ -116,6 +118,7 @@ class Guarding:
             raise
         finally:
             call.exchange, call.vet = exchange, None
+            streamed(report, self._now)
             self._note(call.record, report)
 
     # Before
@@ -161,18 +164,34 @@ class Guarding:
         self, guard: Guard, stage: Stage, texts: Sequence[Text], call: Call, report: Report, vault: Vault
     ) -> bool:
         """Has one guard read whole texts, and puts what they become. Whether there is anything new. Raises Refused, GuardFailed."""
+        if stage == "stream" and call.record.stream:
+            carried = streaming(call, guard, report, self._now)
+            return await self._looked(guard, stage, texts, call, report, vault, carried)
+        with marked(call, guard, report, self._now) as carried:
+            return await self._looked(guard, stage, texts, call, report, vault, carried)
+
+    async def _looked(
+        self,
+        guard: Guard,
+        stage: Stage,
+        texts: Sequence[Text],
+        call: Call,
+        report: Report,
+        vault: Vault,
+        carried: Mapping[bytes, bytes],
+    ) -> bool:
         try:
             if guard.kind in LOCAL:
                 made: Sequence[str] | None = await self._scanned(guard, texts, report, vault)
             else:
-                made = await self._judged(guard, stage, texts, call, report)
+                made = await self._judged(guard, stage, texts, call, report, carried)
         except WENT_WRONG as error:
             if isinstance(error, (Refused, GuardFailed)):
                 raise
-            self._failed(guard, report, error)
+            self._failed(guard, call, report, error)
             return False
         except Exception as error:  # noqa: BLE001 — whatever is wrong with a guard, its configuration says what follows
-            self._failed(guard, report, error)
+            self._failed(guard, call, report, error)
             return False
         if made is None or guard.dry_run:
             return False
@@ -189,16 +208,22 @@ class Guarding:
         local = self._local(guard)
         if not local.heavy and sum(len(text.value) for text in texts) < THREAD_AT:
             return local.read(texts, report, vault)
+        if not local.opened:  # that has a time of its own
+            await self._spawn(asyncio.wait_for(asyncio.to_thread(local.open), OPENING_S))
         waiting = asyncio.wait_for(asyncio.to_thread(local.read, texts, report, vault), guard.timeout_s)
         made: list[str] = await self._spawn(waiting)
         return made
 
     async def _judged(
-        self, guard: Guard, stage: Stage, texts: Sequence[Text], call: Call, report: Report
+        self,
+        guard: Guard,
+        stage: Stage,
+        texts: Sequence[Text],
+        call: Call,
+        report: Report,
+        carried: Mapping[bytes, bytes],
     ) -> Sequence[str] | None:
-        verdict: Verdict = await self._spawn(
-            self._judges.judge(guard, stage, [Spoken(one.role, one.value) for one in texts], call)
-        )
+        verdict: Verdict = await self._spawn(self._judges.judge(guard, stage, _spoken(texts), call, carried))
         self._weigh(guard, verdict, report)
         return verdict.texts
 
@@ -213,11 +238,10 @@ class Guarding:
         else:
             tell(guard, report, verdict.categories, verdict.why)
 
-    def _failed(self, guard: Guard, report: Report, error: Exception) -> None:
+    def _failed(self, guard: Guard, call: Call, report: Report, error: Exception) -> None:
         """Raises GuardFailed where nothing may pass that was not seen."""
-        log.warning(
-            "guard.failed", guard=guard.name, kind=guard.kind, error=type(error).__name__, reason=_reason(error)
-        )
+        why = type(error).__name__, _reason(error)
+        log.warning("guard.failed", guard=guard.name, kind=guard.kind, error=why[0], reason=why[1], **call.record.told)
         report.note(guard.name, "error", (type(error).__name__,), trial=guard.dry_run)
         if guard.on_error == "fail_closed" and not guard.dry_run:
             raise GuardFailed(f"The guard '{guard.name}' could not be asked, and nothing passes without it") from error
@@ -225,14 +249,14 @@ class Guarding:
     # The call itself
 
     async def _asked(self, call: Call, chain: Chain, texts: list[Spoken], watch: Watch, report: Report) -> None:
-        beside = chain.at("parallel")
+        parallel = chain.at("parallel")
         repairs = max(
             (guard.options.get("repair", 0) for guard in chain.at("after") if guard.kind == "json_schema"), default=0
         )
         for left in range(repairs, -1, -1):
-            if beside:
-                await self._beside(call, beside, texts, watch, report)
-                beside = ()
+            if parallel:
+                await self._beside(call, parallel, texts, watch, report)
+                parallel = ()
             else:
                 await self.inner.answer(call)
             try:
@@ -253,31 +277,7 @@ class Guarding:
         """The call, while others read what is asked: it ends with the first of them that refuses."""
         spoken = self._spawn(self._speak(guards, texts, call, report))
         watch.wait_for(spoken)
-        signal, ended = Signal(), _Ended()
-        spoken.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, whoever is told in the end
-        spoken.add_done_callback(lambda _: signal.fire())
-
-        def done(escaped: BaseException | None) -> None:
-            ended.done, ended.escaped = True, escaped
-            signal.fire()
-
-        run = Run(self.inner.answer(call), done)
-        run.step()
-        try:
-            while not (ended.done or spoken.done()):
-                await signal
-            if ended.escaped is None:
-                if not spoken.done():
-                    await _settled(spoken)
-                spoken.result()
-                watch.let_go()
-            while not ended.done:
-                await signal
-        finally:
-            run.cancel()
-            spoken.cancel()
-        if ended.escaped is not None:
-            raise ended.escaped
+        await beside(self.inner.answer(call), spoken, watch.let_go)
 
     async def _speak(self, guards: Sequence[Guard], texts: list[Spoken], call: Call, report: Report) -> None:
         held = [Text([one.text], 0, one.text, one.role) for one in texts]
@@ -323,7 +323,7 @@ class Guarding:
         asked = [guard for guard in chain.at("stream") if guard.kind not in LOCAL]
 
         def pieces() -> Sequence[Piece]:
-            return [piece for guard in windows if (piece := self._piece(guard, report, vault)) is not None]
+            return [piece for guard in windows if (piece := self._piece(guard, call, report, vault)) is not None]
 
         async def ask(spoken: Sequence[Spoken]) -> None:
             for guard in asked:
@@ -340,13 +340,39 @@ class Guarding:
             reads=reads,
             ask=ask if asked else None,
             every=min((guard.options["window"] for guard in asked), default=0),
+            aside=self._aside(windows),
         )
 
-    def _piece(self, guard: Guard, report: Report, vault: Vault) -> Piece | None:
+    def _aside(self, guards: Sequence[Guard]) -> Aside | None:
+        """Where what takes long is done: in a thread, and with guards that fail closed no longer than they may take."""
+        heavy = [guard for guard in guards if "after" in guard.stages and self._heavy(guard)]
+        if not heavy:
+            return None
+        within = min((one.timeout_s + OPENING_S for one in heavy if one.on_error == "fail_closed"), default=None)
+
+        async def aside(work: Callable[[], bytes]) -> bytes:
+            made: bytes = await self._spawn(asyncio.wait_for(asyncio.to_thread(work), within))
+            return made
+
+        return aside
+
+    def _heavy(self, guard: Guard) -> bool:
         try:
-            piece = self._local(guard).piece(report, vault)
+            return self._local(guard).heavy
+        except Exception:  # noqa: BLE001 — told where it is asked
+            return False
+
+    def _piece(self, guard: Guard, call: Call, report: Report, vault: Vault) -> Piece | None:
+        streaming(call, guard, report, self._now)
+        try:
+            local = self._local(guard)
+            if local.heavy and "after" in guard.stages:
+                held = local.whole(report, vault)
+                held.failed = partial(self._failed, guard, call, report)
+                return held
+            piece = local.piece(report, vault)
         except Exception as error:  # noqa: BLE001 — as in `_read`
-            self._failed(guard, report, error)
+            self._failed(guard, call, report, error)
             return None
         report.note(guard.name, "pass")
         return piece
@@ -395,7 +421,7 @@ class Guarding:
                 return
             problems = self._schema(wanted).problems(said)
         except Exception as error:  # noqa: BLE001 — as in `_read`
-            self._failed(guard, report, error)
+            self._failed(guard, call, report, error)
             return
         if not problems:
             return
@@ -436,15 +462,6 @@ class Guarding:
         record.routed = msgspec.structs.replace(record.routed or Routed(), guards=report.kept)
 
 
-class _Ended:
-    done = False
-    escaped: BaseException | None = None
-
-
-async def _settled(task: "asyncio.Task[Any]") -> None:
-    await asyncio.wait((task,))
-
-
 def _spoken(texts: Sequence[Text]) -> list[Spoken]:
     return [Spoken(one.role, one.value) for one in texts]
 
@@ -452,5 +469,7 @@ def _spoken(texts: Sequence[Text]) -> list[Spoken]:
 def _reason(error: Exception) -> str:
     """For the log: of our own errors what they say, of others nothing, as it may quote a text."""
     return (
-        str(error)[:200] if isinstance(error, (LookupError, OSError)) or type(error).__name__ == "NoJudgeError" else ""
+        str(error)[:200]
+        if isinstance(error, (LookupError, OSError)) or type(error).__name__ in {"NoJudgeError", "TooLongError"}
+        else ""
     )

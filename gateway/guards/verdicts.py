@@ -171,6 +171,11 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return dot / size if size else 0.0
 
 
+def middle(vectors: Sequence[Sequence[float]]) -> Sequence[float]:
+    """The direction of all of them together."""
+    return vectors[0] if len(vectors) == 1 else [sum(values) for values in zip(*vectors, strict=True)]
+
+
 def on_topic(
     vector: Sequence[float], denied: Sequence[Sequence[float]], allowed: Sequence[Sequence[float]], threshold: float
 ) -> Verdict:

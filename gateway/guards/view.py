@@ -35,21 +35,26 @@ _LOOKALIKES: Final = {
 
 @final
 class View:
-    """`text` begins with `context` characters of what was passed on before, and lacks a piece of an escape that has no end yet."""
+    """`text` begins with `context` characters of what was passed on before, and lacks a piece of an escape that has no end yet.
 
-    __slots__ = ("_ends", "_starts", "context", "text")
+    `written` is the same, character for character, with its letters as they are: a word of Russian or Greek is no word of look-alikes.
+    """
 
-    def __init__(self, raw: str, context: str = "") -> None:
+    __slots__ = ("_ends", "_starts", "context", "text", "written")
+
+    def __init__(self, raw: str, context: str = "", written_context: str | None = None) -> None:
         self.context = len(context)
         self._starts: array[int] | None = None
         self._ends: array[int] | None = None
         cut = _CUT_ESCAPE.search(raw, max(0, len(raw) - 6)) if "\\" in raw[-6:] else None
         seen = raw if cut is None else raw[: cut.start()]
+        written = seen
         if not seen.isascii():
             seen = seen.translate(_folded())
         if "\\" in seen or not seen.isascii():
-            seen = self._moved(seen)
+            seen, written = self._moved(seen, written)
         self.text = context + seen if context else seen
+        self.written = (context if written_context is None else written_context) + written
 
     def raw(self, at: int) -> int:
         """Where the character at a place of `text` begins in the raw text."""
@@ -69,27 +74,31 @@ class View:
             return at + 1
         return ends[at] if ends else 0
 
-    def _moved(self, seen: str) -> str:
+    def _moved(self, seen: str, written: str) -> tuple[str, str]:
         parts: list[str] = []
+        own: list[str] = []
         starts, ends = array("I"), array("I")
         at = 0
         for found in _MOVES.finditer(seen):
             parts.append(seen[at : found.start()])
+            own.append(written[at : found.start()])
             starts.extend(range(at, found.start()))
             ends.extend(range(at + 1, found.start() + 1))
             at = found.end()
             meant = _meant(found[0])
             if meant:
                 parts.append(meant)
+                own.append(_character(found[0]) or meant)
                 starts.append(found.start())
                 ends.append(at)
         if not at:
-            return seen
+            return seen, written
         parts.append(seen[at:])
+        own.append(written[at:])
         starts.extend(range(at, len(seen)))
         ends.extend(range(at + 1, len(seen) + 1))
         self._starts, self._ends = starts, ends
-        return "".join(parts)
+        return "".join(parts), "".join(own)
 
 
 def without_invisible(raw: str) -> str:
@@ -102,9 +111,14 @@ def _meant(found: str) -> str:
         return ""
     if found[1] != "u":
         return _SIMPLE[found[1]]
-    digits = found[2:]
-    char = chr(int(digits, 16)).translate(_folded())
+    char = _character(found).translate(_folded())
     return "" if _INVISIBLE.match(char) else char
+
+
+def _character(found: str) -> str:
+    """Of an escape by number; nothing of another one."""
+    digits = found[2:]
+    return chr(int(digits, 16)) if digits else ""
 
 
 @cache

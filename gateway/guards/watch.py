@@ -24,11 +24,15 @@ Ask = Callable[[Sequence[Spoken]], Awaitable[None]]
 """Shows texts to those who are asked during the stream. Raises Refused."""
 
 
+Aside = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+"""Does what takes long somewhere else. Raises TimeoutError."""
+
+
 @final
 class Watch:
     """See `gateway.exchange.Exchange`. `pieces` makes the windows of one text; `withheld`: all of it waits for its end.
 
-    `ask` is shown every `every` characters of a stream, before they go on.
+    `ask` is shown every `every` characters of a stream, before they go on. `aside` is where the end of a stream is read.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Watch:
         reads: bool,
         ask: Ask | None,
         every: int,
+        aside: Aside | None = None,
     ) -> None:
         self.inner = inner
         self._report = report
@@ -50,6 +55,7 @@ class Watch:
         self._reads = reads  # there is something to be read in its answers
         self._ask = ask
         self._every = every
+        self._aside = aside
         self._withheld = withheld
         self._beside: asyncio.Future[None] | None = None  # who runs beside the call has not spoken yet
         self.headers: Mapping[bytes, bytes] = inner.headers
@@ -173,7 +179,10 @@ class Watch:
         assert self._events is not None
         if self._stopped is not None:
             raise self._stopped
-        self._take(self._events.finish())
+        try:
+            self._take(self._events.finish() if self._aside is None else await self._aside(self._events.finish))
+        except TimeoutError:
+            raise GuardFailed("A guard could not read the answer in time, and nothing passes without it") from None
         if self._ask is not None:
             await self._show()
 

@@ -31,12 +31,17 @@ Replace = Callable[[str, str], str]
 
 @final
 class Window:
-    """`replace` is asked for each finding, in order. `runs`: whether what it looks for has no blanks in it, and is held by that."""
+    """`replace` is asked for each finding, in order. `runs`: whether what it looks for has no blanks in it, and is held by that.
 
-    __slots__ = ("_context", "_raw", "_replace", "_runs", "_scanner")
+    `reader` looks at the text as it is written, without look-alikes turned into each other.
+    """
 
-    def __init__(self, scanner: Scanner, replace: Replace, *, runs: bool) -> None:
+    __slots__ = ("_context", "_raw", "_reader", "_replace", "_runs", "_scanner", "_written_context")
+
+    def __init__(self, scanner: Scanner, replace: Replace, *, runs: bool, reader: Scanner | None = None) -> None:
         self._scanner = scanner
+        self._reader = reader
+        self._written_context = ""
         self._replace = replace
         self._runs = runs
         self._context = ""
@@ -49,18 +54,30 @@ class Window:
     def finish(self) -> str:
         return self._passed(last=True) if self._raw else ""
 
+    def only(self, text: str) -> str:
+        """A text that is there whole: it is looked at once."""
+        self._raw = text
+        return self.finish()
+
     def _passed(self, *, last: bool) -> str:
-        view = View(self._raw, self._context)
-        found = merged(self._scanner.find(view.text, view.context))
+        view = View(self._raw, self._context, self._written_context)
+        found = merged(self._found(view))
         settled = len(view.text) if last else self._settled(view, found)
         done = [one for one in found if one.end <= settled]
         cut = len(self._raw) if last else view.raw(settled)
         out = self._written(view, done, cut)
         self._context = view.text[max(0, settled - _CONTEXT) : settled]
+        self._written_context = view.written[max(0, settled - _CONTEXT) : settled]
         self._raw = self._raw[cut:]
         if len(self._raw) > MOST_RAW:
             self._raw = without_invisible(self._raw)
         return out
+
+    def _found(self, view: View) -> list[Finding]:
+        found, reader = self._scanner.find(view.text, view.context), self._reader
+        if reader is not None and (reader is not self._scanner or view.written != view.text):
+            found = [*found, *reader.find(view.written, view.context)]
+        return found
 
     def _settled(self, view: View, found: Sequence[Finding]) -> int:
         """Up to where nothing will change, whatever comes."""

@@ -24,6 +24,7 @@ from gateway.responses.agent import Tell
 from gateway.responses.frame import Frame
 from gateway.responses.items import given
 from gateway.snapshot import Current
+from gateway.watching import Parts
 from gateway.wire import NULL, RawObject, present
 
 _object: Final = msgspec.json.Decoder(RawObject)
@@ -43,13 +44,16 @@ class McpAgent:
         spawn: Spawn,
         unix: Callable[[], float],
         most: int,
+        parts: Parts | None = None,
     ) -> None:
+        """`parts`: of who exports traces."""
         self._current = current
         self._searcher = searcher
         self._calls = calls
         self._spawn = spawn
         self._unix = unix
         self._most = most
+        self._parts = parts
 
     async def engage(self, key: Key, body: bytes, headers: Mapping[bytes, bytes], *, summarised: bool) -> Tell | None:
         """Raises BadRequest, NotFound."""
@@ -72,6 +76,7 @@ class McpAgent:
                 unix=self._unix,
                 most=self._most,
                 summarised=summarised,
+                part=None if self._parts is None else self._parts(client.headers, key, frame.model),
             )
 
         return tell

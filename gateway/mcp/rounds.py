@@ -15,6 +15,7 @@ from gateway import errors
 from gateway.call import RESPONSES
 from gateway.exchange import Exchange
 from gateway.grounding import searching
+from gateway.grounding.booking import within
 from gateway.grounding.citations import Citations
 from gateway.grounding.ports import Booking, Searcher
 from gateway.grounding.searching import FileSearch
@@ -36,6 +37,7 @@ from gateway.responses.items import encode, listed, shown
 from gateway.responses.outlet import Outlet
 from gateway.responses.writer import event
 from gateway.usage import NOTHING, Usage
+from gateway.watching import Part
 from gateway.wire import NULL, RawObject
 
 MOST_AT_ONCE: Final = 16  # calls of one turn
@@ -80,6 +82,7 @@ class Rounds:
         unix: Callable[[], float],
         most: int,
         summarised: bool,
+        part: Part | None = None,
     ) -> None:
         self._client = client
         self._frame = frame
@@ -89,7 +92,10 @@ class Rounds:
         self._key = key
         self._calls = calls
         self._searcher = searcher
-        self._booking = booking
+        carried = {} if part is None else part.carried
+        self._part = part
+        self._headers = {**client.headers, **carried}
+        self._booking = within(booking, carried)
         self._spawn = spawn
         self._unix = unix
         self._most = most
@@ -120,6 +126,13 @@ class Rounds:
 
     async def serve(self, serve: Serve) -> None:
         """Until the model has said its last word, a client has to do something, or there were enough turns."""
+        try:
+            await self._serve(serve)
+        finally:
+            if self._part is not None:
+                self._part.end(499 if self._ended is None else 200 if self.failed is None else self.failed.status)
+
+    async def _serve(self, serve: Serve) -> None:
         engaged = self._engaged
         fields = dict(engaged.fields)
         streams = bytes(fields.get("stream", NULL)) == b"true"
@@ -192,6 +205,7 @@ class Rounds:
         turn = Turn(
             self._client,
             body,
+            self._headers,
             self._engaged.functions,
             place=self._place,
             id_of=self._id_of,
@@ -338,7 +352,7 @@ class Rounds:
                 function.tool.name,
                 shown_as,
                 arguments,
-                self._client.headers,
+                self._headers,
                 asyncio.get_running_loop().time(),
             )
             done = await self._calls.call(self._key, asked)

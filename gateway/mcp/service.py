@@ -20,6 +20,7 @@ from gateway.mcp.upstreams import Upstreams
 from gateway.metering import Meter
 from gateway.record import Record
 from gateway.snapshot import Current
+from gateway.watching import Parts
 
 
 @final
@@ -39,6 +40,7 @@ class Mcp:
         origins: Collection[str],
         rounds: int,
         searcher: Searcher | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upstreams = Upstreams(connect, now=time.monotonic, chance=random.random, spawn=self.spawn)
@@ -63,7 +65,13 @@ class Mcp:
             documents_=self._documents(searcher, current, meter, finished),
         )
         self.agent = McpAgent(
-            current=current, calls=self.calls, searcher=searcher, spawn=self.spawn, unix=time.time, most=rounds
+            current=current,
+            calls=self.calls,
+            searcher=searcher,
+            spawn=self.spawn,
+            unix=time.time,
+            most=rounds,
+            parts=parts,
         )
         self._upstreams.apply(current.snapshot.servers)
         current.on_change(lambda snapshot: self._upstreams.apply(snapshot.servers))

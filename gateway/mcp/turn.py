@@ -110,6 +110,7 @@ class Turn:
         self,
         client: Exchange,
         body: bytes,
+        headers: Mapping[bytes, bytes],
         functions: Mapping[str, Hosted],
         *,
         place: Callable[[], int],
@@ -120,7 +121,7 @@ class Turn:
     ) -> None:
         self._client = client
         self.body = body
-        self.headers = client.headers
+        self.headers = headers
         self.started_at = client.started_at
         self._functions = functions
         self._place = place

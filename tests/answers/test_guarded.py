@@ -67,3 +67,19 @@ def test_a_model_that_answers_because_of_a_budget_has_the_passages_too(grounded:
         poor.chat.completions.create(model=dear, messages=QUESTION, max_tokens=50)
     assert "about the gate." in heard(handle, 0)["messages"][-1]["content"]
     assert unused.entries() == []
+
+
+def test_a_shadow_without_documents_of_its_own_gets_the_passages_as_guards_left_them(
+    grounded: Grounded, client: openai.OpenAI, handbook: str
+) -> None:
+    """Else it would be compared on another question. They were read before they were sent."""
+    name = guard(grounded, "of-the-shadowed", kind="pii", action="redact")
+    shadow, heard_of = grounded.model(SAYS)
+    model, _ = grounded.model(
+        SAYS, retrieval={"collections": [handbook]}, guards=[name], shadow={"model": shadow, "share": 1.0}
+    )
+    client.chat.completions.create(model=model, messages=QUESTION)
+    heard_of.wait(lambda entries: len(entries) == 1)
+    asked = heard(heard_of, 0)["messages"][-1]["content"]
+    assert "Write to [EMAIL] about the gate." in asked
+    assert asked.endswith("I am [EMAIL]")

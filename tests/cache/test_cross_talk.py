@@ -1,8 +1,13 @@
 """No request of one tenant is ever answered from another's: every answer carries who it was made for, and everybody asks the same."""
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from http.client import HTTPConnection
+from typing import Any, cast
 
+import httpx
 import pytest
 
 from tests.cache.conftest import EXACT, Asker, Askers, outcome
@@ -17,6 +22,25 @@ QUESTIONS = (
 BOTH: Json = {**EXACT, "semantic": {"recheck": 0}}
 
 
+class Line:
+    """A connection of one thread's own, for what `Asker` asks of a client."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, path: str, *, json: Any, headers: dict[str, str]) -> httpx.Response:
+        self._connection.request("POST", path, dumped(json), {**headers, "content-type": "application/json"})
+        answer = self._connection.getresponse()
+        return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def dumped(body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
 class Tenants:
     """Keys, some of them in teams. The scripted upstream says `user|question`, and each tenant names itself as the user, which is no
     part of the cache's key here: only the partition keeps them apart."""
@@ -29,10 +53,13 @@ class Tenants:
         teams = [admin.post("/teams", json={"name": f"t{n}", "org_id": org}).json()["id"] for n in range(count // 2)]
         self.keys = [(askers.server.new_key(team_id=teams[n // 2]), n) for n in range(count)]
 
-    def ask(self, random_: random.Random) -> str | None:
+    def ask(self, random_: random.Random, line: Line) -> str | None:
         key, number = random_.choice(self.keys)
-        asker: Asker = random_.choice((self.keyed, self.teamed))
-        canary = f"canary-{number if asker is self.keyed else f'team-{number // 2}'}"
+        chosen: Asker = random_.choice((self.keyed, self.teamed))
+        canary = f"canary-{number if chosen is self.keyed else f'team-{number // 2}'}"
+        asker = copy(chosen)
+        asker.server = copy(chosen.server)
+        asker.server.http = cast("httpx.Client", line)
         namespace = {"x_penstock_cache_namespace": random_.choice("ab")} if random_.random() < 0.3 else {}
         question = random_.choice(QUESTIONS)
         if random_.random() < 0.2:
@@ -50,8 +77,11 @@ def talk(askers: Askers, requests: int, cache: Json, *, threads: int = 1, tenant
     made = Tenants(askers, tenants, cache)
 
     def some(number: int) -> list[str | None]:
-        random_ = random.Random(number)
-        return [made.ask(random_) for _ in range(requests // threads)]
+        random_, line = random.Random(number), Line(askers.server.port)
+        try:
+            return [made.ask(random_, line) for _ in range(requests // threads)]
+        finally:
+            line.close()
 
     with ThreadPoolExecutor(threads) as pool:
         every = [one for part in pool.map(some, range(threads)) for one in part]

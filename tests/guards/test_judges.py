@@ -243,6 +243,43 @@ def test_nothing_hides_from_an_injection_model_behind_a_long_text(guarded: Guard
     assert "the first words" in asked.places[0].handle.entries()[0].body
 
 
+def test_nothing_hides_from_llama_guard_behind_a_long_text(guarded: Guarded) -> None:
+    """It is asked about each part, and about the conversation at last; what takes too many questions is not read, and not let through."""
+    llama = guarded.routes((Behaviour(text="safe"), Behaviour(text="unsafe\nS9")))
+    route = guarded.model(guards=[guarded.guard("llama_guard", model=llama.name, timeout_s=60)])
+    answer = guarded.routes.ask(route, text="the first words" + " and so on" * 6000)
+    assert answer.status_code == 400, answer.text
+    entries = llama.places[0].handle.entries()
+    assert len(entries) == 2
+    assert "the first words" in entries[0].body
+    bodies = [json.loads(entry.body)["messages"][-1]["content"] for entry in entries]
+    assert bodies[0][-512:] == bodies[1][:512]
+    calm = guarded.routes(Behaviour(text="safe"))
+    name = guarded.guard("llama_guard", model=calm.name, timeout_s=60)
+    assert guarded.routes.ask(guarded.model(guards=[name]), text="word " * 20_000).status_code == 200
+    asked = calm.asked[0]
+    assert asked == 4
+    refused = guarded.routes.ask(guarded.model(guards=[name]), text="word " * 220_000)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "guard_unavailable")
+    assert calm.asked[0] == asked, "nobody is asked about a part of what is not read whole"
+    free = guarded.guard("llama_guard", model=calm.name, on_error="fail_open")
+    assert guarded.routes.ask(guarded.model(guards=[free]), text="word " * 220_000).status_code == 200
+
+
+def test_nothing_hides_from_topics_in_a_long_text(guarded: Guarded) -> None:
+    """An embedding model reads some hundred words: a text is compared part by part."""
+    deny = guarded.guard("topics", deny_topics=["politics and elections"], timeout_s=60, threshold=0.4)
+    route = guarded.model(guards=[deny])
+    harmless = "Boil the egg for six minutes and peel it under cold water. " * 60
+    politics = (
+        "Which party will win the presidential election? Its candidate speaks to the voters of the parliament. " * 14
+    )
+    assert guarded.routes.ask(route, text=harmless).status_code == 200
+    answer = guarded.routes.ask(route, text=f"{politics}{harmless}")
+    assert answer.status_code == 400
+    assert "denied_topic" in answer.text
+
+
 def test_no_other_model_speaks_for_a_guard_because_of_a_budget(guarded: Guarded) -> None:
     """Nobody has chosen that one to judge."""
     admin, other = guarded.server.admin, guarded.routes(Behaviour(text="NO", chunks=1))

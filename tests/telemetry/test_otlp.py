@@ -2,73 +2,17 @@
 
 import json
 import secrets
-from collections.abc import Iterator
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from tests.fixtures.collector import Collector, attributes, collecting
-from tests.fixtures.deployments import Routes
-from tests.fixtures.server import ADMIN_KEY, Server
-from tests.fixtures.upstream import Upstream
-from tests.telemetry.until import until
+from tests.fixtures.collector import attributes
+from tests.fixtures.server import ADMIN_KEY
+from tests.telemetry.watched import Watched
 from tests.upstream.behaviour import Behaviour
 
 UPSTREAM_KEY = "sk-upstream-canary-5d1f0c"
 GOOD = Behaviour(prompt_tokens=7, completion_tokens=3)
-
-
-class Watched:
-    """A server that tells a collector everything."""
-
-    def __init__(self, server: Server, routes: Routes, collector: Collector) -> None:
-        self.server = server
-        self.routes = routes
-        self.collector = collector
-
-    def ask(self, model: str, text: str = "hello", *, parent: str = "", **fields: object) -> tuple[int, str]:
-        """Status and trace id of a chat."""
-        trace = secrets.token_hex(16)
-        headers = {"authorization": f"Bearer {self.server.key}", "traceparent": parent or f"00-{trace}-{'ab' * 8}-01"}
-        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
-        answer = self.server.http.post("/v1/chat/completions", json=body, headers=headers)
-        return answer.status_code, trace
-
-    def spans(self, trace: str, count: int, requests: int = 1) -> dict[str, list[Span]]:
-        """Of a trace, by kind, once there are so many, and of so many requests: each tells all of its spans at once."""
-
-        def there(collector: Collector) -> list[Span] | None:
-            spans = collector.trace(trace)
-            served = sum(span.kind == Span.SPAN_KIND_SERVER for span in spans)
-            return spans if len(spans) >= count and served >= requests else None
-
-        found = self.collector.wait(there)
-        kinds: dict[str, list[Span]] = {}
-        for span in sorted(found, key=lambda span: span.start_time_unix_nano):
-            kinds.setdefault(Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(), []).append(span)
-        return kinds
-
-
-@pytest.fixture(scope="module")
-def watched(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with collecting() as collector:
-        config = {
-            "models": [],
-            "cache": {"exact": {"ttl_s": 600}},
-            "telemetry": {"interval_s": 0.1, "resource": {"deployment.environment.name": "tests"}},
-        }
-        environ = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-            "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=tests%20here",
-            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
-            "OTEL_METRIC_EXPORT_INTERVAL": "200",
-            "OTEL_SERVICE_NAME": "gate",
-        }
-        server = Server(config, tmp_path_factory.mktemp("otlp"), environ=environ).start()
-        yield Watched(server, Routes(server, upstream), collector)
-        alive = server.running()
-        server.stop()
-        assert alive, server.output
 
 
 def test_a_request_is_one_trace_from_client_to_upstream(watched: Watched) -> None:
@@ -142,11 +86,13 @@ def test_a_stream_tells_when_it_began_to_speak(watched: Watched) -> None:
     assert kinds == {"input", "output"}
     assert list(points[0].explicit_bounds)[:3] == [1, 4, 16]
     assert metrics["gen_ai.client.operation.duration"].unit == "s"
-    own = [
-        point
-        for point in metrics["gen_ai.server.time_to_first_token"].histogram.data_points
-        if attributes(point.attributes)["gen_ai.request.model"] == route.name
-    ]
+    own = watched.collector.wait(
+        lambda one: [
+            point
+            for point in one.metrics()["gen_ai.server.time_to_first_token"].histogram.data_points
+            if attributes(point.attributes)["gen_ai.request.model"] == route.name
+        ]
+    )
     assert [point.count for point in own] == [1]
     assert sum(own[0].bucket_counts) == 1
 
@@ -211,16 +157,8 @@ def test_who_is_not_sampled_is_carried_on_and_not_told(watched: Watched) -> None
 def test_a_search_and_its_embedding_are_one_trace(watched: Watched) -> None:
     """The question's embedding is a call below the search, which is below the client's span."""
     route = watched.routes(Behaviour(), cache=None)
-    bearer = {"authorization": f"Bearer {watched.server.key}"}
-    post = watched.server.http.post
-    file = post("/v1/files", files={"file": ("a.txt", b"A dam.")}, data={"purpose": "assistants"}, headers=bearer)
-    fields = {"name": "x", "embedding_model": route.name, "file_ids": [file.json()["id"]]}
-    made = post("/v1/vector_stores", json=fields, headers=bearer)
-    assert made.status_code == 200, made.text
-    store, trace = made.json()["id"], secrets.token_hex(16)
-    get = watched.server.http.get
-    until(lambda: get(f"/v1/vector_stores/{store}", headers=bearer).json()["file_counts"]["completed"] == 1)
-    headers = {**bearer, "traceparent": f"00-{trace}-{'ab' * 8}-01"}
+    store, trace = watched.store(route.name), secrets.token_hex(16)
+    headers = {**watched.bearer, "traceparent": f"00-{trace}-{'ab' * 8}-01"}
     found = watched.server.http.post(f"/v1/vector_stores/{store}/search", json={"query": "turbines"}, headers=headers)
     assert found.status_code == 200, found.text
     kinds = watched.spans(trace, 3, requests=2)

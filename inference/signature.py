@@ -27,8 +27,15 @@ class Column:
     maximum: float | None = None
 
 
+class Learnt:
+    """Room for what a reader works out once about a signature (`inference.serving.reading`); no part of what it says."""
+
+    __slots__ = ("learnt",)
+    learnt: object
+
+
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Learnt):
     """`inputs` in the order that the model wants them; `outputs` in the order that it gives them."""
 
     inputs: tuple[Column, ...]

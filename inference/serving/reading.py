@@ -22,13 +22,10 @@ from inference.stacked import Stacked
 FORMS: Final = ("instances", "inputs", "dataframe_split", "dataframe_records")
 EMPTY: Final = ("", "NA", "NaN", "nan", "null", "NULL")  # of a CSV's cell: a missing value
 NAMED: Final = 8
-MOST_SIGNATURES: Final = 1024
 
 _NUMBERS: Final = frozenset({float, int})
 
 Body = Mapping[str, Any]
-
-_SIGNATURES: Final[dict[int, tuple[Signature, "_Numeric | None"]]] = {}
 
 
 def read_body(signature: Signature, body: Body, most_rows: int) -> Frame:
@@ -144,12 +141,13 @@ class _Numeric(NamedTuple):
 
 def _numeric(signature: Signature) -> _Numeric | None:
     """Made once for each signature: to look at thirty columns again for every call costs as much as to read its row."""
-    found = _SIGNATURES.get(id(signature))
-    if found is None:
-        if len(_SIGNATURES) >= MOST_SIGNATURES:
-            _SIGNATURES.clear()
-        found = _SIGNATURES[id(signature)] = signature, _numeric_of(signature.inputs)  # kept, so its id stays its own
-    return found[1]
+    try:
+        found = signature.learnt
+    except AttributeError:
+        found = _numeric_of(signature.inputs)
+        object.__setattr__(signature, "learnt", found)
+    assert found is None or isinstance(found, _Numeric)
+    return found
 
 
 def _numeric_of(columns: Sequence[Column]) -> _Numeric | None:

@@ -23,7 +23,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-canaries bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench: $(DEV_READY) $(LEAN_READY) ## measure the gateway against nginx; ARGS="--
 
 bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.routing $(ARGS)
+
+bench-canaries: $(DEV_READY) ## what a regression costs until its canary is rolled back, and how many go back for nothing; ARGS="--write"
+	@$(BIN)/python -m benchmarks.canaries $(ARGS)
 
 bench-cache: $(DEV_READY) ## measure the cache by meaning on pairs of questions; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.semantic_cache $(ARGS)

@@ -81,6 +81,10 @@ class Alerts:
             if kind in webhook.events:
                 webhook.offer(body)
 
+    def wanted(self, kind: str) -> bool:
+        """Whether anybody hears of such."""
+        return any(kind in webhook.events for webhook in self._webhooks)
+
     def seen(self, share: Share, settled: int) -> None:
         """Plain arithmetic, on the event loop."""
         rule, limit = share.bound.rule, share.account.limit

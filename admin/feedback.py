@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, final
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, Engine, select
 from gateway import request_store
 from gateway.authentication import ADMIN
 from gateway.database import appending, reading
-from gateway.errors import BadRequest, BodyTooLarge, NotFound
+from gateway.errors import BadRequest, BodyTooLarge, NotFound, RateLimited
 from gateway.ids import new_id
 from gateway.keys import Key
 from inference.feedback import store
@@ -35,6 +36,10 @@ MAX_ROWS: Final = 100_000
 ROWS_AT_ONCE: Final = 500
 MAX_COMPLAINTS: Final = 100
 PREDICTIONS: Final = "inference"  # the provider that their records name: admin.predictions.desk
+PER_SECOND: Final = 50  # requests of a key; a bulk is one
+BURST: Final = 200.0
+MOST_KEYS: Final = 10_000
+FULL: Final = f"{store.MOST_SOURCES} sources have spoken of it, and there is room for no more"
 UNKNOWN: Final = "There is nothing with this id"
 
 _MILLIS: Final = re.compile(r"[a-z]+_([0-9a-f]{12})")
@@ -83,14 +88,25 @@ class SearchIds:
 class Feedback:
     """One per process. `tell` hears of every word that is new."""
 
-    def __init__(self, engine: Engine, searches: SearchIds, tell: Callable[[Kept], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        searches: SearchIds,
+        tell: Callable[[Kept], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
         self._searches = searches
         self._tell = tell
+        self._now = now
+        self._rates: OrderedDict[str, tuple[float, float]] = OrderedDict()  # by key: requests that are left, as of when
 
     async def say(self, key: Key, word: Word) -> Kept:
-        """Raises NotFound for what is not there, or another's."""
-        kept, fresh = await self._keep_patiently(key, [word])
+        """Raises NotFound for what is not there, or another's; BadRequest where too many have spoken; RateLimited."""
+        self._admit(key)
+        kept, fresh, refused = await self._keep_patiently(key, [word])
+        if refused:
+            raise BadRequest(FULL, param="source", code="too_many_sources")
         if not kept:
             raise NotFound(
                 f"There is nothing with the id '{word.id}': name an answer by its x-request-id.",
@@ -102,7 +118,9 @@ class Feedback:
         return kept[0]
 
     async def say_all(self, key: Key, rows: Iterator[tuple[int, Word | Wrong]]) -> Taken:
-        """Every row by itself: one that is wrong does not stop the others. Raises BadRequest for what is no table at all, BodyTooLarge."""
+        """Every row by itself: one that is wrong does not stop the others. Raises BadRequest for what is no table at all, BodyTooLarge,
+        RateLimited."""
+        self._admit(key)
         accepted = unchanged = rejected = seen = 0
         errors: list[Row] = []
         while piece := await asyncio.to_thread(_piece, rows):
@@ -110,10 +128,12 @@ class Feedback:
             if seen > MAX_ROWS:
                 raise BodyTooLarge(f"At most {MAX_ROWS:,} rows at a time; those before were kept")
             words = [(number, one) for number, one in piece if isinstance(one, Word)]
-            kept, fresh = await self._keep_patiently(key, [one for _, one in words])
-            known = {one.word.id for one in kept}
+            kept, fresh, refused = await self._keep_patiently(key, [one for _, one in words])
+            full = {(one.word.id, one.word.source) for one in refused}
+            known = {one.word.id for one in (*kept, *refused)}
             wrong = [Row(number, None, one.message, one.param) for number, one in piece if isinstance(one, Wrong)]
             wrong += [Row(number, one.id, UNKNOWN, "id") for number, one in words if one.id not in known]
+            wrong += [Row(number, one.id, FULL, "source") for number, one in words if (one.id, one.source) in full]
             for one in fresh:
                 self._tell(one)
             accepted += len(fresh)
@@ -126,29 +146,46 @@ class Feedback:
         """For the answer of a search."""
         return self._searches.new(key)
 
-    async def _keep_patiently(self, key: Key, words: Sequence[Word]) -> tuple[list[Kept], list[Kept]]:
+    def _admit(self, key: Key) -> None:
+        """A second's worth of requests at a time, for each key in this process."""
+        if key is ADMIN:
+            return
+        now = self._now()
+        left, at = self._rates.pop(key.id, (BURST, now))
+        left = min(BURST, left + (now - at) * PER_SECOND)
+        self._rates[key.id] = max(0.0, left - 1), now
+        if len(self._rates) > MOST_KEYS:
+            self._rates.popitem(last=False)
+        if left < 1:
+            raise RateLimited(
+                f"At most {PER_SECOND} requests a second with feedback: send many in one to /v1/feedback/bulk.",
+                headers=(("retry-after", "1"),),
+            )
+
+    async def _keep_patiently(self, key: Key, words: Sequence[Word]) -> store.Taken:
         """As `_keep`. The record of what was answered just now may be on its way to the database: it is waited for."""
         deadline = time.monotonic() + PATIENCE_S
-        kept, fresh = await asyncio.to_thread(self._keep, key, words)
+        kept, fresh, refused = await asyncio.to_thread(self._keep, key, words)
         while time.monotonic() < deadline:
-            known = {one.word.id for one in kept}
+            known = {one.word.id for one in (*kept, *refused)}
             awaited = [word for word in words if word.id not in known and _young(word.id)]
             if not awaited:
                 break
             await asyncio.sleep(LOOK_EVERY_S)
-            more, new = await asyncio.to_thread(self._keep, key, awaited)
-            kept += more
-            fresh += new
-        return kept, fresh
+            more = await asyncio.to_thread(self._keep, key, awaited)
+            kept += more.kept
+            fresh += more.fresh
+            refused += more.refused
+        return store.Taken(kept, fresh, refused)
 
-    def _keep(self, key: Key, words: Sequence[Word]) -> tuple[list[Kept], list[Kept]]:
+    def _keep(self, key: Key, words: Sequence[Word]) -> store.Taken:
         """Those that are of something that the key may speak of, and those of them that say something new."""
         with reading(self._engine) as tx:
             owners = self._owners(tx, key, {word.id for word in words})
         now = time.time()
         mine = [Kept(new_id("fb"), word, owners[word.id], now, now) for word in words if word.id in owners]
         if not mine:
-            return [], []
+            return store.Taken([], [], [])
         with appending(self._engine) as tx:
             return store.keep(tx, mine)
 

@@ -122,13 +122,16 @@ class LimitsSection(Section):
 class WebhookSection(Section):
     """Somebody who wants to know of `events`. With a `secret` each message is signed (HMAC-SHA256).
 
-    `format`: the bare message, or a CloudEvent 1.0 around it (`cloudevents`: structured mode, `cloudevents_binary`: in headers).
+    `format`: the bare message, or a CloudEvent 1.0 around it (`cloudevents`: structured mode, `cloudevents_binary`: in headers,
+    `cloudevents_batch`: as many as are waiting, up to 100). `prediction`: every capture of a classic model.
     """
 
     url: str = Field(max_length=2000, pattern=r"^https?://[^\s/]+(/\S*)?$")
     secret: SecretStr | None = Field(default=None, min_length=8, max_length=1000)
-    events: tuple[Literal["budget", "rollout", "feedback"], ...] = Field(default=("budget", "rollout"), min_length=1)
-    format: Literal["json", "cloudevents", "cloudevents_binary"] = "json"
+    events: tuple[Literal["budget", "rollout", "feedback", "prediction"], ...] = Field(
+        default=("budget", "rollout"), min_length=1
+    )
+    format: Literal["json", "cloudevents", "cloudevents_binary", "cloudevents_batch"] = "json"
 
 
 class AlertsSection(Section):

@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import discovery, documents, first_run, migrate
+from admin import beside, discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
@@ -56,9 +57,9 @@ from gateway.seeding import Seed, SeedReport, seed, seed_guards, seed_servers
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 from gateway.stages import ContentTerms, GuardTerms
-from inference.registry import catalogue, version_store
+from inference.registry import version_store
 from inference.registry.artefacts import Artefacts
-from inference.registry.catalogue import Catalogue, CurrentLibrary
+from inference.registry.catalogue import CurrentLibrary
 from inference.rollouts import retention
 from retrieval.collection_store import any_at_all
 from retrieval.job_store import Owner
@@ -104,9 +105,9 @@ class House:
             pricing=settings.pricing,
             cache=settings.cache,
             searchable=any_at_all,
-            beside=lambda tx, known: catalogue.load(tx, self._artefacts, classic(known)),
+            beside=lambda tx, known: beside.load(tx, self._artefacts, known),
         )
-        self.library = CurrentLibrary(lambda: classic(self._current.snapshot.beside))
+        self.library = CurrentLibrary(lambda: beside.of(self._current.snapshot.beside).catalogue)
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
         self._local = EmbeddedModels(settings.data_dir / "models")
@@ -201,7 +202,16 @@ class House:
         self._scoring = ScoringRunner(
             self._engine, self._home, lambda: order_of(settings), settings.predictions.scoring.concurrency
         )
-        self._rolling = Rolling(self._engine, self._current, self._refresher, self._books.session, self._alerts.offer)
+        hidden = settings.predictions.capture.redact
+        self._rolling = Rolling(
+            self._engine,
+            self._current,
+            self._refresher,
+            self._books.session,
+            self._alerts.offer,
+            hidden,
+            self._ask_judge,
+        )
         vitals = self._vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -347,7 +357,15 @@ class House:
             draining=lambda: self.listener.draining,
             most_bytes=_limits(settings).body_bytes,
             host=settings.server.host,
+            tell=partial(self._alerts.offer, "prediction") if self._alerts.wanted("prediction") else None,
         )
+
+    async def _ask_judge(self, payer: str, model: str, messages: Sequence[dict[str, Any]]) -> bytes:
+        """On a key's account, behind calls that somebody waits for."""
+        path = b"/v1/chat/completions"
+        chat = cast("Handler", self._plane.routes[path].handler)
+        fields = {"model": model, "messages": messages, "temperature": 0}
+        return await self._calls.answer(chat, path, payer, fields, "Judging", aside=True)
 
     def _make_fleet(self) -> LateFleet:
         desk = FleetDesk(self._engine, self._box, self._loaded.resolve, self._refresher, self._books.session)
@@ -552,11 +570,6 @@ class House:
             retention.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
-
-
-def classic(beside: object) -> Catalogue:
-    """The classic models of a snapshot."""
-    return beside if isinstance(beside, Catalogue) else catalogue.EMPTY
 
 
 @final

@@ -88,6 +88,11 @@ class Outcome:
     cost_nanos: int = 0
     valid: bool = True  # its output kept to the signature
     agreement: float | None = None  # of a shadow: the share of rows for which it said the same as the arm that answered
+    rows: int = 1
+    inputs: Mapping[str, NDArray[Any]] | None = (
+        None  # by column, rows on the first axis; whoever keeps some of it copies that
+    )
+    outputs: Mapping[str, NDArray[Any]] | None = None
 
 
 class Observer(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -31,6 +32,8 @@ def router(feedback: Feedback) -> APIRouter:
 
     @routes.post("", summary="Say what was true, or how good it was")
     async def say(request: Request) -> Response:
+        if _media(request) == EVENTS:  # a batch is many, wherever it is sent
+            return await say_all(request)
         body = await _body(request, MAX_BODY_BYTES)
         return answered(view(await feedback.say(key_of(request.scope), _word(request, body))))
 
@@ -63,7 +66,11 @@ def _word(request: Request, body: bytes) -> Word:
         value = _json(body)
         if "ce-specversion" in request.headers:  # binary mode: the body is the data
             names = ("specversion", "id", "source", "type")
-            return reading.event({**{name: request.headers.get(f"ce-{name}") for name in names}, "data": value})
+            told = {name: request.headers.get(f"ce-{name}") for name in names}
+            attributes = {
+                name: None if one is None else unquote(one) for name, one in told.items()
+            }  # HTTP binding 3.1.3.2
+            return reading.event({**attributes, "data": value})
         if _media(request) == EVENT:
             return reading.event(value if isinstance(value, Mapping) else {})
         return reading.word(value)

@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar, final
 
 import structlog
 from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from gateway.database import appending, changing, newest_revision, reading, record_revision
 from gateway.errors import BadRequest
@@ -41,7 +42,7 @@ class Desk:
         self._leading: Connection | None = None
 
     async def lead(self) -> bool:
-        """On PostgreSQL as long as the connection lives; the file's lock is enough on SQLite."""
+        """On PostgreSQL as long as the connection lives, which each call finds out; the file's lock is enough on SQLite."""
         return self._engine.dialect.name != "postgresql" or await asyncio.to_thread(self._take_lead)
 
     async def any_at_all(self) -> bool:
@@ -101,11 +102,16 @@ class Desk:
             return newest_revision(tx)
 
     def _take_lead(self) -> bool:
+        """Raises SQLAlchemyError where the database cannot be asked: then nobody else can take the lead either."""
+        if self._leading is not None and not _alive(self._leading):
+            log.warning("fleet.lead_lost", reason="the connection that held the lock is gone")
+            self._leading = None
         if self._leading is None:
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             if not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LEADER}).scalar_one():
                 connection.close()
                 return False
+            connection.detach()  # closed, it must not live on in the pool with the lock
             self._leading = connection
         return True
 
@@ -122,6 +128,17 @@ class Desk:
                 work(tx)
 
         await asyncio.to_thread(transaction)
+
+
+def _alive(connection: Connection) -> bool:
+    """Closes one that is not."""
+    try:
+        connection.execute(text("SELECT 1"))
+    except DBAPIError:
+        connection.invalidate()
+        connection.close()
+        return False
+    return True
 
 
 def sealing(box: SecretBox) -> Callable[[str], str]:

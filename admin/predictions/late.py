@@ -49,8 +49,9 @@ class LatePredictions:
         draining: Callable[[], bool],
         most_bytes: int,
         host: str,
+        tell: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`loader`: where a bundle is loaded, as `module:function`: in this process, and in one of its own."""
+        """`loader`: where a bundle is loaded, as `module:function`: in this process, and in one of its own. `tell` hears of captures."""
         self._settings = settings
         self._folder = data_dir / CAPTURES
         self._engine = engine
@@ -62,6 +63,7 @@ class LatePredictions:
         self._draining = draining
         self._most_bytes = most_bytes
         self._host = host
+        self._tell = tell
         self._loading: asyncio.Task[None] | None = None
         self._made: Made | None = None
         self._ready = asyncio.Event()
@@ -174,6 +176,7 @@ class LatePredictions:
             spawn=self._spawn,
             random=random.random,
             trim=allocator.trim,
+            tell=self._tell,
         )
 
     def _spawn(self, coro: Coroutine[Any, Any, None]) -> object:

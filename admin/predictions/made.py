@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from admin.predictions.settings import PredictionsSection
+from admin.predictions.told import telling
 from inference.oip.repository import Repository
 from inference.oip.rest import Rest as Oip
 from inference.ports import Bundle, Library, Observer, Runnable, Split
@@ -63,8 +64,9 @@ def make(
     spawn: Spawn,
     random: Callable[[], float],
     trim: Callable[[], object],
+    tell: Callable[[bytes], None] | None = None,
 ) -> Made:
-    """`loader`: `module:function` in this process, and in one of its own."""
+    """`loader`: `module:function` in this process, and in one of its own. `tell` hears of each capture that is stored."""
     here, apart = loader
     terms = fleet.Terms(
         memory=int(settings.memory_mb * MEBI),
@@ -76,10 +78,11 @@ def make(
         processes=settings.processes,
     )
     models = Fleet(partial(_loaded, here), apart, terms, trim)
+    keep = partial(store, writing)
     predictions = Predictions(
         library=library,
         fleet=models,
-        capture=Capture(folder, _captures(settings), partial(store, writing), random),
+        capture=Capture(folder, _captures(settings), keep if tell is None else telling(keep, tell), random),
         price=Prices(
             {name: (round(one.request * NANO), round(one.row * NANO)) for name, one in settings.prices.items()}
         ),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -15,13 +15,15 @@ from admin.rest.errors import documented
 from admin.rest.wire import After, Filter, Identifier, Limit, ListPage, StrictRoute, at
 from admin.rollouts.events import Tell
 from admin.rollouts.service import Rollouts
+from gateway import key_store
 from gateway.database import record_revision
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotFound
 from gateway.settings import Section
 from inference.rollouts import store
-from inference.rollouts.gates import METRICS, Evidence
-from inference.rollouts.rollout import STEPS, Gate, Kind, Plan, State, Sticky, Strategy, Verdict
+from inference.rollouts.gates import METRICS, Evidence, Metric
+from inference.rollouts.rollout import STEPS, Gate, Judge, Kind, Plan, State, Sticky, Strategy, Verdict
 from inference.rollouts.store import Rollout
+from inference.rollouts.values import written
 
 SLACK_MS = {
     "model": 1.0
@@ -41,6 +43,7 @@ Arm = Annotated[
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
     Field(min_length=1, max_length=200, description="A version's number, or, of a route, the name of a model."),
 ]
+Column = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[float, AfterValidator(_finite)]
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
 
@@ -48,6 +51,15 @@ Share = Annotated[float, Field(ge=0, le=1), AfterValidator(_finite)]
 class TargetBody(Section):
     kind: Kind
     name: Name
+
+
+class JudgeBody(Section):
+    """A model of the gateway that scores a `share` of the answers, on the account of the key `key_id`. `rubric`: what it is to look at."""
+
+    model: Name
+    key_id: Annotated[str, Field(min_length=1, max_length=100)]
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    rubric: Annotated[str | None, Field(max_length=4_000)] = None
 
 
 class GateBody(Section):
@@ -62,6 +74,17 @@ class GateBody(Section):
     range: Annotated[
         tuple[Number, Number] | None, Field(description="Of the scores of feedback: the lowest and the highest.")
     ] = None
+    columns: Annotated[
+        tuple[Column, ...], Field(max_length=64, description="Of drift: those that count; all, if none are named.")
+    ] = ()
+    reference: Annotated[
+        Literal["champion", "training"], Field(description="Of drift: what the challenger is held against.")
+    ] = "champion"
+    group: Annotated[
+        Column | None, Field(description="Of bias: the column that says to which group a row belongs.")
+    ] = None
+    judge: Annotated[JudgeBody | None, Field(description="Of judged quality: who scores.")] = None
+    positive: Annotated[str | int | float | bool, Field(description="Of bias: the prediction that is good to get.")] = 1
 
 
 class RolloutBody(Section):
@@ -88,7 +111,8 @@ class ReasonBody(Section):
 
 class EvidenceView(BaseModel):
     """`against` and `in_favour` are e-values: how many times as much a gambler would have who bet against the challenger being no worse
-    than permitted, and against it being worse. `failed` and `passed` say whether that is enough."""
+    than permitted, and against it being worse. `failed` and `passed` say whether that is enough. Of drift, `about` is the column that is
+    furthest, by `challenger`; of bias, the two groups that are, and `low` and `high` hold their gap, however often it is looked at."""
 
     metric: str
     max_regression: float
@@ -100,6 +124,10 @@ class EvidenceView(BaseModel):
     in_favour: float
     failed: bool
     passed: bool
+    about: str | None
+    psi: float | None
+    low: float | None
+    high: float | None
 
 
 class TargetView(BaseModel):
@@ -150,6 +178,9 @@ def router(control: Control, rollouts: Rollouts, tell: Tell) -> APIRouter:
         _check(body)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
+            for number, gate in enumerate(body.gates):
+                if gate.judge is not None:
+                    _require_key(tx, gate.judge.key_id, f"gates.{number}.judge.key_id")
             arms = rollouts.arms(tx, body.target.kind, body.target.name, body.champion, body.challenger)
             rollout = rollouts.begin(tx, _plan(body, *arms))
             record_revision(tx, f"rollout {rollout.id} began")
@@ -241,6 +272,10 @@ def _evidence(one: Evidence, gate: Gate) -> EvidenceView:
         in_favour=math.exp(min(one.for_, 300)),
         failed=one.failed,
         passed=one.passed,
+        about=one.about,
+        psi=one.psi,
+        low=one.low,
+        high=one.high,
     )
 
 
@@ -276,13 +311,39 @@ def _gate(body: GateBody, kind: Kind) -> Gate:
     slack = body.slack
     if slack is None:
         slack = SLACK_MS.get(kind, USUAL_SLACK_MS) if metric.kind == "quantile" else 0.0
-    return Gate(body.metric, body.max_regression, relative, slack, *(body.range or (0.0, 1.0)))
+    biased = metric.kind == "gap"
+    return Gate(
+        body.metric,
+        body.max_regression,
+        relative,
+        slack,
+        *(body.range or (0.0, 1.0)),
+        columns=body.columns,
+        training={} if body.reference == "training" else None,
+        group=body.group if biased else None,
+        positive=written(body.positive) if biased else None,
+        judge=_judge(body.judge),
+    )
+
+
+def _require_key(tx: Connection, id_: str, param: str) -> None:
+    """Raises NotFound: somebody has to pay for a judge."""
+    try:
+        key_store.get(tx, id_)
+    except NotFound:
+        raise NotFound(f"{param}: there is no key {id_!r}.", param=param, code="key_not_found") from None
+
+
+def _judge(body: JudgeBody | None) -> Judge | None:
+    return None if body is None else Judge(body.model, body.share, body.key_id, body.rubric)
 
 
 def _check(body: RolloutBody) -> None:
     """Raises BadRequest for what cannot be meant."""
     for number, gate in enumerate(body.gates):
         _check_gate(gate, f"gates.{number}", body)
+    if len({(gate.group, gate.positive) for gate in body.gates if gate.group is not None}) > 1:
+        raise BadRequest("gates: all on bias name one group and one positive class.", param="gates")
     names = [gate.metric for gate in body.gates]
     if len(set(names)) < len(names):
         raise BadRequest("gates: one for each metric.", param="gates")
@@ -309,6 +370,11 @@ def _check_gate(gate: GateBody, param: str, body: RolloutBody) -> None:
         raise BadRequest(
             f"{param}.metric: only copies of the same request can agree: for a shadow.", param=f"{param}.metric"
         )
+    _check_kind(gate, metric, param, body.target.kind)
+    if (gate.metric == "judged") is (gate.judge is None):
+        raise BadRequest(f"{param}.judge: who scores, for the metric `judged` and no other.", param=f"{param}.judge")
+    if gate.judge is not None and (body.target.kind == "model" or body.strategy == "shadow"):
+        raise BadRequest(f"{param}.judge: of answers of routes and prompts that somebody got.", param=f"{param}.judge")
     absolute = gate.unit == "absolute" or (gate.unit is None and not metric.relative)
     if (
         metric.kind != "quantile"
@@ -322,3 +388,23 @@ def _check_gate(gate: GateBody, param: str, body: RolloutBody) -> None:
         )
     if gate.range is not None and (gate.metric != "feedback" or gate.range[0] >= gate.range[1]):
         raise BadRequest(f"{param}.range: of feedback, the lower end first.", param=f"{param}.range")
+
+
+def _check_kind(gate: GateBody, metric: Metric, param: str, kind: Kind) -> None:
+    """What belongs to gates on drift and on bias, and to no others."""
+    model = kind == "model"
+    if metric.kind == "gap" and not model:
+        raise BadRequest(
+            f"{param}.metric: of classic models, which say to which group a row belongs.", param=f"{param}.metric"
+        )
+    if (metric.kind == "gap") is (gate.group is None):
+        what = "which column says to which group a row belongs?" if gate.group is None else "of gates on bias."
+        raise BadRequest(f"{param}.group: {what}", param=f"{param}.group")
+    if gate.columns and metric.kind != "drift":
+        raise BadRequest(f"{param}.columns: of gates on drift.", param=f"{param}.columns")
+    if gate.reference == "training" and not (metric.kind == "drift" and model):
+        raise BadRequest(f"{param}.reference: of drift of classic models.", param=f"{param}.reference")
+    if metric.kind in {"drift", "gap"} and not (0 < gate.max_regression < 1 and gate.unit != "relative"):
+        raise BadRequest(
+            f"{param}.max_regression: between 0 and 1, a difference of shares.", param=f"{param}.max_regression"
+        )

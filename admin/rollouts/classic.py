@@ -1,13 +1,13 @@
 """Classic models for the rollout engine: the alias `champion` as what moves, captured predictions as what labels are held against."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, final
 
 from sqlalchemy import Connection, select
 
 from gateway.database import record_revision
-from inference.registry import alias_store
+from inference.registry import alias_store, version_store
 from inference.registry.names import CHAMPION
 from inference.tables import classic_aliases as aliases
 from inference.tables import classic_versions as versions
@@ -34,6 +34,12 @@ class ClassicModels:
 
     def require(self, tx: Connection, model: str, version: int) -> None:
         alias_store.require_approvals(tx, model, CHAMPION, version)
+
+    def inputs(self, tx: Connection, model: str, version: int) -> Collection[str]:
+        return [column.name for column in version_store.find_version(tx, model, version).signature.inputs]
+
+    def profile(self, tx: Connection, model: str, version: int) -> Mapping[str, Any] | None:
+        return version_store.profile(tx, model, version)
 
     def crown(self, tx: Connection, model: str, version: int) -> None:
         revision = record_revision(tx, f"classic model {model} alias {CHAMPION} to version {version}")

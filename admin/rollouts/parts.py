@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, final
 
 from sqlalchemy import Engine
 
 from admin.rollouts import events
+from admin.rollouts.judging import Ask, Judging
 from admin.rollouts.levers import FamilyLever
 from admin.rollouts.records import RecordSource
 from admin.rollouts.service import Levers, Rollouts
@@ -30,7 +31,9 @@ if TYPE_CHECKING:  # the admin plane is loaded for whom it does something
 class Parts:
     """One per process. `offer` gives a message to the webhooks, `owner` is the process's session.
 
-    `live` is what serving asks and tells (`inference.ports.Split` and `Observer`). `registry` and `answers` come with classic models.
+    `live` is what serving asks and tells (`inference.ports.Split` and `Observer`); whoever follows the snapshots loads it.
+    `registry` and `answers` come with classic models. `hidden`: their columns that are not kept, by model.
+    `ask` is how judges are asked.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Parts:
         offer: Callable[[str, bytes], None],
         registry: Registry | None,
         answers: Answers | None,
+        hidden: Mapping[str, Collection[str]],
+        ask: Ask,
     ) -> None:
         self._database = engine
         self._refresher = refresher
@@ -51,21 +56,23 @@ class Parts:
             return current.snapshot.catalog.find(model) is not None
 
         self._levers = Levers({"route": FamilyLever("route", known), "prompt": FamilyLever("prompt", known)}, registry)
-        self.live = Live(time.time)
+        self.live = Live(time.time, hidden)
         self._source = source = RecordSource(engine)
         work = Work(partial(reading, engine), partial(appending, engine), partial(changing, engine), events.moved)
         self._engine = RolloutEngine(
             work, self._levers.all(), {"route": source, "prompt": source}, answers, owner, time.time
         )
         self._any = False
+        self._judging = Judging(engine, owner, ask)
+        self.judged = False  # a rollout has a judge
 
     async def turn(self, *, changed: bool) -> bool:
         """Whether there is anything to look after. `changed`: the control state may say something new."""
         if changed:
             active = await asyncio.to_thread(self._engine.active)
-            self.live.load(active)
             self._source.keep([one.id for one in active])
             self._any = bool(active)
+            self.judged = any(one.plan.gate("judged") is not None for one in active)
         if not self._any:
             return False
         observed = self.live.drain()
@@ -77,6 +84,10 @@ class Parts:
         for rollout in moved:
             self._tell(rollout)
         return True
+
+    async def judge(self) -> None:
+        """Has some answers scored. Takes as long as the judge takes."""
+        await self._judging.turn()
 
     def release(self) -> None:
         """Blocks. Another process may look after what this one did."""

@@ -1,8 +1,9 @@
 """Outcomes of routes and prompts, read from the record of requests: nothing is added to a request's own way."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, final
+from typing import Final, Literal, final
 
+from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from gateway import request_store
@@ -12,10 +13,12 @@ from gateway.request_store import BlockName, RequestRecord
 from inference.rollouts.rollout import CHALLENGER, CHAMPION, ArmName
 from inference.rollouts.store import Observed, Rollout
 from inference.rollouts.tally import Seen
+from inference.rollouts.values import Value
 
 LATE_S: Final = 900.0  # a replica that could not ship its records for longer is not waited for
 BLOCKS: Final = 40  # of one look; the rest have to wait for the next
 MAX_KNOWN: Final = 50_000
+DRIFTS: Final = ("input_drift", "output_drift")
 UNREACHED: Final = frozenset(
     (400, 401, 402, 403, 404, 409, 413, 415, 422, 429)
 )  # before a model: whoever asked, and limits
@@ -54,6 +57,7 @@ def _outcomes(rollout: Rollout, records: Sequence[RequestRecord]) -> Iterator[Ob
         f"{plan.name}@{plan.champion}": CHAMPION,
         f"{plan.name}@{plan.challenger}": CHALLENGER,
     }
+    drifts = any(plan.gate(metric) is not None for metric in DRIFTS)
     for record in records:
         drawn = record.route_version if plan.kind == "route" else record.prompt_version
         arm = arms.get(drawn or "")
@@ -61,7 +65,14 @@ def _outcomes(rollout: Rollout, records: Sequence[RequestRecord]) -> Iterator[Ob
             continue
         seen = seen_of(record)
         if seen is not None:
+            if drifts and seen.ok:
+                seen = replace(seen, inputs=_sizes("prompt", record), outputs=_sizes("completion", record))
             yield Observed(record.shadow_of or record.id, arm, record.at, seen)
+
+
+def _sizes(side: Literal["prompt", "completion"], record: RequestRecord) -> dict[str, Value]:
+    tokens = record.prompt_tokens if side == "prompt" else record.completion_tokens
+    return {f"{side}_tokens": None if tokens is None else float(tokens)}
 
 
 def seen_of(record: RequestRecord) -> Seen | None:

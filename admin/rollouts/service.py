@@ -8,14 +8,16 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from admin.rollouts.levers import FamilyLever
+from admin.rollouts.references import trained
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.ids import new_id
 from inference.rollouts import store
 from inference.rollouts.decision import promoted, rolled_back
 from inference.rollouts.engine import moved
+from inference.rollouts.gates import METRICS
 from inference.rollouts.models import ModelLever
 from inference.rollouts.ports import Lever, Registry
-from inference.rollouts.rollout import Kind, Plan, Position
+from inference.rollouts.rollout import Gate, Kind, Plan, Position
 from inference.rollouts.store import Rollout
 
 
@@ -48,6 +50,38 @@ class Levers(msgspec.Struct, frozen=True):
             code="unsupported_value",
         )
 
+    def grounded(self, tx: Connection, plan: Plan) -> Plan:
+        """With the training data that its gates hold columns against. Raises BadRequest."""
+        if plan.kind != "model" or self.registry is None:
+            return plan
+        gates = []
+        for number, gate in enumerate(plan.gates):
+            side = METRICS[gate.metric].counts
+            known = self.registry.inputs(tx, plan.name, plan.challenger) if gate.group or side == "inputs" else ()
+            for column in (gate.group, *(gate.columns if side == "inputs" else ())):
+                if column is not None and column.partition("[")[0] not in known:
+                    field = "group" if column == gate.group else "columns"
+                    raise BadRequest(
+                        f"gates.{number}.{field}: the challenger takes no column {column!r}.",
+                        param=f"gates.{number}.{field}",
+                    )
+            gates.append(self._trained(tx, plan, gate, number))
+        return replace(plan, gates=tuple(gates))
+
+    def _trained(self, tx: Connection, plan: Plan, gate: Gate, number: int) -> Gate:
+        if gate.training is None:
+            return gate
+        assert self.registry is not None
+        profile = self.registry.profile(tx, plan.name, plan.challenger)
+        training = trained(profile, METRICS[gate.metric].counts) if profile is not None else {}
+        if not training:
+            raise BadRequest(
+                f"gates.{number}.reference: nothing is known of the challenger's training data; register it with a reference.",
+                param=f"gates.{number}.reference",
+                code="profile_not_found",
+            )
+        return replace(gate, training=training)
+
 
 @final
 class Rollouts:
@@ -61,7 +95,8 @@ class Rollouts:
         return self._levers.arms(tx, kind, name, champion, challenger)
 
     def begin(self, tx: Connection, plan: Plan) -> Rollout:
-        """Raises Conflict where one is active for the target."""
+        """Raises Conflict where one is active for the target, BadRequest for gates that its versions cannot have."""
+        plan = self._levers.grounded(tx, plan)
         now, lever = self._unix(), self._levers.all()[plan.kind]
         share = plan.share(0)
         rollout = Rollout(

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from inference.feedback.word import Word
+from inference.feedback.word import JUDGE, Word
 
 MAX_LABEL_BYTES: Final = 16_384
 MAX_COMMENT: Final = 10_000
@@ -42,9 +42,12 @@ def word(value: object, source: str | None = None) -> Word:
     id_ = value.get("id")
     if not isinstance(id_, str) or not _ID.fullmatch(id_):
         raise Wrong("'id' is that of an answer, a prediction or a search: its `x-request-id`", "id")
+    who = _text(value, "source", 100) or source or "user"
+    if who.startswith(JUDGE):
+        raise Wrong(f"'source' begins with '{JUDGE}' for judges of rollouts alone", "source")
     said = Word(
         id_,
-        _text(value, "source", 100) or source or "user",
+        who,
         _label(value.get("label")),
         _score(value.get("score")),
         _text(value, "comment", MAX_COMMENT),

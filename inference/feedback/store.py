@@ -1,7 +1,8 @@
 """SQL of feedback. Every function takes the transaction that it works in."""
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from sqlalchemy import Connection, Row, select
@@ -12,6 +13,7 @@ from inference.rollouts.tables import feedback
 
 Subject: TypeAlias = Literal["request", "prediction", "search"]
 
+MOST_SOURCES: Final = 100  # that speak of one id
 _AT_ONCE = 300  # rows of one statement
 
 
@@ -42,20 +44,49 @@ class Filter(msgspec.Struct, frozen=True):
     team_id: str | None = None
 
 
-def keep(tx: Connection, words: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]:
-    """As they are from now on, and those of them that say something new. The last of several by one source counts."""
-    last = {(one.word.id, one.word.source): one for one in words}
-    known = {(one.word.id, one.word.source): one for one in _known(tx, [id_ for id_, _ in last])}
-    after, fresh = dict[tuple[str, str], Kept](), list[Kept]()
-    for who, one in last.items():
-        before = known.get(who)
-        if before is not None and before.word == one.word:
-            after[who] = before
+class Taken(NamedTuple):
+    """Words as they are from now on, those of them that say something new, and those for which there is no room."""
+
+    kept: list[Kept]
+    fresh: list[Kept]
+    refused: list[Kept]
+
+
+def keep(tx: Connection, words: Sequence[Kept]) -> Taken:
+    """A source has one word on an id. What it says later counts, and what it does not say again stays: a comment leaves the score."""
+    known = {(one.word.id, one.word.source): one for one in _known(tx, list({one.word.id for one in words}))}
+    sources = Counter(id_ for id_, _ in known)
+    after, fresh, refused = dict[tuple[str, str], Kept](), dict[tuple[str, str], Kept](), list[Kept]()
+    for one in words:
+        who = one.word.id, one.word.source
+        before = after.get(who) or known.get(who)
+        if before is None:
+            if sources[one.word.id] >= MOST_SOURCES:
+                refused.append(one)
+                continue
+            sources[one.word.id] += 1
+            after[who] = fresh[who] = one
             continue
-        if before is not None:
-            one = msgspec.structs.replace(one, number=before.number, created_at=before.created_at)  # noqa: PLW2901 — the same word, told again
-        after[who] = one
-        fresh.append(one)
+        word = _merged(before.word, one.word)
+        after[who] = before
+        if word != before.word:
+            said = msgspec.structs.replace(one, word=word, number=before.number, created_at=before.created_at)
+            after[who] = fresh[who] = said
+    _write(tx, list(fresh.values()))
+    return Taken(list(after.values()), list(fresh.values()), refused)
+
+
+def _merged(before: Word, word: Word) -> Word:
+    return Word(
+        word.id,
+        word.source,
+        before.label if word.label is None else word.label,
+        before.score if word.score is None else word.score,
+        before.comment if word.comment is None else word.comment,
+    )
+
+
+def _write(tx: Connection, fresh: Sequence[Kept]) -> None:
     dialect: Any = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
     for start in range(0, len(fresh), _AT_ONCE):
         adding = dialect.insert(feedback)
@@ -64,7 +95,6 @@ def keep(tx: Connection, words: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]
             adding.on_conflict_do_update(index_elements=["id", "source"], set_=over),
             [_values(one) for one in fresh[start : start + _AT_ONCE]],
         )
-    return list(after.values()), fresh
 
 
 def listed(tx: Connection, limit: int, after: str | None, only: Filter) -> Sequence[Kept]:

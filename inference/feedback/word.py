@@ -1,8 +1,10 @@
 """One piece of feedback."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+JUDGE: Final = "judge:"  # how the source of a rollout's own judge begins; nobody else may call himself so
 
 
 class Word(msgspec.Struct, frozen=True):

@@ -99,6 +99,11 @@ class Engine:
         await self._publish(None)
         return True
 
+    async def forsake(self) -> None:
+        """Ends its processes and says nothing: another supervisor has engines of this name now."""
+        await asyncio.gather(*(instance.end() for instance in self._live.values()))
+        self._bury()
+
     async def close(self) -> None:
         """The server ends: so do its processes, unless they are to be kept. Calls may wait for them at the next start."""
         if self._declared.spec.on_exit == "keep":
@@ -268,7 +273,9 @@ class Engine:
         if missing <= 0 or self._crashed or time.monotonic() < self._next_start:
             return
         if not old:
-            for _ in range(missing):
+            # Who has room for so many only has none before the old ones are gone, however long their calls take.
+            room = missing if spec.replace == "rolling" else min(missing, spec.replicas - len(self._live))
+            for _ in range(room):
                 self._start(spec)
         elif spec.replace == "rolling":
             if all(one.phase == "ready" for one in current):

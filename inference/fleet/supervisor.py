@@ -60,17 +60,13 @@ class Supervisor:
     async def run(self) -> None:
         """Until cancelled. Trouble with the database is logged, and what runs goes on."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        while not (self._take_lock() and await self._quietly(self._desk.lead, default=False)):
-            self._drop_lock()
-            await asyncio.sleep(LOCK_S)
-        log.info("fleet.supervising", folder=str(self._folder))
-        measured = 0.0
         while True:
-            await self._quietly(self._look)
-            if time.monotonic() - measured > MEASURE_S:
-                measured = time.monotonic()
-                await self._quietly(self._measure)
-            await asyncio.sleep(LOOK_S)
+            while not (self._take_lock() and await self._quietly(self._desk.lead, default=False)):
+                self._drop_lock()
+                await asyncio.sleep(LOCK_S)
+            log.info("fleet.supervising", folder=str(self._folder))
+            await self._supervise()
+            await self._stand_down()
 
     async def close(self) -> None:
         """Ends the engines, if they are ours. `run` is over."""
@@ -86,6 +82,25 @@ class Supervisor:
     def conditions(self) -> Mapping[str, Condition]:
         """Of the engines that this process runs."""
         return {name: engine.condition() for name, engine in self._engines.items()}
+
+    async def _supervise(self) -> None:
+        """Until another machine has the lead. Who cannot ask goes on: nobody can have taken it then."""
+        measured = 0.0
+        while True:
+            await self._quietly(self._look)
+            if time.monotonic() - measured > MEASURE_S:
+                measured = time.monotonic()
+                await self._quietly(self._measure)
+                if await self._quietly(self._desk.lead, default=True) is False:
+                    return
+            await asyncio.sleep(LOOK_S)
+
+    async def _stand_down(self) -> None:
+        """What runs here would run twice. The gateway is told of nothing: it hears from whoever leads."""
+        log.warning("fleet.stood_down", engines=list(self._engines))
+        await asyncio.gather(*(self._quietly(engine.forsake) for engine in self._engines.values()))
+        self._engines, self._said = {}, {}
+        self._drop_lock()
 
     async def _look(self) -> None:
         wanted = await self._desk.declared()

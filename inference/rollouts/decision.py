@@ -67,6 +67,11 @@ def _well(one: Evidence) -> bool:
 
 def _told(plan: Plan, one: Evidence) -> str:
     gate = next(gate for gate in plan.gates if gate.metric == one.metric)
+    if one.about is not None:
+        return (
+            f"{one.metric}: {_number(one.challenger)} ({one.about}) of {one.n_challenger} requests; "
+            f"{gate.max_regression:g} would have been permitted (evidence {exp(min(one.against, 50)):.3g} : 1)"
+        )
     margin = f"{gate.max_regression:.0%}" if gate.relative else f"{gate.max_regression:g}"
     against = "" if one.champion is None else f", the champion {one.champion:.4g} of {one.n_champion}"
     return (

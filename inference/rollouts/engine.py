@@ -13,13 +13,15 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
+from inference.feedback.word import JUDGE
 from inference.rollouts import bandit, store
 from inference.rollouts.decision import decide
-from inference.rollouts.gates import Evidence, judge
+from inference.rollouts.gates import METRICS, Evidence, judge
 from inference.rollouts.ports import Answers, Lever, Source
 from inference.rollouts.rollout import CHALLENGER, CHAMPION, Kind, Plan, Position, step_at
 from inference.rollouts.store import Rollout, Said
 from inference.rollouts.tally import Seen, Tally
+from inference.rollouts.values import drawn, written
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -131,6 +133,7 @@ class Engine:
         """Each outcome once, in the transaction that marks it."""
         store.observe(tx, rollout.id, observed)
         tally = store.tally(tx, rollout.id)
+        _shape(rollout.plan, tally)
         fresh = store.uncounted(tx, rollout.id, COUNTED_AT_ONCE)
         for one in fresh:
             stratum = _stratum(rollout, one.at)
@@ -149,16 +152,19 @@ class Engine:
     def _hear(self, tx: Connection, rollout: Rollout, tally: Tally, said: Sequence[Said]) -> bool:
         """The last word on each outcome replaces what was counted of the one before."""
         known = self._answers.of(tx, [one.id for one in said if one.label is not None]) if self._answers else {}
-        last = {(one.id, one.arm): one for one in said}
+        last = {(one.id, one.arm, one.source.startswith(JUDGE)): one for one in said}
+        heard: dict[tuple[str, str], Seen | None] = {}
         changed = False
         for one in last.values():
             stratum = _stratum(rollout, one.at)
-            verdict = _verdict(rollout.plan, one, known.get(one.id))
-            if verdict == one.judged or stratum is None:
+            before = heard.get((one.id, one.arm), one.judged)
+            verdict = _verdict(rollout.plan, one, known.get(one.id), before or Seen())
+            if verdict == before or stratum is None:
                 continue
-            if one.judged is not None:
-                tally.add(stratum, one.arm, one.judged, -1)
+            if before is not None:
+                tally.add(stratum, one.arm, before, -1)
             tally.add(stratum, one.arm, verdict)
+            heard[one.id, one.arm] = verdict
             store.judged(tx, rollout.id, one.id, one.arm, verdict)
             changed = True
         return changed
@@ -182,12 +188,24 @@ def moved(tx: Connection, lever: Lever, rollout: Rollout, position: Position, no
     return found
 
 
+def _shape(plan: Plan, tally: Tally) -> None:
+    """Columns that are held against training data are cut where that is."""
+    for gate in plan.gates:
+        side = METRICS[gate.metric].counts
+        if gate.training is not None and side not in tally.edges:
+            texts = [name for name, one in gate.training.items() if one.text]
+            tally.shape(side, {name: one.edges for name, one in gate.training.items()}, texts)
+
+
 def _stratum(rollout: Rollout, at: float) -> int | None:
     step = step_at(rollout.position, at)
     return None if step < 0 else rollout.plan.strata[min(step, len(rollout.plan.steps) - 1)]
 
 
-def _verdict(plan: Plan, said: Said, predicted: Sequence[Any] | None) -> Seen:
+def _verdict(plan: Plan, said: Said, predicted: Sequence[Any] | None, before: Seen) -> Seen:
+    """A judge says nothing of what people say, and they nothing of what it says."""
+    if said.source.startswith(JUDGE):
+        return replace(before, judged=None if said.score is None else 1 - said.score)
     regret = wrong = None
     if said.score is not None:
         gate = next((gate for gate in plan.gates if gate.metric == "feedback"), None)
@@ -195,7 +213,18 @@ def _verdict(plan: Plan, said: Said, predicted: Sequence[Any] | None) -> Seen:
         regret = min(1.0, max(0.0, (high - said.score) / (high - low)))
     if said.label is not None:
         wrong = _wrong(said.label, predicted)
-    return Seen(wrong=wrong, regret=regret)
+    return Seen(wrong=wrong, regret=regret, judged=before.judged, **_hit(plan, said, predicted))
+
+
+def _hit(plan: Plan, said: Said, predicted: Sequence[Any] | None) -> dict[str, Any]:
+    """Of who deserved the positive class, whether they got it."""
+    if plan.group is None or said.group is None or said.positive is None or said.label is None:
+        return {}
+    labels = said.label if isinstance(said.label, list) else [said.label]
+    if predicted is not None and len(predicted) != len(labels):
+        return {}
+    label = labels[drawn(said.id, len(labels))] if labels else None
+    return {"group": said.group, "hit": said.positive} if written(label) == plan.group[1] else {}
 
 
 def _wrong(label: Any, predicted: Sequence[Any] | None) -> float | None:

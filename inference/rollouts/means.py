@@ -44,6 +44,14 @@ def compare(champion: Histogram, challenger: Histogram, factor: float, slack: fl
     return Wealth(against, for_)
 
 
+def ceiling(champion: Histogram, challenger: Histogram, factor: float, slack: float) -> float:
+    """What `compare` can say against the challenger at most, for a fraction of its price: at the champion's own mean alone."""
+    theta = mean(champion)
+    if theta is None or not challenger:
+        return 0.0
+    return _below(champion, theta) + _above(challenger, factor * theta + slack)
+
+
 def _least(rising: Callable[[float], float], falling: Callable[[float], float]) -> float:
     """A lower bound of the least value of their sum over [0, 1]."""
     parts: list[tuple[float, float, float]] = []

@@ -1,6 +1,6 @@
 """What the engine needs of what it rolls out. Adapters: routes and prompts (admin.rollouts), classic models (inference.rollouts.models)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -62,6 +62,14 @@ class Registry(Protocol):
 
     def require(self, tx: Connection, model: str, version: int) -> None:
         """Raises Conflict while approvals are missing that the alias `champion` asks for."""
+        ...
+
+    def inputs(self, tx: Connection, model: str, version: int) -> Collection[str]:
+        """The columns that a version takes."""
+        ...
+
+    def profile(self, tx: Connection, model: str, version: int) -> Mapping[str, Any] | None:
+        """What the training data of a version looked like (inference.runtimes.profile), if that is known."""
         ...
 
     def crown(self, tx: Connection, model: str, version: int) -> None:

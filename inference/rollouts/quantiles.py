@@ -70,6 +70,16 @@ def compare(champion: Histogram, challenger: Histogram, share: float, factor: fl
     return Wealth(against, for_)
 
 
+def ceiling(champion: Histogram, challenger: Histogram, share: float, factor: float, slack: float) -> float:
+    """What `compare` can say against the challenger at most, for a fraction of its price: at the champion's own quantile alone."""
+    here = quantile(champion, share)
+    if here is None or not challenger:
+        return 0.0
+    ours, theirs = _Tail(champion, 1 - share), _Tail(challenger, 1 - share)
+    index = bucket(here)
+    return ours.few(ours.from_(index)) + theirs.many(theirs.above(bucket(factor * end(index) + slack)))
+
+
 def _ranges(ours: "_Tail", theirs: "_Tail", factor: float, slack: float) -> Iterator[tuple[int, int]]:
     """All buckets, cut where a count changes: where something was seen, and where the line meets what was seen of the other."""
     cuts = {each + step for each in ours.buckets for step in (0, 1)}

@@ -25,10 +25,32 @@ STEPS: Final[dict[Strategy, tuple[float, ...]]] = {
 }
 
 
+class Training(msgspec.Struct, frozen=True):
+    """What a column of the training data looked like: rows below the first of the edges, between them, and beyond the last.
+
+    `counts`: buckets, and how many rows are in each.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[tuple[int, int], ...]
+    text: bool = False
+
+
+class Judge(msgspec.Struct, frozen=True):
+    """A model that scores a `share` of the answers, on the account of a key. `rubric`: what it is told to look at."""
+
+    model: str
+    share: float
+    payer: str
+    rubric: str | None = None
+
+
 class Gate(msgspec.Struct, frozen=True):
     """The challenger may be worse by `max_regression`: of the champion's value where `relative`, else in the metric's own unit.
 
-    `slack` is permitted on top, in the metric's unit. `low` and `high` are what a score of `feedback` may be.
+    `slack` is permitted on top, in the metric's unit. `low` and `high` are what a score of `feedback` may be. Of drift: `columns` are
+    those that count, all if there are none, and `training` what they are held against instead of the champion. Of bias: `group` is the
+    column that says to which group a row belongs, `positive` the answer that is good to get.
     """
 
     metric: str
@@ -37,6 +59,11 @@ class Gate(msgspec.Struct, frozen=True):
     slack: float = 0.0
     low: float = 0.0
     high: float = 1.0
+    columns: tuple[str, ...] = ()
+    training: dict[str, Training] | None = None
+    group: str | None = None
+    positive: str | None = None
+    judge: Judge | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -59,6 +86,15 @@ class Plan(msgspec.Struct, frozen=True):
     max_s: float = 86_400.0
     sticky: Sticky = "request"
     auto_promote: bool = True
+
+    def gate(self, metric: str) -> Gate | None:
+        return next((gate for gate in self.gates if gate.metric == metric), None)
+
+    @property
+    def group(self) -> tuple[str, str] | None:
+        """The column and the positive class of its gates on bias."""
+        found = next((gate for gate in self.gates if gate.group is not None), None)
+        return None if found is None or found.group is None else (found.group, found.positive or "1")
 
     @property
     def strata(self) -> tuple[int, ...]:

@@ -53,6 +53,9 @@ class Said(msgspec.Struct, frozen=True):
     judged: Seen | None
     label: Any
     score: float | None
+    source: str = "user"
+    group: str | None = None
+    positive: bool | None = None
 
 
 def add(tx: Connection, rollout: Rollout) -> bool:
@@ -157,7 +160,7 @@ def said(tx: Connection, id_: str, since: float, ids: Collection[str] = ()) -> S
     """Feedback on outcomes that are counted: what is new since then, and all of what is known of `ids`."""
     outcome, word = rollout_outcomes.c, feedback.c
     query = (
-        select(outcome.id, outcome.arm, outcome.at, outcome.judged, word.label, word.score)
+        select(outcome.id, outcome.arm, outcome.at, outcome.seen, outcome.judged, word.label, word.score, word.source)
         .join_from(feedback, rollout_outcomes, word.id == outcome.id)
         .where(outcome.rollout == id_, outcome.counted.is_(True))
         .order_by(word.updated_at, word.source)
@@ -166,7 +169,34 @@ def said(tx: Connection, id_: str, since: float, ids: Collection[str] = ()) -> S
     wanted = list(ids)
     for start in range(0, len(wanted), _AT_ONCE):
         found += tx.execute(query.where(word.id.in_(wanted[start : start + _AT_ONCE])))
-    return [Said(each.id, each.arm, each.at, _judged(each.judged), each.label, each.score) for each in found]
+    return [
+        Said(
+            each.id,
+            each.arm,
+            each.at,
+            _judged(each.judged),
+            each.label,
+            each.score,
+            each.source,
+            each.seen.get("group"),
+            each.seen.get("positive"),
+        )
+        for each in found
+    ]
+
+
+def mine(tx: Connection, owner: str) -> Sequence[Rollout]:
+    """Those that a process looks after, and that run."""
+    query = select(rollouts).where(rollouts.c.owner == owner, rollouts.c.state == "running")
+    return [_rollout(row) for row in tx.execute(query)]
+
+
+def unheard(tx: Connection, id_: str, source: str, limit: int) -> Sequence[str]:
+    """Ids of calls that succeeded and of which this source has said nothing, newest first."""
+    row, word = rollout_outcomes.c, feedback.c
+    said = select(word.id).where(word.id == row.id, word.source == source).exists()
+    query = select(row.id, row.seen).where(row.rollout == id_, row.counted.is_(True), ~said)
+    return [each.id for each in tx.execute(query.order_by(row.at.desc()).limit(limit)) if each.seen.get("ok")]
 
 
 def judged(tx: Connection, id_: str, outcome: str, arm: ArmName, verdict: Seen) -> None:

@@ -1,6 +1,6 @@
 """Parquet, read by groups and written by chunks. The one module here that imports PyArrow."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -49,7 +49,7 @@ class Parquet:
     def fingerprint(self) -> Any:
         return self._seen
 
-    def rows(self, after: Position) -> Iterator[Row]:
+    def rows(self, after: Position) -> Generator[Row]:
         with self._file() as file:
             behind = after.rows
             for number in range(file.num_row_groups):

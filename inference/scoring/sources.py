@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Connection, Engine, TextClause, bindparam, create_engine, event, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from inference.scoring.errors import Failed
 from inference.scoring.job import Spec
@@ -37,7 +38,7 @@ class Source(Protocol):
     def fingerprint(self) -> Any:
         """Differs when the table has been changed; None where that cannot be told."""
 
-    def rows(self, after: Position) -> Iterator[Row]:
+    def rows(self, after: Position) -> Generator[Row]:
         """What is not behind `after` yet."""
 
 
@@ -72,7 +73,7 @@ class Csv:
     def fingerprint(self) -> Any:
         return self._seen
 
-    def rows(self, after: Position) -> Iterator[Row]:
+    def rows(self, after: Position) -> Generator[Row]:
         width = len(self.names)
         for line in islice(self._lines(), after.rows + 1, None):
             yield Row(line) if len(line) == width else Row(line, f"{len(line)} cells, not {width}")
@@ -129,7 +130,7 @@ class Query:
     def fingerprint(self) -> Any:
         return None
 
-    def rows(self, after: Position) -> Iterator[Row]:
+    def rows(self, after: Position) -> Generator[Row]:
         where = f"WHERE {self._key} >= :last " if after.rows else ""
         sql = text(f"SELECT * FROM ({self._query}) AS penstock_rows {where}ORDER BY {self._key}")  # noqa: S608 — the admin's own query, read-only
         if after.rows:
@@ -141,8 +142,11 @@ class Query:
     @contextmanager
     def _run(self, sql: str | TextClause) -> Iterator[Any]:
         try:
-            with self._engine.connect() as connection:
-                yield _streamed(connection, text(sql) if isinstance(sql, str) else sql)
+            with (
+                self._engine.connect() as connection,
+                _streamed(connection, text(sql) if isinstance(sql, str) else sql) as found,
+            ):
+                yield found
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
             raise Failed("input_unreadable", f"The query failed: {reason}") from error
@@ -176,9 +180,9 @@ def engine_of(url: str) -> Engine:
         case "sqlite":
             if parsed.database and not os.path.exists(parsed.database):  # noqa: PTH110 — as SQLite reads it
                 raise Failed("database_invalid", "There is no such file of SQLite")
-            return create_engine(parsed, hide_parameters=True)
+            return create_engine(parsed, hide_parameters=True, poolclass=NullPool)
         case "postgresql" | "postgres":
-            return create_engine(parsed.set(drivername="postgresql+psycopg"), hide_parameters=True)
+            return create_engine(parsed.set(drivername="postgresql+psycopg"), hide_parameters=True, poolclass=NullPool)
         case other:
             raise Failed("database_invalid", f"A database of {other} is not supported: SQLite or PostgreSQL")
 

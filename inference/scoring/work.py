@@ -6,7 +6,8 @@ scored it, or on how often somebody was killed.
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, final
@@ -108,8 +109,11 @@ class Work:
         self._tell(beat, Count(total, position.rows, position.refused), position)
         self._check(job, worksheet, beat.count)
         if position.rows < total:
-            with Scorer(bundle, self._terms.loader, self._terms.timeout_s) as scorer:
-                for chunk in _chunks(source, position, job.spec.chunk_rows):
+            with (
+                Scorer(bundle, self._terms.loader, self._terms.timeout_s) as scorer,
+                closing(_chunks(source, position, job.spec.chunk_rows)) as chunks,
+            ):
+                for chunk in chunks:
                     self._check(job, worksheet, beat.count, beat)
                     position = _scored(worksheet, planned, scorer, position, chunk)
                     self._tell(beat, Count(total, position.rows, position.refused), position)
@@ -201,10 +205,11 @@ class Beat:
                 log.warning("scoring.not_heard", job=self._job.id, reason=type(error).__name__)
 
 
-def _chunks(source: Source, after: Position, size: int) -> Iterator[list[Row]]:
-    rows = source.rows(after)
-    while chunk := list(islice(rows, size)):
-        yield chunk
+def _chunks(source: Source, after: Position, size: int) -> Generator[list[Row]]:
+    """Closed, it lets go of the database at once."""
+    with closing(source.rows(after)) as rows:
+        while chunk := list(islice(rows, size)):
+            yield chunk
 
 
 def _scored(worksheet: Worksheet, planned: Plan, scorer: Scorer, position: Position, rows: list[Row]) -> Position:

@@ -124,7 +124,20 @@ class Predictions:
         faulty = isinstance(error, FAULTS)
         if self._observer is not None and (error is None or faulty):
             cost = visit.cost_nanos if error is None else 0
-            self._observer.observe(Outcome(bundle.model, arm, visit.id, error is None, took, cost, valid))
+            self._observer.observe(
+                Outcome(
+                    bundle.model,
+                    arm,
+                    visit.id,
+                    error is None,
+                    took,
+                    cost,
+                    valid,
+                    rows=frame.rows,
+                    inputs=frame.columns,
+                    outputs=outputs,
+                )
+            )
         if error is None or faulty:
             key, team, org = visit.owner
             self.capture.take(

@@ -50,10 +50,11 @@ class Shadows:
 
     async def _run(self, model: str, arm: Arm, id_: str, frame: Frame, outputs: Outputs) -> None:
         began = time.monotonic()
-        ok, valid, agreement = True, True, None
+        ok, valid, agreement, said = True, True, None, None
         try:
             bundle = self._library.bundle(model, arm.version)
-            agreement = agreed(outputs, kept(bundle, await self._fleet.run(bundle, frame), frame.rows))
+            said = kept(bundle, await self._fleet.run(bundle, frame), frame.rows)
+            agreement = agreed(outputs, said)
         except (RunFailed, ModelTimeout) as error:
             ok, valid = False, not isinstance(error, InvalidOutput)
         except InferenceError as error:  # not its fault: it is gone, busy, or wants other features
@@ -64,7 +65,19 @@ class Shadows:
             self._running -= 1
         if self._observer is not None:
             took = time.monotonic() - began
-            self._observer.observe(Outcome(model, arm, id_, ok, took, valid=valid, agreement=agreement))
+            outcome = Outcome(
+                model,
+                arm,
+                id_,
+                ok,
+                took,
+                valid=valid,
+                agreement=agreement,
+                rows=frame.rows,
+                inputs=frame.columns,
+                outputs=said,
+            )
+            self._observer.observe(outcome)
 
 
 def agreed(said: Outputs, other: Outputs) -> float:

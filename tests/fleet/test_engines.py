@@ -3,6 +3,7 @@
 import threading
 import time
 
+from tests.fixtures.server import Json
 from tests.fleet.conftest import RUN, Fleet, Load, engine
 
 
@@ -232,3 +233,26 @@ def test_actions_are_in_the_audit_log(fleet: Fleet) -> None:
     )
     actions = [row["action"] for row in fleet.server.admin.get("/audit", params={"limit": 20}).json()["data"]]
     assert "engine.restart" in actions
+
+
+def test_recreate_ends_the_old_process_before_the_new_one_starts(fleet: Fleet) -> None:
+    """Where there is room for one only: never two at a time, and calls wait meanwhile instead of failing."""
+    fleet.create(engine("single", "--version", "1", replace="recreate"))
+    before = fleet.ready("single")["replicas"][0]["pid"]
+    most = 0
+
+    def replaced(state: Json) -> bool:
+        nonlocal most
+        most = max(most, len([one for one in state["replicas"] if one["pid"]]))
+        return bool(state["ready"] == 1 and state["replicas"][0]["pid"] != before)
+
+    with Load(fleet, "single", clients=1) as load:
+        load.await_answers(3)
+        fleet.patch("single", args=["--host", "{host}", "--port", "{port}", "--version", "2"])
+        fleet.until("single", replaced)
+        load.await_answers(3)
+    assert most == 1
+    assert load.failures == []
+    assert (load.answers[0][1], load.answers[-1][1]) == ("1", "2")
+    fleet.delete("single")
+    fleet.gone("single")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from admin import beside
 from admin.migrate import prepare
-from admin.wiring import classic
 from gateway.database import changing, connect, reading, record_revision
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
@@ -94,11 +94,11 @@ async def test_every_process_sees_what_one_of_them_was_told(engine: Engine, box:
     artefacts = Artefacts(tmp_path / "registry")
 
     def process() -> tuple[Refresher, CurrentLibrary]:
-        store = SnapshotStore(engine, box, str, beside=lambda tx, known: catalogue.load(tx, artefacts, classic(known)))
+        store = SnapshotStore(engine, box, str, beside=lambda tx, known: beside.load(tx, artefacts, known))
         current = Current()
         refresher = Refresher(store, current, interval_s=0.02)
         refresher.load()
-        return refresher, CurrentLibrary(lambda: classic(current.snapshot.beside))
+        return refresher, CurrentLibrary(lambda: beside.of(current.snapshot.beside).catalogue)
 
     def register() -> None:
         source = Source("onnx", "a" * 64, 1, "m.onnx")

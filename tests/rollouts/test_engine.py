@@ -1,123 +1,23 @@
 """The engine on a database: classic models behind it, leases, late labels, and outcomes that are told twice."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine
 
-from admin.rollouts import events
-from admin.rollouts.service import Levers, Rollouts
-from gateway.database import appending, changing, connect, reading
+from gateway.database import appending, connect
 from gateway.errors import GatewayError
-from inference.feedback import store as words
-from inference.feedback.store import Kept, Owner
-from inference.feedback.word import Word
-from inference.ports import Outcome
 from inference.rollouts import store
 from inference.rollouts.assignment import challenged
-from inference.rollouts.engine import Engine as RolloutEngine
-from inference.rollouts.engine import Work
-from inference.rollouts.models import Live
-from inference.rollouts.rollout import Gate, Plan
-from inference.rollouts.store import Rollout
+from inference.rollouts.rollout import Gate
+from tests.fixtures.house import House, Shelf, until_over
 
 ERRORS = Gate("error_rate", 0.05, relative=False)
 INVALID = Gate("invalid_rate", 0.05, relative=False)
 ACCURACY = Gate("accuracy", 0.05, relative=False)
+LATENCY = Gate("latency_p95_ms", 0.1, relative=True, slack=1.0)
 AGREEMENT = Gate("agreement", 0.1, relative=False)
-
-
-class Shelf:
-    """A registry with three versions of one model."""
-
-    def __init__(self) -> None:
-        self.serving = {"fraud": 1}
-
-    def versions(self, tx: Connection, model: str) -> Sequence[int]:
-        del tx
-        return (1, 2, 3) if model in self.serving else ()
-
-    def champion(self, tx: Connection, model: str) -> int | None:
-        del tx
-        return self.serving.get(model)
-
-    def named(self, tx: Connection, model: str, alias: str) -> int | None:
-        return self.champion(tx, model) if alias == "champion" else None
-
-    def require(self, tx: Connection, model: str, version: int) -> None: ...
-
-    def crown(self, tx: Connection, model: str, version: int) -> None:
-        del tx
-        self.serving[model] = version
-
-
-class Known:
-    """What was predicted: for every id a 1."""
-
-    def of(self, tx: Connection, ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
-        del tx
-        return {id_: [1] for id_ in ids}
-
-
-class House:
-    """A process: its engine and what requests ask. The clock goes on by a second with each turn."""
-
-    def __init__(self, engine: Engine, owner: str, shelf: Shelf, clock: Iterator[int]) -> None:
-        self._database = engine
-        self._ids = itertools.count()
-        self._clock = clock
-        self.now = float(next(clock))
-        self.live = Live(lambda: self.now)
-        levers = Levers({}, shelf)
-        self.rollouts = Rollouts(levers, lambda: self.now)
-        work = Work(partial(reading, engine), partial(appending, engine), partial(changing, engine), events.moved)
-        lever = levers.models()
-        assert lever is not None
-        self.engine = RolloutEngine(work, {"model": lever}, {}, Known(), owner, lambda: self.now)
-
-    def begin(self, *gates: Gate, **plan: Any) -> Rollout:
-        usual: dict[str, Any] = {"strategy": "canary", "steps": (0.3, 1.0), "bake_s": 0.0, "min_requests": 10}
-        with changing(self._database) as tx:
-            rollout = self.rollouts.begin(
-                tx, Plan(kind="model", name="fraud", champion=1, challenger=2, gates=gates, **(usual | plan))
-            )
-        self.live.load(self.engine.active())
-        return rollout
-
-    def serve(self, number: int, *, fails: bool = False, invalid: bool = False, agreement: float = 1.0) -> list[str]:
-        """So many predictions, of which the challenger's are as bad as that. Their ids."""
-        ids = []
-        for _ in range(number):
-            ids.append(f"pred_{next(self._ids):06d}")
-            arm = self.live.choose("fraud", ids[-1])
-            assert arm is not None
-            bad = arm.version == 2
-            self.live.observe(Outcome("fraud", arm, ids[-1], not (fails and bad), 0.002, 10, not (invalid and bad)))
-            for version in arm.shadows:
-                shadow = type(arm)(version, "shadow", arm.rollout)
-                self.live.observe(Outcome("fraud", shadow, ids[-1], ok=True, latency_s=0.002, agreement=agreement))
-        return ids
-
-    def turn(self) -> Sequence[Rollout]:
-        self.now = float(next(self._clock))
-        self.engine.observe(self.live.drain())
-        moved = self.engine.turn()
-        self.live.load(self.engine.active())
-        return moved
-
-    def show(self, id_: str) -> Rollout:
-        with reading(self._database) as tx:
-            found = store.find(tx, id_)
-        assert found is not None
-        return found
-
-    def say(self, ids: Sequence[str], label: object) -> None:
-        owner = Owner("prediction", "key", None, None)
-        with appending(self._database) as tx:
-            words.keep(tx, [Kept(f"fb_{id_}", Word(id_, label=label), owner, self.now, self.now) for id_ in ids])
 
 
 @pytest.fixture
@@ -137,15 +37,6 @@ def house(database_url: str, shelf: Shelf, clock: Iterator[int]) -> Iterator[Hou
     engine.dispose()
 
 
-def until_over(house: House, id_: str, turns: int = 40, **serving: Any) -> Rollout:
-    for _ in range(turns):
-        house.serve(60, **serving)
-        house.turn()
-        if (shown := house.show(id_)).position.state != "running":
-            return shown
-    raise AssertionError(house.show(id_))
-
-
 def test_a_model_is_promoted_by_its_alias(house: House, shelf: Shelf) -> None:
     """Requests are split until then; afterwards the alias decides, and nobody is asked any more."""
     id_ = house.begin(ERRORS, INVALID).id
@@ -154,14 +45,16 @@ def test_a_model_is_promoted_by_its_alias(house: House, shelf: Shelf) -> None:
     assert house.live.choose("fraud", "anybody") is None
 
 
-@pytest.mark.parametrize(("serving", "metric"), [({"fails": True}, "error_rate"), ({"invalid": True}, "invalid_rate")])
-def test_a_model_with_broken_output_goes_back(
-    house: House, shelf: Shelf, serving: dict[str, bool], metric: str
-) -> None:
-    """The alias never moved."""
-    shown = until_over(house, house.begin(ERRORS, INVALID).id, **serving)
+@pytest.mark.parametrize(
+    ("serving", "metric"),
+    [({"fails": True}, "error_rate"), ({"invalid": True}, "invalid_rate"), ({"slower_s": 0.2}, "latency_p95_ms")],
+)
+def test_a_model_with_broken_output_goes_back(house: House, shelf: Shelf, serving: dict[str, Any], metric: str) -> None:
+    """Within some turns of 60 requests, of which it gets three in ten. The alias never moved."""
+    shown = until_over(house, house.begin(ERRORS, INVALID, LATENCY, bake_s=60).id, **serving)
     assert (shown.position.state, shelf.serving["fraud"]) == ("rolled_back", 1)
     assert (shown.position.reason or "").startswith(f"{metric}: ")
+    assert max(one.n_challenger for one in shown.evidence) <= 100
 
 
 def test_late_labels_decide(house: House, shelf: Shelf) -> None:

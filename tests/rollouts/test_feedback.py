@@ -3,11 +3,20 @@
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cloudevents.core.bindings.http import to_binary_event, to_structured_event
+from cloudevents.core.v1.event import CloudEvent
 
+from admin.feedback import Feedback, SearchIds
+from admin.migrate import prepare
+from gateway.database import connect
+from gateway.errors import GatewayError
+from gateway.keys import Key
+from inference.feedback.word import Word
 from tests.fixtures.rollouts import Traffic
 from tests.fixtures.server import Json, Server
 
@@ -61,6 +70,45 @@ def test_the_last_word_of_a_source_counts(rolling_server: Server, answers: list[
     say(rolling_server, id=id_, score=1, source="reviewer")
 
     assert {one["source"]: one["score"] for one in kept(rolling_server, id_)} == {"user": 0, "reviewer": 1}
+
+
+def test_what_is_not_said_again_stays(rolling_server: Server, arm: Arms) -> None:
+    """Thumbs first, a comment later, the truth at last: one word, with all of them."""
+    id_ = Traffic(rolling_server, arm()).ask().headers["x-request-id"]
+    for said in ({"score": 0.25}, {"comment": "too long"}, {"label": False}, {"comment": "too long"}):
+        assert say(rolling_server, id=id_, **said).status_code == 200
+    (one,) = kept(rolling_server, id_)
+    assert (one["score"], one["comment"], one["label"]) == (0.25, "too long", False)
+
+
+def test_an_answer_has_room_for_a_hundred_sources(rolling_server: Server, arm: Arms) -> None:
+    """The next one is refused, and those who have spoken may go on."""
+    id_ = Traffic(rolling_server, arm()).ask().headers["x-request-id"]
+    rows = [{"id": id_, "score": 1, "source": f"source-{number}"} for number in range(101)]
+    taken = bulk(rolling_server, "application/json", json.dumps(rows))
+    assert (taken["accepted"], taken["rejected"], taken["errors"][0]["param"]) == (100, 1, "source")
+    refused = say(rolling_server, id=id_, score=1, source="late")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_many_sources")
+    assert say(rolling_server, id=id_, score=0, source="source-0").status_code == 200
+
+
+async def test_a_key_may_say_so_much_in_a_second(tmp_path: Path) -> None:
+    """A burst, then fifty a second; another key is none the worse."""
+    engine, now = connect(f"sqlite:///{tmp_path / 'penstock.db'}"), [0.0]
+    prepare(engine)
+    feedback = Feedback(engine, SearchIds(b"secret"), lambda _: None, lambda: now[0])
+
+    async def allowed(key: Key) -> bool:
+        with pytest.raises(GatewayError) as refused:
+            await feedback.say(key, Word("nothing", score=1))
+        return refused.value.status == 404
+
+    one, other = Key("key_1", "one"), Key("key_2", "other")
+    assert [await allowed(one) for _ in range(201)] == [True] * 200 + [False]
+    assert await allowed(other)
+    now[0] += 0.1
+    assert [await allowed(one) for _ in range(6)] == [True] * 5 + [False]
+    engine.dispose()
 
 
 def test_of_anothers_answers_nobody_speaks(rolling_server: Server, answers: list[str]) -> None:
@@ -146,25 +194,26 @@ def test_other_forms_are_refused(rolling_server: Server, media: str) -> None:
 
 
 def test_cloud_events_carry_feedback(rolling_server: Server, answers: list[str]) -> None:
-    """In structured, binary and batch mode; who sends the event says it."""
-    event = {"specversion": "1.0", "type": "review", "source": "/crm", "id": "1"}
+    """As the official SDK writes them: structured, binary and in batch mode, at either path; who sends the event says it."""
     bearer = {"authorization": f"Bearer {rolling_server.key}"}
-    structured = rolling_server.http.post(
-        "/v1/feedback",
-        content=json.dumps({**event, "data": {"id": answers[6], "score": 1}}),
-        headers={**bearer, "content-type": "application/cloudevents+json"},
-    )
-    binary = rolling_server.http.post(
-        "/v1/feedback",
-        json={"id": answers[7], "score": 0},
-        headers={**bearer, **{f"ce-{name}": value for name, value in event.items()}},
-    )
-    assert (structured.status_code, binary.status_code) == (200, 200), (structured.text, binary.text)
-    assert [one.json()["source"] for one in (structured, binary)] == ["/crm", "/crm"]
 
-    batch = [{**event, "data": {"id": answers[8], "score": 1}}, {**event, "specversion": "0.3", "data": {}}]
-    taken = bulk(rolling_server, "application/cloudevents-batch+json", json.dumps(batch))
+    def event(id_: str, score: int, source: str = "/crm?team=a b&naïve") -> CloudEvent:
+        attributes = {"type": "review", "source": source, "id": "1", "specversion": "1.0"}
+        return CloudEvent({**attributes, "datacontenttype": "application/json"}, {"id": id_, "score": score})
+
+    for id_, written in ((answers[6], to_structured_event), (answers[7], to_binary_event)):
+        message = written(event(id_, 1))
+        told = rolling_server.http.post("/v1/feedback", content=message.body, headers={**bearer, **message.headers})
+        assert told.status_code == 200, told.text
+        assert told.json()["source"] == "/crm?team=a b&naïve"
+
+    good = json.loads(to_structured_event(event(answers[8], 1)).body)
+    batch = json.dumps([good, {**good, "specversion": "0.3"}])
+    taken = bulk(rolling_server, "application/cloudevents-batch+json", batch)
     assert (taken["accepted"], taken["rejected"], taken["errors"][0]["param"]) == (1, 1, "specversion")
+    media = {"content-type": "application/cloudevents-batch+json; charset=utf-8"}
+    again = rolling_server.http.post("/v1/feedback", content=batch, headers={**bearer, **media}).json()
+    assert (again["accepted"], again["unchanged"], again["rejected"]) == (0, 1, 1)
 
 
 def test_feedback_is_listed_in_pages(rolling_server: Server, answers: list[str]) -> None:

@@ -16,6 +16,7 @@ from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
 Arms = Callable[..., str]
+JUDGED = {"metric": "judged", "max_regression": 0.1, "judge": {"model": "chat", "key_id": "key_none"}}
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,6 +48,19 @@ def body(**fields: Any) -> Json:
         ({"gates": [{"metric": "error_rate", "max_regression": 0}] * 2}, 400, "gates"),
         ({"gates": [{"metric": "feedback", "max_regression": 0, "range": [5, 1]}]}, 400, "gates.0.range"),
         ({"gates": [{"metric": "error_rate"}]}, 400, "gates.0.max_regression"),
+        ({"gates": [{"metric": "output_drift", "max_regression": 0}]}, 400, "gates.0.max_regression"),
+        (
+            {"gates": [{"metric": "input_drift", "max_regression": 0.1, "reference": "training"}]},
+            400,
+            "gates.0.reference",
+        ),
+        ({"gates": [{"metric": "error_rate", "max_regression": 0.1, "columns": ["x"]}]}, 400, "gates.0.columns"),
+        ({"gates": [{"metric": "demographic_parity", "max_regression": 0.1, "group": "sex"}]}, 400, "gates.0.metric"),
+        ({"gates": [{"metric": "error_rate", "max_regression": 0.1, "group": "sex"}]}, 400, "gates.0.group"),
+        ({"gates": [{"metric": "judged", "max_regression": 0.1}]}, 400, "gates.0.judge"),
+        ({"gates": [{**JUDGED, "metric": "error_rate"}]}, 400, "gates.0.judge"),
+        ({"gates": [JUDGED], "strategy": "shadow"}, 400, "gates.0.judge"),
+        ({"gates": [JUDGED]}, 404, "gates.0.judge.key_id"),
         ({"alpha": 0}, 400, "alpha"),
         ({"bake_s": -1}, 400, "bake_s"),
         ({"speed": 1}, 400, "speed"),

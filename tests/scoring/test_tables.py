@@ -4,7 +4,7 @@ import csv
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import text
 
 from admin.scoring.home import Home
 from admin.scoring.order import Order, worker
-from gateway.database import appending
+from gateway.database import appending, connect
 from gateway.ids import new_id
 from inference.scoring import job_store
-from inference.scoring.job import Format, Job, Place, Spec
+from inference.scoring.job import Count, Format, Job, Place, Spec
 from inference.scoring.sources import Query, reading_engine
 from inference.scoring.worksheet import Position
 from tests.fixtures.scoring import FEATURES, Desk
@@ -47,21 +48,22 @@ class Asked:
         self.warehouse = folder / "warehouse.db"
         self.home = Home(desk.data)
         self.stopping = threading.Event()
+        self.databases = {"warehouse": f"sqlite:///{self.warehouse}"}
 
     def job(self, source: Place, target: Place, **more: Any) -> Job:
         spec = Spec(source, target, str(self.folder / "refused.jsonl"), **{"chunk_rows": 10, **more})
         with appending(self.desk.engine) as tx:
             return job_store.add(tx, new_id("score"), self.home.id(), "sums", 1, spec, "test")
 
-    def run(self, job: Job) -> Job:
+    def run(self, job: Job, told: Callable[[Count], None] = lambda _: None) -> Job:
         order = Order(
             database=f"sqlite:///{self.desk.data / 'penstock.db'}",
             registry=str(self.desk.data / "registry"),
             folder=str(self.home.folder),
-            databases={"warehouse": f"sqlite:///{self.warehouse}"},
+            databases=self.databases,
             timeout_s=30,
         )
-        with worker(order, self.stopping) as work:
+        with worker(order, self.stopping, told) as work:
             work.run(job.id)
         return self.found(job)
 
@@ -212,6 +214,46 @@ def test_a_query_goes_on_behind_any_row_also_among_equal_keys(warehouse: Path) -
         last, ties = key, ties + 1 if key == last else 1
         after = Position(rows=behind, last=last, ties=ties)
         assert [row.values[0] for row in query.rows(after)] == every[behind:]
+
+
+def test_postgresql_is_read_and_written_across_an_interruption(
+    asked: Asked, new_postgres: Callable[[str], str]
+) -> None:
+    """With its own types, keys in its own order, and a transaction that cannot write; the rows of a job that was stopped come once."""
+    url = new_postgres("template1")
+    asked.databases["postgres"] = url
+    engine = connect(url)
+    with engine.begin() as tx:
+        tx.execute(text("CREATE TABLE loans (id TEXT, a NUMERIC(12, 6), b DOUBLE PRECISION, c REAL, day DATE)"))
+        rows = [
+            {"id": f"Zeile-{number % 5}-{number:03}", "a": round(float(a), 6), "b": float(b), "c": float(c)}
+            for number, (a, b, c) in enumerate(ROWS)
+        ]
+        tx.execute(text("INSERT INTO loans VALUES (:id, :a, :b, :c, '2026-01-02')"), rows[::-1])
+    source = Place("sql", database="postgres", query="SELECT id, a, b, c FROM loans WHERE day = '2026-01-02'")
+    target = Place("sql", database="postgres", table="scores")
+    job = asked.job(source, target, key="id", chunk_rows=4)
+
+    def interrupted(count: Count) -> None:
+        if count.done >= 8:
+            asked.stopping.set()
+
+    stopped = asked.run(job, interrupted)
+    assert (stopped.state, stopped.count.done) == ("queued", 8)
+    asked.stopping.clear()
+    done = asked.run(job)
+    assert (done.state, done.count.done, done.count.refused) == ("completed", 25, 0), done.message
+    with engine.begin() as tx:
+        found = tx.execute(text("SELECT id, sum FROM scores WHERE scoring_job = :job"), {"job": job.id}).all()
+    assert sorted(row.id for row in found) == sorted(str(row["id"]) for row in rows)
+    sums = {row["id"]: total for row, total in zip(rows, SUMS, strict=True)}
+    np.testing.assert_allclose([row.sum for row in found], [sums[row.id] for row in found], rtol=1e-4, atol=1e-5)
+    writes = Place("sql", database="postgres", query="WITH x AS (DELETE FROM loans RETURNING *) SELECT * FROM x")
+    refused = asked.run(asked.job(writes, asked.file("out.csv"), key="id"))
+    assert (refused.state, refused.code) == ("failed", "input_unreadable")
+    with engine.begin() as tx:
+        assert tx.execute(text("SELECT count(*) FROM loans")).scalar_one() == 25
+    engine.dispose()
 
 
 @pytest.mark.parametrize("query", ["DELETE FROM loans", "WITH x AS (SELECT 1) DELETE FROM loans"])

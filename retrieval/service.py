@@ -28,6 +28,7 @@ from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Quota
+from retrieval.reembedding.backfill import Backfill
 from retrieval.search import Search
 
 T = TypeVar("T")
@@ -35,7 +36,9 @@ T = TypeVar("T")
 
 @final
 class Retrieval:
-    """One per process; it is a `retrieval.runner.Worker` as well. `changed` is told of collections with something new to do,
+    """One per process; it is a `retrieval.runner.Worker` as well, and its `backfill` one of re-embeddings.
+
+    `changed` is told of collections with something new to do,
     `searched` which was searched, for how many seconds, and whether it `found` something, was `empty` or `failed`.
     """
 
@@ -67,6 +70,7 @@ class Retrieval:
         self._search = Search(database, self._residents, embedder)
         self._searched = searched
         self._inquiry = Inquiry(database, self._search, ranker, writer)
+        self.backfill = Backfill(database, embedder, self._residents, self._search)
 
     # Collections
 

@@ -16,7 +16,7 @@ from retrieval.access import Caller, sees
 from retrieval.asking import Embedded, Question, Result, Results, Trace
 from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.database import Database
-from retrieval.errors import BadRequest, Unavailable
+from retrieval.errors import BadRequest, NotFound, RetrievalError, Unavailable
 from retrieval.fusion import Ranking, fused
 from retrieval.index.audit import Audit, Recall
 from retrieval.index.planner import Plan, RecallMode
@@ -80,14 +80,17 @@ class Search:
 
         Raises NotFound, Expired, BadRequest, Refused.
         """
-        vectors = await self.vectors(caller, collection, question)
         try:
+            vectors = await self.vectors(caller, collection, question)
             return await find(caller, collection, question, vectors)
-        except Moved:
+        except (Moved, RetrievalError) as error:
+            now = await asyncio.to_thread(self._begun, caller, collection.id)
+            now = now.read_by(caller.key_id)
+            if now.version == collection.version and not isinstance(error, Moved):
+                raise
             if tries <= 1:
-                raise Unavailable("The vector store is embedded anew at this moment: try again") from None
-        now = await asyncio.to_thread(self._begun, caller, collection.id)
-        return await self.answered(caller, now.read_by(caller.key_id), question, find, tries - 1)
+                raise Unavailable("The vector store is embedded anew at this moment: try again") from error
+        return await self.answered(caller, now, question, find, tries - 1)
 
     def _known(self, caller: Caller, collection_id: str) -> Collection | None:
         """From memory, where that is enough to begin with: what is answered is asked of the truth in the end."""
@@ -151,18 +154,28 @@ class Search:
         pinned: bool = False,
     ) -> Results:
         """Blocks."""
-        place = asked.id, asked.version
-        latest = self._residents.latest(*place)
+        latest = self._residents.latest(asked.id, asked.version)
         if latest is not None:  # nothing has changed, as a rule
             results, whole = self._once(caller, *latest, question, vectors, pinned=pinned)
             if whole:
                 return results
-        results, whole = self._once(caller, *self._residents.current(*place), question, vectors, pinned=pinned)
+        results, whole = self._once(caller, *self._current(caller, asked), question, vectors, pinned=pinned)
         for _ in range(TRIES - 1):
             if whole:
                 break
-            results, whole = self._once(caller, *self._residents.current(*place), question, vectors, pinned=pinned)
+            results, whole = self._once(caller, *self._current(caller, asked), question, vectors, pinned=pinned)
         return results
+
+    def _current(self, caller: Caller, asked: Collection) -> tuple[Collection, State]:
+        """Blocks. Raises NotFound, and Moved where only that version is gone."""
+        try:
+            return self._residents.current(asked.id, asked.version)
+        except NotFound:
+            with self._database.reading() as tx:
+                now = moment(tx, caller, asked.id)
+            if now.version != asked.version:
+                raise Moved from None
+            raise
 
     def _once(
         self,

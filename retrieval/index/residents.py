@@ -184,7 +184,7 @@ class Residents:
         found: list[tuple[str, int]] = []
         for collection_id, version in map(version_at, sorted(places)):
             collection = collection_store.by_id(tx, collection_id)
-            if collection is not None and reembeddings.within(tx, collection, version) is None:
+            if collection is not None and not reembeddings.kept(tx, collection, version):
                 found.append((collection_id, version))
         return found
 

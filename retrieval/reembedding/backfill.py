@@ -19,7 +19,7 @@ from retrieval.asking import Question, Result
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.embedding_store import Missing
-from retrieval.errors import Refused, RetrievalError
+from retrieval.errors import NotFound, Refused, RetrievalError
 from retrieval.index.residents import Residents
 from retrieval.ingestion import ANEW, BACKOFF_S, EMBEDDED_AT_ONCE, MAX_WAIT_S, normalised
 from retrieval.job_store import LeaseLost
@@ -64,6 +64,8 @@ class Backfill:
                 await self._do(lambda tx: store.release(tx, mine))
         except Refused as refusal:
             await self._refused(mine, refusal)
+        except NotFound:  # it fell behind, and is no more to be indexed; or it is gone, which this says
+            await self._do(lambda tx: store.release(tx, mine))
         except RetrievalError as error:
             await self._do(partial(_failed, mine=mine, reason=error.message))
 

@@ -71,13 +71,22 @@ def beside(tx: Connection, collection_id: str) -> Reembedding | None:
 
 
 def within(tx: Connection, collection: Collection, version: int) -> Collection | None:
-    """The collection with vectors of the version; None if there are none that are kept up to date."""
+    """The collection with vectors of the version; None if they are not all there.
+
+    What is behind must not be indexed: a vector that is made up for later has no generation by which an index would find it.
+    """
     if version == collection.version:
         return collection
     found = beside(tx, collection.id)
-    if found is None or found.unread.version != version:
+    if found is None or found.behind or found.unread.version != version:
         return None
     return collection.within(found.unread)
+
+
+def kept(tx: Connection, collection: Collection, version: int) -> bool:
+    """Whether vectors of the version are wanted still."""
+    found = beside(tx, collection.id)
+    return version == collection.version or (found is not None and found.unread.version == version)
 
 
 def last_version(tx: Connection, collection: Collection) -> int:

@@ -308,7 +308,7 @@ async def test_a_model_that_fails_ends_it_with_a_reason(house: House) -> None:
 
 async def test_the_gate_measures_both_versions(house: House) -> None:
     """One that finds less than is allowed is not swapped, unless somebody insists; what is measured stands beside each other."""
-    names = [f"name{number}" for number in range(12)]
+    names = [f"river{number}" for number in range(12)]
     home, ids = await house.filled(*names)
     house.work()
     asked = [Asked(name, [Relevant(id_)]) for name, id_ in zip(names, ids, strict=True)]
@@ -381,18 +381,18 @@ async def test_what_is_deleted_leaves_no_vector_of_any_version(house: House) -> 
 
 async def test_another_process_goes_on_where_one_has_died(house: House) -> None:
     """What was embedded is not embedded again, and the dead one's lease is no obstacle on its machine."""
-    home, _ = await house.filled(*(f"name{number}" for number in range(70)))
+    home, _ = await house.filled(*(f"name{number}" for number in range(7)))
     one = house.begin(home)
     dead = Owner("ses_dead", "host_1")
     claimed = house.database.write(lambda tx: store.claim(tx, one, dead))
     assert claimed is not None
-    done = house.database.read(lambda tx: embedding_store.missing(tx, home, 2, 0, 30))
+    done = house.database.read(lambda tx: embedding_store.missing(tx, home, 2, 0, 3))
     made = {each.id: np.ones(768, "<f4").tobytes() for each in done}
     house.database.write(lambda tx: embedding_store.add(tx, home, 2, made))
     house.work()
     await house.reach(one, "ready")
-    assert len(house.models.texts("better")) == 40
-    assert vectors(house.database, home, 2) == 70
+    assert len(house.models.texts("better")) == 4
+    assert vectors(house.database, home, 2) == 7
 
 
 def test_a_canary_grows_and_keeps_who_is_in_it() -> None:

@@ -41,8 +41,8 @@ def has(collection_id: str, version: int) -> ColumnElement[bool]:
     """Of a passage: whether it has a vector of the version."""
     if version == FIRST:
         body = select(_Body.passage_id).where(_Body.passage_id == _Passage.id, _Body.vector != NOTHING)
-        return body.exists()
-    return select(_Vector.passage_id).where(_same(collection_id, version)).exists()
+        return body.correlate(passages).exists()
+    return select(_Vector.passage_id).where(_same(collection_id, version)).correlate(passages).exists()
 
 
 def add(tx: Connection, collection_id: str, version: int, vectors: Mapping[int, bytes]) -> None:

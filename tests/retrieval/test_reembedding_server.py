@@ -1,5 +1,6 @@
 """A vector store that is embedded anew, as admins and clients see it: the real process, its money, its kills."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ import openai
 import pytest
 from sqlalchemy import create_engine, func, select
 
+from admin.cli import main
 from retrieval.tables import passage_bodies, passage_embeddings, passages, reembeddings
-from tests.fixtures.server import ONCE, Json, Server
+from tests.fixtures.server import ADMIN_KEY, ONCE, Json, Server
 from tests.fixtures.upstream import ScriptHandle, Upstream
 from tests.upstream.behaviour import Behaviour
 
@@ -180,6 +182,31 @@ def test_a_model_that_fails_leaves_the_store_as_it_was(site: Site) -> None:
     site.reach(store, one, "ready")
     assert site.moved(store, one, "cancel")["state"] == "cancelled"
     assert site.post(store, f"/{one}/promote").status_code == 409
+
+
+def test_the_command_line_does_the_same(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Start with questions, watch, swap, go back; a refusal is a line and a status."""
+    _, secret = site.key()
+    client = site.sdk(secret)
+    store = client.vector_stores.create(name="by hand").id
+    file_id = site.add(client, store, "zeta gate")
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"query": "zeta gate", "relevant": [file_id]}))
+    reach = ["by hand", "--url", site.server.url, "--key", ADMIN_KEY]
+
+    def told(action: str, *options: str) -> str:
+        status = main(["reembed", action, *reach, *options])
+        said = capsys.readouterr()
+        assert status == 0, said.err
+        return said.out
+
+    assert "gate passed" in told("start", "--model", "new", "--questions", str(questions), "--wait")
+    assert "version 1 is read" in told("status")
+    assert "canary: 0% of keys, 1 by name" in told("canary", "--keys", "key_x")
+    assert "version 2 is read" in told("promote")
+    assert json.loads(told("rollback", "--reason", "no", "--json"))["reason"] == "no"
+    assert main(["reembed", "promote", *reach]) == 1
+    assert "rolled back" in capsys.readouterr().err
 
 
 def test_what_is_asked_for_wrongly_is_told(site: Site) -> None:

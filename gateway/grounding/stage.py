@@ -21,12 +21,14 @@ from gateway.grounding.looked import Looked
 from gateway.grounding.policy import Retrieval
 from gateway.grounding.ports import Booking, Searcher, Store, Wanted
 from gateway.grounding.sources import INSTRUCTIONS, Sources
+from gateway.keys import Key
 from gateway.providers import QUOTES
 from gateway.wire import NULL, ChatRequest
 
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 TOOL: Final = b'"file_search"'
+OURS: Final = "retrieval"  # the tag of calls that a search makes itself
 _pack: Final = msgspec.msgpack.Encoder(order="sorted").encode
 
 
@@ -128,6 +130,10 @@ class _Behind:
         if not queries:
             call.body = prompt.without_tool(fields)
             return
+        if (
+            looked.wanted.rewrite is not None and OURS not in looked.booked.tags
+        ):  # else it is the rewriting that is answered
+            queries = await self._spawn(_timely(call, self._rewritten(key, endpoint, fields, queries, looked)))
         found = await self._spawn(_timely(call, self._searcher.search(key, queries, looked.wanted, looked.booked)))
         sources = Sources()
         passages = sources.told(sources.add(found))
@@ -142,6 +148,16 @@ class _Behind:
         else:
             await call.vet(passages, put)
         call.exchange = Citing(call.exchange, call, sources)
+
+    async def _rewritten(
+        self, key: Key, endpoint: str, fields: prompt.Json, queries: Sequence[str], looked: Looked
+    ) -> Sequence[str]:
+        """The question as it means in its conversation; as it stands where there is none, or nobody says."""
+        told, wanted = prompt.conversation(endpoint, fields), looked.wanted.rewrite
+        if told is None or wanted is None:
+            return queries
+        made = await self._searcher.rewritten(key, told, wanted, looked.booked)
+        return queries if made is None else [made]
 
 
 async def _timely(call: Call, work: Coroutine[Any, Any, T]) -> T:

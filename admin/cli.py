@@ -140,6 +140,12 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
         "classic", parents=[*parents, reach], help="list classic models and where aliases lead"
     )
     classic.add_argument("name", metavar="NAME", nargs="?")
+    pull = actions.add_parser("pull", parents=parents, help="fetch a small open model from a hub, checked and resumed")
+    pull.add_argument("name", metavar="NAME", help="OWNER/NAME of a hub, or a short name such as qwen2.5-0.5b-gguf")
+    pull.add_argument("--file", metavar="PATTERN", action="append", help="only these files, such as '*q8_0.gguf'")
+    pull.add_argument("--revision", metavar="NAME", default="main", help="a branch, tag or commit; default: main")
+    pull.add_argument("--endpoint", metavar="URL", help="of a mirror; default: $HF_ENDPOINT, then the public hub")
+    pull.add_argument("--output", metavar="DIR", help="default: below `hub` in the data folder")
     _score(actions.add_parser("score", parents=parents, help="predict for a whole table, here, in chunks"))
     alias = actions.add_parser("alias", parents=[*parents, reach], help="make an alias lead to a version")
     alias.add_argument("name", metavar="NAME")

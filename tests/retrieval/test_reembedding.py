@@ -235,13 +235,14 @@ async def test_a_search_that_began_before_the_swap_is_asked_again(house: House) 
     house.work()
     one = await house.reach(house.begin(home), "ready")
     await house.reads(home)
-    swapped = []
+    swapped: list[bool] = []
 
     class Late(Models):
         async def embed(self, texts, model, payer, **more):  # type: ignore[no-untyped-def]
             made = await super().embed(texts, model, payer, **more)
             if model == "words" and not swapped:
-                swapped.append(await asyncio.to_thread(house.database.write, lambda tx: _promoted(tx, one)))
+                swapped.append(True)
+                await asyncio.to_thread(house.database.write, lambda tx: _promoted(tx, one))
             return made
 
     late = Late()

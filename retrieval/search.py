@@ -26,6 +26,7 @@ from retrieval.index.state import Allowed, Answer, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
 from retrieval.shown import moment, shown
+from retrieval.spaces import FIRST, place_of
 
 MIN_CANDIDATES: Final = 50  # of each ranking, before they are fused
 TRIES: Final = 3  # when what was found is being replaced at the same moment
@@ -54,8 +55,9 @@ class Search:
         self._auditor.shutdown(cancel_futures=True)
 
     def recall(self, collection_id: str) -> Mapping[str, Recall]:
-        """As far as searches of this process were checked, by kind of filter."""
-        return self._audit.of(collection_id)
+        """As far as searches of this process were checked, by kind of filter, in the version that is read."""
+        seen = self._residents.seen(collection_id)
+        return self._audit.of(place_of(collection_id, FIRST if seen is None else seen.version))
 
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
@@ -242,7 +244,8 @@ class Search:
         """Beside the search, which does not wait for it."""
 
         def work() -> None:
-            repair = self._audit.check(collection.id, state, vector, k, question.wanted, allowed, answer)
+            place = place_of(collection.id, collection.version)
+            repair = self._audit.check(place, state, vector, k, question.wanted, allowed, answer)
             if repair.verdict == "raised":
                 self._residents.repair(collection.id, repair.effort, collection.version)
             elif repair.verdict == "given_up":

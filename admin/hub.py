@@ -148,7 +148,7 @@ class Hub:
 
     def _away(self, error: httpx.HTTPError) -> str:
         return (
-            f"{self.endpoint} cannot be reached: {error or type(error).__name__}. "
+            f"{self.endpoint} cannot be reached: {str(error) or type(error).__name__}. "
             "Behind a firewall name a mirror with --endpoint or HF_ENDPOINT."
         )
 

@@ -17,6 +17,8 @@ from tests.fixtures.server import ADMIN_KEY, ONCE, Json, Server
 from tests.fixtures.upstream import ScriptHandle, Upstream
 from tests.upstream.behaviour import Behaviour
 
+pytestmark = pytest.mark.timeout(180)  # each waits for work that a busy machine does late
+
 PRICE = {"input": 1.0}
 CHUNKS = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
 GIVEN_UP = ("failed", "cancelled", "rolled_back", "finished")

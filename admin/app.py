@@ -35,6 +35,7 @@ from admin.rest import (
     mcp_servers,
     models,
     orgs,
+    reembeddings,
     registry,
     requests,
     rollouts,
@@ -111,6 +112,7 @@ def create_app(
     webhook_secret: str | None = None,
     rolling: Steering | None = None,
     snapshots: Path = Path("snapshots"),
+    reembedding: Callable[[], None] = lambda: None,
     scoring_desk: Scoring | None = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
@@ -118,7 +120,7 @@ def create_app(
     `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
     be MCP servers, `programs`, that may be engines. `registrar` takes artefacts of classic models in; without one there is no
     registry. `webhook_secret` is what MLflow signs its webhooks with.
-    `snapshots`: the folder for those of collections.
+    `snapshots`: the folder for those of collections. `reembedding` is told when one of those is asked for.
     `scoring_desk`: where predictions in bulk are asked for.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
@@ -152,6 +154,7 @@ def create_app(
         versions.prompts_router(control),
         collections.router(control, None if api is None else api.retrieval),
         snapshots_router(control, engine, snapshots),
+        reembeddings.router(control, None if api is None else api.retrieval, reembedding),
         feedback.router(control),
         config.router(control, version),
     ):

@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "ledger": "admin.commands.ledger",
     "ingest": "admin.commands.ingest",
     "search": "admin.commands.search",
+    "reembed": "admin.commands.reembed",
     "replay": "admin.commands.replay",
     "predictions": "admin.commands.predictions",
     "eval": "admin.commands.evaluate",
@@ -139,6 +140,12 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
         "classic", parents=[*parents, reach], help="list classic models and where aliases lead"
     )
     classic.add_argument("name", metavar="NAME", nargs="?")
+    pull = actions.add_parser("pull", parents=parents, help="fetch a small open model from a hub, checked and resumed")
+    pull.add_argument("name", metavar="NAME", help="OWNER/NAME of a hub, or a short name such as qwen2.5-0.5b-gguf")
+    pull.add_argument("--file", metavar="PATTERN", action="append", help="only these files, such as '*q8_0.gguf'")
+    pull.add_argument("--revision", metavar="NAME", default="main", help="a branch, tag or commit; default: main")
+    pull.add_argument("--endpoint", metavar="URL", help="of a mirror; default: $HF_ENDPOINT, then the public hub")
+    pull.add_argument("--output", metavar="DIR", help="default: below `hub` in the data folder")
     _score(actions.add_parser("score", parents=parents, help="predict for a whole table, here, in chunks"))
     alias = actions.add_parser("alias", parents=[*parents, reach], help="make an alias lead to a version")
     alias.add_argument("name", metavar="NAME")
@@ -240,6 +247,42 @@ def _documents(
     search.add_argument("-k", metavar="N", type=int, default=5, help="how many passages, up to 50")
     _searching(search)
     _evaluating(commands.add_parser("eval", parents=[*parents, reach], help="measure searches on questions"))
+    _reembed(commands.add_parser("reembed", help="move a collection to another embedding model"), parents)
+
+
+def _reembed(reembed: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    """All but `start` and `status` are of the collection's newest one."""
+    reach = argparse.ArgumentParser(add_help=False)
+    reach.add_argument("collection", metavar="COLLECTION", help="a vector store, by its name or its id")
+    reach.add_argument("--url", help="of a running server; default: this machine's")
+    reach.add_argument("--key", metavar="SECRET", help="of the admin plane; default: the admin key")
+    actions = reembed.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, explained: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, parents=[*parents, reach], help=explained)
+
+    start = action("start", "embed what is stored with another model, beside what is read")
+    start.add_argument("--model", metavar="NAME", help="default: the collection's own, once more")
+    start.add_argument("--dimensions", metavar="N", type=int, help="ask the model for so many")
+    start.add_argument("--key-id", metavar="ID", help="who pays; default: the key that made the collection")
+    start.add_argument("--questions", metavar="FILE", help="as for `penstock eval`, by file ids: measure both versions")
+    start.add_argument("--max-loss", metavar="X", type=float, default=0.02, help="of recall and nDCG; default: 0.02")
+    start.add_argument("--auto", action="store_true", help="swap as soon as it is ready, unless the questions say no")
+    start.add_argument("--keep-days", metavar="N", type=float, default=7, help="with a way back; default: 7")
+    start.add_argument("--wait", action="store_true", help="show progress until it is ready")
+    action("status", "all of a collection's, newest first")
+    canary = action("canary", "let some keys read the new version")
+    canary.add_argument("--share", metavar="X", type=float, default=0.0, help="of all keys, 0 to 1")
+    canary.add_argument("--keys", metavar="ID", nargs="*", help="and these")
+    promote = action("promote", "let everybody read the new version, at once")
+    promote.add_argument("--force", action="store_true", help="whatever the questions say")
+    for name, explained in (
+        ("rollback", "let everybody read the old version again, at once"),
+        ("finish", "take the old version away"),
+        ("cancel", "give it up"),
+        ("resume", "go on with one that failed"),
+    ):
+        action(name, explained).add_argument("--reason", metavar="TEXT")
 
 
 def _searching(search: argparse.ArgumentParser) -> None:

@@ -178,10 +178,19 @@ class GatewayEmbedder:
         self._usual = usual
 
     async def embed(
-        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+        self,
+        texts: Sequence[str],
+        model: str,
+        payer: str,
+        *,
+        aside: bool,
+        account: Account | None = None,
+        dimensions: int | None = None,
     ) -> "NDArray[np.float32]":
         """Raises Refused."""
-        fields = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        fields: dict[str, object] = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        if dimensions is not None:
+            fields["dimensions"] = dimensions
         answer = await self._calls.answer(self._handler, PATH, payer, fields, "Embedding", aside=aside, account=account)
         if len(texts) > 1:
             return await asyncio.to_thread(_vectors, answer)

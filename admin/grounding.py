@@ -11,7 +11,7 @@ from admin.documents import caller_of
 from gateway import errors
 from gateway.authentication import ADMIN
 from gateway.grounding.booking import TRACE
-from gateway.grounding.ports import Booking, Document, Found, Store, Wanted
+from gateway.grounding.ports import Booking, Document, Found, Rewrite, Store, Wanted
 from gateway.grounding.wish import MOST_STORES
 from gateway.keys import Key
 from retrieval import collection_store, document_store
@@ -108,6 +108,15 @@ class GroundingSearch:
             _refuse(error)
         every = [_found(store.id, one) for store, results in zip(stores, found, strict=True) for one in results.results]
         return sorted(every, key=lambda one: -one.score)[: wanted.most]
+
+    async def rewritten(self, key: Key, conversation: str, wanted: Rewrite, booking: Booking) -> str | None:
+        account = Account(tuple(booking.tags), booking.trace, booking.granted)
+        caller = msgspec.structs.replace(caller_of(key), account=account)
+        try:
+            plane = await self._retrieval()
+        except RetrievalError:
+            return None  # the search says so
+        return await plane.standalone(caller, conversation, wanted.model, wanted.timeout_s)
 
     async def _meant(self, key: Key, wanted: Wanted, booking: Booking) -> tuple[Caller, Sequence[Collection]]:
         """Raises NotFound, Expired."""

@@ -63,6 +63,7 @@ from inference.registry.catalogue import CurrentLibrary
 from inference.rollouts import retention
 from retrieval.collection_store import any_at_all
 from retrieval.job_store import Owner
+from retrieval.reembedding.runner import ReembeddingRunner
 from retrieval.removal import forget_sources
 from retrieval.runner import Runner
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from admin.telemetry.watch import Watch
     from inference.mlflow.tracking import Tracking
     from inference.registry.registrar import Registrar
+    from retrieval.reembedding.backfill import Backfill
     from retrieval.service import Retrieval
 
 log = structlog.stdlib.get_logger(__name__)
@@ -240,6 +242,7 @@ class House:
             *self._files.background(),
             *self._batches.background(),
             *self._runner.background(),
+            self._reembedding.background(),
             self._vitals.background(),
             self._predictions.background(),
             self._rolling.run(),
@@ -282,6 +285,7 @@ class House:
         """The server is about to end: what runs in the background begins nothing new."""
         self._batches.stop()
         self._runner.stop()
+        self._reembedding.stop()
         self._scoring.stop()
         self._plane.drain(self._settings.server.limits.drain_s)
         self._mcp.drain()
@@ -290,6 +294,7 @@ class House:
         await self._fleet.close()
         await self._scoring.close()
         await self._runner.close()
+        await self._reembedding.close()
         await self._retrieval.close()
         await self._plane.end_runs()
         await self._batches.close(self._settings.server.limits.drain_s)
@@ -404,6 +409,12 @@ class House:
             self._retrieval.get,
             concurrency=settings.retrieval.concurrency,
         )
+        self._reembedding = ReembeddingRunner(
+            documents.database_of(self._engine), Owner(self._books.session, host()), folder, self._backfill
+        )
+
+    async def _backfill(self) -> "Backfill":
+        return (await self._retrieval.get()).backfill
 
     def _searched(self, collection: str, seconds: float, outcome: str) -> None:
         self._searches.add(seconds, outcome)
@@ -450,6 +461,7 @@ class House:
             commands=self._settings.mcp.stdio_commands,
             rolling=self._rolling.parts.by_hand(),
             snapshots=self._settings.data_dir / "retrieval" / "snapshots",
+            reembedding=self._reembedding.notice,
             programs=self._settings.engine_programs,
             api=Api(
                 identity(self._current, self._plane.authenticator),

@@ -166,9 +166,16 @@ class Known:
         self._kept = kept
 
     async def embed(
-        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+        self,
+        texts: Sequence[str],
+        model: str,
+        payer: str,
+        *,
+        aside: bool,
+        account: Account | None = None,
+        dimensions: int | None = None,
     ) -> Vectors:
-        del model, payer, aside, account
+        del model, payer, aside, account, dimensions
         return await self._kept.of(texts)
 
     def window(self, model: str) -> int | None:

@@ -44,9 +44,16 @@ class Known:
         self.vector: Vectors = np.zeros((1, 1), np.float32)
 
     async def embed(
-        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+        self,
+        texts: Sequence[str],
+        model: str,
+        payer: str,
+        *,
+        aside: bool,
+        account: Account | None = None,
+        dimensions: int | None = None,
     ) -> Vectors:
-        del texts, model, payer, aside, account
+        del texts, model, payer, aside, account, dimensions
         return self.vector
 
     def window(self, model: str) -> int | None:

@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, 
 from gateway import catalog, pricing
 from gateway.cache import policy
 from gateway.grounding import policy as grounding
-from gateway.grounding.ports import Wanted
+from gateway.grounding.ports import Rewrite, Wanted
 from gateway.kinds import Kind
 from gateway.providers import IN_PROCESS, PROVIDERS
 from gateway.resilience.backoff import Retries
@@ -385,6 +385,7 @@ class RetrievalSpec(Section):
     """Collections that are searched before the model answers, by id, or by name those of the admin key.
 
     `filters` is OpenAI's grammar. `last_resort`: where no deployment and no fallback answers, the model that quotes does.
+    `rewrite_query`: a question that others stand before is made to stand alone first, by `rewrite_model` or `retrieval.chat_model`.
     """
 
     collections: Annotated[tuple[Name, ...], Field(min_length=1, max_length=16)]
@@ -395,6 +396,15 @@ class RetrievalSpec(Section):
     filters: dict[str, Any] | None = None
     instructions: str | None = Field(default=None, min_length=1, max_length=20_000)
     last_resort: bool = True
+    rewrite_query: bool = False
+    rewrite_model: Name | None = None
+    rewrite_timeout_s: float = Field(default=5, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _something_rewrites(self) -> Self:
+        if self.rewrite_model is not None and not self.rewrite_query:
+            raise ValueError("rewrite_model does nothing without rewrite_query: true")
+        return self
 
     @model_validator(mode="after")
     def _something_ranks(self) -> Self:
@@ -410,6 +420,7 @@ class RetrievalSpec(Section):
             self.score_threshold,
             self.embedding_weight,
             self.text_weight,
+            Rewrite(self.rewrite_model, self.rewrite_timeout_s) if self.rewrite_query else None,
         )
         return grounding.Retrieval(wanted, self.instructions)
 

@@ -148,6 +148,14 @@ class Stage(msgspec.Struct, frozen=True, omit_defaults=True):
     queries: Sequence[str] = ()
 
 
+class Embedded(msgspec.Struct, frozen=True):
+    """The vectors that were searched: their version, and what made them."""
+
+    version: int
+    model: str
+    dimensions: int | None = None
+
+
 class Results(msgspec.Struct, frozen=True):
     """`plans` are those of the dense part, one for each query. `queries` are those that were searched for."""
 
@@ -157,3 +165,4 @@ class Results(msgspec.Struct, frozen=True):
     generation: int
     queries: Sequence[str] = ()
     stages: Sequence[Stage] = ()
+    embedded: Embedded | None = None

@@ -12,6 +12,7 @@ from retrieval.errors import Expired, NotFound
 from retrieval.ids import new_id
 from retrieval.index.settings import EngineName, Quantization
 from retrieval.paging import Page, page
+from retrieval.spaces import FIRST, Canary, Space, version_for
 from retrieval.tables import collections, documents, removals
 
 DAY_S: Final = 86_400.0
@@ -24,7 +25,7 @@ _FIELDS = tuple(column for column in collections.columns if column.name != "dele
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none."""
+    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. `version`, `cut`: see `Space`."""
 
     id: str
     key_id: str
@@ -45,6 +46,23 @@ class Collection(msgspec.Struct, frozen=True):
     quantization: Quantization = "none"
     quota_passages: int | None = None
     quota_bytes: int | None = None
+    version: int = FIRST
+    cut: int | None = None
+    canary: Canary | None = None
+
+    @property
+    def space(self) -> Space:
+        return Space(self.version, self.model, self.dimensions, self.cut, self.engine, self.quantization)
+
+    def within(self, space: Space) -> "Collection":
+        """The same with vectors of another version."""
+        return self if space.version == self.version else msgspec.structs.replace(self, **msgspec.structs.asdict(space))
+
+    def read_by(self, key_id: str) -> "Collection":
+        """As a key reads it: in the canary's version, if it is one of those keys."""
+        canary = self.canary
+        reads_other = canary is not None and version_for(self.version, canary, key_id) != self.version
+        return self.within(canary.space) if canary is not None and reads_other else self
 
 
 class NewCollection(msgspec.Struct, frozen=True):
@@ -56,6 +74,7 @@ class NewCollection(msgspec.Struct, frozen=True):
     labelled: bool = False
     engine: EngineName | None = None
     quantization: Quantization = "none"
+    cut: int | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -231,6 +250,25 @@ def learn_dimensions(tx: Connection, id_: str, dimensions: int) -> int:
     return int(tx.execute(select(_Row.dimensions).where(_Row.id == id_)).scalar_one())
 
 
+def settle(tx: Connection, id_: str, space: Space) -> int:
+    """It is read in this version from here on, by everybody. Its generation."""
+    generation = next_generation(tx, id_)
+    before = tx.execute(select(_Row.dimensions).where(_Row.id == id_)).scalar_one()
+    tx.execute(update(collections).where(_Row.id == id_).values(**msgspec.structs.asdict(space), canary=None))
+    more = 4 * ((space.dimensions or 0) - (before or 0))
+    if more:  # as it is counted for new documents
+        size = documents.c.usage_bytes + more * documents.c.passages
+        mine = (documents.c.collection_id == id_) & (documents.c.passages > 0)
+        tx.execute(update(documents).where(mine).values(usage_bytes=size))
+    return generation
+
+
+def lend(tx: Connection, id_: str, canary: Canary | None) -> None:
+    """To the canary's keys another version, from here on."""
+    value = None if canary is None else msgspec.to_builtins(canary)
+    tx.execute(update(collections).where(_Row.id == id_).values(canary=value))
+
+
 def bound(tx: Connection, id_: str, passages: int | None, size: int | None) -> Collection:
     """How much may be in it, for who administers it. Raises NotFound."""
     tx.execute(update(collections).where(_Row.id == id_).values(quota_passages=passages, quota_bytes=size))
@@ -281,4 +319,6 @@ def _expiry(since: float, days: int | None) -> float | None:
 
 
 def _collection(row: Row[Any]) -> Collection:
-    return Collection(**row._mapping)  # noqa: SLF001 — SQLAlchemy's public name for it
+    values = dict(row._mapping)  # noqa: SLF001 — SQLAlchemy's public name for it
+    canary = values["canary"]
+    return Collection(**{**values, "canary": None if canary is None else msgspec.convert(canary, Canary)})

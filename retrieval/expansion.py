@@ -10,11 +10,14 @@ from collections.abc import Awaitable, Sequence
 from typing import Final
 
 import msgspec
+import structlog
 
 from retrieval.access import Caller
 from retrieval.asking import Expansion, Question, Stage
 from retrieval.errors import RetrievalError
 from retrieval.ports import Writer
+
+log = structlog.stdlib.get_logger(__name__)
 
 MAX_CHARACTERS: Final = 1000  # of a query that a model writes
 MAX_PASSAGE: Final = 4000  # of an answer that it makes up
@@ -22,6 +25,11 @@ MAX_PASSAGE: Final = 4000  # of an answer that it makes up
 _REWRITE: Final = (
     "Rewrite the user's message as one query for a search engine over documents: keep every name, number and condition, resolve what is "
     "vague, leave out greetings and requests about the form of the answer. Reply with the query alone, in the user's language."
+)
+_STANDALONE: Final = (
+    "Below is a conversation. Rewrite its last message of the user as one query for a search engine over documents that can be understood "
+    "without the rest: put names, numbers and conditions from before in the place of words such as 'it' and 'there'. Answer nothing. Reply "
+    "with the query alone, in the user's language."
 )
 _MORE: Final = (
     "Write {count} different queries for a search engine over documents that together find what answers the user's message: other words, "
@@ -62,6 +70,20 @@ async def expanded(writer: Writer | None, question: Question, payer: Caller) -> 
         made = await _asked(writer, question, wanted, [name for name in names if name != "hyde"], model, payer)
         return Expanded(made.question, [*made.stages, _skipped("hyde", "nothing is searched by meaning", model)])
     return await _asked(writer, question, wanted, names, model, payer)
+
+
+async def standalone(
+    writer: Writer | None, payer: Caller, conversation: str, model: str | None, timeout_s: float
+) -> str | None:
+    """A conversation's last question as a query that needs no other; None where that cannot be had, which is told in the log."""
+    model = model or (None if writer is None else writer.default())
+    if writer is None or model is None:
+        return None
+    writing = writer.write(_STANDALONE, conversation, model, payer, 200)
+    stage, written = await _within("standalone", model, timeout_s, writing, 1)
+    if not written:
+        log.info("question.not_rewritten", model=model, reason=stage.reason)
+    return written[0] if written else None
 
 
 async def _asked(

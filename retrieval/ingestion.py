@@ -2,12 +2,15 @@
 
 Vectors are kept beside the document as they come, unpublished. A process that is killed leaves them to whoever goes on, who embeds only
 what is still missing; then all of the document changes in one transaction.
+
+A collection that is embedded anew gets vectors of both its versions. Where the one that is not read cannot be had just now, the document
+does not wait for it: whoever works on the re-embedding makes up for it.
 """
 
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar, final
@@ -18,7 +21,8 @@ import structlog
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from retrieval import collection_store, document_store, job_store, passage_store, quotas
+from retrieval import collection_store, document_store, embedding_store, job_store, passage_store, quotas
+from retrieval.access import Account
 from retrieval.changes import Changes, Fresh, changes
 from retrieval.collection_store import Collection
 from retrieval.database import Database, locked_for
@@ -28,6 +32,8 @@ from retrieval.job_store import Job, LeaseLost
 from retrieval.passage_store import New
 from retrieval.ports import Embedder, Reader, Reading, Sources, Unreadable
 from retrieval.quotas import Quota
+from retrieval.reembedding import store as reembeddings
+from retrieval.reembedding.record import Reembedding
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -36,6 +42,7 @@ MAX_ATTEMPTS: Final = 5
 MAX_PASSAGES: Final = 200_000
 BACKOFF_S: Final = 2.0
 MAX_WAIT_S: Final = 60.0
+ANEW: Final = Account(tags=("reembedding",))  # how vectors of the version are booked that is not read
 
 T = TypeVar("T")
 
@@ -51,10 +58,15 @@ class _Failure(Exception):
         self.message = message
 
 
+class _Swapped(Exception):
+    """The collection is read in another version by now."""
+
+
 class _Work(msgspec.Struct, frozen=True):
     job: Job
     collection: Collection
     document: Document
+    beside: Reembedding | None
 
 
 @final
@@ -81,6 +93,8 @@ class Ingestion:
             log.info("document.failed", document=work.document.id, code=failure.code)
         except Refused as refusal:
             await self._refused(work, refusal)
+        except _Swapped:
+            await self._later(work, 0.0, "The vector store was embedded anew meanwhile", counted=False)
         except RetrievalError as error:
             await self._do(partial(_failed, work=work, failure=_Failure("server_error", error.message)))
         except OSError as error:
@@ -89,13 +103,16 @@ class Ingestion:
 
     async def _ingest(self, work: _Work) -> None:
         reading, fingerprint = await self._reading(work.document)
-        found = await self._do(lambda tx: _changes(tx, work.document, reading))
+        found = await self._do(lambda tx: _changes(tx, work, reading))
         dimensions = work.collection.dimensions
         await self._fits(work, reading, dimensions)  # before anything is paid for
+        beside = work.beside
         for start in range(0, len(found.fresh), EMBEDDED_AT_ONCE):
             some = found.fresh[start : start + EMBEDDED_AT_ONCE]
             vectors = await self._embedded(work, some)
-            dimensions = await self._do(lambda tx, some=some, vectors=vectors: _prepare(tx, work, some, vectors))  # type: ignore[misc]
+            others = None if beside is None else await self._anew(beside, some)
+            beside = None if others is None else beside  # once it fails, it is left to others
+            dimensions = await self._do(partial(_prepare, work=work, some=some, vectors=vectors, others=others))
         await self._fits(work, reading, dimensions)
         usage_bytes = _usage(reading, dimensions)
         await self._do(lambda tx: _publish(tx, work, reading, fingerprint, usage_bytes))
@@ -121,9 +138,24 @@ class Ingestion:
 
     async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
         """Each of length 1."""
-        texts = ["\n".join((*each.chunk.heading, each.chunk.text)) for each in some]
-        vectors = await self._embedder.embed(texts, work.collection.model, work.job.payer, aside=True)
+        into = work.collection.space
+        vectors = await self._embedder.embed(_texts(some), into.model, work.job.payer, aside=True, dimensions=into.cut)
         return normalised(vectors, len(some))
+
+    async def _anew(self, beside: Reembedding, some: Sequence[Fresh]) -> NDArray[np.float32] | None:
+        """The same in the version that is not read, on its own account; None where that cannot be had at the first attempt."""
+        into = beside.unread
+        try:
+            vectors = normalised(
+                await self._embedder.embed(
+                    _texts(some), into.model, beside.payer, aside=True, account=ANEW, dimensions=into.cut
+                ),
+                len(some),
+            )
+        except RetrievalError as error:
+            log.info("document.beside_missed", reembedding=beside.id, reason=error.message)
+            return None
+        return vectors
 
     async def _fits(self, work: _Work, reading: Reading, dimensions: int | None) -> None:
         """Raises _Failure."""
@@ -153,6 +185,10 @@ class Ingestion:
 
     async def _do(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.write, work)
+
+
+def _texts(some: Sequence[Fresh]) -> list[str]:
+    return ["\n".join((*each.chunk.heading, each.chunk.text)) for each in some]
 
 
 def _usage(reading: Reading, dimensions: int | None) -> int:
@@ -201,16 +237,34 @@ def _found(tx: Connection, job: Job) -> _Work:
     document = document_store.by_id(tx, job.document_id)
     if collection is None or document is None:
         raise LeaseLost
-    return _Work(job, collection, document)
+    return _Work(job, collection, document, reembeddings.beside(tx, collection.id))
 
 
-def _changes(tx: Connection, document: Document, reading: Reading) -> Changes:
-    return changes(reading.chunks, passage_store.published(tx, document.id), passage_store.prepared(tx, document.id))
+def _changes(tx: Connection, work: _Work, reading: Reading) -> Changes:
+    document, collection = work.document, work.collection
+    prepared = passage_store.prepared(tx, document.id, collection.id, collection.version)
+    return changes(reading.chunks, passage_store.published(tx, document.id), prepared)
 
 
-def _prepare(tx: Connection, work: _Work, some: Sequence[Fresh], vectors: NDArray[np.float32]) -> int:
+def _require_version(tx: Connection, work: _Work) -> None:
+    """What was embedded is of the version that is read. Raises LeaseLost, _Swapped."""
+    collection = collection_store.by_id(tx, work.collection.id)
+    if collection is None:
+        raise LeaseLost
+    if collection.version != work.collection.version:
+        raise _Swapped
+
+
+def _prepare(
+    tx: Connection,
+    work: _Work,
+    some: Sequence[Fresh],
+    vectors: NDArray[np.float32],
+    others: NDArray[np.float32] | None,
+) -> int:
     locked_for(tx, work.collection.id)
     job_store.hold(tx, work.job)
+    _require_version(tx, work)
     dimensions = collection_store.learn_dimensions(tx, work.collection.id, vectors.shape[1])
     if dimensions != vectors.shape[1]:
         raise _Failure(
@@ -220,14 +274,37 @@ def _prepare(tx: Connection, work: _Work, some: Sequence[Fresh], vectors: NDArra
     new = [
         New(each.ordinal, each.hash, each.chunk, vector.tobytes()) for each, vector in zip(some, vectors, strict=True)
     ]
-    passage_store.prepare(tx, work.collection.id, work.document.id, new)
+    ids = passage_store.prepare(tx, work.collection.id, work.document.id, new, work.collection.version)
+    if others is not None:
+        _add_beside(tx, work, dict(zip(ids, others, strict=True)))
     return dimensions
+
+
+def _add_beside(tx: Connection, work: _Work, vectors: Mapping[int, NDArray[np.float32]]) -> None:
+    """Of the version that is not read, if it is the same still. Those that do not fit are missed by who works on it, and told there."""
+    found, meant = reembeddings.beside(tx, work.collection.id), work.beside
+    if found is None or meant is None or found.unread.version != meant.unread.version:
+        return
+    dimensions = reembeddings.learn(tx, found, len(next(iter(vectors.values()))))
+    fitting = {id_: vector.tobytes() for id_, vector in vectors.items() if len(vector) == dimensions}
+    embedding_store.add(tx, work.collection.id, found.unread.version, fitting)
+
+
+def _miss(tx: Connection, work: _Work) -> None:
+    """Whether the version that is not read has all of the document."""
+    found = reembeddings.beside(tx, work.collection.id)
+    if found is None or found.behind:
+        return
+    if embedding_store.any_missing(tx, work.collection.id, found.unread.version, work.document.id):
+        reason = f"The model '{found.unread.model}' gave no vectors for a document: they are made up for"
+        reembeddings.fell_behind(tx, found, reason)
 
 
 def _publish(tx: Connection, work: _Work, reading: Reading, fingerprint: str, usage_bytes: int) -> None:
     locked_for(tx, work.collection.id)
     job_store.finish(tx, work.job)
-    found = _changes(tx, work.document, reading)
+    _require_version(tx, work)
+    found = _changes(tx, work, reading)
     assert not found.fresh, "all of them were prepared under this lease"
     generation = collection_store.next_generation(tx, work.collection.id)
     passage_store.publish(tx, work.collection.id, work.document.id, generation, found.placed, found.gone)
@@ -240,6 +317,7 @@ def _publish(tx: Connection, work: _Work, reading: Reading, fingerprint: str, us
         usage_bytes=usage_bytes,
         passages=len(reading.chunks),
     )
+    _miss(tx, work)
 
 
 def _failed(tx: Connection, work: _Work, failure: _Failure) -> None:

@@ -6,17 +6,18 @@ answers without it, and says so.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from retrieval import passage_store, refining
 from retrieval.access import Caller
 from retrieval.asking import Neighbours, Question, Rerank, Result, Results, Stage
+from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import RetrievalError
 from retrieval.expansion import expanded
@@ -24,6 +25,7 @@ from retrieval.index.ports import Vector
 from retrieval.ports import Ranker, Writer
 from retrieval.search import Search
 from retrieval.shown import moment, shown
+from retrieval.spaces import FIRST
 
 MOST: Final = 4096  # passages that are looked at for enough documents
 PER_DOCUMENT: Final = 4  # of a group's document, those that a cross-encoder sees
@@ -56,8 +58,7 @@ class Inquiry:
         collection = await self._search.begun(caller, collection_id, question)
         made = await expanded(self._writer, question, caller)
         question, stages = made.question, list(made.stages)
-        vectors = await self._search.vectors(caller, collection, question)
-        found = await self._found(caller, collection_id, question, vectors, _pool(question, rerank))
+        found = await self._search.answered(caller, collection, question, partial(self._found, _pool(question, rerank)))
         results = list(found.results)
         if rerank is not None and results:
             results, stage = await self._reranked(caller, asked, rerank, _candidates(question, rerank, results))
@@ -67,7 +68,8 @@ class Inquiry:
         results = [each for each in results if each.score >= question.threshold]
         if question.group is not None:
             results = refining.grouped(results, question.group)
-        results = await asyncio.to_thread(self._last, caller, collection_id, question, results)
+        version = FIRST if found.embedded is None else found.embedded.version
+        results = await asyncio.to_thread(self._last, caller, collection_id, version, question, results)
         return msgspec.structs.replace(found, results=results, queries=question.queries, stages=stages)
 
     def _wanted(self, rerank: Rerank | None, caller: Caller) -> Rerank | None:
@@ -81,12 +83,12 @@ class Inquiry:
         return msgspec.structs.replace(rerank, model=model) if model is not None or rerank.wanted else None
 
     async def _found(
-        self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector], pool: int
+        self, pool: int, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
     ) -> Results:
         """Enough passages for what comes behind. Where documents are wanted, more until there are enough of them."""
         while True:
             wide = msgspec.structs.replace(question, k=pool, threshold=0.0)
-            found = await self._search.found(caller, collection_id, wide, vectors)
+            found = await self._search.found(caller, collection, wide, vectors)
             documents = len({each.document.id for each in found.results})
             if question.group is None or documents >= question.k or len(found.results) < pool or pool >= MOST:
                 return found
@@ -112,12 +114,16 @@ class Inquiry:
             return skipped(error.message)
         return refining.reranked(results, scores), Stage("rerank", "done", None, rerank.model, _ms(began))
 
-    def _last(self, caller: Caller, collection_id: str, question: Question, results: list[Result]) -> list[Result]:
+    def _last(
+        self, caller: Caller, collection_id: str, version: int, question: Question, results: list[Result]
+    ) -> list[Result]:
         """Blocks. What was deleted or closed while others were asked is not shown."""
         with self._database.reading() as tx:
             results = _still_there(tx, caller, collection_id, results)
             if question.diversity is not None:
-                vectors = _vectors(tx, [each.passage.id for each in results])
+                ids = [each.passage.id for each in results]
+                packed = passage_store.vectors(tx, ids, collection_id, version)
+                vectors = {id_: np.frombuffer(each, "<f4") for id_, each in packed.items()}
                 results = refining.diverse(results, vectors, question.diversity, question.k)
             results = results[: question.k]
             around = question.neighbours
@@ -170,10 +176,6 @@ def _still_there(tx: Connection, caller: Caller, collection_id: str, results: li
         if parts:
             kept.append(msgspec.structs.replace(parts[0], more=tuple(parts[1:])))
     return kept
-
-
-def _vectors(tx: Connection, ids: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
-    return {id_: np.frombuffer(packed, "<f4") for id_, packed in passage_store.vectors(tx, ids).items()}
 
 
 def _with_context(tx: Connection, result: Result, wanted: Neighbours) -> Result:

@@ -8,9 +8,11 @@ from struct import pack
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
 
+from retrieval import embedding_store
 from retrieval.ports import Chunk
+from retrieval.spaces import FIRST
 from retrieval.tables import passage_bodies, passages, removals
 
 TOGETHER: Final = 200  # rows of one statement
@@ -67,15 +69,18 @@ _FOUND = (_Row.id, _Row.document_id, _Row.ordinal, _Row.start, _Row.end, _Row.pa
 
 
 def published(tx: Connection, document_id: int) -> Sequence[Known]:
-    return _known(tx, document_id, prepared=False)
+    return _known(tx, document_id, _Row.generation.is_not(None))
 
 
-def prepared(tx: Connection, document_id: int) -> Sequence[Known]:
-    return _known(tx, document_id, prepared=True)
+def prepared(tx: Connection, document_id: int, collection_id: str = "", version: int = FIRST) -> Sequence[Known]:
+    """Those with a vector of the version: where that has become another one since, they are to be made again."""
+    return _known(tx, document_id, _Row.generation.is_(None) & embedding_store.has(collection_id, version))
 
 
-def prepare(tx: Connection, collection_id: str, document_id: int, new: Sequence[New]) -> None:
-    """Adds them for `publish`."""
+def prepare(
+    tx: Connection, collection_id: str, document_id: int, new: Sequence[New], version: int = FIRST
+) -> Sequence[int]:
+    """Adds them for `publish`, with vectors of the version. Their ids, in the same order."""
     rows = [
         {
             "collection_id": collection_id,
@@ -88,11 +93,21 @@ def prepare(tx: Connection, collection_id: str, document_id: int, new: Sequence[
         for each in new
     ]
     ids = tx.execute(insert(passages).returning(_Row.id, sort_by_parameter_order=True), rows).scalars().all()
+    first = version == FIRST
     bodies = [
-        {"passage_id": id_, "heading": list(each.chunk.heading), "text": each.chunk.text, "vector": each.vector}
+        {
+            "passage_id": id_,
+            "heading": list(each.chunk.heading),
+            "text": each.chunk.text,
+            "vector": each.vector if first else embedding_store.NOTHING,
+        }
         for id_, each in zip(ids, new, strict=True)
     ]
     tx.execute(insert(passage_bodies), bodies)
+    if not first:
+        vectors = {id_: each.vector for id_, each in zip(ids, new, strict=True)}
+        embedding_store.add(tx, collection_id, version, vectors)
+    return ids
 
 
 def publish(
@@ -133,12 +148,14 @@ def removed(tx: Connection, collection_id: str, since: int) -> Sequence[bytes]:
     return tx.execute(query.where(removals.c.generation > since)).scalars().all()
 
 
-def indexed(tx: Connection, collection_id: str, since: int, limit: int) -> Iterator[Sequence[Indexed]]:
-    """Everything that was published after a generation, by id, `limit` at a time."""
+def indexed(
+    tx: Connection, collection_id: str, since: int, limit: int, version: int = FIRST
+) -> Iterator[Sequence[Indexed]]:
+    """Everything that was published after a generation, by id, `limit` at a time, with its vector of the version."""
     last = 0
     query = (
-        select(_Row.id, _Row.document_id, _Body.vector)
-        .join(passage_bodies, _Body.passage_id == _Row.id)
+        select(_Row.id, _Row.document_id, embedding_store.column(version))
+        .select_from(embedding_store.joined(collection_id, version))
         .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.id > bindparam("last"))
         .order_by(_Row.id)
         .limit(limit)
@@ -208,14 +225,14 @@ def around(tx: Connection, document_id: int, first: int, last: int) -> Sequence[
     return [_shown(row) for row in tx.execute(query)]
 
 
-def vectors(tx: Connection, ids: Sequence[int]) -> Mapping[int, bytes]:
+def vectors(tx: Connection, ids: Sequence[int], collection_id: str = "", version: int = FIRST) -> Mapping[int, bytes]:
     """float32 in little-endian, by passage; of those that are there."""
-    query = select(_Body.passage_id, _Body.vector).where(_Body.passage_id.in_(ids))
+    there = embedding_store.joined(collection_id, version)
+    query = select(_Row.id, embedding_store.column(version)).select_from(there).where(_Row.id.in_(ids))
     return {id_: bytes(vector) for id_, vector in tx.execute(query)}
 
 
-def _known(tx: Connection, document_id: int, *, prepared: bool) -> Sequence[Known]:
-    state = _Row.generation.is_(None) if prepared else _Row.generation.is_not(None)
+def _known(tx: Connection, document_id: int, state: ColumnElement[bool]) -> Sequence[Known]:
     query = select(_Row.id, _Row.hash).where(_Row.document_id == document_id, state).order_by(_Row.ordinal, _Row.id)
     return [Known(id_, bytes(hash_)) for id_, hash_ in tx.execute(query)]
 

@@ -76,11 +76,18 @@ class Embedder(Protocol):
     """Makes vectors on the account of a key."""
 
     async def embed(
-        self, texts: Sequence[str], model: str, payer: str, *, aside: bool, account: Account | None = None
+        self,
+        texts: Sequence[str],
+        model: str,
+        payer: str,
+        *,
+        aside: bool,
+        account: Account | None = None,
+        dimensions: int | None = None,
     ) -> NDArray[np.float32]:
         """`[texts, dimensions]`, in the order of the texts, of any length. `aside`: nobody waits for it. Raises Refused.
 
-        `account`: what the call is booked under, where it is a part of another one.
+        `account`: what the call is booked under, where it is a part of another one. `dimensions`: so many, where the model can.
         """
 
     def window(self, model: str) -> int | None:

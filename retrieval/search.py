@@ -5,7 +5,7 @@ What is shown comes from the truth, never from an index; an index only says in w
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, final
 
@@ -13,10 +13,10 @@ import msgspec
 
 from retrieval import collection_store
 from retrieval.access import Caller, sees
-from retrieval.asking import Question, Result, Results, Trace
+from retrieval.asking import Embedded, Question, Result, Results, Trace
 from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.database import Database
-from retrieval.errors import BadRequest
+from retrieval.errors import BadRequest, NotFound, RetrievalError, Unavailable
 from retrieval.fusion import Ranking, fused
 from retrieval.index.audit import Audit, Recall
 from retrieval.index.planner import Plan, RecallMode
@@ -26,9 +26,16 @@ from retrieval.index.state import Allowed, Answer, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
 from retrieval.shown import moment, shown
+from retrieval.spaces import FIRST, place_of
 
 MIN_CANDIDATES: Final = 50  # of each ranking, before they are fused
 TRIES: Final = 3  # when what was found is being replaced at the same moment
+
+Finding = Callable[[Caller, Collection, Question, Sequence[Vector]], Awaitable[Results]]
+
+
+class Moved(Exception):
+    """The caller reads another version of the collection's vectors by now: the question has to be embedded for that one."""
 
 
 @final
@@ -48,28 +55,50 @@ class Search:
         self._auditor.shutdown(cancel_futures=True)
 
     def recall(self, collection_id: str) -> Mapping[str, Recall]:
-        """As far as searches of this process were checked, by kind of filter."""
-        return self._audit.of(collection_id)
+        """As far as searches of this process were checked, by kind of filter, in the version that is read."""
+        seen = self._residents.seen(collection_id)
+        return self._audit.of(place_of(collection_id, FIRST if seen is None else seen.version))
 
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
         collection = await self.begun(caller, collection_id, question)
-        vectors = await self.vectors(caller, collection, question)
-        return await self.found(caller, collection_id, question, vectors)
+        return await self.answered(caller, collection, question, self.found)
 
     async def begun(self, caller: Caller, collection_id: str, question: Question) -> Collection:
-        """Before anything is paid for. Raises NotFound, Expired, BadRequest."""
+        """As the caller reads it, before anything is paid for. Raises NotFound, Expired, BadRequest."""
         if question.dense <= 0 and question.lexical <= 0:
             raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
         known = self._known(caller, collection_id)
-        return known if known is not None else await asyncio.to_thread(self._begun, caller, collection_id)
+        if known is not None and known.read_by(caller.key_id).dimensions is None:  # it had no vectors then
+            known = None
+        if known is None:
+            known = await asyncio.to_thread(self._begun, caller, collection_id)
+        return known.read_by(caller.key_id)
+
+    async def answered(
+        self, caller: Caller, collection: Collection, question: Question, find: Finding, tries: int = TRIES
+    ) -> Results:
+        """What `find` finds in the version that the caller reads at the end, whatever is swapped meanwhile.
+
+        Raises NotFound, Expired, BadRequest, Refused.
+        """
+        try:
+            vectors = await self.vectors(caller, collection, question)
+            return await find(caller, collection, question, vectors)
+        except (Moved, RetrievalError) as error:
+            now = await asyncio.to_thread(self._begun, caller, collection.id)
+            now = now.read_by(caller.key_id)
+            if now.version == collection.version and not isinstance(error, Moved):
+                raise
+            if tries <= 1:
+                raise Unavailable("The vector store is embedded anew at this moment: try again") from error
+        return await self.answered(caller, now, question, find, tries - 1)
 
     def _known(self, caller: Caller, collection_id: str) -> Collection | None:
         """From memory, where that is enough to begin with: what is answered is asked of the truth in the end."""
-        latest = self._residents.latest(collection_id)
-        if latest is None:
+        collection = self._residents.seen(collection_id)
+        if collection is None:
             return None
-        collection = latest[0]
         ends = collection.expires_at is not None or time.time() - collection.last_active_at > TOUCHED_EVERY_S
         return collection if not ends and sees(caller, collection.id, collection.key_id, collection.team_id) else None
 
@@ -88,7 +117,14 @@ class Search:
         if question.dense <= 0 or collection.dimensions is None:
             return ()
         texts = (*question.queries, *question.meanings)
-        made = await self._embedder.embed(texts, collection.model, caller.key_id, aside=False, account=caller.account)
+        made = await self._embedder.embed(
+            texts,
+            collection.model,
+            caller.key_id,
+            aside=False,
+            account=caller.account,
+            dimensions=collection.cut,
+        )
         vectors = normalised(made, len(texts))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(
@@ -98,36 +134,71 @@ class Search:
             )
         return list(vectors)
 
-    async def found(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
-        """Raises NotFound."""
-        return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+    async def found(
+        self, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
+    ) -> Results:
+        """`vectors` are of the collection's version. Raises NotFound, Moved."""
+        return await asyncio.to_thread(self._search, caller, collection, question, vectors)
 
-    def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
+    async def within(
+        self, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
+    ) -> Results:
+        """As `found`, whichever version the caller reads."""
+        return await asyncio.to_thread(self._search, caller, collection, question, vectors, pinned=True)
+
+    def _search(
+        self,
+        caller: Caller,
+        asked: Collection,
+        question: Question,
+        vectors: Sequence[Vector],
+        *,
+        pinned: bool = False,
+    ) -> Results:
         """Blocks."""
-        latest = self._residents.latest(collection_id)
+        latest = self._residents.latest(asked.id, asked.version)
         if latest is not None:  # nothing has changed, as a rule
-            results, whole = self._once(caller, *latest, question, vectors)
+            results, whole = self._once(caller, *latest, question, vectors, pinned=pinned)
             if whole:
                 return results
-        results, whole = self._once(caller, *self._residents.current(collection_id), question, vectors)
+        results, whole = self._once(caller, *self._current(caller, asked), question, vectors, pinned=pinned)
         for _ in range(TRIES - 1):
             if whole:
                 break
-            results, whole = self._once(caller, *self._residents.current(collection_id), question, vectors)
+            results, whole = self._once(caller, *self._current(caller, asked), question, vectors, pinned=pinned)
         return results
 
+    def _current(self, caller: Caller, asked: Collection) -> tuple[Collection, State]:
+        """Blocks. Raises NotFound, and Moved where only that version is gone."""
+        try:
+            return self._residents.current(asked.id, asked.version)
+        except NotFound:
+            with self._database.reading() as tx:
+                now = moment(tx, caller, asked.id)
+            if now.version != asked.version:
+                raise Moved from None
+            raise
+
     def _once(
-        self, caller: Caller, collection: Collection, state: State, question: Question, vectors: Sequence[Vector]
+        self,
+        caller: Caller,
+        collection: Collection,
+        state: State,
+        question: Question,
+        vectors: Sequence[Vector],
+        *,
+        pinned: bool,
     ) -> tuple[Results, bool]:
-        """Blocks. And whether nothing of it was changed meanwhile."""
+        """Blocks. And whether nothing of it was changed meanwhile. Raises Moved."""
         allowed = state.allowed(caller, question.wanted, labelled=collection.labelled)
         rankings, traces, plans = self._ranked(collection, state, allowed, question, vectors)
         ranked = _scored(rankings, traces)[: question.k]
         shown = [(slot, score) for slot, score in ranked if score >= question.threshold]
-        results, whole = self._shown(caller, collection, state, shown, traces)
+        results, whole = self._shown(caller, collection, state, shown, traces, pinned=pinned)
         exact = all(each.recall_mode == "exact" for each in plans)
         mode: RecallMode = "exact" if exact else "estimated"
-        return Results(results, plans, mode, state.generation, question.queries), whole
+        made = Embedded(collection.version, collection.model, collection.dimensions)
+        return Results(results, plans, mode, state.generation, question.queries, embedded=made), whole
 
     def _ranked(
         self, collection: Collection, state: State, allowed: Allowed, question: Question, vectors: Sequence[Vector]
@@ -173,12 +244,13 @@ class Search:
         """Beside the search, which does not wait for it."""
 
         def work() -> None:
-            repair = self._audit.check(collection.id, state, vector, k, question.wanted, allowed, answer)
+            place = place_of(collection.id, collection.version)
+            repair = self._audit.check(place, state, vector, k, question.wanted, allowed, answer)
             if repair.verdict == "raised":
-                self._residents.repair(collection.id, repair.effort)
+                self._residents.repair(collection.id, repair.effort, collection.version)
             elif repair.verdict == "given_up":
-                self._residents.repair(collection.id, None)
-                self._residents.maintain(collection.id)
+                self._residents.repair(collection.id, None, collection.version)
+                self._residents.maintain(collection.id, collection.version)
 
         if self._checking is None or self._checking.done():
             self._checking = self._auditor.submit(work)
@@ -190,11 +262,15 @@ class Search:
         state: State,
         ranked: Sequence[tuple[int, float]],
         traces: Mapping[int, Sequence[Trace]],
+        *,
+        pinned: bool,
     ) -> tuple[Sequence[Result], bool]:
-        """What the truth has of these, and whether it still is what the index was made from."""
+        """What the truth has of these, and whether it still is what the index was made from. Raises Moved."""
         ids = [int(state.ids[slot]) for slot, _ in ranked]
         with self._database.reading() as tx:
             now = moment(tx, caller, collection.id)
+            if now.version != collection.version and not pinned:
+                raise Moved
             if now.generation != state.generation or now.labelled or state.columns.labelled:
                 there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
             else:  # what was shown of this generation is as it was, and who may read it was asked of it

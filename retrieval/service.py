@@ -18,6 +18,7 @@ from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound
+from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
 from retrieval.index.residents import Residents
 from retrieval.index.settings import EngineSettings
@@ -28,6 +29,7 @@ from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Quota
+from retrieval.reembedding.backfill import Backfill
 from retrieval.search import Search
 
 T = TypeVar("T")
@@ -35,7 +37,9 @@ T = TypeVar("T")
 
 @final
 class Retrieval:
-    """One per process; it is a `retrieval.runner.Worker` as well. `changed` is told of collections with something new to do,
+    """One per process; it is a `retrieval.runner.Worker` as well, and its `backfill` one of re-embeddings.
+
+    `changed` is told of collections with something new to do,
     `searched` which was searched, for how many seconds, and whether it `found` something, was `empty` or `failed`.
     """
 
@@ -66,7 +70,9 @@ class Retrieval:
         self._ingestion = Ingestion(database, sources, reader, embedder, quota)
         self._search = Search(database, self._residents, embedder)
         self._searched = searched
+        self._writer = writer
         self._inquiry = Inquiry(database, self._search, ranker, writer)
+        self.backfill = Backfill(database, embedder, self._residents, self._search)
 
     # Collections
 
@@ -259,6 +265,10 @@ class Retrieval:
         finally:
             self._searched(id_, time.monotonic() - began, outcome)
         return found
+
+    async def standalone(self, caller: Caller, conversation: str, model: str | None, timeout_s: float) -> str | None:
+        """A conversation's last question as a query that needs no other; None where no model says so in time."""
+        return await standalone(self._writer, caller, conversation, model, timeout_s)
 
     def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
         """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""

@@ -18,6 +18,7 @@ from retrieval.chunking_strategy import Chunking
 from retrieval.document_store import Document
 from retrieval.errors import NotFound
 from retrieval.passage_store import Found
+from retrieval.spaces import Canary, version_for
 from retrieval.tables import collections, document_labels, documents, passage_bodies, passages
 
 _FOUND = len(Found.__struct_fields__)
@@ -25,12 +26,13 @@ _PLAIN = tuple(name for name in Document.__struct_fields__ if name not in {"attr
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """Of a collection that is there for the caller."""
+    """Of a collection that is there for the caller, who reads a `version` of its vectors."""
 
     generation: int
     labelled: bool
     expires_at: float | None
     last_active_at: float
+    version: int
 
 
 def moment(tx: Connection, caller: Caller, collection_id: str) -> Moment:
@@ -40,8 +42,10 @@ def moment(tx: Connection, caller: Caller, collection_id: str) -> Moment:
     row = tx.exec_driver_sql(_plain(_moment, tx.dialect.name), asked).one_or_none()
     if row is None:
         raise NotFound(f"No such Vector store object: {collection_id}", param="vector_store_id")
-    generation_, labelled, expires_at, last_active_at = row
-    return Moment(generation_, bool(labelled), expires_at, last_active_at)
+    generation_, labelled, expires_at, last_active_at, version, canary = row
+    if canary is not None:
+        version = version_for(version, msgspec.convert(_json(canary), Canary), caller.key_id)
+    return Moment(generation_, bool(labelled), expires_at, last_active_at, version)
 
 
 def generation(tx: Connection, collection_id: str) -> int | None:
@@ -98,7 +102,7 @@ def _json(value: Any) -> Any:
 def _moment() -> Select[Any]:
     c = collections.c
     mine = or_(c.key_id == bindparam("key"), c.team_id == bindparam("team"), c.id == bindparam("granted"))
-    return select(c.generation, c.labelled, c.expires_at, c.last_active_at).where(
+    return select(c.generation, c.labelled, c.expires_at, c.last_active_at, c.version, c.canary).where(
         c.id == bindparam("id"), c.deleted.is_(False), mine
     )
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Table, insert, select, update
 
-from retrieval import collection_store
+from retrieval import collection_store, embedding_store
 from retrieval.access import Caller
 from retrieval.collection_store import Collection, NewCollection
 from retrieval.database import Database, now
@@ -137,6 +137,7 @@ def _frames(tx: Connection, collection_id: str, counts: dict[str, int]) -> Itera
     if row is None:
         raise NotFound(f"There is no collection {collection_id}", param="id", code="collection_not_found")
     yield {"collection": dict(row._mapping), "format": FORMAT}  # noqa: SLF001 — SQLAlchemy's public name for it
+    version = int(row.version)
     query = select(documents, document_texts.c.text).outerjoin(
         document_texts, document_texts.c.document_id == documents.c.id
     )
@@ -149,17 +150,19 @@ def _frames(tx: Connection, collection_id: str, counts: dict[str, int]) -> Itera
             "text": document["text"] or "",
         }
         counts["documents"] += 1
-        for some in _passages_of(tx, document["id"]):
+        for some in _passages_of(tx, collection_id, version, document["id"]):
             counts["passages"] += len(some)
             yield {"passages": some}
     yield {"end": dict(counts)}
 
 
-def _passages_of(tx: Connection, document_id: int) -> Iterator[list[Mapping[str, Any]]]:
+def _passages_of(
+    tx: Connection, collection_id: str, version: int, document_id: int
+) -> Iterator[list[Mapping[str, Any]]]:
     last = 0
-    body = passage_bodies.c
-    query = select(passages, body.heading, body.text, body.vector).join(
-        passage_bodies, body.passage_id == passages.c.id
+    body, vector = passage_bodies.c, embedding_store.column(version)
+    query = select(passages, body.heading, body.text, vector).select_from(
+        embedding_store.joined(collection_id, version)
     )
     mine = query.where(passages.c.document_id == document_id, passages.c.generation.is_not(None))
     while True:
@@ -191,6 +194,7 @@ def _begin(tx: Connection, head: Mapping[str, Any]) -> Collection:
         head["labelled"],
         head["engine"],
         head["quantization"],
+        head.get("cut"),
     )
     made = collection_store.create(tx, Caller(NOBODY), new)
     if head["dimensions"] is not None:

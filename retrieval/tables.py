@@ -49,6 +49,7 @@ def _whose() -> list[Column[Any]]:
 # `model` embeds it, for good; `dimensions` is known with the first vector. `labelled`: a document without labels is for nobody.
 # `engine` makes its graph, if it is not the usual one; `quantization`: of what that keeps. The quotas bound what is published in it.
 # `expires_days` counts from `last_active_at`. `deleted`: it is for nobody any more, and what is left of it goes piece by piece.
+# `version` of its vectors is read, by the keys of a `canary` another one; `cut`: the dimensions that the model is asked for.
 collections = Table(
     "collections",
     metadata,
@@ -70,6 +71,9 @@ collections = Table(
     Column("quantization", Text, nullable=False, server_default="none"),
     Column("quota_passages", BigInteger),
     Column("quota_bytes", BigInteger),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("cut", Integer),
+    Column("canary", JSON(none_as_null=True)),
 )
 
 # A file in a collection; `source_id` is who it is, `fingerprint` what it was when it was read. `generation` is that of its last change.
@@ -132,7 +136,8 @@ passages = Table(
     sqlite_autoincrement=True,
 )
 
-# Apart, so that a passage can be published or moved without its body being written again. `vector` is float32, little-endian, of length 1.
+# Apart, so that a passage can be published or moved without its body being written again. `vector` is float32, little-endian, of length 1:
+# that of the collection's first version, and empty where there is none of it.
 passage_bodies = Table(
     "passage_bodies",
     metadata,
@@ -140,6 +145,55 @@ passage_bodies = Table(
     Column("heading", JSON, nullable=False),
     Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
+)
+
+# Vectors of later versions, as above.
+passage_embeddings = Table(
+    "passage_embeddings",
+    metadata,
+    Column("collection_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column(
+        "passage_id",
+        BigInteger,
+        ForeignKey("passages.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        index=True,
+    ),
+    Column("vector", LargeBinary, nullable=False),
+)
+
+# Collections that are embedded anew, `before` to `after`, on the account of a key, with a lease as for ingestion. `behind`: passages may
+# lack a vector of the version that is not read; `cursor`: there are none up to that passage. `collected`: what it left is taken away.
+reembeddings = Table(
+    "reembeddings",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("collection_id", Text, ForeignKey("collections.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("state", Text, nullable=False, index=True),
+    Column("reason", Text),
+    Column("behind", Boolean, nullable=False),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Column("payer", Text, nullable=False),
+    Column("terms", JSON, nullable=False),
+    Column("verdict", JSON(none_as_null=True)),
+    Column("canary_share", Double, nullable=False),
+    Column("canary_keys", JSON, nullable=False),
+    Column("cursor", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Double, nullable=False),
+    Column("owner", Text),
+    Column("host", Text),
+    Column("seen_at", Double),
+    Column("epoch", Integer, nullable=False),
+    Column("collected", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("swapped_at", Double),
+    Column("ended_at", Double),
 )
 
 # What was taken away, for those who keep an index: ids of passages, int64, little-endian.

@@ -166,7 +166,12 @@ def results_view(asked: SearchBody, found: Results, recall: Mapping[str, Mapping
     if found.stages:
         view["stages"] = list(found.stages)
     if asked.explain:
-        view["explain"] = {"generation": found.generation, "dense": list(found.plans), "recall": recall}
+        view["explain"] = {
+            "generation": found.generation,
+            "embedding": found.embedded,
+            "dense": list(found.plans),
+            "recall": recall,
+        }
     return view
 
 

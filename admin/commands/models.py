@@ -13,8 +13,8 @@ from gateway.model_store import DeploymentRecord, ModelRecord
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.action is not None:  # with imports that a list of models does not need
-        module = "admin.commands.score" if arguments.action == "score" else "admin.commands.registry"
-        command = importlib.import_module(module)
+        apart = arguments.action if arguments.action in ("score", "pull") else "registry"
+        command = importlib.import_module(f"admin.commands.{apart}")
         status: int = command.run(arguments)
         return status
     with database(arguments) as engine, reading(engine) as tx:

@@ -49,6 +49,7 @@ class CollectionView(BaseModel):
     team_id: str | None
     org_id: str | None
     embedding_model: str
+    embedding_version: int
     dimensions: int | None
     access: str
     quota_passages: int | None
@@ -155,6 +156,7 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         team_id=one.team_id,
         org_id=one.org_id,
         embedding_model=one.model,
+        embedding_version=one.version,
         dimensions=one.dimensions,
         access="labelled" if one.labelled else "open",
         quota_passages=one.quota_passages,

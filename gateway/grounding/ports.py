@@ -8,6 +8,13 @@ import msgspec
 from gateway.keys import Key
 
 
+class Rewrite(msgspec.Struct, frozen=True):
+    """A model makes of a conversation's last question one that stands alone. `model` None: the usual one."""
+
+    model: str | None = None
+    timeout_s: float = 5.0
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights."""
 
@@ -17,6 +24,7 @@ class Wanted(msgspec.Struct, frozen=True):
     threshold: float = 0.0
     dense: float = 1.0
     lexical: float = 1.0
+    rewrite: Rewrite | None = None
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -79,3 +87,6 @@ class Searcher(Protocol):
 
     async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
         """Best first, of all stores together."""
+
+    async def rewritten(self, key: Key, conversation: str, wanted: Rewrite, booking: Booking) -> str | None:
+        """The last question as one that stands alone; None where that cannot be had in time. Raises nothing for it."""

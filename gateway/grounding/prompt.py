@@ -17,6 +17,7 @@ LONGEST: Final = 2000  # characters of a question: the last ones of a longer mes
 NONE: Final = (
     "If you answer, say first that the documents have nothing about it: no passage was found for this question."
 )
+TURNS: Final = 8  # of a conversation, that say what its last question means
 SHORT: Final = 120  # a question that may lean on the one before it
 _TEXTS: Final = frozenset({"text", "input_text", "output_text"})
 _encode: Final = msgspec.json.Encoder().encode
@@ -41,6 +42,20 @@ def queries(endpoint: str, fields: Mapping[str, Any]) -> list[str]:
     if len(said) > 1 and len(last) <= SHORT:
         return [last, f"{said[-2][-LONGEST:]}\n{last}"]
     return [last]
+
+
+def conversation(endpoint: str, fields: Mapping[str, Any]) -> str | None:
+    """What was said until now, the last of it, each turn behind who said it; None where nothing was said before the question."""
+    turns = [
+        (str(one["role"]), text)
+        for one in _messages(endpoint, fields)
+        if one.get("role") in ("user", "assistant") and (text := _text(one.get("content")).strip())
+    ]
+    while turns and turns[-1][0] != "user":
+        turns.pop()
+    if len(turns) < 2:
+        return None
+    return "\n\n".join(f"{role}: {text[-LONGEST:]}" for role, text in turns[-TURNS:])
 
 
 def grounded(endpoint: str, fields: Json, passages: str, instructions: str) -> bytes:

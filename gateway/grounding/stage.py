@@ -21,6 +21,7 @@ from gateway.grounding.looked import Looked
 from gateway.grounding.policy import Retrieval
 from gateway.grounding.ports import Booking, Searcher, Store, Wanted
 from gateway.grounding.sources import INSTRUCTIONS, Sources
+from gateway.keys import Key
 from gateway.providers import QUOTES
 from gateway.watching import begun
 from gateway.wire import NULL, ChatRequest
@@ -28,6 +29,7 @@ from gateway.wire import NULL, ChatRequest
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 TOOL: Final = b'"file_search"'
+OURS: Final = "retrieval"  # the tag of calls that a search makes itself
 _pack: Final = msgspec.msgpack.Encoder(order="sorted").encode
 
 
@@ -132,6 +134,12 @@ class _Behind:
         mark, carried = begun(call, "retrieval", time.monotonic())
         booked = booking.within(looked.booked, carried)
         try:
+            if (
+                looked.wanted.rewrite is not None and OURS not in booked.tags
+            ):  # else it is the rewriting that is answered
+                queries = await self._spawn(
+                    _timely(call, self._rewritten(key, endpoint, fields, queries, looked.wanted, booked))
+                )
             found = await self._spawn(_timely(call, self._searcher.search(key, queries, looked.wanted, booked)))
         except errors.GatewayError as error:
             if mark is not None:
@@ -153,6 +161,16 @@ class _Behind:
         else:
             await call.vet(passages, put)
         call.exchange = Citing(call.exchange, call, sources)
+
+    async def _rewritten(
+        self, key: Key, endpoint: str, fields: prompt.Json, queries: Sequence[str], wanted: Wanted, booked: Booking
+    ) -> Sequence[str]:
+        """The question as it means in its conversation; as it stands where there is none, or nobody says."""
+        told, rewrite = prompt.conversation(endpoint, fields), wanted.rewrite
+        if told is None or rewrite is None:
+            return queries
+        made = await self._searcher.rewritten(key, told, rewrite, booked)
+        return queries if made is None else [made]
 
 
 async def _timely(call: Call, work: Coroutine[Any, Any, T]) -> T:

@@ -43,7 +43,7 @@ def advise(database: Database, engines: Engines, collection: Collection, rows: i
     """Blocks for seconds. `rows`: for so many passages, instead of those that there are."""
     with database.reading() as tx:
         there = passage_store.number(tx, collection.id)
-        some = next(passage_store.indexed(tx, collection.id, 0, SAMPLE), ())
+        some = next(passage_store.indexed(tx, collection.id, 0, SAMPLE, collection.version), ())
     count, dimensions = there if rows is None else rows, collection.dimensions
     engine = engines.chosen(collection.engine)
     wanted = engine is not None and count * (dimensions or 0) > EXACT_WORK

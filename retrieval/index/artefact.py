@@ -31,6 +31,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
+PARTS: Final = frozenset({".vectors", ".ids", ".owners", ".graph", ".new"})
 _BLOCK: Final = 1 << 20
 
 
@@ -152,7 +153,15 @@ def publish(folder: Path, manifest: Manifest) -> None:
     _sync(folder)
     keep = {MANIFEST, "lock", *(sealed.name for sealed in manifest.files.values())}
     for path in folder.iterdir():
-        if path.name not in keep and path.suffix in {".vectors", ".ids", ".owners", ".graph", ".new"}:
+        if path.name not in keep and path.suffix in PARTS:
+            path.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """There is no artefact there any more, for who has not opened it; whatever else is in the folder stays."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in folder.glob("*"):
+        if path.suffix in PARTS:
             path.unlink(missing_ok=True)
 
 

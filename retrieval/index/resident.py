@@ -25,7 +25,9 @@ from retrieval.index.planner import EXACT_WORK
 from retrieval.index.ports import EngineAway, Graph, Mask, NotMade, Vectors
 from retrieval.index.state import EFFORT, State
 from retrieval.passage_store import Indexed
+from retrieval.reembedding import store as reembeddings
 from retrieval.shown import generation
+from retrieval.spaces import FIRST, place_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -53,9 +55,16 @@ class Resident:
     """Every method blocks. `state` is whatever was current when it was asked for; one thread at a time makes the next."""
 
     def __init__(
-        self, database: Database, collection_id: str, folder: Path, sizes: Sizes, engines: Engines | None = None
+        self,
+        database: Database,
+        collection_id: str,
+        folder: Path,
+        sizes: Sizes,
+        engines: Engines | None = None,
+        version: int = FIRST,
     ) -> None:
         self.collection_id = collection_id
+        self.version = version
         self.folder = folder
         self._database = database
         self._sizes = sizes
@@ -71,13 +80,16 @@ class Resident:
         return 0 if self._state is None else self._state.nbytes
 
     def current(self) -> tuple[Collection, State]:
-        """The collection and an index of all that was committed before this began. Raises NotFound."""
+        """The collection, with its vectors of this version, and an index of all that was committed before this began.
+
+        Raises NotFound, also where vectors of this version are not kept up to date (any more).
+        """
         with self._database.reading() as tx:
             newest = generation(tx, self.collection_id)
             known, state = self._known, self._state
             if known is not None and state is not None and newest is not None and state.generation >= newest:
                 return known, state  # what of a collection can change without a generation, no search asks for
-            known = collection_store.by_id(tx, self.collection_id)
+            known = self._collection(tx)
             if known is None:
                 raise NotFound(f"No such Vector store object: {self.collection_id}", param="vector_store_id")
             with self._turn:
@@ -93,10 +105,14 @@ class Resident:
         return None if known is None or state is None else (known, state)
 
     def saw(self, collection: Collection) -> None:
-        """As the truth has it now: for what can change without a generation."""
+        """As the truth has it now, in this version: for what can change without a generation."""
         with self._turn:
             if self._known is not None and collection.generation >= self._known.generation:
                 self._known = collection
+
+    def _collection(self, tx: Connection) -> Collection | None:
+        found = collection_store.by_id(tx, self.collection_id)
+        return None if found is None else reembeddings.within(tx, found, self.version)
 
     def needs(self) -> Needs:
         """Cheap."""
@@ -145,7 +161,8 @@ class Resident:
         engine, known = self._engine(), self._known
         assert engine is not None
         assert known is not None
-        return building.Wanted(engine, self._engines.settings, known.quantization, self.collection_id)
+        name = place_of(self.collection_id, self.version)
+        return building.Wanted(engine, self._engines.settings, known.quantization, name)
 
     def repair(self, effort: int | None) -> None:
         """More effort for the graph; None: it is not to be trusted, and everything is compared until another one is made."""
@@ -187,7 +204,7 @@ class Resident:
     def _adopt(self) -> None:
         """What was written is what is used from here on; what came meanwhile is put behind it."""
         with self._database.reading() as tx, self._turn:
-            collection, before = collection_store.by_id(tx, self.collection_id), self._state
+            collection, before = self._collection(tx), self._state
             if collection is None:
                 return
             self._state = self._next(tx, collection, None)
@@ -250,7 +267,7 @@ class Resident:
             slots = state.slots_of(np.concatenate(removed).astype(np.int64))
             alive = np.ones(state.rows, np.bool_) if alive is None else alive.copy()
             alive[slots[slots >= 0]] = False
-        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE):
+        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE, self.version):
             more = _vectors(some)
             matrix = Matrix(np.empty((0, more.shape[1]), np.float32)) if matrix is None else matrix
             matrix = matrix.extended(more)

@@ -4,14 +4,18 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
 import structlog
+from sqlalchemy import Connection
 
 from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
+from retrieval.errors import NotFound
+from retrieval.index import artefact
 from retrieval.index.advice import Advice, advise
 from retrieval.index.engines import Engines
 from retrieval.index.lexical import Lexical
@@ -19,6 +23,8 @@ from retrieval.index.ports import EngineAway
 from retrieval.index.resident import Resident, Sizes
 from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.index.state import State
+from retrieval.reembedding import store as reembeddings
+from retrieval.spaces import FIRST, place_of, version_at
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -41,92 +47,146 @@ class Residents:
         self._sizes = sizes or Sizes()
         self._engines = Engines(engines)
         self._turn = threading.Lock()
-        self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()  # by place: see `spaces.place_of`
+        self._seen: dict[str, Collection] = {}
 
     def require(self, engine: EngineName | None) -> None:
         """Raises BadRequest where a collection cannot have that engine here."""
         self._engines.require(engine)
 
-    def current(self, collection_id: str) -> tuple[Collection, State]:
-        """Raises NotFound."""
-        found = self._of(collection_id)[0].current()
-        self._make_room(collection_id)
+    def current(self, collection_id: str, version: int = FIRST) -> tuple[Collection, State]:
+        """With vectors of the version. Raises NotFound."""
+        found = self._of(collection_id, version)[0].current()
+        self._make_room(place_of(collection_id, version))
         return found
 
     def advise(self, collection: Collection, rows: int | None) -> Advice:
         """As `retrieval.index.advice.advise`."""
         return advise(self._database, self._engines, collection, rows)
 
-    def latest(self, collection_id: str) -> tuple[Collection, State] | None:
+    def latest(self, collection_id: str, version: int = FIRST) -> tuple[Collection, State] | None:
         """What is in memory, whatever has changed since: for who finds that out afterwards. Asks nobody."""
+        place = place_of(collection_id, version)
         with self._turn:
-            known = self._known.get(collection_id)
+            known = self._known.get(place)
             if known is None:
                 return None
-            self._known.move_to_end(collection_id)
+            self._known.move_to_end(place)
             return known[0].latest()
+
+    def seen(self, collection_id: str) -> Collection | None:
+        """As the truth last had it, of one that has an index in memory. Asks nobody."""
+        return self._seen.get(collection_id)
 
     def saw(self, collection: Collection) -> None:
         """As the truth has it now."""
         with self._turn:
-            known = self._known.get(collection.id)
+            known = self._known.get(place_of(collection.id, collection.version))
+            before = self._seen.get(collection.id)
+            if before is None or before.generation <= collection.generation:
+                self._seen[collection.id] = collection
         if known is not None:
             known[0].saw(collection)
 
     def words(self, collection: Collection) -> Lexical:
         """Its index of words, up to date."""
-        lexical = self._of(collection.id)[1]
+        lexical = self._of(collection.id, collection.version)[1]
         lexical.refresh(collection.generation)
         return lexical
 
-    def maintain(self, collection_id: str) -> None:
-        """Brings a collection up to date, and writes down what it is worth to: for who has just changed it."""
-        resident, _ = self._of(collection_id)
+    def maintain(self, collection_id: str, version: int | None = None) -> None:
+        """Brings a collection up to date, and writes down what it is worth to: for who has just changed it.
+
+        In the version that is read, and those that are in memory beside it, unless one is named. Raises NotFound.
+        """
+        if version is not None:
+            self._maintain(collection_id, version)
+            return
+        found = self._database.read(lambda tx: collection_store.by_id(tx, collection_id))
+        if found is None:
+            raise NotFound(f"No such Vector store object: {collection_id}", param="vector_store_id")
+        self._maintain(collection_id, found.version)
+        for other in self._versions(collection_id) - {found.version}:
+            with suppress(NotFound):  # it was left meanwhile
+                self._maintain(collection_id, other)
+
+    def _maintain(self, collection_id: str, version: int) -> None:
+        resident, _ = self._of(collection_id, version)
         collection, _ = resident.current()
         self.words(collection)
         if resident.needs().artefact:
             resident.write()
-        self._make_room(collection_id)
+        self._make_room(place_of(collection_id, version))
 
-    def repair(self, collection_id: str, effort: int | None) -> None:
+    def repair(self, collection_id: str, effort: int | None, version: int = FIRST) -> None:
         """As `Resident.repair`."""
-        self._of(collection_id)[0].repair(effort)
+        self._of(collection_id, version)[0].repair(effort)
 
     def drop(self, collection_id: str) -> None:
         """It is deleted: nothing of it stays here."""
         with self._turn:
-            known = self._known.pop(collection_id, None)
+            self._seen.pop(collection_id, None)
+        places = {path.name for path in self._folder.glob(f"{collection_id}.v*")}
+        places |= {place_of(collection_id, version) for version in self._versions(collection_id)}
+        for place in sorted({collection_id, *places}):
+            self._drop(place, whole=True)
+
+    def drop_version(self, collection_id: str, version: int) -> None:
+        """Nobody reads it any more. The words stay: they are those of every version."""
+        self._drop(place_of(collection_id, version), whole=version != FIRST)
+
+    def _drop(self, place: str, *, whole: bool) -> None:
+        with self._turn:
+            known = self._known.pop(place, None)
         if known is not None:
             known[0].close()
             known[1].close()
         try:
-            self._engines.drop(collection_id)
+            self._engines.drop(place)
         except EngineAway as error:  # the folder stays: whoever sweeps tries again
-            log.warning("index.not_dropped", collection=collection_id, reason=str(error))
-            (self._folder / collection_id).mkdir(mode=0o700, parents=True, exist_ok=True)
+            log.warning("index.not_dropped", collection=place, reason=str(error))
+            (self._folder / place).mkdir(mode=0o700, parents=True, exist_ok=True)
             return
-        shutil.rmtree(self._folder / collection_id, ignore_errors=True)
+        if whole:
+            shutil.rmtree(self._folder / place, ignore_errors=True)
+        else:
+            artefact.clear(self._folder / place)
 
     def retry(self) -> None:
         """Graphs that could not be made when it was time, as their engine was away."""
         with self._turn:
-            known = [(id_, resident) for id_, (resident, _) in self._known.items()]
-        for id_, resident in known:
+            known = [resident for resident, _ in self._known.values()]
+        for resident in known:
             if resident.retries():
-                self.maintain(id_)
+                self.maintain(resident.collection_id, resident.version)
 
     def sweep(self) -> Sequence[str]:
         """Folders of collections that are not there any more, whoever deleted them."""
         if not self._folder.is_dir():
             return ()
-        names = [path.name for path in self._folder.iterdir() if path.is_dir() and path.name.startswith("vs_")]
+        names = sorted({version_at(path.name)[0] for path in self._folder.glob("vs_*") if path.is_dir()})
         gone: list[str] = []
         for start in range(0, len(names), 500):
             some = names[start : start + 500]
             gone += self._database.read(lambda tx, some=some: collection_store.unknown(tx, some))  # type: ignore[misc]
         for id_ in gone:
             self.drop(id_)
+        for collection_id, version in self._database.read(self._left):
+            self.drop_version(collection_id, version)
         return gone
+
+    def _left(self, tx: Connection) -> Sequence[tuple[str, int]]:
+        """Versions that are here and that nobody reads any more."""
+        with self._turn:
+            places = set(self._known)
+        places |= {path.parent.name for path in self._folder.glob(f"vs_*/{artefact.MANIFEST}")}
+        places |= {path.name for path in self._folder.glob("vs_*.v*")}
+        found: list[tuple[str, int]] = []
+        for collection_id, version in map(version_at, sorted(places)):
+            collection = collection_store.by_id(tx, collection_id)
+            if collection is not None and not reembeddings.kept(tx, collection, version):
+                found.append((collection_id, version))
+        return found
 
     def close(self) -> None:
         with self._turn:
@@ -136,15 +196,22 @@ class Residents:
             self._known.clear()
         self._engines.close()
 
-    def _of(self, collection_id: str) -> tuple[Resident, Lexical]:
+    def _of(self, collection_id: str, version: int) -> tuple[Resident, Lexical]:
+        place = place_of(collection_id, version)
         with self._turn:
-            known = self._known.get(collection_id)
+            known = self._known.get(place)
             if known is None:
-                folder = self._folder / collection_id
-                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines)
-                known = self._known[collection_id] = resident, Lexical(self._database, collection_id, folder)
-            self._known.move_to_end(collection_id)
+                folder, home = self._folder / place, self._folder / collection_id
+                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines, version)
+                others = (words for other, words in self._known.values() if other.collection_id == collection_id)
+                words = next(others, None) or Lexical(self._database, collection_id, home)
+                known = self._known[place] = resident, words
+            self._known.move_to_end(place)
             return known
+
+    def _versions(self, collection_id: str) -> set[int]:
+        with self._turn:
+            return {each.version for each, _ in self._known.values() if each.collection_id == collection_id}
 
     def _make_room(self, keep: str) -> None:
         """The least recently used goes first; what is in use stays with who uses it."""
@@ -157,4 +224,5 @@ class Residents:
                     used -= resident.nbytes
                     resident.forget()
                     lexical.close()
+                    self._seen.pop(resident.collection_id, None)
                     del self._known[id_]

@@ -117,6 +117,38 @@ def test_a_short_question_is_looked_up_with_the_one_before(grounded: Grounded, c
     assert said[1]["text"] == "And how long?"
 
 
+def test_a_question_is_looked_up_as_it_means_in_its_conversation(grounded: Grounded) -> None:
+    """A model makes it stand alone, on the same bill; where that fails, and for a first question, it is searched for as it stands."""
+    client = grounded.client()
+    store = grounded.store(client, {name: TEXTS[name] for name in ("gates.md", "bread.md")}, "rewritten")
+    asked = "sourdough bread wild yeast"
+    writer, writing = grounded.model(Behaviour(text=asked))
+    attached = {"collections": [store], "max_results": 1, "rewrite_query": True, "rewrite_model": writer}
+    model, handle = grounded.model(SAYS, retrieval=attached)
+    narrow = grounded.client(models=[model])
+    talk: Any = [
+        {"role": "user", "content": "What rises in a day?"},
+        {"role": "assistant", "content": "Sourdough does."},
+        {"role": "user", "content": "And with what?"},
+    ]
+    tag = f"rewrite{time.monotonic_ns()}"
+    narrow.chat.completions.create(model=model, messages=talk, extra_headers={"x-penstock-tags": tag})
+    told = heard(writing, 0)["messages"][1]["content"]
+    assert told == "user: What rises in a day?\n\nassistant: Sourdough does.\n\nuser: And with what?"
+    assert "wild yeast" in heard(handle, 0)["messages"][-1]["content"]
+    assert heard(handle, 0)["messages"][-1]["content"].endswith("And with what?")
+    narrow.chat.completions.create(model=model, messages=talk[:1])
+    assert len(writing.entries()) == 1
+    writing.becomes(Behaviour(status=500))
+    narrow.chat.completions.create(model=model, messages=talk)
+    assert len(writing.entries()) == 2
+    assert "<passage " in heard(handle, 2)["messages"][-1]["content"]
+    deadline = time.monotonic() + 20
+    while grounded.spend(tag)["requests"] < 3:  # the answer, the question made anew, its vector
+        assert time.monotonic() < deadline, grounded.spend(tag)
+        time.sleep(0.05)
+
+
 def test_a_key_needs_the_model_and_nothing_else(grounded: Grounded, attached: str) -> None:
     """An admin has attached the collection: who may ask the model sees it, but for documents whose labels it does not hold."""
     model, handle = grounded.model(SAYS, retrieval={"collections": ["handbook"]})

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway import request_store
+from gateway.database import inserting
 from gateway.ledger_blocks import Block
 from gateway.ledger_groups import Group, Head, first_head
 from gateway.spend_sums import add_partials
@@ -23,8 +23,7 @@ def claimed(tx: Connection, session: str) -> Head:
         return found
     after = tx.execute(select(func.max(ledger_sessions.c.session))).scalar_one()
     made = first_head(session, after)
-    made_here = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
-    tx.execute(made_here.insert(ledger_sessions).values(msgspec.structs.asdict(made)).on_conflict_do_nothing())
+    tx.execute(inserting(tx)(ledger_sessions).values(msgspec.structs.asdict(made)).on_conflict_do_nothing())
     return _head(tx, session, locked=True) or made
 
 

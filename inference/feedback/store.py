@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from inference.database import inserting
 from inference.feedback.word import Word
 from inference.rollouts.tables import feedback
 
@@ -56,9 +56,9 @@ def keep(tx: Connection, words: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]
             one = msgspec.structs.replace(one, number=before.number, created_at=before.created_at)  # noqa: PLW2901 — the same word, told again
         after[who] = one
         fresh.append(one)
-    dialect: Any = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
+    fill = inserting(tx)
     for start in range(0, len(fresh), _AT_ONCE):
-        adding = dialect.insert(feedback)
+        adding = fill(feedback)
         over = {name: adding.excluded[name] for name in ("label", "score", "comment", "key_id", "updated_at")}
         tx.execute(
             adding.on_conflict_do_update(index_elements=["id", "source"], set_=over),

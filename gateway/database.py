@@ -73,9 +73,9 @@ def now(tx: Connection) -> float:
     return time.time()
 
 
-def inserting(tx: Connection) -> Callable[[Table], Any]:
+def inserting(dialect: str) -> Callable[[Table], Any]:
     """The `insert` of the database in use, which knows `ON CONFLICT`. The other one's dialect is 2.4 MB that stay on the disk."""
-    made: Callable[[Table], Any] = import_module(f"sqlalchemy.dialects.{tx.dialect.name}").insert
+    made: Callable[[Table], Any] = import_module(f"sqlalchemy.dialects.{dialect}").insert
     return made
 
 

@@ -26,7 +26,7 @@ from gateway.spend_sums import compact_all
 
 GROUP: Final = 4_000  # records of one transaction, two of each call; fewer commits are worth more than the milliseconds that one takes
 INTERVAL_S: Final = 0.2
-STEADY_S: Final = 1.0  # between the small groups of a trickle: a transaction costs more than what is in it
+STEADY_S: Final = 2.0  # between the small groups of a trickle: a transaction costs more than what is in it
 STEADY_TURNS: Final = 5
 SMALL: Final = GROUP // 8
 COMPACT_EVERY_S: Final = 30.0  # the more it finds, the more of it is the same

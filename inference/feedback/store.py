@@ -56,7 +56,7 @@ def keep(tx: Connection, words: Sequence[Kept]) -> tuple[list[Kept], list[Kept]]
             one = msgspec.structs.replace(one, number=before.number, created_at=before.created_at)  # noqa: PLW2901 — the same word, told again
         after[who] = one
         fresh.append(one)
-    fill = inserting(tx)
+    fill = inserting(tx.dialect.name)
     for start in range(0, len(fresh), _AT_ONCE):
         adding = fill(feedback)
         over = {name: adding.excluded[name] for name in ("label", "score", "comment", "key_id", "updated_at")}

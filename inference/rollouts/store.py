@@ -70,7 +70,7 @@ def add(tx: Connection, rollout: Rollout) -> bool:
         **_changing(rollout.position, rollout.created_at),
         "evidence": [],
     }
-    adding = inserting(tx)(rollouts).values(values).on_conflict_do_nothing(index_elements=["active"])
+    adding = inserting(tx.dialect.name)(rollouts).values(values).on_conflict_do_nothing(index_elements=["active"])
     return bool(tx.execute(adding.returning(rollouts.c.id)).first())
 
 
@@ -138,7 +138,7 @@ def observe(tx: Connection, id_: str, observed: Sequence[Observed]) -> None:
             {"rollout": id_, "id": one.id, "arm": one.arm, "at": one.at, "seen": _sparse(one.seen)}
             for one in observed[start : start + _AT_ONCE]
         ]
-        tx.execute(inserting(tx)(rollout_outcomes).on_conflict_do_nothing(), rows)
+        tx.execute(inserting(tx.dialect.name)(rollout_outcomes).on_conflict_do_nothing(), rows)
 
 
 def uncounted(tx: Connection, id_: str, limit: int) -> Sequence[Observed]:

@@ -26,10 +26,14 @@ class BoxError(Exception):
 
 
 class SecretBox:
-    """Seals and opens texts. `key` is asked only when there is something to do: most installations have references."""
+    """Seals and opens texts. `key` is asked only when there is something to do: most installations have references.
 
-    def __init__(self, key: Callable[[], bytes]) -> None:
+    `python` runs what `apart` needs.
+    """
+
+    def __init__(self, key: Callable[[], bytes], python: str = sys.executable) -> None:
         self._key = key
+        self._python = python
         self._opened: dict[str, str] = {}  # while a server started
         self._child: _Child | None = None
         self._apart = False
@@ -82,7 +86,7 @@ class SecretBox:
             return None
         try:
             if self._child is None:
-                self._child = _Child(key)
+                self._child = _Child(self._python, key)
             return self._child.ask(what, text)
         except (OSError, ValueError) as error:
             log.info("secrets.not_apart", reason=str(error))
@@ -93,10 +97,10 @@ class SecretBox:
 class _Child:
     """`gateway.fernet_process`, running. Raises OSError, ValueError."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, python: str, key: bytes) -> None:
         program = Path(__file__).with_name("fernet_process.py")
         self._process = subprocess.Popen(  # noqa: S603 — a file of this package
-            [sys.executable, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            [python, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
         self._say(key.decode())
 

@@ -32,7 +32,7 @@ def _server(folder: Path, python: Path, port: int, *, configured: bool) -> Serve
     key = secrets.token_urlsafe(32)
     if configured:
         return targets.penstock_server(folder, targets.Upstreams(9, 9), python, port, key)
-    command = [python, "-m", "admin", "serve", "--port", str(port), "--data-dir", folder / "data"]
+    command: list[str | Path] = [python, "-m", "admin", "serve", "--port", str(port), "--data-dir", folder / "data"]
     return Server(command, environment={"PENSTOCK_ADMIN_KEY": key}, log=folder / "penstock.log")
 
 

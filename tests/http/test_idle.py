@@ -76,7 +76,7 @@ def wakes(pid: int) -> int:
 
 def test_a_server_that_rests_wakes_seldom(resting: Server) -> None:
     """Measured: 17 times a second, 48 when each of its parts asked the database by itself. Starting takes a while."""
-    rates = []
+    rates: list[float] = []
     deadline = time.monotonic() + 40
     while not rates or min(rates) > 30:
         assert time.monotonic() < deadline, rates

@@ -23,7 +23,7 @@ DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-canaries bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ fmt: $(DEV_READY) ## format the code and mend what ruff can mend
 bench: $(DEV_READY) $(LEAN_READY) ## measure the gateway against nginx; ARGS="--write" renews benchmarks/RESULTS.md
 	@deploy/setup.sh system nginx-light:nginx wrk
 	@$(BIN)/python -m benchmarks.overhead --python .tools/lean/bin/python $(ARGS)
+
+bench-idle: $(DEV_READY) $(LEAN_READY) ## processor time and memory of a server that nobody asks; ARGS=SECONDS
+	@$(BIN)/python -m benchmarks.idle $(ARGS)
 
 bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.routing $(ARGS)

@@ -34,6 +34,7 @@ from gateway.asgi import AsgiApp
 from gateway.batches.batches import Batches, host
 from gateway.batches.room import Room
 from gateway.batches.run import Handler, Tools
+from gateway.batches.store import ANY_UNFINISHED
 from gateway.books import Books
 from gateway.contents import store as contents
 from gateway.database import appending, changing, connect, reading, record_revision
@@ -54,6 +55,7 @@ from gateway.responses import store as responses
 from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_guards, seed_servers
+from gateway.signs import BATCHES, JOBS, RUNS, Signs
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 from gateway.stages import ContentTerms, GuardTerms
@@ -62,6 +64,7 @@ from inference.registry.artefacts import Artefacts
 from inference.registry.catalogue import CurrentLibrary
 from inference.rollouts import retention
 from retrieval.collection_store import any_at_all
+from retrieval.job_store import ANY as ANY_JOB
 from retrieval.job_store import Owner
 from retrieval.reembedding.runner import ReembeddingRunner
 from retrieval.removal import forget_sources
@@ -99,6 +102,10 @@ class House:
         self._box = SecretBox(lambda: _secret_key(settings))
         self._current = Current()
         self._prices = PriceMap()
+        self._signs = Signs(
+            self._engine,
+            {BATCHES: ANY_UNFINISHED, RUNS: responses.ANY_RUNNING, JOBS: ANY_JOB},
+        )
         self._store = SnapshotStore(
             self._engine,
             self._box,
@@ -108,6 +115,7 @@ class House:
             cache=settings.cache,
             searchable=any_at_all,
             beside=lambda tx, known: beside.load(tx, self._artefacts, known),
+            newest=self._signs.look,
         )
         self.library = CurrentLibrary(lambda: beside.of(self._current.snapshot.beside).catalogue)
         self._refresher = Refresher(self._store, self._current)
@@ -120,15 +128,9 @@ class House:
         migrate.prepare(self._engine)
         self._shelf.prepare()
         self._artefacts.prepare()
-        self._seed("file", discovery.file_seeds(self._loaded))
-        bare = not self._settings.models
-        self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
-        self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
-        self._seed_servers()
-        self._seed_engines()
-        if not bare:
-            self._forget_discovered()
-        self._refresher.load()
+        with self._box.apart():
+            self._seed_all()
+            self._refresher.load()
 
     def open(self) -> None:
         """Makes what belongs to the running event loop."""
@@ -181,6 +183,7 @@ class House:
             contents=self._content_terms(),
             sampler=None if self._watch is None else settings.telemetry.sampling(),
             keeper=self._fleet.desk,
+            signs=self._signs,
         )
         self._mcp = LateMcp(
             settings=settings.mcp,
@@ -310,6 +313,7 @@ class House:
         await self._books.close()
 
     def dispose(self) -> None:
+        self._signs.close()
         self._engine.dispose()
 
     async def _plane_of_documents(self) -> "Retrieval":
@@ -390,7 +394,9 @@ class House:
             unix=time.time,
             now=time.monotonic,
         )
-        return Batches(tools, self._books.session)
+        made = Batches(tools, self._books.session, partial(self._signs.there, BATCHES))
+        self._signs.follow(BATCHES, made.notice)
+        return made
 
     def _open_retrieval(self) -> None:
         settings, plane = self._settings, self._plane
@@ -408,7 +414,9 @@ class House:
             folder,
             self._retrieval.get,
             concurrency=settings.retrieval.concurrency,
+            any_work=partial(self._signs.there, JOBS),
         )
+        self._signs.follow(JOBS, self._runner.notice)
         self._reembedding = ReembeddingRunner(
             documents.database_of(self._engine), Owner(self._books.session, host()), folder, self._backfill
         )
@@ -529,6 +537,16 @@ class House:
         """A configuration with models replaces what an earlier start without one had found on this machine."""
         for provider in PROVIDERS:
             self._seed(f"local:{provider}", ())
+
+    def _seed_all(self) -> None:
+        self._seed("file", discovery.file_seeds(self._loaded))
+        bare = not self._settings.models
+        self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
+        self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
+        self._seed_servers()
+        self._seed_engines()
+        if not bare:
+            self._forget_discovered()
 
     def _seed(self, source: str, seeds: Sequence[Seed]) -> None:
         with changing(self._engine) as tx:

@@ -23,6 +23,7 @@ from gateway.till import Till
 log = structlog.stdlib.get_logger(__name__)
 
 RECOVER_EVERY_S = 5.0
+LOOK_S = 0.25
 
 
 @final
@@ -45,7 +46,7 @@ class Books:
         self.session = new_id("ses")
         self.shares = Shares()
         self.journal = Journal.create(data_dir, self.session, at=time.time())
-        self.shipper = Shipper(engine, self.journal)
+        self.shipper = Shipper(engine, self.journal, told=True)
         self.till = Till(
             store,
             self.session,
@@ -60,7 +61,7 @@ class Books:
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
-        return (self.till.run(), self._recover())
+        return (self.till.run(), self._look_on(), self._recover())
 
     async def close(self) -> None:
         """After the last call: everything settled, shipped and given back."""
@@ -68,6 +69,11 @@ class Books:
         shipped = await asyncio.to_thread(self.shipper.close, time.time())
         if not shipped:
             log.warning("ledger.unshipped", session=self.session, records=self.shipper.lag_records)
+
+    async def _look_on(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.shipper.look()
 
     async def _recover(self) -> None:
         """Ends sessions whose process is gone: this machine's dead workers, and those of an earlier start."""

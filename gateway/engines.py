@@ -59,14 +59,19 @@ class Engines:
         self._loads = loads
         self._now = now
         self._silent: set[str] = set()
+        self._changed = asyncio.Event()
+        current.on_change(lambda _: self._changed.set())
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
+            self._changed.clear()
             asked = list(self._asked())
             if asked:
                 await asyncio.gather(*(self._ask(deployment) for deployment in asked))
+            else:
+                await self._changed.wait()
 
     def _asked(self) -> Iterator[Deployment]:
         catalog = self._current.snapshot.catalog

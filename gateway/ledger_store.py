@@ -4,16 +4,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from gateway import request_store
+from gateway.database import inserting
 from gateway.ledger_blocks import Block
 from gateway.ledger_groups import Group, Head, first_head
 from gateway.spend_sums import add_partials
 from gateway.tables import account_charges, ledger_blocks, ledger_sessions
 
 PAGE = 8  # blocks of up to 4 MiB
+
+# Made once: to build a statement takes longer than to run it, and every group of records runs all of these.
+_MINE = ledger_sessions.c.session == bindparam("of")
+_HEAD = select(ledger_sessions).where(_MINE)
+_LOCKED_HEAD = _HEAD.with_for_update()
+_PUT_HEAD = update(ledger_sessions).where(_MINE)
+_ADD_BLOCK = insert(ledger_blocks)
 
 
 def claimed(tx: Connection, session: str) -> Head:
@@ -23,8 +30,9 @@ def claimed(tx: Connection, session: str) -> Head:
         return found
     after = tx.execute(select(func.max(ledger_sessions.c.session))).scalar_one()
     made = first_head(session, after)
-    made_here = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
-    tx.execute(made_here.insert(ledger_sessions).values(msgspec.structs.asdict(made)).on_conflict_do_nothing())
+    tx.execute(
+        inserting(tx.dialect.name)(ledger_sessions).values(msgspec.structs.asdict(made)).on_conflict_do_nothing()
+    )
     return _head(tx, session, locked=True) or made
 
 
@@ -32,7 +40,7 @@ def save(tx: Connection, group: Group) -> None:
     """All that a group brings, after `claimed` in the same transaction."""
     session, block, tally = group.head.session, group.block, group.tally
     if block is not None:
-        tx.execute(insert(ledger_blocks).values(msgspec.structs.asdict(block) | {"hash": group.head.last_hash}))
+        tx.execute(_ADD_BLOCK, msgspec.structs.asdict(block) | {"hash": group.head.last_hash})
         request_store.add_keys(tx, session, tally.entries)
         add_partials(tx, tally.sums.rows())
         _charge(tx, session, tally.charges, block.last_at)
@@ -42,8 +50,7 @@ def save(tx: Connection, group: Group) -> None:
 
 
 def put_head(tx: Connection, head: Head) -> None:
-    values = msgspec.structs.asdict(head)
-    tx.execute(update(ledger_sessions).where(ledger_sessions.c.session == head.session).values(values))
+    tx.execute(_PUT_HEAD, msgspec.structs.asdict(head) | {"of": head.session})
 
 
 def head(tx: Connection, session: str) -> Head | None:
@@ -116,9 +123,8 @@ def forget_charges(tx: Connection, before: float) -> None:
 
 
 def _head(tx: Connection, session: str, *, locked: bool) -> Head | None:
-    query = select(ledger_sessions).where(ledger_sessions.c.session == session)
-    row = tx.execute(query.with_for_update() if locked else query).mappings().one_or_none()
-    return None if row is None else Head(**{**row, "last_hash": bytes(row["last_hash"])})
+    row = tx.execute(_LOCKED_HEAD if locked else _HEAD, {"of": session}).one_or_none()
+    return None if row is None else Head(**{**row._mapping, "last_hash": bytes(row.last_hash)})  # noqa: SLF001 — public, for all its name
 
 
 def _charge(tx: Connection, session: str, amounts: Mapping[str, int], at: float) -> None:

@@ -75,7 +75,6 @@ class Listener:
     ) -> int:
         """Listens and returns the port, which matters for port 0. `sock` is bound already, and stands for host and port."""
         loop = asyncio.get_running_loop()
-        self._sweep()
         patience_s = self.limits.header_timeout_s if tls else None
         if sock is None:
             server = await loop.create_server(
@@ -152,6 +151,8 @@ class Listener:
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
+        if self._sweeper is None:
+            self._sweep()
         if self._draining or len(self._connections) > self.limits.connections:
             self.refused_connections += 1
             connection.abort()
@@ -183,14 +184,14 @@ class Listener:
     # Clocks
 
     def _sweep(self) -> None:
-        """Twice a second: the date header, and clients that are too slow."""
+        """Twice a second while there are clients: the date header, and those that are too slow."""
         loop = asyncio.get_running_loop()
         self._date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
         self._status_lines = {}
         now = self.now()
         for connection in tuple(self._connections):
             self._check(connection, now)
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self._connections else None
 
     def _check(self, connection: Kept, now: float) -> None:
         limits = self.limits

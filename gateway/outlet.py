@@ -29,25 +29,21 @@ PIECES: Final = 16  # wait at most: who never lets the loop turn would not be to
 class Outlets:
     """Connections of one kind on one event loop."""
 
-    __slots__ = ("_due", "_loop", "_waiting", "busy", "last", "row")
+    __slots__ = ("_loop", "busy", "last", "row", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[Outlet] = []
-        self._due = False
+        self.waiting: list[Outlet] = []
         self.last = 0.0  # when somebody wrote without waiting
         self.row = 0
         self.busy = False
 
-    def wait(self, outlet: "Outlet") -> None:
-        self._waiting.append(outlet)
-        if not self._due:
-            self._due = True
-            self._loop.call_soon(self._flush)
+    def soon(self) -> None:
+        """At the end of this turn, what waits is written."""
+        self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._due = False
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for outlet in waiting:
             outlet.flush()
         self.row = self.row - 1 if len(waiting) == 1 else ROW
@@ -78,7 +74,10 @@ class Outlet:
             pieces.append(data)
             count = len(pieces)
             if count == 1:
-                outlets.wait(self)
+                waiting = outlets.waiting
+                if not waiting:
+                    outlets.soon()
+                waiting.append(self)
             elif count >= PIECES:
                 self.flush()
         else:
@@ -86,7 +85,8 @@ class Outlet:
             outlets.row = outlets.row + 1 if now - outlets.last < CLOSE_S else 0
             outlets.last = now
             outlets.busy = outlets.row >= ROW
-            self._send(data)
+            pieces.append(data)
+            self.flush()
         return self._clear
 
     def write_through(self, pieces: Iterable[bytes | memoryview]) -> None:
@@ -100,16 +100,10 @@ class Outlet:
     def flush(self) -> None:
         """Writes what waits."""
         pieces = self._pieces
-        if pieces:
-            self._pieces = []
-            self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def drop(self) -> None:
-        """Forgets what waits: the connection breaks, and its file may soon be another one's."""
-        self._pieces = []
-        self._file = -1
-
-    def _send(self, data: bytes) -> None:
+        if not pieces:
+            return
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         transport = self._transport
         if transport.is_closing():
             return
@@ -125,6 +119,11 @@ class Outlet:
         if sent < len(data):
             self._clear = False
             transport.write(data[sent:])
+
+    def drop(self) -> None:
+        """Forgets what waits: the connection breaks, and its file may soon be another one's."""
+        self._pieces = []
+        self._file = -1
 
 
 def unacknowledged(transport: asyncio.BaseTransport) -> int:

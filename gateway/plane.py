@@ -49,6 +49,7 @@ from gateway.routing.loads import Loads
 from gateway.secret_box import SecretBox
 from gateway.shadow import Shadows
 from gateway.shares import Shares
+from gateway.signs import Signs
 from gateway.snapshot import Current, Snapshot
 from gateway.stages import CacheTerms, ContentTerms, GuardTerms, Stages, in_memory
 from gateway.targets import Bridge, Targets
@@ -100,8 +101,10 @@ class Plane:
         sampler: Sampler | None = None,
         contents: ContentTerms | None = None,
         keeper: "Keeper | None" = None,
+        signs: Signs | None = None,
     ) -> None:
-        """`sampler`: of traces, where somebody watches. `contents`: how what is said is kept, for keys that want it."""
+        """`sampler`: of traces, where somebody watches. `contents`: how what is said is kept, for keys that want it.
+        `signs`: of responses in the background."""
         traced = own_lines if sampler is None else traced_lines
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -177,6 +180,7 @@ class Plane:
             unix=time.time,
             alone=workers == 1 and engine.dialect.name == "sqlite",
             agent=agent,
+            signs=signs,
         )
         self._passing: PassThrough | None = None
         self._make_passing = partial(

@@ -39,15 +39,21 @@ class Probes:
         self._now = now
         self._due: dict[str, float] = {}
         self._running: set[str] = set()
+        self._changed = asyncio.Event()
+        current.on_change(lambda _: self._changed.set())
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
+                self._changed.clear()
                 for model, deployment, probe in self._next():
                     self._running.add(deployment.id)
                     group.create_task(self._probe(model, deployment, probe))
-                await asyncio.sleep(TICK_S if self._due else 1.0)
+                if self._due:
+                    await asyncio.sleep(TICK_S)
+                else:
+                    await self._changed.wait()
 
     def _next(self) -> Iterator[tuple[Model, Deployment, Probe]]:
         """Whose turn it is. What is open or cooling is left alone."""

@@ -222,7 +222,7 @@ class Relay:
                 exchange.send(out)
             return not (stream.done or stream.error is not None or exchange.write_paused)
 
-        straight_on = _passage(stream, exchange, connection)
+        straight_on = _passage(stream, exchange)
         if call.guarded is not None and exchange.write_paused:  # what was held back may have been enough
             connection.expect(call.deadline, "total")
             await exchange.drained()
@@ -254,21 +254,10 @@ class Relay:
         call.exchange.send(opening)
 
 
-def _passage(stream: Stream, exchange: Exchange, connection: UpstreamConnection) -> Passage | None:
+def _passage(stream: Stream, exchange: Exchange) -> Passage | None:
     """The short way of most chunks: from socket to socket, as nobody has to look into them or change them."""
     write = exchange.way()
-    if write is None or not isinstance(stream, ChatStream):
-        return None
-    passes = stream.passes
-
-    def straight_on(chunk: bytes) -> bool:
-        if not passes(chunk):
-            return False
-        if not write(chunk):
-            connection.halt()
-        return True
-
-    return straight_on
+    return (stream.passes, write) if write is not None and isinstance(stream, ChatStream) else None
 
 
 def _remembered(call: Call, stream: Stream) -> Stream:

@@ -5,11 +5,12 @@ nothing have blocks of their own, which are forgotten. Which keys occur in a blo
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, Table, delete, literal, select, tuple_, union_all
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Insert, Row, Select, Table, delete, literal, select, tuple_, union_all
 
+from gateway.database import inserting
 from gateway.journal_batch import settlements
 from gateway.journal_records import Routed, Settled, Try
 from gateway.ledger_blocks import Part
@@ -95,8 +96,7 @@ EVERY = RequestFilter()
 def add(tx: Connection, session: str, calls: Part) -> None:
     """One block of calls that owe nothing, inside `gateway.database.appending`."""
     block = {"last_id": calls.last_id, "session": session, "first_id": calls.first_id, "records": calls.records()}
-    dialect = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
-    tx.execute(dialect.insert(request_blocks).values(block).on_conflict_do_nothing())
+    tx.execute(_adding(tx.dialect.name, request_blocks), block)
     add_keys(tx, session, calls)
 
 
@@ -104,8 +104,14 @@ def add_keys(tx: Connection, session: str, calls: Part) -> None:
     """Which keys occur in a block of these."""
     rows = [{"key_id": key, "last_id": calls.last_id, "session": session} for key in calls.keys if key is not None]
     if rows:
-        dialect = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
-        tx.execute(dialect.insert(request_keys).on_conflict_do_nothing(), rows)
+        tx.execute(_adding(tx.dialect.name, request_keys), rows)
+
+
+@cache
+def _adding(dialect: str, table: Table) -> Insert:
+    """Made once: to build a statement takes longer than to run it."""
+    made: Insert = inserting(dialect)(table).on_conflict_do_nothing()
+    return made
 
 
 def forget_keys(tx: Connection, session: str, last_id: str, records: bytes) -> None:

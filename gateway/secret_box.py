@@ -2,12 +2,20 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import secrets
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import structlog
+
+log = structlog.stdlib.get_logger(__name__)
 
 SEALED = "sealed:v1:"
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\}")
@@ -18,26 +26,97 @@ class BoxError(Exception):
 
 
 class SecretBox:
-    """Seals and opens texts. `key` is asked only when there is something to do: most installations have references."""
+    """Seals and opens texts. `key` is asked only when there is something to do: most installations have references.
 
-    def __init__(self, key: Callable[[], bytes]) -> None:
+    `python` runs what `apart` needs.
+    """
+
+    def __init__(self, key: Callable[[], bytes], python: str = sys.executable) -> None:
         self._key = key
+        self._python = python
+        self._opened: dict[str, str] = {}  # while a server started
+        self._child: _Child | None = None
+        self._apart = False
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Has another process do the work of these lines, and keeps what it opened: a server whose secrets stay as they were at its start
+        never loads the library, which would stay in memory as long as it runs."""
+        self._apart = True
+        try:
+            yield
+        finally:
+            self._apart = False
+            child, self._child = self._child, None
+            if child is not None:
+                child.end()
 
     def seal(self, text: str) -> str:
-        from cryptography.fernet import Fernet  # noqa: PLC0415 — 30 ms and 8 MB that references never need
+        """Raises BoxError."""
+        key = _fernet_key(self._key())
+        done = self._asked(key, "seal", text)
+        if done is None:
+            from cryptography.fernet import Fernet  # noqa: PLC0415 — 30 ms and 8 MB that references never need
 
-        return SEALED + Fernet(_fernet_key(self._key())).encrypt(text.encode()).decode()
+            done = Fernet(key).encrypt(text.encode()).decode()
+        return SEALED + done
 
     def open(self, sealed: str) -> str:
         """The text behind `seal`'s result. Raises BoxError."""
+        known = self._opened.get(sealed)
+        if known is not None:
+            return known
+        key, token = _fernet_key(self._key()), sealed.removeprefix(SEALED)
+        text = self._asked(key, "open", token)
+        if text is not None:
+            self._opened[sealed] = text
+            return text
         from cryptography.fernet import Fernet, InvalidToken  # noqa: PLC0415 — as above
 
         try:
-            return Fernet(_fernet_key(self._key())).decrypt(sealed.removeprefix(SEALED)).decode()
+            return Fernet(key).decrypt(token).decode()
         except InvalidToken as error:
             raise BoxError(
                 "sealed with another secret key: restore PENSTOCK_SECRET_KEY, or set the value again"
             ) from error
+
+    def _asked(self, key: bytes, what: str, text: str) -> str | None:
+        """None: to be done here."""
+        if not self._apart:
+            return None
+        try:
+            if self._child is None:
+                self._child = _Child(self._python, key)
+            return self._child.ask(what, text)
+        except (OSError, ValueError) as error:
+            log.info("secrets.not_apart", reason=str(error))
+            self._apart = False
+            return None
+
+
+class _Child:
+    """`gateway.fernet_process`, running. Raises OSError, ValueError."""
+
+    def __init__(self, python: str, key: bytes) -> None:
+        program = Path(__file__).with_name("fernet_process.py")
+        self._process = subprocess.Popen(  # noqa: S603 — a file of this package
+            [python, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        self._say(key.decode())
+
+    def ask(self, what: str, text: str) -> str | None:
+        self._say((what, text))
+        assert self._process.stdout is not None, "it is a pipe"
+        answer: str | None = json.loads(self._process.stdout.readline())
+        return answer
+
+    def end(self) -> None:
+        self._process.communicate()
+
+    def _say(self, what: object) -> None:
+        assert self._process.stdin is not None, "it is a pipe"
+        self._process.stdin.write(f"{json.dumps(what)}\n")
+        self._process.stdin.flush()
 
 
 def is_reference(value: str) -> bool:

@@ -26,7 +26,7 @@ from gateway.spend_sums import compact_all
 
 GROUP: Final = 4_000  # records of one transaction, two of each call; fewer commits are worth more than the milliseconds that one takes
 INTERVAL_S: Final = 0.2
-STEADY_S: Final = 1.0  # between the small groups of a trickle: a transaction costs more than what is in it
+STEADY_S: Final = 2.0  # between the small groups of a trickle: a transaction costs more than what is in it
 STEADY_TURNS: Final = 5
 SMALL: Final = GROUP // 8
 COMPACT_EVERY_S: Final = 30.0  # the more it finds, the more of it is the same
@@ -71,7 +71,9 @@ class Shipper:
         *,
         interval_s: float = INTERVAL_S,
         compact_every_s: float = COMPACT_EVERY_S,
+        told: bool = False,
     ) -> None:
+        """`told`: somebody calls `look` now and then, and the journal need not be asked while it has nothing."""
         self._engine = engine
         self._journal = journal
         self._interval_s = interval_s
@@ -85,7 +87,10 @@ class Shipper:
         self._caught_up_at = time.monotonic()
         self._pause_s = 0.0
         self._small_in_a_row = 0
-        self._stop = threading.Event()
+        self._rest_s = compact_every_s if told else interval_s
+        self._resting = False
+        self._wake = threading.Event()
+        self._ending = False
         self._ends_at = 0.0
         self._done = False
         self._files = threading.Lock()  # while segments are deleted, and while the session is left to others
@@ -105,6 +110,15 @@ class Shipper:
     def start(self) -> None:
         self._thread.start()
 
+    def look(self) -> None:
+        """Wakes a thread that rests, if there is something to ship. Takes no time."""
+        if not self._resting:
+            return
+        if self._journal.appended == self.shipped:
+            self._caught_up_at = time.monotonic()
+        else:
+            self._wake.set()
+
     def close(self, at: float, timeout_s: float = 10.0, *, keep: bool = False) -> bool:
         """Ends the journal and ships the rest; True if all of it is in the database. Blocks for up to `timeout_s`.
 
@@ -112,7 +126,8 @@ class Shipper:
         """
         self._journal.close(at)
         self._ends_at = time.monotonic() + timeout_s
-        self._stop.set()
+        self._ending = True
+        self._wake.set()
         if self._thread.ident is None:
             self._thread.start()
         self._thread.join(timeout_s)
@@ -126,8 +141,12 @@ class Shipper:
         return self._done
 
     def _run(self) -> None:
-        while not self._stop.wait(self._pause_s):
-            self._turn()
+        while not self._ending:
+            self._wake.wait(self._pause_s)
+            self._resting = False
+            self._wake.clear()
+            if not self._ending:
+                self._turn()
         while not (done := self._turn() and self._waiting is None and self.lag_records == 0):
             if time.monotonic() + self._pause_s > self._ends_at:
                 break
@@ -148,6 +167,8 @@ class Shipper:
             self._pause_s = min(MAX_PAUSE_S, max(self._interval_s, 2 * self._pause_s))
             return False
         self._pause_s = 0.0 if more else self._steady_s if self._small_in_a_row >= STEADY_TURNS else self._interval_s
+        if self._resting:
+            self._pause_s = self._rest_s
         return True
 
     def _ship(self) -> bool:
@@ -157,6 +178,7 @@ class Shipper:
             if self._journal.appended == self.shipped:
                 self._caught_up_at = seen
                 self._small_in_a_row = 0
+                self._resting = True
                 return False
             run = self._reader.read(GROUP)
             if not run.payloads:

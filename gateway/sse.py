@@ -47,7 +47,8 @@ class _OpeningChunk(msgspec.Struct, gc=False):
 _chunk = msgspec.json.Decoder(_Chunk)
 _opening = msgspec.json.Decoder(_OpeningChunk)
 _TEXT = b'"content":"'
-_PLAIN_TEXT = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))  # stands for itself in a JSON string
+# What stands for itself in a JSON string becomes an `a`, anything else a `-`: a table is read in half the time of a set of deletions.
+_PLAIN_TEXT = bytes(b"-a"[0x20 <= code < 0x7F and code not in b'"\\'] for code in range(256))
 _MOST_HEADS = 64  # of one stream, some 400 bytes each
 _LESSONS = 3  # shapes of events that are learnt: a stream with more of them has something new in each
 _Head = tuple[bytes, int, int]  # what a chunk begins with, the length of that, and the length of the event in it
@@ -140,7 +141,7 @@ class ChatStream:
         if (
             chunk.startswith(head)
             and chunk.endswith(self._close)
-            and not chunk[start : self._end].translate(None, _PLAIN_TEXT)
+            and not chunk[start : self._end].translate(_PLAIN_TEXT).strip(b"a")
             and not (self._tail or self.done or self.error)
         ):
             self._choices += 1

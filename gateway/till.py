@@ -21,6 +21,7 @@ from gateway.shares import Hold, Share, Shares
 log = structlog.stdlib.get_logger(__name__)
 
 SYNC_S = 0.5
+BEAT_S = SHARE_TTL_S / 5  # after which a store that nothing is to be told hears that this session is alive
 DECAY = 0.5  # of the recent use, per sync
 TRIES = 20  # rounds in which others may take what a call waits for
 
@@ -75,13 +76,14 @@ class Till:
         await done
 
     async def run(self) -> None:
-        """Reports twice a second, until cancelled."""
+        """Reports twice a second, until cancelled; while there is nothing to report, a store that answered is left alone for `BEAT_S`."""
         while True:
             await asyncio.sleep(SYNC_S)
-            await self.sync()
+            await self.sync(BEAT_S)
 
-    async def sync(self) -> None:
-        """Tells the store what was settled and gives back what is not going to be needed soon."""
+    async def sync(self, beat_s: float = 0.0) -> None:
+        """Tells the store what was settled and gives back what is not going to be needed soon; nothing, if that is nothing and the
+        store's last answer is not `beat_s` old."""
         async with self._line:
             unix = self._unix()
             self.before_report()
@@ -91,6 +93,8 @@ class Till:
             reports = [
                 report for share in (*gone, *self._shares.every.values()) if (report := self._report(share)) is not None
             ]
+            if not reports and self.healthy and self._now() - self._answered_at < beat_s:
+                return
             try:
                 states = await self._store.sync(self._session, reports)
             except SessionClosed:

@@ -33,8 +33,8 @@ MOST_CHUNK_HEADS = 256  # of one connection, some 100 bytes each
 # Takes a piece of a body and says whether it wants more. The second value, if not empty, is the very chunk (RFC 9112 7.1) that the
 # piece came in, which can go on as it is.
 Sink = Callable[[bytes, bytes], bool]
-# Takes a whole chunk, frame included, on its way without a look into it; or says that it has to be looked into.
-Passage = Callable[[bytes], bool]
+# Whether a whole chunk, frame included, may go on its way as it is; and where to, which says whether more may follow at once.
+Passage = tuple[Callable[[bytes], bool], Callable[[bytes], bool]]
 
 
 @final
@@ -52,7 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_fields",
         "_framed",
         "_outlet",
-        "_passage",
+        "_passes",
         "_paused",
         "_pieces",
         "_queue_limit",
@@ -63,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_total",
         "_touched",
         "_transport",
+        "_way",
         "_whole",
         "busy",
         "complete",
@@ -114,7 +115,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._paused = False
         self._decoder: zlib._Decompress | None = None
         self._sink: Sink | None = None
-        self._passage: Passage | None = None
+        self._passes: Callable[[bytes], bool] | None = None
+        self._way: Callable[[bytes], bool] | None = None
         self._between_chunks = False  # the parser stands at the start of a chunk
         self._touched = False
 
@@ -203,7 +205,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline_is = "stall"
         self._stall_s, self._total = stall_s, total
         self._touch()
-        self._sink, self._passage = sink, passage
+        self._sink = sink
+        self._passes, self._way = passage or (None, None)
         try:
             while True:
                 if self._pieces and not sink(self._take(), b""):
@@ -214,13 +217,8 @@ class UpstreamConnection(asyncio.Protocol):
                     return
                 await self._arrived
         finally:
-            self._sink = self._passage = None
+            self._sink = self._passes = self._way = None
             self.note(self.origin.now())
-
-    def halt(self) -> None:
-        """The passage wants no more for now, as a sink that says False."""
-        self._sink = None
-        self._arrived.fire()
 
     @property
     def ended(self) -> bool:
@@ -306,9 +304,12 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is not None and self._between_chunks:  # nearly all of a stream is segments that are exactly one chunk
-            passage = self._passage
-            if passage is not None and passage(data):
+            passes = self._passes
+            if passes is not None and passes(data):
                 self.moved = True
+                if not self._way(data):  # type: ignore[misc]  # they are set together
+                    self._sink = None
+                    self._arrived.fire()
                 return
             head = self._chunk_heads.get(len(data)) or self._chunk_head(len(data))
             if data.startswith(head) and data.endswith(b"\r\n"):

@@ -15,6 +15,7 @@ from retrieval.ids import new_id
 from retrieval.tables import ingestion_jobs
 
 LEASE_S: Final = 30.0  # after which another machine may take over from an owner that is silent
+ANY: Final = "EXISTS (SELECT 1 FROM ingestion_jobs)"
 
 _Row = ingestion_jobs.c
 

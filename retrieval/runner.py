@@ -51,12 +51,15 @@ class Runner:
         worker: Callable[[], Awaitable[Worker]],
         *,
         concurrency: int,
+        any_work: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`any_work`: whether there may be a job in the database at all. Once there is, `notice` says so."""
         self._database = database
         self._owner = owner
         self._sessions = folder / "sessions"
         self._worker = worker
         self._concurrency = concurrency
+        self._any_work = any_work
         self._running: dict[str, asyncio.Task[None]] = {}
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
@@ -69,6 +72,10 @@ class Runner:
         """Something in it is to be read, or was: its index is brought up to date when there is time."""
         self._dirty.add(collection_id)
         self._worn.set()
+        self._wake.set()
+
+    def notice(self) -> None:
+        """There is a job, perhaps another process's."""
         self._wake.set()
 
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
@@ -98,7 +105,7 @@ class Runner:
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("ingestion.not_seen", reason=str(error).partition("\n")[0])
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(LOOK_S if self._any_work() else None):
                     await self._wake.wait()
 
     def _claim(self) -> list[Job]:

@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Select, bindparam, or_, select, text
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.postgresql import psycopg
 
 from retrieval.access import Caller, may_read
 from retrieval.chunking_strategy import Chunking
@@ -88,7 +86,11 @@ def shown(
 def _plain(query: Callable[[], Select[Any]], dialect: str) -> str:
     """As the driver reads it. SQLite has the ids as a JSON array, PostgreSQL as one of its own."""
     if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite  # noqa: PLC0415 — as below
+
         return str(query().compile(dialect=sqlite.dialect(paramstyle="named")))
+    from sqlalchemy.dialects.postgresql import psycopg  # noqa: PLC0415 — 2.4 MB that only those need who use it
+
     made = str(query().compile(dialect=psycopg.dialect()))  # type: ignore[no-untyped-call]
     return made.replace("SELECT value FROM json_each(%(ids)s)", "SELECT unnest(%(ids)s::bigint[])")
 

@@ -54,7 +54,7 @@ class ScoringRunner:
         while not self._stopped:
             self._wake.clear()
             try:
-                for job in await asyncio.to_thread(self._waiting):
+                for job in await asyncio.to_thread(self._waiting) if self._home.known is not None else ():
                     self._start(job)
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("scoring.not_seen", reason=str(error).partition("\n")[0])

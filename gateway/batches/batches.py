@@ -23,7 +23,7 @@ from gateway.paging import Page
 log = structlog.stdlib.get_logger(__name__)
 
 LOOK_S: Final = 2.0
-SWEEP_EVERY: Final = 300  # looks
+SWEEP_EVERY_S: Final = 600.0
 RUNNING_AT_ONCE: Final = 64
 
 T = TypeVar("T")
@@ -33,9 +33,11 @@ T = TypeVar("T")
 class Batches:
     """One per process: `background` runs as long as the server does, then `stop`, then `close`."""
 
-    def __init__(self, tools: Tools, session: str) -> None:
+    def __init__(self, tools: Tools, session: str, any_work: Callable[[], bool]) -> None:
+        """`any_work`: whether there may be a batch that has not ended at all. Once there is, `notice` says so."""
         self._tools = tools
         self._owner = Owner(session, host())
+        self._any_work = any_work
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._stopped = False
@@ -73,6 +75,10 @@ class Batches:
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         return (self._look_on(),)
 
+    def notice(self) -> None:
+        """There is a batch to work on, perhaps another process's."""
+        self._wake.set()
+
     def stop(self) -> None:
         """No more lines begin; those in flight may end. For a server that drains."""
         self._stopped = True
@@ -90,18 +96,18 @@ class Batches:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _look_on(self) -> None:
-        looks = 0
+        sweep_at = 0.0
         while True:
+            self._wake.clear()
             try:
                 self._start(await asyncio.to_thread(self._claim))
-                if looks % SWEEP_EVERY == 0:
+                if time.monotonic() >= sweep_at:
+                    sweep_at = time.monotonic() + SWEEP_EVERY_S
                     await asyncio.to_thread(self._sweep)
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("batches.not_seen", reason=str(error).splitlines()[0])
-            looks += 1
-            self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(LOOK_S if self._any_work() else SWEEP_EVERY_S):
                     await self._wake.wait()
 
     def _start(self, claimed: Sequence[tuple[Batch, Claim]]) -> None:

@@ -26,6 +26,7 @@ Status = Literal["validating", "failed", "in_progress", "finalizing", "completed
 Outcome = Literal["completed", "expired", "cancelled", "failed"]
 
 LEASE_S: Final = 30.0  # after which another machine may take over from an owner that is silent
+ANY_UNFINISHED: Final = f"EXISTS (SELECT 1 FROM batches WHERE status IN {UNFINISHED})"  # noqa: S608 — constants
 
 _Row = batches.c
 

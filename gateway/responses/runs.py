@@ -17,6 +17,7 @@ from gateway.responses import store
 from gateway.responses.frame import Problem
 from gateway.responses.shelf import Shelf
 from gateway.responses.store import LOST, Stored
+from gateway.signs import RUNS, Signs
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -129,10 +130,15 @@ class Run:
 
 @final
 class Runs:
-    """Those of this process. `alone`: no other process runs any, so whatever was running before it started is lost."""
+    """Those of this process. `alone`: no other process runs any, so whatever was running before it started is lost.
 
-    def __init__(self, shelf: Shelf, *, alone: bool) -> None:
+    Without `signs` of some, here or elsewhere, nobody looks for any.
+    """
+
+    def __init__(self, shelf: Shelf, *, alone: bool, signs: Signs | None = None) -> None:
         self._shelf = shelf
+        self._signs = signs
+        self._wake = asyncio.Event()
         self._lost_before = time.time() if alone else 0.0
         self._telling = asyncio.Lock()  # one at a time says which events the database has
         self._runs: dict[str, Run] = {}
@@ -150,6 +156,7 @@ class Runs:
 
     def add(self, run: Run) -> None:
         self._runs[run.stored.id] = run
+        self._wake.set()
 
     async def keep_end(self, run: Run, stored: Stored, extra: Callable[[Connection], None]) -> None:
         """Writes the end of a run, and what follows from it if it is the end. A database that is away is asked again for a while."""
@@ -176,8 +183,10 @@ class Runs:
     async def run(self) -> None:
         """Until cancelled."""
         sweep_at = 0.0
+        if self._signs is not None:
+            self._signs.follow(RUNS, self._wake.set)
         while True:
-            await asyncio.sleep(BEAT_S)
+            await self._rest()
             try:
                 if self._runs:
                     async with self._telling:
@@ -189,6 +198,13 @@ class Runs:
                 log.debug("responses.beat_missed")  # the shelf has said why
             except Exception:  # a task's border: one beat must not be the last
                 log.exception("responses.beat_failed")
+
+    async def _rest(self) -> None:
+        if self._runs or self._signs is None or self._signs.there(RUNS):
+            await asyncio.sleep(BEAT_S)
+        else:
+            self._wake.clear()
+            await self._wake.wait()
 
     async def sweep(self) -> None:
         """Ends what nobody runs any longer."""

@@ -31,6 +31,7 @@ from gateway.responses.runs import TOO_LONG, Run, Runs
 from gateway.responses.shelf import Shelf
 from gateway.responses.store import Stored, owner_of
 from gateway.responses.writer import event
+from gateway.signs import Signs
 from gateway.snapshot import Current
 
 log = structlog.stdlib.get_logger(__name__)
@@ -91,6 +92,7 @@ class Responses:
         unix: Callable[[], float],
         alone: bool,
         agent: Callable[[], Coroutine[Any, Any, Agent]] | None = None,
+        signs: Signs | None = None,
     ) -> None:
         self._completions = completions
         self._authenticator = authenticator
@@ -98,7 +100,7 @@ class Responses:
         self._shelf = shelf
         self._unix = unix
         self._agent = agent
-        self._runs = Runs(shelf, alone=alone)
+        self._runs = Runs(shelf, alone=alone, signs=signs)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def background(self) -> Coroutine[Any, Any, None]:

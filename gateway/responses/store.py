@@ -21,6 +21,8 @@ LONGEST_CHAIN: Final = 1_000
 PRUNED_AT_ONCE: Final = 200
 MAX_BYTES: Final = 64 * 1024 * 1024  # of one conversation
 RUNNING: Final = ("queued", "in_progress")
+# Only what runs has been seen, and there is an index of that.
+ANY_RUNNING: Final = f"EXISTS (SELECT 1 FROM responses WHERE seen_at > 0 AND status IN {RUNNING})"  # noqa: S608 — constants
 SAID: Final = frozenset(("completed", "incomplete"))  # what others have said is no part of a conversation
 LOST: Final = Problem("server_error", "The process that made this response ended before the response did")
 

@@ -6,8 +6,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from inference.database import inserting
 from inference.feedback.word import Word
 from inference.rollouts.tables import feedback
 
@@ -87,9 +87,9 @@ def _merged(before: Word, word: Word) -> Word:
 
 
 def _write(tx: Connection, fresh: Sequence[Kept]) -> None:
-    dialect: Any = {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]
+    fill = inserting(tx.dialect.name)
     for start in range(0, len(fresh), _AT_ONCE):
-        adding = dialect.insert(feedback)
+        adding = fill(feedback)
         over = {name: adding.excluded[name] for name in ("label", "score", "comment", "key_id", "updated_at")}
         tx.execute(
             adding.on_conflict_do_update(index_elements=["id", "source"], set_=over),

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from inference.database import inserting
 from inference.rollouts.gates import Evidence
 from inference.rollouts.rollout import ArmName, Kind, Plan, Position
 from inference.rollouts.tables import feedback, rollout_outcomes, rollouts
@@ -73,7 +73,7 @@ def add(tx: Connection, rollout: Rollout) -> bool:
         **_changing(rollout.position, rollout.created_at),
         "evidence": [],
     }
-    adding = _dialect(tx).insert(rollouts).values(values).on_conflict_do_nothing(index_elements=["active"])
+    adding = inserting(tx.dialect.name)(rollouts).values(values).on_conflict_do_nothing(index_elements=["active"])
     return bool(tx.execute(adding.returning(rollouts.c.id)).first())
 
 
@@ -141,7 +141,7 @@ def observe(tx: Connection, id_: str, observed: Sequence[Observed]) -> None:
             {"rollout": id_, "id": one.id, "arm": one.arm, "at": one.at, "seen": _sparse(one.seen)}
             for one in observed[start : start + _AT_ONCE]
         ]
-        tx.execute(_dialect(tx).insert(rollout_outcomes).on_conflict_do_nothing(), rows)
+        tx.execute(inserting(tx.dialect.name)(rollout_outcomes).on_conflict_do_nothing(), rows)
 
 
 def uncounted(tx: Connection, id_: str, limit: int) -> Sequence[Observed]:
@@ -230,7 +230,3 @@ def _sparse(seen: Seen) -> dict[str, Any]:
 
 def _judged(value: dict[str, Any] | None) -> Seen | None:
     return None if value is None else msgspec.convert(value, Seen)
-
-
-def _dialect(tx: Connection) -> Any:
-    return {"sqlite": sqlite, "postgresql": postgresql}[tx.dialect.name]

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select
-from sqlalchemy.dialects import postgresql
 
+from inference.database import inserting
 from inference.serving.capture import FACTS, Captured
 from inference.tables import predictions
 
@@ -29,7 +29,7 @@ def store(writing: Transaction, rows: list[Captured]) -> None:
                 tx.exec_driver_sql(_SQLITE, some)
             else:
                 named = [dict(zip(Captured._fields, row, strict=True)) for row in some]
-                tx.execute(postgresql.insert(predictions).on_conflict_do_nothing(index_elements=["id"]), named)
+                tx.execute(inserting(tx.dialect.name)(predictions).on_conflict_do_nothing(index_elements=["id"]), named)
 
 
 def forget(writing: Transaction, before: float, most: int) -> int:

@@ -234,6 +234,23 @@ def test_a_shipper_that_cannot_ship_at_the_end_leaves_the_session_to_the_next_st
     engine.dispose()
 
 
+def test_a_shipper_that_is_told_rests_until_there_is_something(engine: Engine, tmp_path: Path) -> None:
+    """It lags behind nothing meanwhile, and what comes is shipped when somebody has looked."""
+    journal = small_journal(tmp_path)
+    shipper = Shipper(engine, journal, interval_s=0.01, told=True)
+    shipper.start()
+    wait_for(lambda: shipper._resting and shipper.lag_records == 0, "it does not come to rest")
+    rested = shipper._caught_up_at
+    shipper.look()
+    assert shipper._caught_up_at > rested
+    for number in range(3):
+        journal.append(settled(number))
+        shipper.look()
+        wait_for(lambda: shipper.lag_records == 0 and shipper._resting, "it was not woken")
+    assert shipper.close(BEGAN)
+    assert entry_count(engine) == 3
+
+
 @pytest.mark.parametrize("interval_s", [0.01, 60])
 def test_a_database_that_hangs_does_not_hold_up_the_end(engine: Engine, tmp_path: Path, interval_s: float) -> None:
     """Somebody has locked what the shipper needs, whether it is shipping or asleep: the process ends in time, and the next one ships."""

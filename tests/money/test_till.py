@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from gateway import errors
-from gateway.leases.accounts import Account, Borrow, Grant
+from gateway.leases.accounts import SHARE_TTL_S, Account, Borrow, Grant, Report, State
 from gateway.leases.memory import MemoryLeases
 from gateway.leases.ports import LeaseStore
 from gateway.leases.redis import RedisLeases
 from gateway.scopes import Bound, Budget, Limits, Scope, bind
 from gateway.shares import Hold, Need, Shares, charges
-from gateway.till import Till
+from gateway.till import BEAT_S, Till
 from tests.fixtures.redis import RedisServer
 
 USD = 1_000_000_000
@@ -253,6 +253,45 @@ async def test_a_call_that_waited_past_the_end_of_its_window_is_reported() -> No
     await session.till.sync()
 
     assert share.reported[0] == USD // 20
+
+
+async def test_a_store_is_left_alone_while_there_is_nothing_to_report() -> None:
+    """It hears often enough that the session lives, and of what was settled at once."""
+    asked: list[int] = []
+    leases = MemoryLeases()
+
+    class Counting:
+        """The store, which notes how much it was told."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(leases, name)
+
+        async def sync(self, session: str, reports: Sequence[Report]) -> Sequence[State]:
+            asked.append(len(reports))
+            return await leases.sync(session, reports)
+
+    clock = [100.0]
+    shares = Shares()
+    store: Any = Counting()
+    till = Till(store, "s1", shares, unix=time.time, now=lambda: clock[0], spent=lambda *_: None)
+    await till.sync(BEAT_S)
+    assert asked == []
+
+    share = shares.of(budget(1), time.time())
+    await till.fetch(((share, USD // 10),))
+    shares.settle(((share, USD // 10),), Need(USD // 100, 0, 0))
+    await till.sync(BEAT_S)
+    assert asked == [1]
+    for _ in range(20):  # what is leased and not used goes back, and then there is nothing to tell any more
+        await till.sync(BEAT_S)
+    told = len(asked)
+    await till.sync(BEAT_S)
+    assert len(asked) == told
+
+    clock[0] += BEAT_S
+    await till.sync(BEAT_S)
+    assert len(asked) == told + 1
+    assert BEAT_S * 3 < SHARE_TTL_S, "two answers may get lost"
 
 
 async def test_a_store_that_forgot_is_told_everything_again(new_redis: Callable[[], RedisServer]) -> None:

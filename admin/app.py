@@ -28,6 +28,7 @@ from admin.rest import (
     documentation,
     engines,
     errors,
+    features,
     feedback,
     guards,
     keys,
@@ -153,6 +154,7 @@ def create_app(
         collections.router(control, None if api is None else api.retrieval),
         snapshots_router(control, engine, snapshots),
         feedback.router(control),
+        features.router(control, engine),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.

@@ -100,6 +100,8 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/registry/{name}/aliases/{alias}"): _SEEN | _TEAM,
     ("POST", "/registry/{name}/versions/{version}/approvals"): _TEAM,  # whose approval counts, the alias's gate says
     ("DELETE", "/registry/{name}/versions/{version}/approvals/{alias}"): _TEAM,
+    ("GET", "/features"): _SEEN | _TEAM,
+    ("GET", "/features/{name}"): _SEEN | _TEAM,
     ("GET", "/scoring"): _SEEN,
     ("GET", "/scoring/{id}"): _SEEN,
     ("GET", "/config"): _SEEN,

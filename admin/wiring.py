@@ -342,6 +342,9 @@ class House:
             draining=lambda: self.listener.draining,
             most_bytes=_limits(settings).body_bytes,
             host=settings.server.host,
+            features=settings.features,
+            views=lambda: self.library.catalogue.views,
+            post=self._poster,
         )
 
     def _make_fleet(self) -> LateFleet:

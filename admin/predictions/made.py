@@ -6,13 +6,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from admin.predictions.settings import PredictionsSection
+from admin.predictions.settings import FeaturesSection, PredictionsSection
+from inference.features.joining import Joins, Views
+from inference.features.online import FeastServer, OnlineStore, Post
+from inference.features.rest import FeaturesRest
 from inference.oip.repository import Repository
 from inference.oip.rest import Rest as Oip
 from inference.ports import Bundle, Library, Observer, Runnable, Split
-from inference.serving import capture, fleet
+from inference.serving import capture, capture_store, fleet
 from inference.serving.capture import Capture
-from inference.serving.capture_store import Transaction, store
+from inference.serving.capture_store import Transaction
 from inference.serving.desk import Desk
 from inference.serving.fleet import Fleet
 from inference.serving.rest import Rest
@@ -29,7 +32,10 @@ NANO = 1_000_000_000
 class Made:
     """What answers, and what has to end with the server."""
 
-    def __init__(self, predictions: Predictions, rest: Rest, oip: Oip, repository: Repository) -> None:
+    def __init__(
+        self, predictions: Predictions, rest: Rest, oip: Oip, repository: Repository, features: FeaturesRest
+    ) -> None:
+        self.features = features
         self.predictions = predictions
         self.rest = rest
         self.oip = oip
@@ -52,6 +58,10 @@ def make(
     *,
     folder: Path,
     writing: Transaction,
+    reading: Transaction,
+    features: FeaturesSection,
+    views: Views,
+    post: Post,
     desk: Desk,
     library: Library,
     split: Split | None,
@@ -76,16 +86,18 @@ def make(
         processes=settings.processes,
     )
     models = Fleet(partial(_loaded, here), apart, terms, trim)
+    store = OnlineStore(reading, post, _servers(features))
     predictions = Predictions(
         library=library,
         fleet=models,
-        capture=Capture(folder, _captures(settings), partial(store, writing), random),
+        capture=Capture(folder, _captures(settings), partial(capture_store.store, writing), random),
         price=Prices(
             {name: (round(one.request * NANO), round(one.row * NANO)) for name, one in settings.prices.items()}
         ),
         split=split,
         observer=observer,
         spawn=spawn,
+        joins=Joins(views, store),
     )
     repository = Repository(library, models)
     oip = Oip(
@@ -97,13 +109,21 @@ def make(
         version=version,
         draining=draining,
     )
-    return Made(predictions, Rest(predictions, desk, settings.max_rows), oip, repository)
+    feast = FeaturesRest(views, store, desk, writing, settings.max_rows)
+    return Made(predictions, Rest(predictions, desk, settings.max_rows), oip, repository, feast)
 
 
 def _loaded(where: str, bundle: Bundle) -> Runnable:
     module, _, name = where.partition(":")
     runnable: Runnable = getattr(import_module(module), name)(bundle)
     return runnable
+
+
+def _servers(features: FeaturesSection) -> dict[str, FeastServer]:
+    return {
+        name: FeastServer(one.url, None if one.token is None else one.token.get_secret_value(), one.timeout_s)
+        for name, one in features.feast.items()
+    }
 
 
 def _captures(settings: PredictionsSection) -> capture.Terms:

@@ -40,6 +40,7 @@ from admin.rest import (
     requests,
     rollouts,
     scoring,
+    skew,
     spend,
     teams,
     tokens,
@@ -155,6 +156,7 @@ def create_app(
         snapshots_router(control, engine, snapshots),
         feedback.router(control),
         features.router(control, engine),
+        skew.router(control, engine),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.

@@ -95,6 +95,7 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/registry/{name}/versions/{version}"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/versions/{version}/profile"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/versions/{version}/artifact"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/versions/{version}/skew"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/versions/{version}/approvals"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/aliases"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/aliases/{alias}"): _SEEN | _TEAM,

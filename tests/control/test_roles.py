@@ -151,6 +151,7 @@ EXPECTED: dict[str, set[str]] = {
     "DELETE /registry/{name}/versions/{version}": {PLATFORM},
     "GET /registry/{name}/versions/{version}/profile": SEEN | {ORG, TEAM},
     "GET /registry/{name}/versions/{version}/artifact": SEEN | {ORG, TEAM},
+    "GET /registry/{name}/versions/{version}/skew": SEEN | {ORG, TEAM},
     "POST /registry/{name}/versions/{version}/publish": {PLATFORM},
     "GET /registry/{name}/versions/{version}/approvals": SEEN | {ORG, TEAM},
     "POST /registry/{name}/versions/{version}/approvals": {PLATFORM, ORG, TEAM},

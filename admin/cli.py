@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, str] = {
     "reembed": "admin.commands.reembed",
     "replay": "admin.commands.replay",
     "predictions": "admin.commands.predictions",
+    "features": "admin.commands.features",
+    "distil": "admin.commands.distil",
     "eval": "admin.commands.evaluate",
 }
 
@@ -103,7 +105,50 @@ def parser() -> argparse.ArgumentParser:
     _replay(commands.add_parser("replay", parents=[where, output], help="ask recorded requests again, and compare"))
     _ledger(commands.add_parser("ledger", help="check, export and prune the record of what every call cost"), where)
     _predictions(commands.add_parser("predictions", help="captured calls of classic models"), where)
+    _features(commands.add_parser("features", help="features of entities: views, rows, training sets"), [where, output])
+    _distil(commands.add_parser("distil", parents=[where, output], help="learn a small model from recorded answers"))
     return root
+
+
+def _features(features: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    actions = features.add_subparsers(dest="action", metavar="ACTION", required=True)
+    reach = argparse.ArgumentParser(add_help=False)
+    reach.add_argument("--url", help="of a running server; default: this machine's")
+    reach.add_argument("--key", metavar="SECRET", help="default: the admin key's")
+    time = argparse.ArgumentParser(add_help=False)
+    time.add_argument("--timestamp", metavar="COLUMN", default="event_timestamp", help="says when each row is of")
+    actions.add_parser("list", parents=parents, help="every feature view, and what is in it")
+    applied = actions.add_parser("apply", parents=[*parents, reach], help="make or change views, from YAML or JSON")
+    applied.add_argument("file", metavar="FILE")
+    rows = actions.add_parser("materialize", parents=[*parents, time], help="write rows of a table into a view, here")
+    rows.add_argument("view", metavar="VIEW")
+    rows.add_argument("file", metavar="FILE", help=".csv, .parquet or .json")
+    joined = actions.add_parser("training-set", parents=[*parents, time], help="join features as of each row's time")
+    joined.add_argument("entities", metavar="FILE", help="entities and times: .csv, .parquet or .json")
+    joined.add_argument("--features", metavar="VIEW:FEATURE,…")
+    joined.add_argument("--view", metavar="VIEW", help="all of its features")
+    joined.add_argument("--output", metavar="FILE", required=True)
+    joined.add_argument("--full-feature-names", action="store_true", help="call them view__feature")
+    skew = actions.add_parser("skew", parents=[*parents, reach], help="what a model is asked, and was trained on")
+    skew.add_argument("model", metavar="MODEL")
+    skew.add_argument("number", metavar="VERSION", type=int)
+    skew.add_argument("--window-s", metavar="SECONDS", type=float, default=86_400)
+
+
+def _distil(distil: argparse.ArgumentParser) -> None:
+    distil.add_argument("route", metavar="ROUTE", help="the model or route whose recorded answers are learnt")
+    distil.add_argument("name", metavar="NAME", help="of the classic model to register")
+    distil.add_argument("--kind", choices=("classifier", "regressor"), default="classifier")
+    distil.add_argument("--agreement", metavar="SHARE", type=_share, default=0.95, help="of the answers it gives")
+    distil.add_argument("--coverage", metavar="SHARE", type=_share, default=0.2, help="the least that it answers")
+    distil.add_argument("--field", metavar="NAME", help="of answers in JSON, the one with the label")
+    distil.add_argument("--seed", metavar="N", type=int, default=7)
+    distil.add_argument("--alias", metavar="ALIAS", default="champion")
+    distil.add_argument("--serve-as", metavar="MODEL", help="make it a model, with the route behind it")
+    distil.add_argument("--rollout", choices=("shadow", "canary"), help="begin one, from the route to that model")
+    distil.add_argument("--rollout-name", metavar="ROUTE", help="default: the route's name and -distilled")
+    distil.add_argument("--url", help="of a running server; default: this machine's")
+    distil.add_argument("--key", metavar="SECRET", help="default: the admin key's")
 
 
 def _predictions(predictions: argparse.ArgumentParser, where: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """Where the gateway meets the models in this process, for embeddings and for quoting: they look like any other deployment."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -80,6 +80,18 @@ class EmbeddedModels:
 
             self._opened[spec.name] = Engine(spec, bundled.opener(self._cache, spec=spec)), cl100k.installed()
         return self._opened[spec.name]
+
+
+@final
+class Distilled:
+    """`gateway.in_process.Local` on what answers for classic models, which is loaded for whom they do."""
+
+    def __init__(self, answer: Callable[[str, bytes, str, str], Awaitable[bytes]]) -> None:
+        self._answer = answer
+
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:
+        """Raises GatewayError."""
+        return await self._answer(endpoint, body, model, target)
 
 
 @final

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 
 from admin import config_check, config_file
 from admin.config_file import ConfigError, Document, KeyPath, Problem
-from admin.predictions.settings import PredictionsSection
+from admin.predictions.settings import FeaturesSection, PredictionsSection
 from admin.references import UnresolvedError, references, resolve
 from admin.registry_settings import RegistrySection
 from admin.retrieval_settings import RetrievalSection
@@ -312,6 +312,7 @@ class Settings(Section):
     realtime: RealtimeSection = RealtimeSection()
     mcp: McpSection = McpSection()
     predictions: PredictionsSection = PredictionsSection()
+    features: FeaturesSection = FeaturesSection()
     guards: tuple[dict[str, Any], ...] = Field(
         default=(), repr=False
     )  # each a GuardSpec, which is loaded for who has any

@@ -18,7 +18,7 @@ from admin.fleet.late import LateFleet
 from admin.grounding import GroundingSearch
 from admin.guarding import Poster
 from admin.leasing import lease_store, meets_others, uses
-from admin.local_models import EmbeddedModels, Quotes
+from admin.local_models import Distilled, EmbeddedModels, Quotes
 from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
 from admin.predictions.desk import Desk
@@ -48,7 +48,7 @@ from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
+from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
 from gateway.recorder import Recorder, Records
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
@@ -73,6 +73,7 @@ from retrieval.runner import Runner
 if TYPE_CHECKING:  # logins of people are loaded for those who have them
     from pathlib import Path
 
+    from admin.distil.student import DistilledModels
     from admin.oidc import Oidc
     from admin.telemetry.watch import Watch
     from inference.mlflow.tracking import Tracking
@@ -156,13 +157,18 @@ class House:
             self._plane_of_documents,
             (lambda _: None) if self._watch is None else self._watch.entered,
         )
+        self._students: DistilledModels | None = None
         self._poster = Poster(settings.upstream.user_agent)
         self._plane = Plane(
             current=self._current,
             admin_digest=self._admin_digest,
             meter=self._books.meter,
             recorder=self._recorder,
-            local={EMBEDDED: self._local, QUOTES: Quotes(self._local.similar)},
+            local={
+                EMBEDDED: self._local,
+                QUOTES: Quotes(self._local.similar),
+                DISTILLED: Distilled(self._answer_distilled),
+            },
             dialects=DIALECTS,
             prices=self._prices,
             bridge=self._long_tail,
@@ -338,6 +344,14 @@ class House:
         made.start()
         return made
 
+    async def _answer_distilled(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:
+        """For deployments of classic models that answer chats."""
+        if self._students is None:
+            from admin.distil.student import DistilledModels  # noqa: PLC0415 — for those who have any
+
+            self._students = DistilledModels(lambda: self._predictions, self._local.vectors, _redact)
+        return await self._students.answer(endpoint, body, model, target)
+
     async def _classify(self, model: str, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """For guards that ask a classic model."""
         from admin.predictions.classifying import classify  # noqa: PLC0415 — NumPy comes with it
@@ -367,6 +381,9 @@ class House:
             most_bytes=_limits(settings).body_bytes,
             host=settings.server.host,
             tell=partial(self._alerts.offer, "prediction") if self._alerts.wanted("prediction") else None,
+            features=settings.features,
+            views=lambda: self.library.catalogue.views,
+            post=self._poster,
         )
 
     async def _ask_judge(self, payer: str, model: str, messages: Sequence[dict[str, Any]]) -> bytes:
@@ -486,6 +503,7 @@ class House:
                 (lambda _: None) if self._watch is None else self._watch.entered,
             ),
             registrar=self._registrar(),
+            vectors=self._local.vectors,
             webhook_secret=None if secret is None else secret.get_secret_value(),
             scoring_desk=Scoring(
                 self._home,

@@ -7,6 +7,7 @@
 #   deploy/setup.sh integrations              what tests of optional packages need, in .tools/integrations
 #   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
 #   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
+#   deploy/setup.sh feast                     Feast as a feature server and a client, in .tools/feast
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh scorers                   the servers of classic models that Penstock is compared with, each in .tools/scorers/NAME
@@ -22,6 +23,7 @@ readonly UV_RANGE='uv>=0.7,<1'
 # Not in uv.lock: what they need is none of ours, and must not decide what we have.
 readonly CLIENTS=(langchain-openai==1.7.3 langchain-tests==1.1.9 llama-index-core==0.14.25 llm==0.36)
 readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
+readonly FEAST=('feast[redis]==0.67.0')
 readonly ENCODERS=(torch==2.13.0 sentence-transformers==6.2.0)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
@@ -44,6 +46,7 @@ main() {
         dev) sync_environment --group dev --extra retrieval --extra qdrant-edge --extra qdrant --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra kafka ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;
+        feast) install_tools feast "${FEAST[@]}" ;;
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
@@ -52,7 +55,7 @@ main() {
         encoders) install_tools encoders "${ENCODERS[@]}" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | feast | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 

@@ -22,6 +22,7 @@
     │   ├── LimitsUnavailable     503 overloaded / limits_unavailable
     │   └── Shed                  503 overloaded / overloaded, with retry-after: it waited, or could not be let wait
     ├── UpstreamTimeout       504 timeout_error / upstream_timeout
+    ├── Unsure                503 overloaded / low_confidence: the model's fallbacks are asked
     └── UpstreamRefused       400 … 429, the upstream's own, passed on
 
 Every one renders as `{"error": {"message", "type", "param", "code"}}`, the shape of the OpenAI API.
@@ -63,6 +64,12 @@ class GatewayError(Exception):
 
 class BadRequest(GatewayError):
     status, type = 400, "invalid_request_error"
+
+
+class Unsure(GatewayError):
+    """A model that would rather have another one answer: nothing is wrong with it, and its fallbacks are asked."""
+
+    status, type, code = 503, "overloaded", "low_confidence"
 
 
 class Unauthenticated(GatewayError):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-from gateway.providers import EMBEDDED, PROVIDERS, QUOTES
+from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES
 
 Kind = Literal[
     "chat",
@@ -91,6 +91,6 @@ def served_by(provider: str) -> Kinds | None:
         return None
     if provider == EMBEDDED:
         return frozenset(("embedding",))
-    if provider == QUOTES:
+    if provider in {QUOTES, DISTILLED}:
         return frozenset(("chat",))
     return TEXT | _BESIDE_TEXT.get(provider, frozenset())

@@ -41,7 +41,8 @@ class Provider(msgspec.Struct, frozen=True):
 EMBEDDED = "embedded"
 QUOTES = "quotes"
 QUOTES_MODEL = "penstock/quotes"
-IN_PROCESS = frozenset((EMBEDDED, QUOTES))
+DISTILLED = "distilled"  # classic models that answer chats; the deployment's `model` is one of the registry
+IN_PROCESS = frozenset((EMBEDDED, QUOTES, DISTILLED))
 
 # An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.
 _EVERY = (
@@ -307,6 +308,7 @@ _EVERY = (
     Provider("replicate", "replicate", key_required=False, litellm="replicate/"),
     Provider(EMBEDDED, "penstock", key_required=False),
     Provider(QUOTES, "penstock", key_required=False),
+    Provider(DISTILLED, "penstock", key_required=False),
 )
 
 PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in _EVERY}

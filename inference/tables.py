@@ -144,3 +144,49 @@ scoring_jobs = Table(
     Column("ended_at", Double),
     Index("ix_scoring_jobs_home_state", "home", "state"),
 )
+
+# `number` is that of the revision in which a view was made. `entities` and `features` are columns as `inference.signature.Column`.
+feature_views = Table(
+    "feature_views",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False, unique=True),
+    Column("entities", JSON, nullable=False),
+    Column("features", JSON, nullable=False),
+    Column("source", JSON, nullable=False),
+    Column("ttl_s", Double),
+    Column("missing", Text, nullable=False),
+    Column("defaults", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("description", Text),
+    Column("tags", JSON, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+# The newest row of each entity: what a prediction reads, by one look into one tree. `features` is JSON by name, `entity` a JSON array;
+# times are microseconds since 1970, of the event and of the write.
+feature_latest = Table(
+    "feature_latest",
+    metadata,
+    Column("view", BigInteger, primary_key=True, autoincrement=False),
+    Column("entity", Text, primary_key=True),
+    Column("event_us", BigInteger, nullable=False),
+    Column("written_us", BigInteger, nullable=False),
+    Column("features", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Every row that there ever was, for training sets.
+feature_history = Table(
+    "feature_history",
+    metadata,
+    Column("view", BigInteger, primary_key=True, autoincrement=False),
+    Column("entity", Text, primary_key=True),
+    Column("event_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("written_us", BigInteger, nullable=False),
+    Column("features", Text, nullable=False),
+    sqlite_with_rowid=False,
+)

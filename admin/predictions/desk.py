@@ -82,6 +82,13 @@ class Visit:
         if tags is not None:
             record.tags = tags_of(tags)
 
+    def require_named(self, path: str) -> None:
+        key = self._record.key
+        assert key is not None
+        if key is not ADMIN and (key.routes is None or not key.may_call(path)):
+            why = f"Only a key whose own list of routes has {path} may call it"
+            raise refused(errors.AccessDenied(why, code="route_access_denied"))
+
     def found(self, model: str, version: int) -> None:
         record = self._record
         record.model = record.metric_model = model

@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from admin import allocator
 from admin.predictions.desk import Desk
-from admin.predictions.settings import PredictionsSection
+from admin.predictions.settings import FeaturesSection, PredictionsSection
 from gateway import errors
-from gateway.database import appending
+from gateway.database import appending, reading
 from gateway.http_exchange import HttpExchange, Route
 from inference.ports import Library, Observer, Split
 
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from admin.predictions.made import Made
+    from inference.features.joining import Views
+    from inference.features.online import Post
 
 log = structlog.stdlib.get_logger(__name__)
 
 CAPTURES: Final = "captures"
+FEAST: Final = (b"/get-online-features", b"/push", b"/write-to-online-store")  # where Feast's clients look for them
 PRUNE_EVERY_S: Final = 3600.0
 DAY_S: Final = 86_400
 
@@ -50,6 +53,9 @@ class LatePredictions:
         most_bytes: int,
         host: str,
         tell: Callable[[bytes], None] | None = None,
+        features: FeaturesSection,
+        views: "Views",
+        post: "Post",
     ) -> None:
         """`loader`: where a bundle is loaded, as `module:function`: in this process, and in one of its own. `tell` hears of captures."""
         self._settings = settings
@@ -64,13 +70,17 @@ class LatePredictions:
         self._most_bytes = most_bytes
         self._host = host
         self._tell = tell
+        self._features = features
+        self._views = views
+        self._post = post
         self._loading: asyncio.Task[None] | None = None
         self._made: Made | None = None
         self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.grpc_port: int | None = None
         predict, oip = Route(b"", self._predict), Route(b"", self._oip)
-        self.routes = {b"/v1/predict": predict, b"/v2": oip}
+        features_ = Route(b"", self._feast)
+        self.routes = {b"/v1/predict": predict, b"/v2": oip, **dict.fromkeys(FEAST, features_)}
         self.prefixes = {b"/v1/predict/": predict, b"/v2/": oip}
 
     async def ready(self) -> "Made":
@@ -114,6 +124,11 @@ class LatePredictions:
         made = self._made or await self._first(exchange)
         if made is not None:
             await made.oip.serve(exchange)
+
+    async def _feast(self, exchange: HttpExchange) -> None:
+        made = self._made or await self._first(exchange)
+        if made is not None:
+            await made.features.serve(exchange)
 
     async def _first(self, exchange: HttpExchange) -> "Made | None":
         try:
@@ -165,6 +180,10 @@ class LatePredictions:
             self._settings,
             folder=self._folder,
             writing=partial(appending, self._engine),
+            reading=partial(reading, self._engine),
+            features=self._features,
+            views=self._views,
+            post=self._post,
             desk=self._desk,
             library=self._library(),
             split=split,

@@ -6,14 +6,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from admin.predictions.settings import PredictionsSection
+from admin.predictions.settings import FeaturesSection, PredictionsSection
 from admin.predictions.told import telling
+from inference.features.joining import Joins, Views
+from inference.features.online import FeastServer, OnlineStore, Post
+from inference.features.rest import FeaturesRest
 from inference.oip.repository import Repository
 from inference.oip.rest import Rest as Oip
 from inference.ports import Bundle, Library, Observer, Runnable, Split
-from inference.serving import capture, fleet
+from inference.serving import capture, capture_store, fleet
 from inference.serving.capture import Capture
-from inference.serving.capture_store import Transaction, store
+from inference.serving.capture_store import Transaction
 from inference.serving.desk import Desk
 from inference.serving.fleet import Fleet
 from inference.serving.rest import Rest
@@ -30,7 +33,10 @@ NANO = 1_000_000_000
 class Made:
     """What answers, and what has to end with the server."""
 
-    def __init__(self, predictions: Predictions, rest: Rest, oip: Oip, repository: Repository) -> None:
+    def __init__(
+        self, predictions: Predictions, rest: Rest, oip: Oip, repository: Repository, features: FeaturesRest
+    ) -> None:
+        self.features = features
         self.predictions = predictions
         self.rest = rest
         self.oip = oip
@@ -53,6 +59,10 @@ def make(
     *,
     folder: Path,
     writing: Transaction,
+    reading: Transaction,
+    features: FeaturesSection,
+    views: Views,
+    post: Post,
     desk: Desk,
     library: Library,
     split: Split | None,
@@ -78,7 +88,8 @@ def make(
         processes=settings.processes,
     )
     models = Fleet(partial(_loaded, here), apart, terms, trim)
-    keep = partial(store, writing)
+    keep = partial(capture_store.store, writing)
+    store = OnlineStore(reading, post, _servers(features))
     predictions = Predictions(
         library=library,
         fleet=models,
@@ -89,6 +100,7 @@ def make(
         split=split,
         observer=observer,
         spawn=spawn,
+        joins=Joins(views, store),
     )
     repository = Repository(library, models)
     oip = Oip(
@@ -100,13 +112,21 @@ def make(
         version=version,
         draining=draining,
     )
-    return Made(predictions, Rest(predictions, desk, settings.max_rows), oip, repository)
+    feast = FeaturesRest(views, store, desk, writing, settings.max_rows)
+    return Made(predictions, Rest(predictions, desk, settings.max_rows), oip, repository, feast)
 
 
 def _loaded(where: str, bundle: Bundle) -> Runnable:
     module, _, name = where.partition(":")
     runnable: Runnable = getattr(import_module(module), name)(bundle)
     return runnable
+
+
+def _servers(features: FeaturesSection) -> dict[str, FeastServer]:
+    return {
+        name: FeastServer(one.url, None if one.token is None else one.token.get_secret_value(), one.timeout_s)
+        for name, one in features.feast.items()
+    }
 
 
 def _captures(settings: PredictionsSection) -> capture.Terms:

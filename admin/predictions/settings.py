@@ -1,4 +1,4 @@
-"""The section `predictions` of the configuration: how classic models are run here, what they cost, and what is kept of their calls."""
+"""The sections `predictions` and `features`: how classic models are run, what they cost, what is kept, where features come from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -66,3 +66,17 @@ class PredictionsSection(Section):
     capture: CaptureSpec = CaptureSpec()
     scoring: ScoringSection = ScoringSection()
     grpc_port: int | None = Field(default=None, ge=0, le=65_535)
+
+
+class FeastSpec(Section):
+    """A feature server of Feast. `token` is sent as a bearer's."""
+
+    url: str = Field(min_length=1, max_length=2000, pattern=r"^https?://[^\s/]+")
+    token: SecretStr | None = None
+    timeout_s: float = Field(default=2.0, gt=0, le=60)
+
+
+class FeaturesSection(Section):
+    """`feast`: feature servers by the names that feature views have for them."""
+
+    feast: dict[str, FeastSpec] = Field(default={})

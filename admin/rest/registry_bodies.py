@@ -128,8 +128,15 @@ class EnvironmentBody(Section):
 
 
 class FeatureViewBody(Section):
+    """Of a view that is known here a prediction gets the features whose names are the model's; `inputs` has the others' by the model's.
+
+    `missing`: what of one that is not there, or too old; without it the view's word counts.
+    """
+
     name: Word
     version: Word | None = None
+    missing: Literal["error", "null", "default"] | None = None
+    inputs: Annotated[dict[Word, Word], Field(max_length=2000)] | None = None
 
 
 class LineageBody(Section):

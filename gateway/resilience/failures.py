@@ -14,7 +14,7 @@ Failure = Literal[
     "cut",  # the connection broke before the answer was complete
     "malformed",  # an answer that is none
     "busy",  # our own limit of connections: says nothing about the deployment
-    "unfit",  # the deployment's provider cannot do what is asked for: nothing was sent
+    "unfit",  # the deployment's provider cannot do what is asked for, or its model is not sure: another one is asked
     "context",  # the prompt is too long for the model
     "content",  # the provider refuses the content
     "client",  # the request is wrong everywhere
@@ -38,6 +38,7 @@ _BY_KIND: Final[tuple[tuple[type[errors.GatewayError], Failure, Failure], ...]] 
     (errors.UpstreamFailed, "server", "server"),
     (errors.UpstreamError, "malformed", "malformed"),
     (errors.UpstreamTimeout, "timeout", "connect"),
+    (errors.Unsure, "unfit", "unfit"),
     (errors.Overloaded, "overloaded", "busy"),
     (errors.BadRequest, "client", "unfit"),
 )

@@ -8,6 +8,8 @@ from typing import final
 from sqlalchemy import Connection
 
 from inference.errors import ModelNotFound
+from inference.features import view_store
+from inference.features.view import FeatureView
 from inference.ports import Bundle
 from inference.registry import alias_store, version_store
 from inference.registry.artefacts import Artefacts
@@ -32,9 +34,11 @@ class Shelf:
 @final
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """One state of the registry."""
+    """One state of the registry, and of the feature views that its models name. `seen`: which of these, see `view_store.state`."""
 
     shelves: Mapping[str, Shelf] = field(default_factory=dict)
+    views: Mapping[str, FeatureView] = field(default_factory=dict)
+    seen: tuple[int, int] = (0, 0)
 
     def names(self) -> tuple[str, ...]:
         """Of what can be served."""
@@ -96,8 +100,11 @@ class CurrentLibrary:
 
 def load(tx: Connection, artefacts: Artefacts, known: Catalogue = EMPTY) -> Catalogue:
     """The state as of the transaction's moment. Of models, only those that changed since `known` are read; the same object if none did."""
-    revisions = version_store.revisions(tx)
-    if revisions == {name: shelf.revision for name, shelf in known.shelves.items()}:
+    revisions, seen = version_store.revisions(tx), view_store.state(tx)
+    views = known.views
+    if seen != known.seen:
+        views = MappingProxyType({view.name: view for view in view_store.every(tx)})
+    if views is known.views and revisions == {name: shelf.revision for name, shelf in known.shelves.items()}:
         return known
     shelves = {}
     for name in sorted(revisions):
@@ -105,7 +112,7 @@ def load(tx: Connection, artefacts: Artefacts, known: Catalogue = EMPTY) -> Cata
         if before is None or before.revision != revisions[name]:
             before = _shelf(tx, artefacts, name, revisions[name])
         shelves[name] = before
-    return Catalogue(MappingProxyType(shelves))
+    return Catalogue(MappingProxyType(shelves), views, seen)
 
 
 def _shelf(tx: Connection, artefacts: Artefacts, name: str, revision: int) -> Shelf:

@@ -24,7 +24,7 @@ def main() -> None:
     limits = msgspec.json.decode(sys.argv[1], type=Limits)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not be taken for an answer
-    _bind(limits)
+    bind(limits)
     outcome = _outcome(msgspec.json.decode(sys.stdin.buffer.read(), type=Job))
     answers.write(msgspec.json.encode(outcome))
     answers.flush()
@@ -44,7 +44,7 @@ def _outcome(job: Job) -> Outcome:
         )
 
 
-def _bind(limits: Limits) -> None:
+def bind(limits: Limits) -> None:
     os.nice(5)
     for kind, value in (
         (resource.RLIMIT_AS, limits.memory_bytes),

@@ -39,6 +39,9 @@ class Visit(Protocol):
     def about(self, model: str, user: str | None = None) -> None:
         """What the request asks for. Raises Refused if the key may not use it."""
 
+    def require_named(self, path: str) -> None:
+        """For what is only for the admin key and for keys whose own list of routes has the path in it. Raises Refused."""
+
     def found(self, model: str, version: int) -> None:
         """There is such a model, and this version of it is to answer."""
 

@@ -1,4 +1,4 @@
-"""The life of a prediction, top to bottom: resolve, read, hold, run, check, settle, tell. Every protocol takes this one path."""
+"""The life of a prediction, top to bottom: resolve, read, hold, join, run, check, settle, tell. Every protocol takes this one path."""
 
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -8,12 +8,13 @@ from typing import Any, Final, final
 import structlog
 
 from inference.errors import InferenceError, RunFailed
+from inference.features.joining import Joining, Joins
 from inference.ports import Arm, Bundle, Library, Observer, Outcome, Split
 from inference.serving.capture import Capture, Captured
 from inference.serving.desk import Visit
 from inference.serving.errors import InvalidOutput, ModelTimeout
 from inference.serving.fleet import Fleet
-from inference.serving.frame import Frame
+from inference.serving.frame import Columns, Frame
 from inference.serving.outputs import Outputs, kept
 from inference.serving.shadows import Shadows
 
@@ -64,7 +65,10 @@ class Predictions:
         split: Split | None,
         observer: Observer | None,
         spawn: Spawn,
+        joins: Joins | None = None,
     ) -> None:
+        """`joins`: where what a caller does not say of an entity is found."""
+        self._joins = joins
         self.library = library
         self.fleet = fleet
         self.capture = capture
@@ -81,8 +85,13 @@ class Predictions:
         """Answers, or raises InferenceError; either way `visit` knows what came of it, and the rollout."""
         bundle, arm = self._resolve(visit, wanted)
         visit.found(bundle.model, bundle.version)
-        frame = read(bundle)
+        plan = None if self._joins is None else self._joins.plan(bundle)
+        asked = read(bundle) if plan is None or self._joins is None else self._joins.read(plan, bundle, read)
+        frame = asked.frame if isinstance(asked, Joining) else asked
         await visit.hold(self._price.of(bundle, frame.rows))
+        seen = frame.columns
+        if self._joins is not None and isinstance(asked, Joining):
+            frame, seen = await self._joins.joined(asked, bundle)
         began = time.monotonic()
         valid, error, outputs = True, None, None
         try:
@@ -97,7 +106,7 @@ class Predictions:
             elif outputs is not None:
                 visit.done(took)
             if outputs is not None or error is not None:
-                self._tell(visit, bundle, arm, frame, outputs, error, took, valid=valid)
+                self._tell(visit, bundle, arm, frame, seen, outputs, error, took, valid=valid)
         return Answer(bundle, arm, outputs)
 
     def _resolve(self, visit: Visit, wanted: Wanted) -> tuple[Bundle, Arm]:
@@ -115,6 +124,7 @@ class Predictions:
         bundle: Bundle,
         arm: Arm,
         frame: Frame,
+        seen: Columns,
         outputs: Outputs | None,
         error: InferenceError | None,
         took: float,
@@ -157,7 +167,7 @@ class Predictions:
                     visit.cost_nanos if error is None else 0,
                     frame.rows,
                 ),
-                frame.columns,
+                seen,
                 outputs or {},
             )
         if arm.shadows and outputs is not None:

@@ -80,6 +80,9 @@ class Chroma:
         return [int(id_) for id_ in found["ids"][0]]
 
     def close(self) -> None:
+        """Its own `close` leaves connections open."""
+        for client in (self._client, self._client._admin_client):  # noqa: SLF001 — as above
+            client._server._session.close()  # noqa: SLF001 — as above
         self._client.close()
 
     def _collection(self, name: str) -> Any:

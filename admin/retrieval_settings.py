@@ -8,7 +8,6 @@ from gateway.settings import Section
 from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.quotas import Quota
 
-
 HTTP: Final = r"^https?://[^\s/]+(/\S*)?$"
 
 

@@ -25,7 +25,9 @@ FIELD: Final = "document"
 
 def engine(settings: EngineSettings) -> Copies:
     library()
-    return Copies(Kind("chroma", "Chroma", lambda timeout_s: Chroma(settings, timeout_s), _failures), settings.timeout_s)
+    return Copies(
+        Kind("chroma", "Chroma", lambda timeout_s: Chroma(settings, timeout_s), _failures), settings.timeout_s
+    )
 
 
 @final
@@ -76,7 +78,11 @@ class Chroma:
     def nearest(self, name: str, query: Vector, k: int, effort: int, documents: Sequence[int] | None) -> Sequence[int]:
         del effort
         only = None if documents is None else {FIELD: {"$in": list(documents)}}
-        found = self._collection(name).query(query_embeddings=[query], n_results=k, where=only, include=[])
+        try:
+            found = self._collection(name).query(query_embeddings=[query], n_results=k, where=only, include=[])
+        except Exception:
+            self._known.pop(name, None)  # it may be another one of that name by now
+            raise
         return [int(id_) for id_ in found["ids"][0]]
 
     def close(self) -> None:

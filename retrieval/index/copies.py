@@ -21,6 +21,7 @@ from retrieval.index.slots import SlotsOf
 
 PREFIX: Final = "penstock"
 BUILD_TIMEOUT_S: Final = 60.0
+MOST_EFFORT: Final = 16_384
 SOON: Final = 0.8  # of the deadline: who answers with an error by then may be asked what it has
 
 
@@ -130,7 +131,8 @@ class CopyGraph:
         self.rows = len(rows.ids)
         self.lost = False
         self._slots = SlotsOf(rows.ids)
-        self.nbytes = self._slots.nbytes
+        self._documents, self._passages = np.unique(rows.documents, return_counts=True)
+        self.nbytes = self._slots.nbytes + self._documents.nbytes + self._passages.nbytes
         self._of = engine
         self._name = copy.name
 
@@ -141,7 +143,7 @@ class CopyGraph:
             store = self._of.store()
             began = time.monotonic()
             try:
-                found = store.nearest(self._name, query, k, effort, only)
+                found = store.nearest(self._name, query, k, self._widened(effort, documents), only)
             except self._of.failures:
                 if time.monotonic() - began > SOON * self._of.timeout_s or self._name in store.names():
                     raise
@@ -152,6 +154,14 @@ class CopyGraph:
             raise EngineAway("the copy is gone")
         slots = self._slots(np.fromiter(dict.fromkeys(found), np.int64))
         return Hits(slots, np.zeros(len(slots), np.float32))
+
+    def _widened(self, effort: int, documents: Ids | None) -> int:
+        """As many candidates among those that pass as without a filter: there are graphs that count the others as well."""
+        if documents is None or not len(self._documents):
+            return effort
+        at = np.minimum(np.searchsorted(self._documents, documents), len(self._documents) - 1)
+        matching = int(self._passages[at[self._documents[at] == documents]].sum())
+        return min(max(effort, MOST_EFFORT), effort * self.rows // max(1, matching))
 
     def ready(self, timeout_s: float) -> bool:
         """At once."""

@@ -1,5 +1,6 @@
 """The engines by name, each imported when it is first wanted."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Final, final
 
@@ -86,20 +87,7 @@ def made(name: str, settings: EngineSettings, quantization: Quantization) -> Gra
             from retrieval.index.pgvector import Pgvector  # noqa: PLC0415 — as above
 
             return Pgvector(settings, quantization)
-        case "chroma":
-            from retrieval.index import chroma  # noqa: PLC0415 — as above
-
-            return chroma.engine(settings)
-        case "milvus":
-            from retrieval.index import milvus  # noqa: PLC0415 — as above
-
-            return milvus.engine(settings)
-        case "weaviate":
-            from retrieval.index import weaviate  # noqa: PLC0415 — as above
-
-            return weaviate.engine(settings)
-        case "pinecone":
-            from retrieval.index import pinecone  # noqa: PLC0415 — as above
-
-            return pinecone.engine(settings)
+        case "chroma" | "milvus" | "weaviate" | "pinecone":
+            of_it: GraphEngine = import_module(f"retrieval.index.{name}").engine(settings)
+            return of_it
     raise ValueError(name)

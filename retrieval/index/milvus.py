@@ -16,12 +16,15 @@ LINKS: Final = 16
 BUILD_EFFORT: Final = 200
 TOGETHER: Final = 1000
 LEAST_EFFORT: Final = 100
+NOT_LOADED: Final = 101  # the code of that error
 METRIC: Final = "IP"  # of vectors of length 1: the cosine
 
 
 def engine(settings: EngineSettings) -> Copies:
     library()
-    return Copies(Kind("milvus", "Milvus", lambda timeout_s: Milvus(settings, timeout_s), _failures), settings.timeout_s)
+    return Copies(
+        Kind("milvus", "Milvus", lambda timeout_s: Milvus(settings, timeout_s), _failures), settings.timeout_s
+    )
 
 
 @final
@@ -41,9 +44,7 @@ class Milvus:
         return names
 
     def count(self, name: str) -> int:
-        rows = self._client.query(
-            name, output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout_s
-        )
+        rows = self._client.query(name, output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout_s)
         return int(rows[0]["count(*)"])
 
     def make(self, name: str, rows: Rows) -> None:
@@ -71,14 +72,22 @@ class Milvus:
 
     def nearest(self, name: str, query: Vector, k: int, effort: int, documents: Sequence[int] | None) -> Sequence[int]:
         only = "" if documents is None else f"document in [{','.join(map(str, documents))}]"
-        params = {"metric_type": METRIC, "params": {"ef": max(LEAST_EFFORT, effort, k)}}
+        try:
+            return self._found(name, query, k, effort, only)
+        except library().MilvusException as error:
+            if error.code != NOT_LOADED:
+                raise
+        self._client.load_collection(name, timeout=self._timeout_s)  # whoever restarted it did not
+        return self._found(name, query, k, effort, only)
+
+    def _found(self, name: str, query: Vector, k: int, effort: int, only: str) -> Sequence[int]:
         found: list[list[Any]] = self._client.search(
             name,
             [query.tolist()],
             anns_field="v",
             limit=k,
             filter=only,
-            search_params=params,
+            search_params={"metric_type": METRIC, "params": {"ef": max(LEAST_EFFORT, effort, k)}},
             consistency_level="Eventually",  # a copy never changes
             timeout=self._timeout_s,
         )

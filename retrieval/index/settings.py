@@ -4,7 +4,9 @@ from typing import Literal
 
 import msgspec
 
-EngineName = Literal["auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone"]
+EngineName = Literal[
+    "auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone"
+]
 Quantization = Literal["none", "int8", "binary"]
 
 

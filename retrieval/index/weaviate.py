@@ -78,7 +78,10 @@ class Weaviate:
             part = slice(start, start + TOGETHER)
             columns = rows.ids[part].tolist(), rows.documents[part].tolist(), np.asarray(rows.vectors[part]).tolist()
             told = collection.data.insert_many(
-                [one(uuid=uuid.UUID(int=id_), properties={FIELD: of}, vector=v) for id_, of, v in zip(*columns, strict=True)]
+                [
+                    one(uuid=uuid.UUID(int=id_), properties={FIELD: of}, vector=v)
+                    for id_, of, v in zip(*columns, strict=True)
+                ]
             )
             if told.has_errors:
                 raise NotMade(f"Weaviate: {next(iter(told.errors.values())).message}")

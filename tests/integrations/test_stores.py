@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval.index import engines
-from retrieval.index.ports import EngineAway, GraphEngine, NotMade, Rows
+from retrieval.index.ports import EngineAway, Graph, GraphEngine, NotMade, Rows
 from retrieval.index.settings import EngineName, EngineSettings
 from tests.fixtures import scripted_weaviate, store_servers
 from tests.fixtures.engines import Crowd
@@ -46,7 +46,12 @@ def settings(name: str, url: str, timeout_s: float = 20) -> EngineSettings:
 def asked(engine: GraphEngine, path: Path, rows: Rows) -> list[int]:
     """Slots of the nearest five to the first row, of documents 0 to 9."""
     graph = engine.load(path, rows)
-    return graph.search(rows.vectors[0], 5, 100, np.arange(10)).slots.tolist()
+    slots: list[int] = graph.search(rows.vectors[0], 5, 100, np.arange(10)).slots.tolist()
+    return slots
+
+
+def _lost(graph: Graph) -> bool:
+    return graph.lost
 
 
 def truth(rows: Rows) -> list[int]:
@@ -70,7 +75,7 @@ def test_a_real_server_is_filled_replaced_killed_and_emptied(name: EngineName, r
     engine.guard._silence_s = 0.05  # type: ignore[attr-defined]
     with pytest.raises(EngineAway):
         asked(engine, path, rows)
-    assert not graph.lost, "away is not lost"
+    assert not _lost(graph), "away is not lost"
     with REAL[name](tmp_path / "server", port):
         until = time.monotonic() + 100
         while True:
@@ -90,7 +95,7 @@ def test_a_real_server_is_filled_replaced_killed_and_emptied(name: EngineName, r
         assert list(store.names()) == ["penstock_vs_b_1_600"], "a store's copies go with it, and no others"
         with pytest.raises(EngineAway, match="gone"):
             graph.search(rows.vectors[0], 5, 100)
-        assert graph.lost
+        assert _lost(graph)
         engine.build(rows, path, "vs_a", 4)
         assert asked(engine, path, rows) == truth(rows)
         engine.close()

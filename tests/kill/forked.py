@@ -10,7 +10,15 @@ import socket
 import sys
 from importlib import import_module
 
-MODULES = ("admin.serve", "admin.app", "admin.commands.serve", "admin.documents", "retrieval.service", "retrieval.index.residents", "tests.kill.swapping")
+MODULES = (
+    "admin.serve",
+    "admin.app",
+    "admin.commands.serve",
+    "admin.documents",
+    "retrieval.service",
+    "retrieval.index.residents",
+    "tests.kill.swapping",
+)
 
 
 def main() -> None:
@@ -22,7 +30,9 @@ def main() -> None:
             if not message:
                 return
             told = json.loads(message)
-            answer = os.waitstatus_to_exitcode(os.waitpid(told, 0)[1]) if isinstance(told, int) else _begun(told, files[0])
+            answer = (
+                os.waitstatus_to_exitcode(os.waitpid(told, 0)[1]) if isinstance(told, int) else _begun(told, files[0])
+            )
             asked.send(json.dumps(answer).encode())
 
 

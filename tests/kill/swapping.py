@@ -8,6 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         os.write(said, f"+ {name} {seed * 1000 + number} {count}\n".encode())
         if len(known) > 4:
             picked = chance.choice(known).id
-            victim = database.read(lambda tx, picked=picked: document_store.by_id(tx, picked))
+            victim = database.read(partial(document_store.by_id, id_=picked))
             if victim is not None:
                 os.write(said, f"? {victim.source_id}\n".encode())
                 with database.writing() as tx:

@@ -1,4 +1,4 @@
-"""Whoever writes indexes down is killed at it: what was acknowledged is found, once, what was removed is not, and no half of an index is used.
+"""Whoever writes indexes down is killed at it: what was acknowledged is found, once, what was removed is not, no half is used.
 
 Two hundred moments in `make soak`, a few of them everywhere.
 """
@@ -61,6 +61,7 @@ class Witness:
             passages = words.search(name, lambda asked: state.found(asked, everything), 500)
             if name in doubtful and not passages:
                 self.gone.add(name)
+                del self.kept[name]
                 continue
             assert len(passages) == len({slot for slot, _ in passages}) == count, name
             owner = {int(known[state.owners[slot]]) for slot, _ in passages}
@@ -71,7 +72,6 @@ class Witness:
             assert nearest.scores[0] > 0.999, "the nearest of a vector is itself"
             assert int(known[state.owners[nearest.slots[0]]]) in owner
         for name in self.gone:
-            self.kept.pop(name, None)
             assert not words.search(name, lambda asked: state.found(asked, everything), 5), "a removed one returned"
         residents.close()
         engine.dispose()
@@ -90,6 +90,7 @@ class Witness:
                 case "-":
                     doubtful.discard(name)
                     self.gone.add(name)
+                    del self.kept[name]
         self._read = len(lines)
         return doubtful
 
@@ -114,7 +115,10 @@ def torment(folder: Path, kills: int, seed: int) -> Witness:
             witness.check()
             if round_ % 10 == 9:
                 took = time.monotonic() - began
-                print(f"{round_ + 1} kills, {len(witness.kept)} documents, {len(witness.written)} indexes, {took:.0f} s", flush=True)
+                print(
+                    f"{round_ + 1} kills, {len(witness.kept)} documents, {len(witness.written)} indexes, {took:.0f} s",
+                    flush=True,
+                )
     return witness
 
 

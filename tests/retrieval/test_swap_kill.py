@@ -90,7 +90,7 @@ class Witness:
                 case "-":
                     doubtful.discard(name)
                     self.gone.add(name)
-                    del self.kept[name]
+                    self.kept.pop(name, None)  # who added it may have been killed before it said so
         self._read = len(lines)
         return doubtful
 
@@ -108,7 +108,7 @@ def torment(folder: Path, kills: int, seed: int) -> Witness:
             assert child.stdout is not None
             said = child.stdout.readline()
             assert said == "listening\n", said + child.stdout.read()
-            time.sleep(chance.random() * 2)
+            time.sleep(chance.random() * 1.5)
             child.kill()
             child.wait()
             child.stdout.close()

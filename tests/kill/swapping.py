@@ -21,7 +21,7 @@ from retrieval.index.residents import Residents
 from tests.fixtures.retrieval import attach, fill, of, unit
 
 DIMENSIONS = 8
-SIZES = Sizes(100, 200 * DIMENSIONS)  # a hundred rows are written down, and two hundred get a graph
+SIZES = Sizes(100, 100 * DIMENSIONS)  # a hundred rows are written down, with a graph
 
 
 def vectors(seed: int, count: int) -> NDArray[np.float32]:

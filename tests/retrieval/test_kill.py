@@ -103,7 +103,8 @@ def torment(server: Server, kills: int, seed: int) -> None:
                 del kept[name]
         time.sleep(chance.random() * 0.4)
         server.kill()
-        server.start()
+        client.sdk.close()
+        server.start(with_key=False)
         server.await_key(key, known=True)
         client = Client(server, key)
     _settled(client, store, kept)

@@ -134,7 +134,7 @@ def test_an_index_survives_two_hundred_kills(tmp_path: Path) -> None:
     pytest.importorskip("hnswlib")
     witness = torment(tmp_path, 200, seed=int(time.time()))
     assert len(witness.written) > 20
-    assert witness.graphs > 20
+    assert witness.graphs > 10  # of the moments
     residents = swapping.residents(tmp_path)
     residents.maintain(witness.collection_id)
     residents.close()

@@ -12,11 +12,12 @@ import httpx
 import numpy as np
 import pytest
 
+from retrieval import collection_store
 from retrieval.access import Caller
 from retrieval.asking import Question, Wanted
 from retrieval.errors import BadRequest, NotFound
 from retrieval.filters import parse
-from tests.fixtures.plane import Plane
+from tests.fixtures.plane import DIMENSIONS, Plane
 from tests.fixtures.retrieval import attach, fill, unit
 from tests.fixtures.server import Json, Server
 
@@ -88,6 +89,7 @@ class Town:
             await self.plane.retrieval.attach(caller, store, Wanted(file_id, lies, labels=labels))
         else:
             collection = (await self.plane.retrieval.get(caller, store)).collection
+            self.plane.database.write(lambda tx: collection_store.learn_dimensions(tx, store, DIMENSIONS))
             document = attach(self.plane.database, collection, file_id, lies, labels)
             fill(self.plane.database, document, [text], unit(np.stack([self.plane.words._vector(text)])))
         return file_id
@@ -101,7 +103,8 @@ class Town:
             self.told["refused"] += 1
             return
         weight = chance.choice([1.0, 0.5, 0.0])
-        question = Question((f"secret plan {chance.choice(self.names)}",), k=50, wanted=filters, dense=weight)
+        text = chance.choice(["secret plan", f"secret plan of {chance.choice(self.names)}"])
+        question = Question((text,), k=50, wanted=filters, dense=weight)
         kind = chance.choice(["own", "foreign", "shared"])
         if kind == "shared":
             caller, store = chance.choice(self.members), self.shared

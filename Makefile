@@ -110,7 +110,7 @@ faults: $(DEV_READY) ## play everything that a provider may do wrong, and print 
 
 soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
 	@deploy/setup.sh system redis-server
-	@$(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
+	@$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
 
 clean: ## remove the environment and every cache, never the data folder
 	rm -rf .venv .tools dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis benchmarks/out

@@ -20,7 +20,7 @@ FIELD: Final = "document"
 MOST_TOGETHER: Final = 500
 MOST_NUMBERS: Final = 100_000  # of one request: 2 MB of JSON is what is taken
 SETTLED_S: Final = 600.0
-LOOK_S: Final = 0.5
+LOOK_S: Final = 0.2
 
 
 def engine(settings: EngineSettings) -> Copies:

@@ -22,6 +22,7 @@ SERVE_READY := .venv/.ready-serve
 DEV_READY := .venv/.ready-dev
 LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
+STORES_READY := .tools/stores/.ready
 
 .PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
 
@@ -103,19 +104,21 @@ shape: $(DEV_READY) ## print what the code looks like: longest file and function
 test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (installs vLLM, minutes)
 	@$(PYTEST) -m engines $(ARGS)
 
-test-integrations: $(INTEGRATIONS_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers; Presidio, Langfuse; in environments of their own
+test-integrations: $(INTEGRATIONS_READY) $(STORES_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers; Presidio, Langfuse, Feast, Chroma, Milvus; in environments of their own
 	@deploy/setup.sh clients
 	@deploy/setup.sh mlflow
 	@deploy/setup.sh feast
+	@deploy/setup.sh store-servers
 	@deploy/setup.sh system redis-server
 	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)
+	@$(if $(ARGS),,.tools/stores/bin/python -m pytest -m integrations tests/integrations/test_stores.py tests/retrieval/test_engines.py)
 
 faults: $(DEV_READY) ## play everything that a provider may do wrong, and print what came of it; ARGS="500 stream" narrows it
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 soak: $(DEV_READY) ## the tests that run for minutes: memory over many requests, a thousand streams
 	@deploy/setup.sh system redis-server
-	@$(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
+	@$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) -m soak --hypothesis-profile=search $(ARGS)
 
 clean: ## remove the environment and every cache, never the data folder
 	rm -rf .venv .tools dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis benchmarks/out
@@ -129,6 +132,10 @@ $(SERVE_READY): pyproject.toml uv.lock
 # second for it): what is measured runs without them, as it does for users.
 $(LEAN_READY): pyproject.toml uv.lock
 	@deploy/setup.sh lean
+	@touch $@
+
+$(STORES_READY): pyproject.toml uv.lock
+	@deploy/setup.sh stores
 	@touch $@
 
 $(INTEGRATIONS_READY): pyproject.toml uv.lock

@@ -1,16 +1,49 @@
 """The section `retrieval`: documents, searches, and what makes graphs of large stores."""
 
+from typing import Final
+
 from pydantic import Field, SecretStr
 
 from gateway.settings import Section
 from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.quotas import Quota
 
+HTTP: Final = r"^https?://[^\s/]+(/\S*)?$"
+
 
 class QdrantSection(Section):
     """A Qdrant server that keeps copies of vectors to search."""
 
-    url: str = Field(max_length=2000, pattern=r"^https?://[^\s/]+(/\S*)?$")
+    url: str = Field(max_length=2000, pattern=HTTP)
+    api_key: SecretStr | None = Field(default=None, max_length=1000)
+
+
+class ChromaSection(Section):
+    """A Chroma server that keeps copies of vectors to search."""
+
+    url: str = Field(max_length=2000, pattern=HTTP)
+    token: SecretStr | None = Field(default=None, max_length=1000)
+
+
+class MilvusSection(Section):
+    """A Milvus, or a cluster of Zilliz. `token`: `user:password`, or an API key."""
+
+    url: str = Field(max_length=2000, pattern=HTTP)
+    token: SecretStr | None = Field(default=None, max_length=1000)
+
+
+class WeaviateSection(Section):
+    """A Weaviate; without `grpc_url` it speaks gRPC on port 50051 of the same host."""
+
+    url: str = Field(max_length=2000, pattern=HTTP)
+    grpc_url: str | None = Field(default=None, max_length=2000, pattern=HTTP)
+    api_key: SecretStr | None = Field(default=None, max_length=1000)
+
+
+class PineconeSection(Section):
+    """One index of Pinecone, that is there already: `url` is its host."""
+
+    url: str = Field(max_length=2000, pattern=HTTP)
     api_key: SecretStr | None = Field(default=None, max_length=1000)
 
 
@@ -42,6 +75,10 @@ class RetrievalSection(Section):
     engine_timeout_s: float = Field(default=1, ge=0.05, le=60)
     qdrant: QdrantSection | None = None
     pgvector: PgvectorSection | None = None
+    chroma: ChromaSection | None = None
+    milvus: MilvusSection | None = None
+    weaviate: WeaviateSection | None = None
+    pinecone: PineconeSection | None = None
 
     @property
     def quota(self) -> Quota:
@@ -58,4 +95,21 @@ class RetrievalSection(Section):
             (pgvector.url or own) if self.pgvector is not None or self.engine == "pgvector" else None,
             pgvector.half,
             self.engine_timeout_s,
+            chroma_url=_url(self.chroma),
+            chroma_token=None if self.chroma is None else _secret(self.chroma.token),
+            milvus_url=_url(self.milvus),
+            milvus_token=None if self.milvus is None else _secret(self.milvus.token),
+            weaviate_url=_url(self.weaviate),
+            weaviate_grpc_url=None if self.weaviate is None else self.weaviate.grpc_url,
+            weaviate_api_key=None if self.weaviate is None else _secret(self.weaviate.api_key),
+            pinecone_url=_url(self.pinecone),
+            pinecone_api_key=None if self.pinecone is None else _secret(self.pinecone.api_key),
         )
+
+
+def _url(section: ChromaSection | MilvusSection | WeaviateSection | PineconeSection | None) -> str | None:
+    return None if section is None else section.url
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()

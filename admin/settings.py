@@ -325,8 +325,9 @@ class Settings(Section):
     @model_validator(mode="after")
     def _the_engine_has_its_server(self) -> Self:
         wanted = self.retrieval
-        if wanted.engine == "qdrant" and wanted.qdrant is None:
-            raise ValueError("retrieval.engine: qdrant needs retrieval.qdrant.url")
+        servers = ("qdrant", "chroma", "milvus", "weaviate", "pinecone")
+        if wanted.engine in servers and getattr(wanted, wanted.engine) is None:
+            raise ValueError(f"retrieval.engine: {wanted.engine} needs retrieval.{wanted.engine}.url")
         if wanted.engine == "pgvector" and wanted.engines(self.database).pgvector_url is None:
             raise ValueError("retrieval.engine: pgvector needs retrieval.pgvector.url, or a database_url of PostgreSQL")
         return self

@@ -5,6 +5,8 @@
 #   deploy/setup.sh serve                     what `penstock serve` needs
 #   deploy/setup.sh dev                       the same and the tools for tests, types and benchmarks
 #   deploy/setup.sh integrations              what tests of optional packages need, in .tools/integrations
+#   deploy/setup.sh stores                    the clients of vector stores, in .tools/stores
+#   deploy/setup.sh store-servers             Chroma and Milvus Lite as servers, in .tools/store-servers
 #   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
 #   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
 #   deploy/setup.sh feast                     Feast as a feature server and a client, in .tools/feast
@@ -24,6 +26,7 @@ readonly UV_RANGE='uv>=0.7,<1'
 readonly CLIENTS=(langchain-openai==1.7.3 langchain-tests==1.1.9 llama-index-core==0.14.25 llm==0.36)
 readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
 readonly FEAST=('feast[redis]==0.67.0')
+readonly STORE_SERVERS=(chromadb==1.5.9 milvus-lite==3.2.2 pymilvus==3.0.2)
 readonly ENCODERS=(torch==2.13.0 sentence-transformers==6.2.0)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
@@ -43,8 +46,10 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval --extra qdrant-edge --extra qdrant --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
+        dev) sync_environment --group dev --extra retrieval --extra qdrant-edge --extra qdrant --extra pinecone --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra kafka ;;
+        stores) UV_PROJECT_ENVIRONMENT=.tools/stores sync_environment --no-dev --group integrations --extra chroma --extra milvus --extra weaviate --extra pinecone ;;
+        store-servers) install_tools store-servers "${STORE_SERVERS[@]}" ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;
         feast) install_tools feast "${FEAST[@]}" ;;
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
@@ -55,7 +60,7 @@ main() {
         encoders) install_tools encoders "${ENCODERS[@]}" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | clients | mlflow | feast | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 

@@ -13,7 +13,7 @@ from retrieval import passage_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.index import artefact, building
-from retrieval.index.engines import Engines
+from retrieval.index.engines import SERVERS, Engines
 from retrieval.index.planner import EXACT_WORK
 from retrieval.index.ports import NotMade
 from retrieval.passage_store import Indexed
@@ -58,7 +58,7 @@ def advise(database: Database, engines: Engines, collection: Collection, rows: i
     except NotMade as error:
         return msgspec.structs.replace(known, note=f"{engine}: {error}")
     finally:
-        if engine in ("qdrant", "pgvector"):
+        if engine in SERVERS:
             engines.drop(task.collection_id)
     more = count / len(some)
     return msgspec.structs.replace(

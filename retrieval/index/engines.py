@@ -1,5 +1,6 @@
 """The engines by name, each imported when it is first wanted."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Final, final
 
@@ -12,7 +13,13 @@ LIBRARIES: Final[dict[str, str]] = {
     "qdrant_edge": "qdrant_edge",
     "qdrant": "qdrant_client",
     "pgvector": "psycopg",
+    "chroma": "chromadb",
+    "milvus": "pymilvus",
+    "weaviate": "weaviate",
+    "pinecone": "pinecone",
 }
+EXTRAS: Final = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge"}  # others: as the engine is called
+SERVERS: Final = ("qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone")  # each at `retrieval.<name>.url`
 
 
 @final
@@ -28,7 +35,7 @@ class Engines:
         name = of_collection or self.settings.engine
         if name == "auto":
             name = "hnswlib"
-        if name in ("qdrant", "pgvector") and getattr(self.settings, f"{name}_url") is None:
+        if name in SERVERS and getattr(self.settings, f"{name}_url") is None:
             return None
         return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
 
@@ -37,9 +44,9 @@ class Engines:
         if engine is None or engine in ("auto", "exact"):
             return
         if find_spec(LIBRARIES[engine]) is None:
-            extra = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[engine]
+            extra = EXTRAS.get(engine, engine)
             raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")
-        if engine in ("qdrant", "pgvector") and getattr(self.settings, f"{engine}_url") is None:
+        if engine in SERVERS and getattr(self.settings, f"{engine}_url") is None:
             raise BadRequest(f"The engine {engine} needs retrieval.{engine}.url in the configuration", param="engine")
 
     def get(self, name: str, quantization: Quantization) -> GraphEngine:
@@ -51,7 +58,7 @@ class Engines:
 
     def drop(self, collection_id: str) -> None:
         """What engines keep of it outside of its folder. Raises EngineAway."""
-        for name in ("qdrant", "pgvector"):
+        for name in SERVERS:
             of_it = getattr(self.settings, f"{name}_url")
             if of_it is not None and find_spec(LIBRARIES[name]) is not None:
                 self.get(name, "none").drop(collection_id)
@@ -80,4 +87,7 @@ def made(name: str, settings: EngineSettings, quantization: Quantization) -> Gra
             from retrieval.index.pgvector import Pgvector  # noqa: PLC0415 — as above
 
             return Pgvector(settings, quantization)
+        case "chroma" | "milvus" | "weaviate" | "pinecone":
+            of_it: GraphEngine = import_module(f"retrieval.index.{name}").engine(settings)
+            return of_it
     raise ValueError(name)

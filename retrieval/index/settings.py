@@ -4,14 +4,16 @@ from typing import Literal
 
 import msgspec
 
-EngineName = Literal["auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector"]
+EngineName = Literal[
+    "auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone"
+]
 Quantization = Literal["none", "int8", "binary"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """`auto` is hnswlib where it is installed, else no graph. `timeout_s`: of a search, before everything is compared instead.
 
-    `half`: pgvector keeps numbers of 16 bits.
+    `half`: pgvector keeps numbers of 16 bits. `weaviate_grpc_url`: None is port 50051 of the same host. `pinecone_url` is of an index.
     """
 
     engine: EngineName = "auto"
@@ -20,3 +22,12 @@ class EngineSettings(msgspec.Struct, frozen=True):
     pgvector_url: str | None = None
     half: bool = True
     timeout_s: float = 1.0
+    chroma_url: str | None = None
+    chroma_token: str | None = None
+    milvus_url: str | None = None
+    milvus_token: str | None = None
+    weaviate_url: str | None = None
+    weaviate_grpc_url: str | None = None
+    weaviate_api_key: str | None = None
+    pinecone_url: str | None = None
+    pinecone_api_key: str | None = None

@@ -12,7 +12,7 @@ from retrieval.access import Caller
 from retrieval.filters import Filter, parse
 from retrieval.index.columns import Columns
 from retrieval.index.state import State
-from tests.fixtures.engines import ENGINES, ROWS, Crowd, Opener
+from tests.fixtures.engines import ENGINES, FEW, ROWS, Crowd, Opener
 
 ALL = Caller("key_all", labels=frozenset("*"))
 pytestmark = [
@@ -42,7 +42,7 @@ def test_recall_under_filters(opened: Opener, crowd: Crowd, engine: str, attribu
     assert allowed.count == int(share * ROWS)
     wanted = np.arange(ROWS) if allowed.mask is None else np.flatnonzero(allowed.mask)
     found = 0
-    queries = crowd.queries[:1] if engine == "qdrant" else crowd.queries  # whose local mode takes seconds for each
+    queries = crowd.queries[: FEW.get(engine)]
     for query in queries:
         answer = state.search(query, 10, allowed)
         truth = wanted[np.argsort(-(crowd.vectors[wanted] @ query))[:10]]

@@ -1,7 +1,6 @@
 """Documents on their way in, on both kinds of database: what is embedded, what is waited for, and what is told of a failure."""
 
 import asyncio
-import random
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from retrieval.asking import Question, Wanted
 from retrieval.chunking_strategy import Chunking
 from retrieval.database import Database, locked_for
 from retrieval.errors import BadRequest, Conflict, Forbidden, NotFound, Refused
-from retrieval.filters import parse
 from retrieval.tables import ingestion_jobs, passages
 from tests.fixtures.plane import Folder, Plane, Words
 from tests.fixtures.retrieval import ANN, BEN, EVE
@@ -287,59 +285,6 @@ async def test_another_process_goes_on_where_one_has_died(database: Database, tm
     assert (document.status, document.passages) == ("completed", 150)
     assert len(words.embedded) == 150
     await second.stop()
-
-
-async def pry(plane: Plane, tenants: int, searches: int, seed: int) -> None:
-    """Tenants with the same words, attributes that pretend, filters that try."""
-    chance = random.Random(seed)
-    callers = [Caller(f"key_{n}", f"team_{n}" if n % 2 else None, None) for n in range(tenants)]
-    stores: dict[str, Caller] = {}
-    files: dict[str, Caller] = {}
-    for caller in callers:
-        store = await plane.store(caller)
-        stores[store] = caller
-        for number in range(2):
-            victim = chance.choice(callers)
-            lies = {"key_id": victim.key_id, "team_id": victim.team_id or "", "access_labels": "*", "owner": "*"}
-            file_id = plane.files.put(caller, f"secret plan of {caller.key_id} number {number}")
-            files[file_id] = caller
-            await plane.retrieval.attach(caller, store, Wanted(file_id, lies))
-    for store, caller in stores.items():
-        for file_id in (id_ for id_, owner in files.items() if owner is caller):
-            assert (await plane.ended(store, file_id, caller)).status == "completed"
-    own = 0
-    for _ in range(searches):
-        store = chance.choice(list(stores))
-        caller = chance.choice([stores[store], chance.choice(callers)])
-        key = chance.choice(["key_id", "team_id", "access_labels", "owner"])
-        wanted = chance.choice(
-            [
-                None,
-                {"type": "eq", "key": key, "value": chance.choice(["*", caller.key_id])},
-                {"type": "not", "filter": {"type": "eq", "key": key, "value": "nobody"}},
-                {"type": "or", "filters": [{"type": "exists", "key": key}, {"type": "ne", "key": key, "value": "x"}]},
-            ]
-        )
-        question = Question(("secret plan",), k=50, wanted=None if wanted is None else parse(wanted))
-        if caller is stores[store]:
-            results = (await plane.retrieval.search(caller, store, question)).results
-            assert all(files[each.document.source_id] is caller for each in results)
-            own += len(results)
-        else:
-            with pytest.raises(NotFound):
-                await plane.retrieval.search(caller, store, question)
-    assert own > searches / 4
-
-
-async def test_nobody_sees_what_is_not_theirs(plane: Plane) -> None:
-    """Not one foreign passage, and their own are found."""
-    await pry(plane, 16, 200, 5)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(7200)
-async def test_a_thousand_tenants_see_nothing_of_each_other(plane: Plane) -> None:
-    await pry(plane, 1000, 100_000, 6)
 
 
 async def test_a_team_searches_together(plane: Plane) -> None:

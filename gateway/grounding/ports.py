@@ -9,7 +9,7 @@ from gateway.keys import Key
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights."""
+    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights, if `weighed` says so."""
 
     stores: Sequence[str]
     most: int = 10
@@ -17,6 +17,7 @@ class Wanted(msgspec.Struct, frozen=True):
     threshold: float = 0.0
     dense: float = 1.0
     lexical: float = 1.0
+    weighed: bool = False
 
 
 class Store(msgspec.Struct, frozen=True):

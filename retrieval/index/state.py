@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_SHOWN: Final = 2000
 SAMPLED: Final = 1024  # passages, for what is usual
+FEW: Final = 32  # passages of no direction beside them: a store of one passage must not find it usual
 EFFORT: Final = 96  # where none was measured
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
@@ -171,11 +172,12 @@ class State:
         return np.asarray(self.matrix.pick(slots) @ query, np.float32)
 
     def usual(self, query: Vector) -> float:
-        """The mean cosine of a query with passages, over a sample of them."""
+        """The mean cosine of a query with passages, over a sample of them; of a few passages nothing is said, and it is near 0."""
         if self.matrix is None or not self.rows:
             return 0.0
         if self._centre is None:
-            self._centre = self.matrix.pick(np.arange(0, self.rows, -(-self.rows // SAMPLED))).mean(axis=0)
+            sample = self.matrix.pick(np.arange(0, self.rows, -(-self.rows // SAMPLED)))
+            self._centre = sample.sum(axis=0) / np.float32(len(sample) + FEW)
         return float(self._centre @ query)
 
     def _told(self, allowed: Allowed) -> Ids | None:

@@ -55,6 +55,8 @@ def test_a_state_knows_what_is_usual_and_how_near_each_is() -> None:
     query = vectors[7]
     assert state.nearness(query, slots(7, 9)) == pytest.approx([1.0, float(vectors[9] @ query)], abs=1e-5)
     assert state.usual(query) == pytest.approx(float((vectors @ query).mean()), abs=0.05)
+    alone = State(1, ids[:1], ids[:1] * 0, None, Matrix(vectors[:1]), Columns())
+    assert alone.usual(vectors[0]) < 0.05, "one passage is not what is usual"
     empty = State(1, slots(), slots(), None, None, Columns())
     assert empty.usual(query) == 0
     assert empty.nearness(query, slots(1)).tolist() == [0]
@@ -64,7 +66,8 @@ def test_ranks_are_fused_by_the_weights_that_were_given() -> None:
     """First in both is 1; the heavier ranking wins where they differ."""
     dense, lexical = Ranking("dense", 3.0, [1, 2], [0.9, 0.8]), Ranking("lexical", 1.0, [2, 1], [7.0, 6.0])
     assert [slot for slot, _ in fused([dense, lexical])] == [1, 2]
-    assert fused([dense, Ranking("lexical", 1.0, [1], [7.0])])[0] == (1, pytest.approx(1.0))
+    (first, score), *_ = fused([dense, Ranking("lexical", 1.0, [1], [7.0])])
+    assert (first, round(score, 6)) == (1, 1.0)
     assert fused([Ranking("dense", 0.0, [1], [1.0])]) == []
 
 

@@ -94,6 +94,7 @@ class GroundingSearch:
                 dense=wanted.dense,
                 lexical=wanted.lexical,
                 threshold=wanted.threshold,
+                fusion="ranks" if wanted.weighed else "blend",
             )
             caller, stores = await self._meant(key, wanted, booking)
             plane = await self._retrieval()

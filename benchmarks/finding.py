@@ -32,7 +32,7 @@ from embedding.engine import Engine
 from gateway.database import appending, connect, reading
 from retrieval import collection_store, document_store, passage_store
 from retrieval.access import Account, Caller
-from retrieval.asking import Question, Rerank
+from retrieval.asking import MEANING, Fusion, Question, Rerank
 from retrieval.chunking import chunk, strategies
 from retrieval.chunking.sentences import spans
 from retrieval.chunking.tokens import Estimate
@@ -41,7 +41,9 @@ from retrieval.collection_store import NewCollection
 from retrieval.database import Database
 from retrieval.document_store import NewDocument
 from retrieval.evaluation.comparison import compare
+from retrieval.evaluation.intervals import difference
 from retrieval.evaluation.measures import Ranking, ordered
+from retrieval.evaluation.measures import measure as measured
 from retrieval.evaluation.questions import percentile
 from retrieval.index.residents import Residents
 from retrieval.inquiry import Inquiry
@@ -63,15 +65,28 @@ MARKS = ("<!-- finding: written by make bench-retrieval ARGS=--write -->", "<!--
 Vectors = NDArray[np.float32]
 Pages = Mapping[str, Sequence[Chunk]]
 
-SEARCHES: Mapping[str, tuple[float, float, Rerank | None]] = {
-    "hybrid": (1.0, 1.0, None),
-    "BM25": (0.0, 1.0, None),
-    "dense": (1.0, 0.0, None),
-    "hybrid + rerank": (1.0, 1.0, Rerank("sentences", candidates=10, timeout_s=600)),
+
+class Sought(msgspec.Struct, frozen=True):
+    """A search as it is configured."""
+
+    dense: float = 1.0
+    lexical: float = 1.0
+    fusion: Fusion = "blend"
+    meaning: float = MEANING
+    rerank: Rerank | None = None
+
+
+SEARCHES: Mapping[str, Sought] = {
+    "hybrid": Sought(),
+    "BM25": Sought(dense=0),
+    "dense": Sought(lexical=0),
+    "hybrid, reciprocal ranks": Sought(fusion="ranks"),
+    "hybrid + rerank": Sought(rerank=Rerank("sentences", candidates=10, timeout_s=600)),
 }
-TUNED: Mapping[str, tuple[float, float, Rerank | None]] = {
+TUNED: Mapping[str, Sought] = {
+    **{f"blend, meaning {share:g}": Sought(meaning=share) for share in (0.65, 0.7, 0.75, 0.8, 0.85)},
     **{
-        f"{dense:g} : {lexical:g}": (dense, lexical, None)
+        f"ranks {dense:g} : {lexical:g}": Sought(dense, lexical, "ranks")
         for dense, lexical in ((1, 1), (1, 0), (0, 1), (2, 1), (3, 1), (1, 2), (1, 3))
     },
 }
@@ -225,11 +240,20 @@ class Asking:
         self._collection = collection
         self._questions = questions
 
-    async def run(self, dense: float, lexical: float, rerank: Rerank | None = None) -> Found:
+    async def run(self, sought: Sought) -> Found:
         """For each question its documents, best first, and how long each took in ms."""
         rankings, took = {}, []
         for each in self._questions:
-            question = Question((each.text,), K, dense=dense, lexical=lexical, group=1, rerank=rerank)
+            question = Question(
+                (each.text,),
+                K,
+                dense=sought.dense,
+                lexical=sought.lexical,
+                group=1,
+                rerank=sought.rerank,
+                fusion=sought.fusion,
+                meaning=sought.meaning,
+            )
             began = time.perf_counter()
             found = await self._inquiry.run(CALLER, self._collection, question)
             took.append(1000 * (time.perf_counter() - began))
@@ -267,7 +291,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> str:
     try:
         if arguments.tune:
             return _tuned(await _each(asking, TUNED), questions)
-        searches = {name: one for name, one in SEARCHES.items() if one[2] is None or not arguments.without_rerank}
+        searches = {name: one for name, one in SEARCHES.items() if one.rerank is None or not arguments.without_rerank}
         runs = await _each(asking, searches)
         passages = sum(map(len, pages.values()))
         limited = (
@@ -283,10 +307,10 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> str:
         await model.close()
 
 
-async def _each(asking: Asking, searches: Mapping[str, tuple[float, float, Rerank | None]]) -> Mapping[str, Found]:
+async def _each(asking: Asking, searches: Mapping[str, Sought]) -> Mapping[str, Found]:
     runs = {}
-    for name, (dense, lexical, rerank) in searches.items():
-        runs[name] = await asking.run(dense, lexical, rerank)
+    for name, sought in searches.items():
+        runs[name] = await asking.run(sought)
         print(f"{name}: done", file=sys.stderr, flush=True)
     return runs
 
@@ -303,12 +327,26 @@ def _report(runs: Mapping[str, Found], questions: Sequence[Asked], what: str) ->
             continue
         judged = {each.id: dict.fromkeys(each.pages, 1) for each in some}
         table = compare({name: found.rankings for name, found in runs.items()}, judged, MEASURED).table()
-        lines += ["", f"{title} ({len(some)}):", "", table]
+        lines += ["", f"{title} ({len(some)}):", "", table, "", _gaps(runs, judged)]
     times = [
         f"{name} {percentile(found.took_ms, 0.5):.0f} / {percentile(found.took_ms, 0.95):.0f}"
         for name, found in runs.items()
     ]
     return "\n".join([*lines, "", f"ms a search, p50 / p95, vectors of questions known: {', '.join(times)}."])
+
+
+def _gaps(runs: Mapping[str, Found], judged: Mapping[str, Mapping[str, int]]) -> str:
+    """How much better hybrid is than each of the others."""
+
+    def values(found: Found) -> list[float]:
+        return [measured("ndcg@10", found.rankings[id_], judged[id_]) for id_ in judged]
+
+    first, *others = runs
+    told = []
+    for name in others:
+        gap = difference(values(runs[name]), values(runs[first]))
+        told.append(f"{name} {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})")
+    return f"nDCG@10 of {first} less that of: {', '.join(told)}."
 
 
 def _tuned(runs: Mapping[str, Found], questions: Sequence[Asked]) -> str:

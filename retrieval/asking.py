@@ -1,7 +1,7 @@
 """What is asked of this plane and what it answers, as values: light to import, for those who only speak of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -80,8 +80,13 @@ class Neighbours(msgspec.Struct, frozen=True):
     after: int = 0
 
 
+Fusion = Literal["blend", "ranks"]
+MEANING: Final = 0.75  # `make bench-retrieval ARGS=--tune`
+
+
 class Question(msgspec.Struct, frozen=True):
-    """`dense` and `lexical` are weights; one of them may be 0. A result has a score between 0 and 1, and at least `threshold`.
+    """`dense` and `lexical` are weights of ranks, and 0 for what is left out; of a blend `meaning` is the share of the dense part. A result
+    has a score between 0 and 1, and at least `threshold`.
 
     `meanings` are further texts whose meaning alone is searched for. `group`: a result is a document, with up to so many passages.
     """
@@ -100,6 +105,8 @@ class Question(msgspec.Struct, frozen=True):
     group: int | None = None
     neighbours: Neighbours | None = None
     highlight: bool = False
+    fusion: Fusion = "blend"
+    meaning: float = MEANING
 
 
 class Trace(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, final
 
 import msgspec
+import numpy as np
 
 from retrieval import collection_store
 from retrieval.access import Caller, sees
@@ -17,7 +18,7 @@ from retrieval.asking import Embedded, Question, Result, Results, Trace
 from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.database import Database
 from retrieval.errors import BadRequest, NotFound, RetrievalError, Unavailable
-from retrieval.fusion import Ranking, fused
+from retrieval.fusion import Ranking, Voice, blended, fused, meant, worded
 from retrieval.index.audit import Audit, Recall
 from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
@@ -29,6 +30,7 @@ from retrieval.shown import moment, shown
 from retrieval.spaces import FIRST, place_of
 
 MIN_CANDIDATES: Final = 50  # of each ranking, before they are fused
+WORDED: Final = 1000  # passages whose words are compared for a blend: what comes behind them counts like the last one
 TRIES: Final = 3  # when what was found is being replaced at the same moment
 
 Finding = Callable[[Caller, Collection, Question, Sequence[Vector]], Awaitable[Results]]
@@ -191,10 +193,10 @@ class Search:
     ) -> tuple[Results, bool]:
         """Blocks. And whether nothing of it was changed meanwhile. Raises Moved."""
         allowed = state.allowed(caller, question.wanted, labelled=collection.labelled)
-        rankings, traces, plans = self._ranked(collection, state, allowed, question, vectors)
-        ranked = _scored(rankings, traces)[: question.k]
+        rankings, plans = self._ranked(collection, state, allowed, question, vectors)
+        ranked = _ordered(state, rankings, question, vectors)[: question.k]
         shown = [(slot, score) for slot, score in ranked if score >= question.threshold]
-        results, whole = self._shown(caller, collection, state, shown, traces, pinned=pinned)
+        results, whole = self._shown(caller, collection, state, shown, _traces(rankings, shown), pinned=pinned)
         exact = all(each.recall_mode == "exact" for each in plans)
         mode: RecallMode = "exact" if exact else "estimated"
         made = Embedded(collection.version, collection.model, collection.dimensions)
@@ -202,34 +204,27 @@ class Search:
 
     def _ranked(
         self, collection: Collection, state: State, allowed: Allowed, question: Question, vectors: Sequence[Vector]
-    ) -> tuple[Sequence[Ranking], Mapping[int, list[Trace]], Sequence[Plan]]:
-        candidates = max(MIN_CANDIDATES, 2 * question.k)
+    ) -> tuple[Sequence[Ranking], Sequence[Plan]]:
         hybrid = question.dense > 0 and question.lexical > 0
         several = len(question.queries) + len(question.meanings) > 1
-        wanted = candidates if hybrid or several else question.k
+        wanted = _candidates(question) if hybrid or several else question.k
         rankings: list[Ranking] = []
-        traces: dict[int, list[Trace]] = {}
         plans: list[Plan] = []
-
-        def add(name: str, weight: float, found: Sequence[tuple[int, float]]) -> None:
-            rankings.append(Ranking(name, weight, [slot for slot, _ in found]))
-            for rank, (slot, score) in enumerate(found, 1):
-                traces.setdefault(slot, []).append(Trace(name, rank, score))
-
         for vector in vectors:
             answer = state.search(vector, wanted, allowed)
             plans.append(answer.plan)
             if self._audit.due(answer):
                 self._check(collection, state, vector, wanted, question, allowed, answer)
-            add(
-                "dense", question.dense, list(zip(answer.hits.slots.tolist(), answer.hits.scores.tolist(), strict=True))
-            )
+            hits = answer.hits
+            rankings.append(Ranking("dense", question.dense, hits.slots.tolist(), hits.scores.tolist()))
         if question.lexical > 0 and allowed.count:
             words = self._residents.words(collection)
             for query in question.queries:
-                found = words.search(query, lambda ids: state.found(ids, allowed), wanted)
-                add("lexical", question.lexical, found)
-        return rankings, traces, plans
+                deep = max(WORDED, wanted) if vectors and question.fusion == "blend" else wanted
+                found = words.search(query, lambda ids: state.found(ids, allowed), deep)
+                slots, scores = [slot for slot, _ in found], [score for _, score in found]
+                rankings.append(Ranking("lexical", question.lexical, slots, scores))
+        return rankings, plans
 
     def _check(
         self,
@@ -287,12 +282,48 @@ class Search:
         return results, now.generation == state.generation
 
 
-def _scored(rankings: Sequence[Ranking], traces: Mapping[int, list[Trace]]) -> Sequence[tuple[int, float]]:
-    """By what is said to clients: of dense alone the cosine, as far as it is above 0; else the place in all rankings together."""
+def _candidates(question: Question) -> int:
+    """How many of each ranking are looked at."""
+    return max(MIN_CANDIDATES, 2 * question.k)
+
+
+def _ordered(
+    state: State, rankings: Sequence[Ranking], question: Question, vectors: Sequence[Vector]
+) -> Sequence[tuple[int, float]]:
+    """By what is said to clients: of dense alone the cosine, as far as it is above 0; else what all rankings say together."""
     if len(rankings) == 1 and rankings[0].name == "dense":
-        return [(slot, max(0.0, min(1.0, traces[slot][0].score))) for slot in rankings[0].slots]
-    found = fused(rankings)
+        return [
+            (slot, max(0.0, min(1.0, score))) for slot, score in zip(rankings[0].slots, rankings[0].scores, strict=True)
+        ]
+    if question.fusion == "blend" and len({each.name for each in rankings}) > 1:
+        return _blended(state, rankings, question, vectors)
+    return fused(rankings)
+
+
+def _blended(
+    state: State, rankings: Sequence[Ranking], question: Question, vectors: Sequence[Vector]
+) -> Sequence[tuple[int, float]]:
+    """Several queries share what meaning counts, and what words count."""
+    slots = np.unique(np.array([slot for each in rankings for slot in each.slots[: _candidates(question)]], np.int64))
+    words = [each for each in rankings if each.name == "lexical" and each.slots]
+    voices = [
+        Voice(question.meaning / len(vectors), meant(state.nearness(vector, slots), state.usual(vector)))
+        for vector in vectors
+    ]
+    for each in words:
+        absent = each.scores[-1] if len(each.slots) >= WORDED else 0.0
+        voices.append(Voice((1 - question.meaning) / len(words), worded(each, slots, absent)))
+    return blended(slots, voices)
+
+
+def _traces(rankings: Sequence[Ranking], shown: Sequence[tuple[int, float]]) -> Mapping[int, Sequence[Trace]]:
+    """Where each of those that are shown stands in every ranking, and then in all of them together."""
+    traces: dict[int, list[Trace]] = {slot: [] for slot, _ in shown}
+    for each in rankings:
+        for rank, (slot, score) in enumerate(zip(each.slots, each.scores, strict=True), 1):
+            if slot in traces:
+                traces[slot].append(Trace(each.name, rank, score))
     if len(rankings) > 1:
-        for rank, (slot, score) in enumerate(found, 1):
+        for rank, (slot, score) in enumerate(shown, 1):
             traces[slot].append(Trace("fused", rank, score))
-    return found
+    return traces

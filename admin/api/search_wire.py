@@ -126,6 +126,7 @@ class SearchBody(Strict):
             group=None if self.group is None else self.group.size,
             neighbours=None if self.neighbors is None else Neighbours(self.neighbors.before, self.neighbors.after),
             highlight=self.highlight,
+            fusion="blend" if hybrid is None else "ranks",
         )
 
     def _rerank(self) -> Rerank | None:

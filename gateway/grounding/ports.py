@@ -16,7 +16,7 @@ class Rewrite(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights."""
+    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights, if `weighed` says so."""
 
     stores: Sequence[str]
     most: int = 10
@@ -25,6 +25,7 @@ class Wanted(msgspec.Struct, frozen=True):
     dense: float = 1.0
     lexical: float = 1.0
     rewrite: Rewrite | None = None
+    weighed: bool = False
 
 
 class Store(msgspec.Struct, frozen=True):

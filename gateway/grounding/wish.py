@@ -78,6 +78,7 @@ def read(tool: Raw, at: str) -> Wanted:
         ranking.score_threshold or 0.0,
         1.0 if hybrid is None else hybrid.embedding_weight,
         1.0 if hybrid is None else hybrid.text_weight,
+        weighed=hybrid is not None,
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from retrieval.passage_store import Found
 
 MOST_SHOWN: Final = 2000
+SAMPLED: Final = 1024  # passages, for what is usual
+FEW: Final = 32  # passages of no direction beside them: a store of one passage must not find it usual
 EFFORT: Final = 96  # where none was measured
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
@@ -70,6 +72,7 @@ class State:
         self.effort = effort
         self.exact_work = exact_work
         self._order: NDArray[np.int64] | None = None
+        self._centre: Vector | None = None
         self.shown: dict[int, tuple[Found, Document]] = {}
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
 
@@ -161,6 +164,21 @@ class State:
             chosen = Plan("exact", self.rows, allowed.count)
         hits = self.matrix.search(query, k, allowed.mask, allowed.count)
         return Answer(hits, chosen, allowed.count)
+
+    def nearness(self, query: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The cosine of each of these."""
+        if self.matrix is None:
+            return np.zeros(len(slots), np.float32)
+        return np.asarray(self.matrix.pick(slots) @ query, np.float32)
+
+    def usual(self, query: Vector) -> float:
+        """The mean cosine of a query with passages, over a sample of them; of a few passages nothing is said, and it is near 0."""
+        if self.matrix is None or not self.rows:
+            return 0.0
+        if self._centre is None:
+            sample = self.matrix.pick(np.arange(0, self.rows, -(-self.rows // SAMPLED)))
+            self._centre = sample.sum(axis=0) / np.float32(len(sample) + FEW)
+        return float(self._centre @ query)
 
     def _told(self, allowed: Allowed) -> Ids | None:
         """The documents to search, for an engine that filters by itself, if they are not too many to say."""

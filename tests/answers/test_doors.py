@@ -136,15 +136,16 @@ def asked(grounded: Grounded, key: str, **fields: Any) -> httpx.Response:
 def test_dify_finds_records(grounded: Grounded, client: openai.OpenAI, store: str) -> None:
     """By name or id, as many as it wants, with metadata that is an object in any case."""
     for named in ("docs", store):
-        answer = asked(
-            grounded, client.api_key, knowledge_id=named, retrieval_setting={"top_k": 2, "score_threshold": 0.1}
-        )
+        answer = asked(grounded, client.api_key, knowledge_id=named, retrieval_setting={"top_k": 2})
         records = answer.json()["records"]
         assert (answer.status_code, len(records)) == (200, 2)
         assert records[0]["title"] == "gates.md"
         assert "four seconds" in records[0]["content"]
         assert 0.1 <= records[0]["score"] <= 1
         assert records[0]["metadata"]["topic"] == "water"
+    bound = {"top_k": 2, "score_threshold": records[0]["score"] - 0.01}
+    (good,) = asked(grounded, client.api_key, retrieval_setting=bound).json()["records"]
+    assert good == records[0], "the other one is worse"
     assert len(asked(grounded, client.api_key, retrieval_setting={"top_k": 500}).json()["records"]) == len(TEXTS)
 
 

@@ -8,6 +8,7 @@ from retrieval.index.ports import GraphEngine
 from retrieval.index.settings import EngineName, EngineSettings, Quantization
 
 LIBRARIES: Final[dict[str, str]] = {
+    "usearch": "usearch",
     "hnswlib": "hnswlib",
     "qdrant_edge": "qdrant_edge",
     "qdrant": "qdrant_client",
@@ -27,7 +28,7 @@ class Engines:
         """What makes a collection's graph; None where nothing does: its vectors are compared one by one."""
         name = of_collection or self.settings.engine
         if name == "auto":
-            name = "hnswlib"
+            name = "usearch" if find_spec("usearch") is not None else "hnswlib"
         if name in ("qdrant", "pgvector") and getattr(self.settings, f"{name}_url") is None:
             return None
         return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
@@ -37,7 +38,7 @@ class Engines:
         if engine is None or engine in ("auto", "exact"):
             return
         if find_spec(LIBRARIES[engine]) is None:
-            extra = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[engine]
+            extra = {"usearch": "retrieval", "hnswlib": "hnswlib", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[engine]
             raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")
         if engine in ("qdrant", "pgvector") and getattr(self.settings, f"{engine}_url") is None:
             raise BadRequest(f"The engine {engine} needs retrieval.{engine}.url in the configuration", param="engine")
@@ -63,9 +64,15 @@ class Engines:
 
 def made(name: str, settings: EngineSettings, quantization: Quantization) -> GraphEngine:
     """Raises Unavailable where its library is not installed."""
+    if name == "usearch":
+        from retrieval.index.usearch import Usearch  # noqa: PLC0415 — whoever has no use for it need not have it
+
+        return Usearch(quantization)
+    if quantization == "auto":
+        quantization = "none"
     match name:
         case "hnswlib":
-            from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — whoever has no use for it need not have it
+            from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — as above
 
             return Hnsw()
         case "qdrant_edge":

@@ -4,12 +4,12 @@ from typing import Literal
 
 import msgspec
 
-EngineName = Literal["auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector"]
-Quantization = Literal["none", "int8", "binary"]
+EngineName = Literal["auto", "exact", "usearch", "hnswlib", "qdrant_edge", "qdrant", "pgvector"]
+Quantization = Literal["auto", "none", "int8", "binary"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """`auto` is hnswlib where it is installed, else no graph. `timeout_s`: of a search, before everything is compared instead.
+    """`auto` is usearch where it is installed, else hnswlib, else no graph. `timeout_s`: of a search, before everything is compared instead.
 
     `half`: pgvector keeps numbers of 16 bits.
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from admin.migrate import prepare
 from benchmarks.asked import Asked, K, measure
-from gateway.database import appending, connect, reading
+from gateway.database import appending, bare, connect, reading
 from retrieval import collection_store, document_store, passage_store
 from retrieval.access import Account, Caller
 from retrieval.asking import Question
@@ -91,7 +91,7 @@ def main(system: str, name: str, recall: str, url: str = "") -> None:
     home.mkdir()
     engine = connect(f"sqlite:///{home / 'penstock.db'}")
     prepare(engine)
-    database = Database(partial(reading, engine), partial(appending, engine))
+    database = Database(partial(reading, engine), partial(appending, engine), partial(bare, engine))
     collection = fill(database, asked.vectors, np.load(folder / "noise.npy"))
     chosen = cast("EngineName", system.partition(":")[2])
     engines = EngineSettings(engine=chosen, pgvector_url=url or None, timeout_s=20)

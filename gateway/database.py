@@ -32,6 +32,16 @@ def connect(url: str) -> Engine:
     raise ValueError(f"database {parsed.drivername!r} is not supported: use sqlite:///FILE or postgresql://…")
 
 
+def bare(engine: Engine) -> sqlite3.Connection | None:
+    """The file of an SQLite database, to read, each statement for itself and from any thread that takes its turn. None for others."""
+    file = engine.url.database
+    if engine.dialect.name != "sqlite" or not file or file == ":memory:":
+        return None
+    opened = sqlite3.connect(file, 0.02, isolation_level=None, check_same_thread=False)
+    opened.execute("PRAGMA query_only = ON")
+    return opened
+
+
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A read-only view of one moment, however many statements it takes."""

@@ -18,11 +18,13 @@ from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.database import Database
 from retrieval.errors import BadRequest
 from retrieval.fusion import Ranking, fused
+from retrieval.glance import Glance, Shown
+from retrieval.index.admitted import Allowed
 from retrieval.index.audit import Audit, Recall
 from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
-from retrieval.index.state import Allowed, Answer, State
+from retrieval.index.state import Answer, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
 from retrieval.shown import moment, shown
@@ -42,9 +44,11 @@ class Search:
         self._audit = Audit(time.monotonic)
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
         self._checking: Future[None] | None = None
+        self._glance = Glance(database.bare)
 
     def close(self) -> None:
         """Blocks for a check that is under way."""
+        self._glance.close()
         self._auditor.shutdown(cancel_futures=True)
 
     def recall(self, collection_id: str) -> Mapping[str, Recall]:
@@ -100,7 +104,39 @@ class Search:
 
     async def found(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
         """Raises NotFound."""
+        short = self._short(caller, collection_id, question, vectors)
+        if short is not None:
+            return short
         return await asyncio.to_thread(self._search, caller, collection_id, question, vectors)
+
+    def _short(
+        self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]
+    ) -> Results | None:
+        """On the event loop, where all of it takes less time than to ask a thread; None where it would not, or something changed."""
+        if question.lexical > 0 or len(vectors) != 1 or not self._glance.there:
+            return None
+        latest = self._residents.latest(collection_id)
+        if latest is None:
+            return None
+        collection, state = latest
+        allowed = state.known(caller, question.wanted, labelled=collection.labelled)
+        if allowed is None or not state.short(question.k, allowed):
+            return None
+        answer = state.search(vectors[0], question.k, allowed)
+        if self._audit.due(answer):
+            self._check(collection, state, vectors[0], question.k, question, allowed, answer)
+        found = zip(answer.hits.slots.tolist(), answer.hits.scores.tolist(), strict=True)
+        ranked = [(slot, rank, score) for rank, (slot, score) in enumerate(found, 1)]
+        ids = [int(state.ids[slot]) for slot, _, score in ranked if _cosine(score) >= question.threshold]
+        there = self._glance.shown(caller, state, collection.id, ids)
+        if there is None:
+            return None
+        results = [
+            Result(*there[id_], _cosine(score), (Trace("dense", rank, score),))
+            for id_, (_, rank, score) in zip(ids, ranked, strict=False)  # those below the threshold come last
+            if id_ in there
+        ]
+        return Results(results, (answer.plan,), answer.plan.recall_mode, state.generation, question.queries)
 
     def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
         """Blocks."""
@@ -193,6 +229,9 @@ class Search:
     ) -> tuple[Sequence[Result], bool]:
         """What the truth has of these, and whether it still is what the index was made from."""
         ids = [int(state.ids[slot]) for slot, _ in ranked]
+        glanced = self._glance.shown(caller, state, collection.id, ids)
+        if glanced is not None:
+            return _results(glanced, ids, ranked, traces), True
         with self._database.reading() as tx:
             now = moment(tx, caller, collection.id)
             if now.generation != state.generation or now.labelled or state.columns.labelled:
@@ -203,20 +242,27 @@ class Search:
                 found = shown(tx, caller, collection.id, missing, labelled=now.labelled)
                 there |= found
                 state.remember(found)
-        results = [
-            Result(*there[id_], score, traces[slot])
-            for id_, (slot, score) in zip(ids, ranked, strict=True)
-            if id_ in there
-        ]
-        return results, now.generation == state.generation
+        return _results(there, ids, ranked, traces), now.generation == state.generation
 
 
 def _scored(rankings: Sequence[Ranking], traces: Mapping[int, list[Trace]]) -> Sequence[tuple[int, float]]:
     """By what is said to clients: of dense alone the cosine, as far as it is above 0; else the place in all rankings together."""
     if len(rankings) == 1 and rankings[0].name == "dense":
-        return [(slot, max(0.0, min(1.0, traces[slot][0].score))) for slot in rankings[0].slots]
+        return [(slot, _cosine(traces[slot][0].score)) for slot in rankings[0].slots]
     found = fused(rankings)
     if len(rankings) > 1:
         for rank, (slot, score) in enumerate(found, 1):
             traces[slot].append(Trace("fused", rank, score))
     return found
+
+
+def _results(
+    there: Shown, ids: Sequence[int], ranked: Sequence[tuple[int, float]], traces: Mapping[int, Sequence[Trace]]
+) -> Sequence[Result]:
+    return [
+        Result(*there[id_], score, traces[slot]) for id_, (slot, score) in zip(ids, ranked, strict=True) if id_ in there
+    ]
+
+
+def _cosine(score: float) -> float:
+    return 0.0 if score < 0.0 else min(score, 1.0)

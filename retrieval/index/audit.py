@@ -13,8 +13,9 @@ import msgspec
 import structlog
 
 from retrieval.filters import AnyOf, Compare, Every, Exists, Filter, Not, Prefix, Some
+from retrieval.index.admitted import Allowed
 from retrieval.index.ports import Vector
-from retrieval.index.state import Allowed, Answer, State
+from retrieval.index.state import Answer, State
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -38,7 +38,9 @@ class Engines:
         if engine is None or engine in ("auto", "exact"):
             return
         if find_spec(LIBRARIES[engine]) is None:
-            extra = {"usearch": "retrieval", "hnswlib": "hnswlib", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[engine]
+            extra = {"usearch": "retrieval", "hnswlib": "hnswlib", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[
+                engine
+            ]
             raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")
         if engine in ("qdrant", "pgvector") and getattr(self.settings, f"{engine}_url") is None:
             raise BadRequest(f"The engine {engine} needs retrieval.{engine}.url in the configuration", param="engine")

@@ -28,6 +28,7 @@ class HnswGraph:
 
     engine = "hnswlib"
     filters = False
+    inside = True
     coarse = False
     lost = False
 

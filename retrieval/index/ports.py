@@ -63,6 +63,10 @@ class Graph(Protocol):
     def coarse(self) -> bool: ...
 
     @property
+    def inside(self) -> bool:
+        """Whether it is searched in this process, and so in a time that is known."""
+
+    @property
     def lost(self) -> bool:
         """What it searched is not there any more: it has to be made again."""
 

@@ -228,6 +228,7 @@ class Resident:
             self._graph(found, collection),
             found.manifest.effort or EFFORT,
             self._sizes.exact_work,
+            found.manifest.costs,
         )
 
     def _graph(self, found: Artefact, collection: Collection) -> Graph | None:
@@ -260,7 +261,9 @@ class Resident:
         if alive is not None:
             alive = np.concatenate([alive, np.ones(len(ids) - len(alive), np.bool_)])
         work = self._sizes.exact_work
-        return State(collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work)
+        return State(
+            collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work, state.costs
+        )
 
     def _nothing(self) -> State:
         none = np.zeros(0, np.int64)

@@ -9,7 +9,8 @@ Quantization = Literal["auto", "none", "int8", "binary"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """`auto` is usearch where it is installed, else hnswlib, else no graph. `timeout_s`: of a search, before everything is compared instead.
+    """`auto` is usearch where it is installed, else hnswlib, else no graph.
+    `timeout_s`: of a search, before everything is compared instead.
 
     `half`: pgvector keeps numbers of 16 bits.
     """

@@ -38,6 +38,7 @@ class UsearchGraph:
 
     engine = "usearch"
     filters = False
+    inside = True
     lost = False
 
     def __init__(self, index: Any, kept: Quantization, rows: Rows) -> None:

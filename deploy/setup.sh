@@ -41,7 +41,7 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval --extra hnswlib --extra qdrant-edge --extra qdrant --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
+        dev) sync_environment --group dev --extra retrieval --extra usearch --extra qdrant-edge --extra qdrant --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;

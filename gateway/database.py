@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from gateway.tables import revisions
 
 BUSY_TIMEOUT_S = 5
+MAPPED_BYTES = 1 << 30
 STATEMENT_TIMEOUT_S = 15
 REVISIONS_KEPT = 1_000  # only the newest is read; the others tell a person what happened
 _CHANGE_LOCK = 7_365_627_001  # any constant: the name of the queue that PostgreSQL's writers of control state stand in
@@ -39,6 +40,7 @@ def bare(engine: Engine) -> sqlite3.Connection | None:
         return None
     opened = sqlite3.connect(file, 0.02, isolation_level=None, check_same_thread=False)
     opened.execute("PRAGMA query_only = ON")
+    opened.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")  # a read is a copy then, and no call of the system
     return opened
 
 

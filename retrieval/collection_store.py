@@ -42,7 +42,7 @@ class Collection(msgspec.Struct, frozen=True):
     expires_days: int | None
     expires_at: float | None
     engine: EngineName | None = None
-    quantization: Quantization = "auto"
+    quantization: Quantization = "none"
     quota_passages: int | None = None
     quota_bytes: int | None = None
 
@@ -55,7 +55,7 @@ class NewCollection(msgspec.Struct, frozen=True):
     expires_days: int | None = None
     labelled: bool = False
     engine: EngineName | None = None
-    quantization: Quantization = "auto"
+    quantization: Quantization = "none"
 
 
 class Counts(msgspec.Struct, frozen=True):

@@ -77,7 +77,7 @@ class StoreBody(Strict):
     embedding_model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
     access: Literal["open", "labelled"] = "open"
     engine: EngineName | None = None
-    quantization: Quantization = "auto"
+    quantization: Quantization = "none"
 
     def new(self) -> NewCollection:
         return NewCollection(

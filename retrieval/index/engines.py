@@ -24,11 +24,12 @@ class Engines:
         self.settings = settings or EngineSettings()
         self._made: dict[tuple[str, Quantization], GraphEngine] = {}
 
-    def chosen(self, of_collection: EngineName | None) -> str | None:
+    def chosen(self, of_collection: EngineName | None, quantization: Quantization = "none") -> str | None:
         """What makes a collection's graph; None where nothing does: its vectors are compared one by one."""
         name = of_collection or self.settings.engine
         if name == "auto":
-            name = "usearch" if find_spec("usearch") is not None else "hnswlib"
+            whole = quantization == "none" and find_spec("hnswlib") is not None
+            name = "hnswlib" if whole or find_spec("usearch") is None else "usearch"
         if name in ("qdrant", "pgvector") and getattr(self.settings, f"{name}_url") is None:
             return None
         return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
@@ -38,7 +39,7 @@ class Engines:
         if engine is None or engine in ("auto", "exact"):
             return
         if find_spec(LIBRARIES[engine]) is None:
-            extra = {"usearch": "retrieval", "hnswlib": "hnswlib", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[
+            extra = {"usearch": "usearch", "hnswlib": "retrieval", "qdrant_edge": "qdrant-edge", "qdrant": "qdrant"}[
                 engine
             ]
             raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")
@@ -66,17 +67,15 @@ class Engines:
 
 def made(name: str, settings: EngineSettings, quantization: Quantization) -> GraphEngine:
     """Raises Unavailable where its library is not installed."""
-    if name == "usearch":
-        from retrieval.index.usearch import Usearch  # noqa: PLC0415 — whoever has no use for it need not have it
-
-        return Usearch(quantization)
-    if quantization == "auto":
-        quantization = "none"
     match name:
         case "hnswlib":
-            from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — as above
+            from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — whoever has no use for it need not have it
 
             return Hnsw()
+        case "usearch":
+            from retrieval.index.usearch import Usearch  # noqa: PLC0415 — as above
+
+            return Usearch(quantization)
         case "qdrant_edge":
             from retrieval.index.edge import Edge  # noqa: PLC0415 — as above
 

@@ -5,11 +5,11 @@ from typing import Literal
 import msgspec
 
 EngineName = Literal["auto", "exact", "usearch", "hnswlib", "qdrant_edge", "qdrant", "pgvector"]
-Quantization = Literal["auto", "none", "int8", "binary"]
+Quantization = Literal["none", "int8", "binary"]
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """`auto` is usearch where it is installed, else hnswlib, else no graph.
+    """`auto` is hnswlib where it is installed and whole numbers are kept, else usearch, else no graph.
     `timeout_s`: of a search, before everything is compared instead.
 
     `half`: pgvector keeps numbers of 16 bits.

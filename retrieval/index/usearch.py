@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import Unavailable
 from retrieval.index.matrix import Matrix
+from retrieval.index.pages import large_pages
 from retrieval.index.ports import Hits, Ids, Rows, Vector, Vectors
 from retrieval.index.settings import Quantization
 
@@ -84,7 +85,7 @@ class Usearch:
     name = "usearch"
 
     def __init__(self, quantization: Quantization) -> None:
-        self._kept: Quantization = "int8" if quantization == "auto" else quantization
+        self._kept = quantization
 
     def build(self, rows: Rows, path: Path, collection_id: str = "", generation: int = 0) -> None:
         del collection_id, generation
@@ -99,7 +100,8 @@ class Usearch:
 
     def load(self, path: Path, rows: Rows) -> UsearchGraph:
         index = self._index(rows.vectors.shape[1])
-        index.load(str(path))
+        with large_pages():
+            index.load(str(path))
         if len(index) != len(rows.vectors) or index.ndim != rows.vectors.shape[1]:
             raise ValueError("it was made for other rows")
         return UsearchGraph(index, self._kept, rows)
@@ -146,6 +148,6 @@ def _library() -> ModuleType:
     try:
         import usearch.index  # noqa: PLC0415 — an extra
     except ImportError as error:
-        raise Unavailable("These graphs need the library usearch: install the extra `retrieval`") from error
+        raise Unavailable("These graphs need the library usearch: install the extra `usearch`") from error
     library: ModuleType = usearch.index
     return library

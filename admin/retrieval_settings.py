@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr
 
 from gateway.settings import Section
-from retrieval.index.settings import EngineName, EngineSettings
+from retrieval.index.settings import RECALL, EngineName, EngineSettings
 from retrieval.quotas import Quota
 
 
@@ -29,6 +29,7 @@ class RetrievalSection(Section):
     `concurrency`: documents read at the same time, per process. `memory_mb`: of indexes in a process, the least used of which are dropped.
     `quota_passages`, `quota_mb`: of all stores of a team, or of a key that is in none.
     `engine` makes the graphs of large stores that name none; where it does not answer within `engine_timeout_s`, everything is compared.
+    `recall`: at 10, that graphs have to have.
     """
 
     embedding_model: str | None = Field(default=None, min_length=1, max_length=200)
@@ -40,6 +41,7 @@ class RetrievalSection(Section):
     quota_mb: float | None = Field(default=None, gt=0, le=1 << 30)
     engine: EngineName = "auto"
     engine_timeout_s: float = Field(default=1, ge=0.05, le=60)
+    recall: float = Field(default=RECALL, ge=0.8, le=0.999)
     qdrant: QdrantSection | None = None
     pgvector: PgvectorSection | None = None
 
@@ -58,4 +60,5 @@ class RetrievalSection(Section):
             (pgvector.url or own) if self.pgvector is not None or self.engine == "pgvector" else None,
             pgvector.half,
             self.engine_timeout_s,
+            self.recall,
         )

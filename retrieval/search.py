@@ -41,7 +41,7 @@ class Search:
         self._database = database
         self._residents = residents
         self._embedder = embedder
-        self._audit = Audit(time.monotonic)
+        self._audit = Audit(time.monotonic, residents.recall)
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
         self._checking: Future[None] | None = None
         self._glance = Glance(database.bare)
@@ -210,7 +210,7 @@ class Search:
 
         def work() -> None:
             repair = self._audit.check(collection.id, state, vector, k, question.wanted, allowed, answer)
-            if repair.verdict == "raised":
+            if repair.verdict in ("raised", "lowered"):
                 self._residents.repair(collection.id, repair.effort)
             elif repair.verdict == "given_up":
                 self._residents.repair(collection.id, None)

@@ -43,6 +43,11 @@ class Residents:
         self._turn = threading.Lock()
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()
 
+    @property
+    def recall(self) -> float:
+        """What graphs have to have, at 10."""
+        return self._engines.settings.recall
+
     def require(self, engine: EngineName | None) -> None:
         """Raises BadRequest where a collection cannot have that engine here."""
         self._engines.require(engine)

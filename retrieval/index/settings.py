@@ -1,6 +1,6 @@
 """Which engine makes graphs, and what it needs to be told."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -8,8 +8,12 @@ EngineName = Literal["auto", "exact", "usearch", "hnswlib", "qdrant_edge", "qdra
 Quantization = Literal["none", "int8", "binary"]
 
 
+RECALL: Final = 0.99
+
+
 class EngineSettings(msgspec.Struct, frozen=True):
     """`auto` is hnswlib where it is installed and whole numbers are kept, else usearch, else no graph.
+    `recall`: at 10, that a graph has to have; its effort is measured and watched for it.
     `timeout_s`: of a search, before everything is compared instead.
 
     `half`: pgvector keeps numbers of 16 bits.
@@ -21,3 +25,4 @@ class EngineSettings(msgspec.Struct, frozen=True):
     pgvector_url: str | None = None
     half: bool = True
     timeout_s: float = 1.0
+    recall: float = RECALL

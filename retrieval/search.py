@@ -5,7 +5,7 @@ What is shown comes from the truth, never from an index; an index only says in w
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, final
 
@@ -37,11 +37,17 @@ TRIES: Final = 3  # when what was found is being replaced at the same moment
 class Search:
     """One per process."""
 
-    def __init__(self, database: Database, residents: Residents, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        database: Database,
+        residents: Residents,
+        embedder: Embedder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._residents = residents
         self._embedder = embedder
-        self._audit = Audit(time.monotonic, residents.recall)
+        self._audit = Audit(clock, residents.recall)
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
         self._checking: Future[None] | None = None
         self._glance = Glance(database.bare)
@@ -132,11 +138,11 @@ class Search:
         if there is None:
             return None
         results = [
-            Result(*there[id_], _cosine(score), (Trace("dense", rank, score),))
+            Result(*there[id_], _cosine(score), [Trace("dense", rank, score)])
             for id_, (_, rank, score) in zip(ids, ranked, strict=False)  # those below the threshold come last
             if id_ in there
         ]
-        return Results(results, (answer.plan,), answer.plan.recall_mode, state.generation, question.queries)
+        return Results(results, [answer.plan], answer.plan.recall_mode, state.generation, question.queries)
 
     def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
         """Blocks."""

@@ -21,8 +21,8 @@ from retrieval.index.pages import large_pages
 from retrieval.index.ports import Hits, Ids, Rows, Vector, Vectors
 from retrieval.index.settings import Quantization
 
-LINKS: Final = 16
-BUILD_EFFORT: Final = 128
+LINKS: Final = 24  # with 16 it needs twice the effort for the same recall
+BUILD_EFFORT: Final = 160
 TOGETHER: Final = 8192  # rows
 TAIL: Final = 0.9995  # of all numbers are within the scale; what is beyond is cut
 OVERSAMPLED: Final = 4  # candidates of single bits for each neighbour, at least

@@ -68,8 +68,8 @@ class Glance:
     def _read(
         self, file: sqlite3.Connection, caller: Caller, state: State, collection_id: str, ids: Sequence[int]
     ) -> Shown | None:
-        there = {id_: known for id_ in ids if (known := state.shown.get(id_)) is not None}
-        missing = [id_ for id_ in ids if id_ not in there]
+        there = {id_: known for id_ in ids if (known := state.shown.get(id_)) is not None}  # which another may clear
+        missing = [id_ for id_ in ids if id_ not in there] if len(there) < len(ids) else ()
         new = _passages(file, state.documents, collection_id, missing) if missing else {}
         granted = collection_id if collection_id in caller.granted else None
         asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id, "granted": granted}

@@ -57,6 +57,11 @@ class Search:
         self._glance.close()
         self._auditor.shutdown(cancel_futures=True)
 
+    @property
+    def checking(self) -> bool:
+        """Whether a search is being done again, exactly."""
+        return self._checking is not None and not self._checking.done()
+
     def recall(self, collection_id: str) -> Mapping[str, Recall]:
         """As far as searches of this process were checked, by kind of filter."""
         return self._audit.of(collection_id)
@@ -131,17 +136,16 @@ class Search:
         answer = state.search(vectors[0], question.k, allowed)
         if self._audit.due(answer):
             self._check(collection, state, vectors[0], question.k, question, allowed, answer)
-        found = zip(answer.hits.slots.tolist(), answer.hits.scores.tolist(), strict=True)
-        ranked = [(slot, rank, score) for rank, (slot, score) in enumerate(found, 1)]
-        ids = [int(state.ids[slot]) for slot, _, score in ranked if _cosine(score) >= question.threshold]
+        ids, scores = state.ids.take(answer.hits.slots).tolist(), answer.hits.scores.tolist()
         there = self._glance.shown(caller, state, collection.id, ids)
         if there is None:
             return None
-        results = [
-            Result(*there[id_], _cosine(score), [Trace("dense", rank, score)])
-            for id_, (_, rank, score) in zip(ids, ranked, strict=False)  # those below the threshold come last
-            if id_ in there
-        ]
+        results = []
+        for rank, (id_, score) in enumerate(zip(ids, scores, strict=True), 1):
+            shown = there.get(id_)
+            said = _cosine(score)
+            if shown is not None and said >= question.threshold:
+                results.append(Result(shown[0], shown[1], said, [Trace("dense", rank, score)]))
         return Results(results, [answer.plan], answer.plan.recall_mode, state.generation, question.queries)
 
     def _search(self, caller: Caller, collection_id: str, question: Question, vectors: Sequence[Vector]) -> Results:
@@ -222,7 +226,7 @@ class Search:
                 self._residents.repair(collection.id, None)
                 self._residents.maintain(collection.id)
 
-        if self._checking is None or self._checking.done():
+        if not self.checking:
             self._checking = self._auditor.submit(work)
 
     def _shown(

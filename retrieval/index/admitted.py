@@ -11,7 +11,7 @@ from retrieval.index.matrix import SPARSE, Matrix
 from retrieval.index.ports import Mask, Slots, Vectors
 
 KEPT_BYTES: Final = 32 << 20  # of one collection
-COPIED: Final = 4096  # rows; more are not copied to lie beside each other
+COPIED_BYTES: Final = 16 << 20  # of vectors; more are not copied to lie beside each other
 LONGEST: Final = 2048  # characters of a filter
 
 Key = tuple[frozenset[str] | None, bool, str]
@@ -49,7 +49,7 @@ class Allowed:
 
     def rows(self, matrix: Matrix) -> Vectors | None:
         """Their vectors side by side, from the second search on: then they are worth a copy. None where they are too many."""
-        if self.count > COPIED:
+        if 4 * matrix.dimensions * self.count > COPIED_BYTES:
             return None
         self._uses += 1
         if self._rows is None and self._uses > 1:
@@ -58,7 +58,8 @@ class Allowed:
 
     def nbytes(self, dimensions: int) -> int:
         """What it may come to hold."""
-        rows = 4 * dimensions * self.count if self.count <= COPIED else 0
+        rows = 4 * dimensions * self.count
+        rows = rows if rows <= COPIED_BYTES else 0
         mask = 0 if self.mask is None else len(self.mask)
         return (
             mask + (8 * self.count + rows if self.few else 0) + (0 if self.documents is None else len(self.documents))
@@ -90,7 +91,7 @@ class Admitted:
         if len(key[2]) > LONGEST:
             return made
         size = made.nbytes(self._dimensions)
-        if size > KEPT_BYTES // 2:
+        if size > 3 * KEPT_BYTES // 4:
             return made
         with self._turn:
             if key not in self._known:

@@ -16,6 +16,7 @@ RecallMode = Literal["exact", "estimated"]
 EXACT_WORK: Final = 20_000 * 384  # numbers to multiply: about 2 ms of one core
 WIDEST: Final = 4096  # neighbours; a graph asked for more costs more than to look at everything
 MARGIN: Final = 1.5
+WORTH: Final = 4  # times the price of an estimate is paid for an exact answer
 CERTAIN: Final = 0.8  # of what a graph found: the farthest of it may have nearer ones beside them that it did not see
 
 
@@ -26,7 +27,7 @@ class Costs(msgspec.Struct, frozen=True):
     row_us: float
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """`fetch`: how many neighbours the graph is asked for at first. `matching` of `rows` may be found."""
 
     name: PlanName
@@ -71,7 +72,7 @@ def _dearer(matching: int, rows: int, effort: int, fetch: int, costs: Costs | No
     """Whether it is known that to compare them costs more than to walk until some of them are passed."""
     if costs is None or matching == rows:
         return False
-    return costs.step_us * sight(effort, fetch) < costs.row_us * matching
+    return WORTH * costs.step_us * sight(effort, fetch) < costs.row_us * matching
 
 
 def sight(effort: int, fetch: int) -> int:

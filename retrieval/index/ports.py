@@ -22,7 +22,7 @@ class NotMade(Exception):
     """There is no graph that is worth its name."""
 
 
-class Hits(msgspec.Struct, frozen=True):
+class Hits(msgspec.Struct, frozen=True, gc=False):
     """Slots by falling score, which is the cosine."""
 
     slots: Slots

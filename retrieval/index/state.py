@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from retrieval.document_store import Document
     from retrieval.passage_store import Found
 
-MOST_SHOWN: Final = 2000
+SHOWN_BYTES: Final = 32 << 20
+SHOWN_OBJECT: Final = 600  # of a passage beside its text, and its share of a document
 EFFORT: Final = 96  # where none was measured
 SHORT_ROWS: Final = 2048  # compared in some 200 µs
 SHORT_SIGHT: Final = 160  # candidates of a graph, in the same
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """`fetched`: how many candidates were looked at to find these. `plan` is what was done in the end, not what was tried first."""
 
     hits: Hits
@@ -66,6 +67,7 @@ class State:
         self._order: NDArray[np.int64] | None = None
         self.shown: dict[int, tuple[Found, Document]] = {}
         self.documents: dict[int, Document] = {}
+        self._shown_bytes = 0
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
         self._all = Allowed(alive, self.count)
         self._admitted = Admitted(0 if matrix is None else matrix.dimensions)
@@ -87,13 +89,15 @@ class State:
         )
 
     def remember(self, shown: Mapping[int, tuple[Found, Document]]) -> None:
-        """What the truth has of passages at this generation, for the next who finds them: not many of them."""
-        if len(self.shown) > MOST_SHOWN:
+        """What the truth has of passages at this generation, for the next who finds them: within a budget."""
+        if self._shown_bytes > SHOWN_BYTES:
             self.shown.clear()
-        if len(self.documents) > MOST_SHOWN:
             self.documents.clear()
+            self._shown_bytes = 0
         self.shown.update(shown)
-        self.documents.update({document.id: document for _, document in shown.values()})
+        for passage, document in shown.values():
+            self.documents[document.id] = document
+            self._shown_bytes += SHOWN_OBJECT + 2 * len(passage.text)
 
     @property
     def rows(self) -> int:
@@ -108,7 +112,8 @@ class State:
         """About what it holds in memory; what is mapped from a file is the system's to keep or to drop."""
         tail = 0 if self.matrix is None else self.matrix.tail.nbytes
         graph = 0 if self.graph is None else self.graph.nbytes
-        return int(tail + graph + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
+        kept = self._shown_bytes + self._admitted.nbytes
+        return int(tail + graph + kept + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
 
     def slots_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where passages are; -1 for those that are not here."""
@@ -238,6 +243,11 @@ class State:
             if documents is not None and len(found) < fetch:
                 return None  # it has no more, and the rest may be in what came after it
             fetch *= 2
+            if (
+                self.costs is not None
+                and self.costs.step_us * sight(self.effort, fetch) > self.costs.row_us * allowed.count
+            ):
+                return None
         return None
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SHOWN_BYTES: Final = 32 << 20
 SHOWN_OBJECT: Final = 600  # of a passage beside its text, and its share of a document
 EFFORT: Final = 96  # where none was measured
-SHORT_ROWS: Final = 2048  # compared in some 200 µs
-SHORT_SIGHT: Final = 160  # candidates of a graph, in the same
+SHORT_WORK: Final = 2048 * 384  # numbers compared in some 200 µs
+SHORT_WALK: Final = 160 * 384  # candidates in sight of a graph times their numbers, in about the same
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
 
@@ -174,12 +174,14 @@ class State:
     def short(self, k: int, allowed: Allowed) -> bool:
         """Whether a search takes less time than it takes a thread to begin with it."""
         chosen, _ = self.planned(k, allowed)
+        dimensions = 0 if self.matrix is None else self.matrix.dimensions
         if chosen.recall_mode == "exact":
-            return allowed.count <= SHORT_ROWS
+            return allowed.count * dimensions <= SHORT_WORK
         graph = self.graph
-        if graph is None or not graph.inside or chosen.name != "graph" or self.rows - graph.rows > SHORT_ROWS:
+        if graph is None or not graph.inside or chosen.name != "graph":
             return False
-        return max(self.effort, k) <= SHORT_SIGHT
+        beside = (self.rows - graph.rows) * dimensions
+        return beside <= SHORT_WORK and max(self.effort, k) * dimensions <= SHORT_WALK
 
     def planned(self, k: int, allowed: Allowed, *, exactly: bool = False) -> tuple[Plan, Ids | None]:
         """How `search` goes about it, and the documents that an engine is told to search."""

@@ -16,7 +16,7 @@ RecallMode = Literal["exact", "estimated"]
 EXACT_WORK: Final = 20_000 * 384  # numbers to multiply: about 2 ms of one core
 WIDEST: Final = 4096  # neighbours; a graph asked for more costs more than to look at everything
 MARGIN: Final = 1.5
-WORTH: Final = 4  # times the price of an estimate is paid for an exact answer
+WORTH: Final = 8  # times the price of an estimate is paid for an exact answer
 CERTAIN: Final = 0.8  # of what a graph found: the farthest of it may have nearer ones beside them that it did not see
 
 

@@ -145,11 +145,16 @@ def test_single_bits_find_what_is_compared_whole_in_the_end(tmp_path: Path) -> N
 
 def test_a_walk_is_taken_where_it_is_known_to_cost_less() -> None:
     """What a step and a comparison cost was measured; without that, few are compared."""
-    half = {"rows": 100_000, "matching": 10_000, "k": 10, "graph_rows": 100_000, "dimensions": 384, "effort": 32}
     cheap, dear = Costs(step_us=0.5, row_us=0.4), Costs(step_us=2, row_us=0.4)
-    assert [plan(**half, costs=costs).name for costs in (cheap, dear, None)] == ["widen", "exact", "exact"]
-    assert plan(**{**half, "matching": 1000}, costs=cheap).name == "exact"
-    assert plan(**{**half, "graph_rows": 0}, costs=cheap).name == "exact"
+
+    def name(costs: Costs | None, matching: int = 10_000, graph_rows: int = 100_000) -> str:
+        return plan(
+            rows=100_000, matching=matching, k=10, graph_rows=graph_rows, dimensions=384, effort=32, costs=costs
+        ).name
+
+    assert [name(costs) for costs in (cheap, dear, None)] == ["widen", "exact", "exact"]
+    assert name(cheap, matching=100) == "exact"
+    assert name(cheap, graph_rows=0) == "exact"
 
 
 def test_without_documents_there_is_nothing_to_find() -> None:

@@ -23,7 +23,7 @@ from retrieval.index.planner import CERTAIN, Costs
 from retrieval.index.ports import EngineAway, Graph, NotMade, Rows, Vector, Vectors
 from retrieval.index.settings import RECALL, EngineSettings, Quantization
 
-EFFORTS: Final = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+EFFORTS: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 SAMPLE: Final = 128
 TIMED: Final = 15  # searches, for what they cost
 SIGHT: Final = 300

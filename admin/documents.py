@@ -16,7 +16,7 @@ from embedding import bundled
 from gateway.authentication import ADMIN, Authenticator
 from gateway.batches.carrier import LineExchange, header
 from gateway.catalog import Deployment
-from gateway.database import appending, reading
+from gateway.database import appending, bare, reading
 from gateway.drive import driven
 from gateway.exchange import Exchange
 from gateway.files import store as files
@@ -47,7 +47,7 @@ _AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
 def database_of(engine: Engine) -> Database:
-    return Database(partial(reading, engine), partial(appending, engine))
+    return Database(partial(reading, engine), partial(appending, engine), partial(bare, engine))
 
 
 def caller_of(key: Key) -> Caller:

@@ -5,7 +5,7 @@ from typing import Final
 from pydantic import Field, SecretStr
 
 from gateway.settings import Section
-from retrieval.index.settings import EngineName, EngineSettings
+from retrieval.index.settings import RECALL, EngineName, EngineSettings
 from retrieval.quotas import Quota
 
 HTTP: Final = r"^https?://[^\s/]+(/\S*)?$"
@@ -62,6 +62,7 @@ class RetrievalSection(Section):
     `concurrency`: documents read at the same time, per process. `memory_mb`: of indexes in a process, the least used of which are dropped.
     `quota_passages`, `quota_mb`: of all stores of a team, or of a key that is in none.
     `engine` makes the graphs of large stores that name none; where it does not answer within `engine_timeout_s`, everything is compared.
+    `recall`: at 10, that graphs have to have.
     """
 
     embedding_model: str | None = Field(default=None, min_length=1, max_length=200)
@@ -73,6 +74,7 @@ class RetrievalSection(Section):
     quota_mb: float | None = Field(default=None, gt=0, le=1 << 30)
     engine: EngineName = "auto"
     engine_timeout_s: float = Field(default=1, ge=0.05, le=60)
+    recall: float = Field(default=RECALL, ge=0.8, le=0.999)
     qdrant: QdrantSection | None = None
     pgvector: PgvectorSection | None = None
     chroma: ChromaSection | None = None
@@ -104,6 +106,7 @@ class RetrievalSection(Section):
             weaviate_api_key=None if self.weaviate is None else _secret(self.weaviate.api_key),
             pinecone_url=_url(self.pinecone),
             pinecone_api_key=None if self.pinecone is None else _secret(self.pinecone.api_key),
+            recall=self.recall,
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 K = 10
+Answered = tuple[Sequence[float], Sequence[Sequence[int]]]
 FEW = 40  # questions under a filter: some systems take a tenth of a second for each
 
 
@@ -43,19 +44,34 @@ def measure(
     found: Callable[[np.ndarray], Sequence[int]],
     others: Callable[[], Sequence[int]] = tuple,
 ) -> float:
-    """Prints a row as JSON; its recall. `others`: processes whose time counts as well."""
+    """As `measure_all`, of one that is asked question by question."""
+
+    def every(queries: np.ndarray) -> Answered:
+        walls, answers = [], []
+        for query in queries:
+            began = time.perf_counter()
+            answers.append(found(query))
+            walls.append(time.perf_counter() - began)
+        return walls, answers
+
+    return measure_all(system, asked, name, every, others)
+
+
+def measure_all(
+    system: str,
+    asked: Asked,
+    name: str,
+    every: Callable[[np.ndarray], Answered],
+    others: Callable[[], Sequence[int]] = tuple,
+) -> float:
+    """Prints a row as JSON; its recall. `every`: seconds and answers of questions. `others`: processes whose time counts as well."""
     kind, share = name.split("-")
     mask = asked.masks[name]
     queries = asked.queries if kind == "none" else asked.queries[:FEW]
     right = asked.truth(mask, queries)
-    for query in queries[:5]:
-        found(query)
-    walls, answers = [], []
+    every(queries[:5])
     before = time.process_time() + sum(map(cpu_of, others()))
-    for query in queries:
-        began = time.perf_counter()
-        answers.append(found(query))
-        walls.append(time.perf_counter() - began)
+    walls, answers = every(queries)
     cpu = time.process_time() + sum(map(cpu_of, others())) - before
     hits = sum(len(wanted.intersection(answer)) for wanted, answer in zip(right, answers, strict=True))
     recall = hits / sum(map(len, right))

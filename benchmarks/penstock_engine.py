@@ -13,8 +13,8 @@ import psycopg
 from numpy.typing import NDArray
 
 from admin.migrate import prepare
-from benchmarks.asked import Asked, K, measure
-from gateway.database import appending, connect, reading
+from benchmarks.asked import Answered, Asked, K, measure_all
+from gateway.database import appending, bare, connect, reading
 from retrieval import collection_store, document_store, passage_store
 from retrieval.access import Account, Caller
 from retrieval.asking import Question
@@ -32,6 +32,7 @@ from retrieval.ports import Chunk
 from retrieval.search import Search
 
 DOCUMENTS = 1000
+SETTLING = 4  # rounds of all questions, for the audit
 CALLER = Caller("key_bench", labels=frozenset("*"))
 
 Vectors = NDArray[np.float32]
@@ -92,16 +93,15 @@ def fill(database: Database, vectors: Vectors, noise: NDArray[np.int64]) -> Coll
 
 
 def main(system: str, name: str, recall: str, url: str = "") -> None:
-    del recall  # the engines find out by themselves what effort they need
     folder, asked = Path(name), Asked(Path(name))
     home = folder / system.replace(":", "-")
     home.mkdir()
     engine = connect(f"sqlite:///{home / 'penstock.db'}")
     prepare(engine)
-    database = Database(partial(reading, engine), partial(appending, engine))
+    database = Database(partial(reading, engine), partial(appending, engine), partial(bare, engine))
     collection = fill(database, asked.vectors, np.load(folder / "noise.npy"))
     chosen = cast("EngineName", system.partition(":")[2])
-    engines = EngineSettings(engine=chosen, pgvector_url=url or None, timeout_s=20)
+    engines = EngineSettings(engine=chosen, pgvector_url=url or None, timeout_s=20, recall=float(recall))
     residents = Residents(database, home / "retrieval", 8 << 30, engines=engines)
     began = time.monotonic()
     residents.maintain(collection.id)
@@ -111,29 +111,59 @@ def main(system: str, name: str, recall: str, url: str = "") -> None:
     assert state.graph is None or state.graph.ready(120)
     if chosen == "hnswlib" and state.graph is not None:  # the raw library is asked with the same graph
         (folder / "hnswlib.graph").hardlink_to(next((home / "retrieval" / collection.id).glob("*.graph")))
-    _ask(system, asked, database, residents, collection, _others(state.graph, url))
+    ask(system, asked, database, residents, collection, _others(state.graph, url))
     residents.close()
     engine.dispose()
 
 
-def _ask(
+class Hurried:
+    """A clock of the audit that is always late, until it stands still: every search is checked while an effort is being found."""
+
+    def __init__(self) -> None:
+        self.at, self.step = 0.0, 1.0
+
+    def __call__(self) -> float:
+        self.at += self.step
+        return self.at
+
+
+def ask(
     system: str, asked: Asked, database: Database, residents: Residents, collection: Collection, others: Any
 ) -> None:
-    embedder, loop = Known(), asyncio.new_event_loop()
-    search = Search(database, residents, embedder)
+    embedder, loop, clock = Known(), asyncio.new_event_loop(), Hurried()
+    search = Search(database, residents, embedder, clock)
     first = database.read(lambda tx: next(iter(passage_store.indexed(tx, collection.id, 0, 1)))[0].id)
+
+    async def asking(queries: Vectors, question: Question) -> Answered:
+        """In a loop that runs, as a server's does."""
+        walls, answers = [], []
+        for query in queries:
+            embedder.vector = query[None]
+            began = time.perf_counter()
+            results = await search.run(CALLER, collection.id, question)
+            walls.append(time.perf_counter() - began)
+            answers.append([result.passage.id - first for result in results.results])
+            while clock.step and search.checking:  # noqa: ASYNC110 — nobody else waits for it
+                await asyncio.sleep(0.001)
+        return walls, answers
+
+    plain = Question(("q",), K, None, dense=1.0, lexical=0.0)
+
+    def every(queries: Vectors, question: Question = plain) -> Answered:
+        return loop.run_until_complete(asking(queries, question))
+
+    for _ in range(SETTLING):  # the audit finds the effort that these questions need, as it does on live ones
+        every(asked.queries)
+    clock.step = 0.0
+    _, state = residents.current(collection.id)
+    print(f"{system}: effort {state.effort}", file=sys.stderr, flush=True)
     for name in asked.masks:
         kind, share = name.split("-")
-        value = float(share) * DOCUMENTS
-        wanted = None if kind == "none" else parse({"type": "lt", "key": kind, "value": value})
+        wanted = None if kind == "none" else parse({"type": "lt", "key": kind, "value": float(share) * DOCUMENTS})
         question = Question(("q",), K, wanted, dense=1.0, lexical=0.0)
-
-        def found(query: Vectors, question: Question = question) -> Sequence[int]:
-            embedder.vector = query[None]
-            results = loop.run_until_complete(search.run(CALLER, collection.id, question))
-            return [result.passage.id - first for result in results.results]
-
-        measure(system, asked, name, found, others)
+        state.shown.clear()
+        measure_all(f"{system}, texts from the file", asked, name, partial(every, question=question), others)
+        measure_all(system, asked, name, partial(every, question=question), others)
     search.close()
     loop.close()
 

@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from gateway.tables import revisions
 
 BUSY_TIMEOUT_S = 5
+MAPPED_BYTES = 1 << 30
 STATEMENT_TIMEOUT_S = 15
 REVISIONS_KEPT = 1_000  # only the newest is read; the others tell a person what happened
 NEWEST_REVISION = "SELECT coalesce(max(revision), 0) FROM revisions"
@@ -32,6 +33,17 @@ def connect(url: str) -> Engine:
     if parsed.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
         return _postgresql(parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False))
     raise ValueError(f"database {parsed.drivername!r} is not supported: use sqlite:///FILE or postgresql://…")
+
+
+def bare(engine: Engine) -> sqlite3.Connection | None:
+    """The file of an SQLite database, to read, each statement for itself and from any thread that takes its turn. None for others."""
+    file = engine.url.database
+    if engine.dialect.name != "sqlite" or not file or file == ":memory:":
+        return None
+    opened = sqlite3.connect(file, 0.02, isolation_level=None, check_same_thread=False)
+    opened.execute("PRAGMA query_only = ON")
+    opened.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")  # a read is a copy then, and no call of the system
+    return opened
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class Question(msgspec.Struct, frozen=True):
     meaning: float = MEANING
 
 
-class Trace(msgspec.Struct, frozen=True):
+class Trace(msgspec.Struct, frozen=True, gc=False):
     """Where a result stood in a ranking, from 1, and with which score there."""
 
     name: str
@@ -132,7 +132,7 @@ class Context(msgspec.Struct, frozen=True):
     end: int
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """`more`: further passages of the same document, where they are grouped. `highlights` are spans of the passage's text."""
 
     passage: Found
@@ -163,7 +163,7 @@ class Embedded(msgspec.Struct, frozen=True):
     dimensions: int | None = None
 
 
-class Results(msgspec.Struct, frozen=True):
+class Results(msgspec.Struct, frozen=True, gc=False):
     """`plans` are those of the dense part, one for each query. `queries` are those that were searched for."""
 
     results: Sequence[Result]

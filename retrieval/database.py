@@ -1,5 +1,6 @@
 """The database as this plane is given it: two kinds of transaction, and the little that SQLite and PostgreSQL do differently."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,11 +12,19 @@ from sqlalchemy import Connection, text
 T = TypeVar("T")
 
 
+def no_file() -> None:
+    """Of a database that is on a server, or in memory."""
+
+
 class Database(msgspec.Struct, frozen=True):
-    """`reading` sees one state of everything and writes nothing; `writing` is a transaction. On SQLite only one writes at a time."""
+    """`reading` sees one state of everything and writes nothing; `writing` is a transaction. On SQLite only one writes at a time.
+
+    `bare` opens the file of one that is SQLite and has a file, to read; None for any other, and where nobody needs it.
+    """
 
     reading: Callable[[], AbstractContextManager[Connection]]
     writing: Callable[[], AbstractContextManager[Connection]]
+    bare: Callable[[], sqlite3.Connection | None] = no_file
 
     def read(self, work: Callable[[Connection], T]) -> T:
         with self.reading() as tx:

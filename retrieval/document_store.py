@@ -21,7 +21,7 @@ Value = str | float | bool
 _Row = documents.c
 
 
-class Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, gc=False):
     """As it is kept. `empty`: it was read and there is no text in it."""
 
     id: int

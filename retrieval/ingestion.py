@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Final, TypeVar, final
 
@@ -218,6 +219,11 @@ def _require_attempts(job: Job) -> None:
 
 def normalised(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Each of length 1. Raises Refused for what is no set of vectors."""
+    if vectors.ndim == 2 and len(vectors) == count == 1:  # a search's: a tenth of the time
+        square = float(np.dot(vectors[0], vectors[0]))
+        if isfinite(square) and square > 0:
+            one: NDArray[np.float32] = (vectors / np.float32(sqrt(square))).astype("<f4", copy=False)
+            return one
     if vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
         raise Refused(
             502, "The embedding model answered with something that is no vector for each text", "upstream_error", None

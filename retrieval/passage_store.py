@@ -50,7 +50,7 @@ class Indexed(msgspec.Struct, frozen=True):
     vector: bytes
 
 
-class Found(msgspec.Struct, frozen=True):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """What is shown of a passage."""
 
     id: int

@@ -19,11 +19,13 @@ from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.database import Database
 from retrieval.errors import BadRequest, NotFound, RetrievalError, Unavailable
 from retrieval.fusion import Ranking, Voice, blended, fused, meant, worded
+from retrieval.glance import Glance, Shown
+from retrieval.index.admitted import Allowed
 from retrieval.index.audit import Audit, Recall
 from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
-from retrieval.index.state import Allowed, Answer, State
+from retrieval.index.state import Answer, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
 from retrieval.shown import moment, shown
@@ -44,17 +46,30 @@ class Moved(Exception):
 class Search:
     """One per process."""
 
-    def __init__(self, database: Database, residents: Residents, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        database: Database,
+        residents: Residents,
+        embedder: Embedder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._residents = residents
         self._embedder = embedder
-        self._audit = Audit(time.monotonic)
+        self._audit = Audit(clock, residents.recall)
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
         self._checking: Future[None] | None = None
+        self._glance = Glance(database.bare)
 
     def close(self) -> None:
         """Blocks for a check that is under way."""
+        self._glance.close()
         self._auditor.shutdown(cancel_futures=True)
+
+    @property
+    def checking(self) -> bool:
+        """Whether a search is being done again, exactly."""
+        return self._checking is not None and not self._checking.done()
 
     def recall(self, collection_id: str) -> Mapping[str, Recall]:
         """As far as searches of this process were checked, by kind of filter, in the version that is read."""
@@ -140,6 +155,9 @@ class Search:
         self, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
     ) -> Results:
         """`vectors` are of the collection's version. Raises NotFound, Moved."""
+        short = self._short(caller, collection, question, vectors)
+        if short is not None:
+            return short
         return await asyncio.to_thread(self._search, caller, collection, question, vectors)
 
     async def within(
@@ -147,6 +165,37 @@ class Search:
     ) -> Results:
         """As `found`, whichever version the caller reads."""
         return await asyncio.to_thread(self._search, caller, collection, question, vectors, pinned=True)
+
+    def _short(
+        self, caller: Caller, asked: Collection, question: Question, vectors: Sequence[Vector]
+    ) -> Results | None:
+        """On the event loop, where all of it takes less time than to ask a thread; None where it would not, or something changed."""
+        if question.lexical > 0 or len(vectors) != 1 or not self._glance.there:
+            return None
+        latest = self._residents.latest(asked.id, asked.version)
+        if latest is None:
+            return None
+        collection, state = latest
+        allowed = state.known(caller, question.wanted, labelled=collection.labelled)
+        if allowed is None or not state.short(question.k, allowed):
+            return None
+        answer = state.search(vectors[0], question.k, allowed)
+        if self._audit.due(answer):
+            self._check(collection, state, vectors[0], question.k, question, allowed, answer)
+        ids, scores = state.ids.take(answer.hits.slots).tolist(), answer.hits.scores.tolist()
+        there = self._glance.shown(caller, state, asked, ids)
+        if there is None:
+            return None
+        results = []
+        for rank, (id_, score) in enumerate(zip(ids, scores, strict=True), 1):
+            shown = there.get(id_)
+            said = _cosine(score)
+            if shown is not None and said >= question.threshold:
+                results.append(Result(shown[0], shown[1], said, [Trace("dense", rank, score)]))
+        made = _embedded(collection)
+        return Results(
+            results, [answer.plan], answer.plan.recall_mode, state.generation, question.queries, embedded=made
+        )
 
     def _search(
         self,
@@ -199,7 +248,7 @@ class Search:
         results, whole = self._shown(caller, collection, state, shown, _traces(rankings, shown), pinned=pinned)
         exact = all(each.recall_mode == "exact" for each in plans)
         mode: RecallMode = "exact" if exact else "estimated"
-        made = Embedded(collection.version, collection.model, collection.dimensions)
+        made = _embedded(collection)
         return Results(results, plans, mode, state.generation, question.queries, embedded=made), whole
 
     def _ranked(
@@ -241,13 +290,13 @@ class Search:
         def work() -> None:
             place = place_of(collection.id, collection.version)
             repair = self._audit.check(place, state, vector, k, question.wanted, allowed, answer)
-            if repair.verdict == "raised":
+            if repair.verdict in ("raised", "lowered"):
                 self._residents.repair(collection.id, repair.effort, collection.version)
             elif repair.verdict == "given_up":
                 self._residents.repair(collection.id, None, collection.version)
                 self._residents.maintain(collection.id, collection.version)
 
-        if self._checking is None or self._checking.done():
+        if not self.checking:
             self._checking = self._auditor.submit(work)
 
     def _shown(
@@ -262,6 +311,9 @@ class Search:
     ) -> tuple[Sequence[Result], bool]:
         """What the truth has of these, and whether it still is what the index was made from. Raises Moved."""
         ids = [int(state.ids[slot]) for slot, _ in ranked]
+        glanced = self._glance.shown(caller, state, collection, ids, pinned=pinned)
+        if glanced is not None:
+            return _results(glanced, ids, ranked, traces), True
         with self._database.reading() as tx:
             now = moment(tx, caller, collection.id)
             if now.version != collection.version and not pinned:
@@ -274,12 +326,7 @@ class Search:
                 found = shown(tx, caller, collection.id, missing, labelled=now.labelled)
                 there |= found
                 state.remember(found)
-        results = [
-            Result(*there[id_], score, traces[slot])
-            for id_, (slot, score) in zip(ids, ranked, strict=True)
-            if id_ in there
-        ]
-        return results, now.generation == state.generation
+        return _results(there, ids, ranked, traces), now.generation == state.generation
 
 
 def _candidates(question: Question) -> int:
@@ -292,9 +339,7 @@ def _ordered(
 ) -> Sequence[tuple[int, float]]:
     """By what is said to clients: of dense alone the cosine, as far as it is above 0; else what all rankings say together."""
     if len(rankings) == 1 and rankings[0].name == "dense":
-        return [
-            (slot, max(0.0, min(1.0, score))) for slot, score in zip(rankings[0].slots, rankings[0].scores, strict=True)
-        ]
+        return [(slot, _cosine(score)) for slot, score in zip(rankings[0].slots, rankings[0].scores, strict=True)]
     if question.fusion == "blend" and len({each.name for each in rankings}) > 1:
         return _blended(state, rankings, question, vectors)
     return fused(rankings)
@@ -327,3 +372,19 @@ def _traces(rankings: Sequence[Ranking], shown: Sequence[tuple[int, float]]) -> 
         for rank, (slot, score) in enumerate(shown, 1):
             traces[slot].append(Trace("fused", rank, score))
     return traces
+
+
+def _results(
+    there: Shown, ids: Sequence[int], ranked: Sequence[tuple[int, float]], traces: Mapping[int, Sequence[Trace]]
+) -> Sequence[Result]:
+    return [
+        Result(*there[id_], score, traces[slot]) for id_, (slot, score) in zip(ids, ranked, strict=True) if id_ in there
+    ]
+
+
+def _embedded(collection: Collection) -> Embedded:
+    return Embedded(collection.version, collection.model, collection.dimensions)
+
+
+def _cosine(score: float) -> float:
+    return 0.0 if score < 0.0 else min(score, 1.0)

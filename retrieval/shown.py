@@ -37,7 +37,7 @@ def moment(tx: Connection, caller: Caller, collection_id: str) -> Moment:
     """As `collection_store.get`. Raises NotFound."""
     granted = collection_id if collection_id in caller.granted else None
     asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id, "granted": granted}
-    row = tx.exec_driver_sql(_plain(_moment, tx.dialect.name), asked).one_or_none()
+    row = tx.exec_driver_sql(plain(moment_query, tx.dialect.name), asked).one_or_none()
     if row is None:
         raise NotFound(f"No such Vector store object: {collection_id}", param="vector_store_id")
     generation_, labelled, expires_at, last_active_at, version, canary = row
@@ -48,7 +48,7 @@ def moment(tx: Connection, caller: Caller, collection_id: str) -> Moment:
 
 def generation(tx: Connection, collection_id: str) -> int | None:
     """None where there is no such collection, or none any more."""
-    return tx.exec_driver_sql(_plain(_generation, tx.dialect.name), {"id": collection_id}).scalar_one_or_none()
+    return tx.exec_driver_sql(plain(_generation, tx.dialect.name), {"id": collection_id}).scalar_one_or_none()
 
 
 def shown(
@@ -60,14 +60,9 @@ def shown(
     found: dict[int, tuple[Found, Document]] = {}
     lite = tx.dialect.name == "sqlite"
     asked = {"ids": msgspec.json.encode(ids).decode() if lite else list(ids)}
-    for row in tx.exec_driver_sql(_plain(_shown, tx.dialect.name), asked).all():
-        *of_passage, heading, body = row[:_FOUND]
-        *of_document, attributes, chunking, published = row[_FOUND:]
-        passage = Found(*(*of_passage, _json(heading), body))
-        fields = dict(zip(_PLAIN, of_document, strict=True))
-        fields["empty"] = bool(fields["empty"])
-        document = Document(**fields, attributes=_json(attributes), chunking=Chunking(**_json(chunking)))
-        if published is not None and document.collection_id == collection_id:
+    for row in tx.exec_driver_sql(plain(_shown, tx.dialect.name), asked).all():
+        passage, document = as_passage(row[:_FOUND]), as_document(row[_FOUND:-1])
+        if row[-1] is not None and document.collection_id == collection_id:
             found[passage.id] = passage, document
     if caller.unbound:
         return found
@@ -82,8 +77,22 @@ def shown(
     }
 
 
+def as_passage(row: Sequence[Any]) -> Found:
+    """Of a row of `passages_query`."""
+    *of_passage, heading, body = row
+    return Found(*(*of_passage, _json(heading), body))
+
+
+def as_document(row: Sequence[Any]) -> Document:
+    """Of a row of `documents_query`."""
+    *of_document, attributes, chunking = row
+    fields = dict(zip(_PLAIN, of_document, strict=True))
+    fields["empty"] = bool(fields["empty"])
+    return Document(**fields, attributes=_json(attributes), chunking=Chunking(**_json(chunking)))
+
+
 @cache
-def _plain(query: Callable[[], Select[Any]], dialect: str) -> str:
+def plain(query: Callable[[], Select[Any]], dialect: str) -> str:
     """As the driver reads it. SQLite has the ids as a JSON array, PostgreSQL as one of its own."""
     if dialect == "sqlite":
         from sqlalchemy.dialects import sqlite  # noqa: PLC0415 — as below
@@ -101,7 +110,7 @@ def _json(value: Any) -> Any:
 
 
 @cache
-def _moment() -> Select[Any]:
+def moment_query() -> Select[Any]:
     c = collections.c
     mine = or_(c.key_id == bindparam("key"), c.team_id == bindparam("team"), c.id == bindparam("granted"))
     return select(c.generation, c.labelled, c.expires_at, c.last_active_at, c.version, c.canary).where(
@@ -116,17 +125,35 @@ def _generation() -> Select[Any]:
 
 
 @cache
+def passages_query() -> Select[Any]:
+    """Of published ones; `$ids` is to be replaced."""
+    p, b = passages.c, passage_bodies.c
+    joined = select(*_passage_columns()).join(passage_bodies, b.passage_id == p.id)
+    return joined.where(p.id.in_(text("$ids")), p.generation.is_not(None))
+
+
+@cache
+def documents_query() -> Select[Any]:
+    """As `passages_query`."""
+    return select(*_document_columns()).where(documents.c.id.in_(text("$ids")))
+
+
+def _passage_columns() -> Sequence[Any]:
+    p, b = passages.c, passage_bodies.c
+    return p.id, p.document_id, p.ordinal, p.start, p.end, p.page, p.line, p.tokens, b.heading, b.text
+
+
+def _document_columns() -> Sequence[Any]:
+    d = documents.c
+    return *(d[name] for name in _PLAIN), d.attributes, d.chunking
+
+
+@cache
 def _shown() -> Select[Any]:
     """By id alone: with the collection in the condition, SQLite walks through all of it."""
     p, b, d = passages.c, passage_bodies.c, documents.c
     return (
-        select(
-            *(p.id, p.document_id, p.ordinal, p.start, p.end, p.page, p.line, p.tokens, b.heading, b.text),
-            *(d[name] for name in _PLAIN),
-            d.attributes,
-            d.chunking,
-            p.generation,
-        )
+        select(*_passage_columns(), *_document_columns(), p.generation)
         .join(passage_bodies, b.passage_id == p.id)
         .join(documents, d.id == p.document_id)
         .where(p.id.in_(text("SELECT value FROM json_each(:ids)")))

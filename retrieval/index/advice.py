@@ -45,7 +45,7 @@ def advise(database: Database, engines: Engines, collection: Collection, rows: i
         there = passage_store.number(tx, collection.id)
         some = next(passage_store.indexed(tx, collection.id, 0, SAMPLE, collection.version), ())
     count, dimensions = there if rows is None else rows, collection.dimensions
-    engine = engines.chosen(collection.engine)
+    engine = engines.chosen(collection.engine, collection.quantization)
     wanted = engine is not None and count * (dimensions or 0) > EXACT_WORK
     known = Advice(count, dimensions, engine, wanted, count * (4 * (dimensions or 0) + ROW_BYTES))
     if engine is None:

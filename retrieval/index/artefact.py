@@ -24,6 +24,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from retrieval.index.planner import Costs
 from retrieval.index.ports import Rows, Vectors
 from retrieval.index.settings import Quantization
 
@@ -53,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True):
     engine: str | None = None
     effort: int = 0
     quantization: Quantization = "none"
+    costs: Costs | None = None
     format: int = FORMAT
 
 
@@ -135,13 +137,17 @@ def write(
     return Manifest(generation, len(ids), dimensions, files)
 
 
-def with_graph(manifest: Manifest, engine: str, quantization: Quantization, path: Path, effort: int) -> Manifest:
+def with_graph(
+    manifest: Manifest, engine: str, quantization: Quantization, path: Path, effort: int, costs: Costs | None = None
+) -> Manifest:
     """The same with a graph that somebody has made beside it."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     sealed = Sealed(path.name, path.stat().st_size, _digest(path))
     files = {**manifest.files, "graph": sealed}
-    return msgspec.structs.replace(manifest, files=files, engine=engine, quantization=quantization, effort=effort)
+    return msgspec.structs.replace(
+        manifest, files=files, engine=engine, quantization=quantization, effort=effort, costs=costs
+    )
 
 
 def publish(folder: Path, manifest: Manifest) -> None:

@@ -1,7 +1,8 @@
 """Recall that is watched: some searches that a graph answered are done again exactly, beside the traffic, and what they missed is counted.
 
 Kept for each collection and kind of filter, with an interval (Wilson, 1927). Where recall is certainly below what is promised, the graph
-has to make more of an effort; where that does not help, it is given up, and everything is compared until a new one is made.
+has to make more of an effort, and where less is certainly enough as well, less. Where more does not help, it is given up, and everything is
+compared until a new one is made.
 """
 
 import threading
@@ -13,12 +14,13 @@ import msgspec
 import structlog
 
 from retrieval.filters import AnyOf, Compare, Every, Exists, Filter, Not, Prefix, Some
-from retrieval.index.ports import Vector
-from retrieval.index.state import Allowed, Answer, State
+from retrieval.index.admitted import Allowed
+from retrieval.index.ports import Hits, Vector
+from retrieval.index.settings import RECALL
+from retrieval.index.state import Answer, State
 
 log = structlog.stdlib.get_logger(__name__)
 
-FLOOR: Final = 0.99
 EVERY_S: Final = 0.5  # a check at most, for all collections of the process
 Z: Final = 2.58  # 99 %
 ENOUGH: Final = (
@@ -26,8 +28,12 @@ ENOUGH: Final = (
 )
 KEPT: Final = 20_000  # neighbours: older ones weigh less, so that a repair shows
 MOST_EFFORT: Final = 2048
+EQUAL: Final = 1e-5  # of equals any will do
 
-Verdict = Literal["fine", "raised", "given_up"]
+LEAST_EFFORT: Final = 12
+LESS: Final = 0.75  # of the effort, to see whether that would do
+
+Verdict = Literal["fine", "raised", "lowered", "given_up"]
 
 
 class Recall(msgspec.Struct, frozen=True):
@@ -60,11 +66,13 @@ class Repair(msgspec.Struct, frozen=True):
 class Audit:
     """One per process, for any thread. `now` is a monotonic clock."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], floor: float = RECALL) -> None:
+        self._floor = floor
         self._now = now
         self._next = 0.0
         self._turn = threading.Lock()
         self._known: dict[tuple[str, str], Recall] = {}
+        self._tried: dict[tuple[str, int], Recall] = {}
 
     def due(self, answer: Answer) -> bool:
         """Whether this one is to be checked. Cheap."""
@@ -85,14 +93,16 @@ class Audit:
         truth = state.search(query, k, allowed, exactly=True).hits
         if not len(truth):
             return Repair("fine", state.effort)
-        worst = float(truth.scores[-1]) - 1e-5  # of equals any will do
+        worst = float(truth.scores[-1]) - EQUAL
         found = int((answer.hits.scores >= worst).sum())
         kind = shape(wanted)
         with self._turn:
             recall = self._known.get((collection_id, kind), Recall(0, 0)).and_of(min(found, len(truth)), len(truth))
             self._known[collection_id, kind] = recall
-            if recall.high >= FLOOR or recall.wanted < ENOUGH:
-                return Repair("fine", state.effort)
+            certain = recall.high < self._floor and recall.wanted >= ENOUGH
+        if not certain:
+            return self._lowered(collection_id, state, query, k, allowed, truth) or Repair("fine", state.effort)
+        with self._turn:
             del self._known[collection_id, kind]  # what follows is another graph, as far as this one could be trusted
         effort = 2 * state.effort
         verdict: Verdict = "raised" if effort <= MOST_EFFORT else "given_up"
@@ -105,6 +115,28 @@ class Audit:
         )
         return Repair(verdict, effort)
 
+    def _lowered(
+        self, collection_id: str, state: State, query: Vector, k: int, allowed: Allowed, truth: Hits
+    ) -> Repair | None:
+        """Whether less of an effort is certainly enough: of searches that everything may answer, tried beside them."""
+        less = max(LEAST_EFFORT, int(LESS * state.effort))
+        if allowed.mask is not None or less >= state.effort or k > less:
+            return None
+        found = state.with_effort(less).search(query, k, allowed)
+        if found.plan.recall_mode == "exact":
+            return None
+        hits = int((found.hits.scores >= float(truth.scores[-1]) - EQUAL).sum())
+        tried = collection_id, less
+        with self._turn:
+            recall = self._tried.get(tried, Recall(0, 0)).and_of(min(hits, len(truth)), len(truth))
+            self._tried[tried] = recall
+            if recall.low < self._floor:
+                return None
+            del self._tried[tried]
+            self._known.pop((collection_id, shape(None)), None)  # of another effort
+        log.info("index.effort", collection=collection_id, effort=less, recall=round(recall.found / recall.wanted, 4))
+        return Repair("lowered", less)
+
     def of(self, collection_id: str) -> dict[str, Recall]:
         """By kind of filter."""
         with self._turn:
@@ -114,6 +146,8 @@ class Audit:
         with self._turn:
             for key in [key for key in self._known if key[0] == collection_id]:
                 del self._known[key]
+            for tried in [tried for tried in self._tried if tried[0] == collection_id]:
+                del self._tried[tried]
 
 
 def shape(wanted: Filter | None) -> str:  # noqa: PLR0911 — a table

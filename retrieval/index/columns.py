@@ -135,6 +135,12 @@ class Columns:
         left = set(gone)
         return Columns({id_: each for id_, each in self._known.items() if id_ not in left})
 
+    def readers(self, caller: Caller, *, labelled: bool) -> frozenset[str] | None:
+        """All that `mask` asks of a caller; None for one who may read everything there is."""
+        if caller.unbound or not (self._by_label or labelled):
+            return None
+        return caller.holds.intersection(self._by_label)
+
     def mask(self, caller: Caller, wanted: Filter | None, *, labelled: bool) -> Mask | None:
         """The documents that the caller may read and the filter admits; None for all of them."""
         readable = self._readable(caller, labelled=labelled)
@@ -145,12 +151,13 @@ class Columns:
 
     def _readable(self, caller: Caller, *, labelled: bool) -> Mask | None:
         """As `retrieval.access.may_read` says it of one document."""
-        if caller.unbound or not (self._by_label or labelled):
+        held = self.readers(caller, labelled=labelled)
+        if held is None:
             return None
         mask: Mask = np.full(len(self._known), not labelled, np.bool_)
         for rows in self._by_label.values():
             mask[rows] = False
-        for label in caller.holds.intersection(self._by_label):
+        for label in held:
             mask[self._by_label[label]] = True
         return mask
 

@@ -125,6 +125,7 @@ class CopyGraph:
 
     filters = True
     coarse = True
+    inside = False
 
     def __init__(self, engine: Copies, copy: Copy, rows: Rows) -> None:
         self.engine = engine.name

@@ -98,6 +98,7 @@ class EdgeGraph:
 
     engine = Edge.name
     filters = True
+    inside = False
     lost = False
 
     def __init__(

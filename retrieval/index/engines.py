@@ -9,6 +9,7 @@ from retrieval.index.ports import GraphEngine
 from retrieval.index.settings import EngineName, EngineSettings, Quantization
 
 LIBRARIES: Final[dict[str, str]] = {
+    "usearch": "usearch",
     "hnswlib": "hnswlib",
     "qdrant_edge": "qdrant_edge",
     "qdrant": "qdrant_client",
@@ -30,11 +31,12 @@ class Engines:
         self.settings = settings or EngineSettings()
         self._made: dict[tuple[str, Quantization], GraphEngine] = {}
 
-    def chosen(self, of_collection: EngineName | None) -> str | None:
+    def chosen(self, of_collection: EngineName | None, quantization: Quantization = "none") -> str | None:
         """What makes a collection's graph; None where nothing does: its vectors are compared one by one."""
         name = of_collection or self.settings.engine
         if name == "auto":
-            name = "hnswlib"
+            whole = quantization == "none" and find_spec("hnswlib") is not None
+            name = "hnswlib" if whole or find_spec("usearch") is None else "usearch"
         if name in SERVERS and getattr(self.settings, f"{name}_url") is None:
             return None
         return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
@@ -75,6 +77,10 @@ def made(name: str, settings: EngineSettings, quantization: Quantization) -> Gra
             from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — whoever has no use for it need not have it
 
             return Hnsw()
+        case "usearch":
+            from retrieval.index.usearch import Usearch  # noqa: PLC0415 — as above
+
+            return Usearch(quantization)
         case "qdrant_edge":
             from retrieval.index.edge import Edge  # noqa: PLC0415 — as above
 

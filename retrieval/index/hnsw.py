@@ -15,6 +15,7 @@ from typing import Any, Final, final
 import numpy as np
 
 from retrieval.errors import Unavailable
+from retrieval.index.pages import large_pages
 from retrieval.index.ports import Hits, Ids, Rows, Vector
 
 LINKS: Final = 16  # M
@@ -28,6 +29,7 @@ class HnswGraph:
 
     engine = "hnswlib"
     filters = False
+    inside = True
     coarse = False
     lost = False
 
@@ -80,7 +82,8 @@ class Hnsw:
     def load(self, path: Path, rows: Rows) -> HnswGraph:
         count, dimensions = rows.vectors.shape
         index = _library().Index(space="ip", dim=dimensions)
-        index.load_index(str(path), max_elements=count)
+        with large_pages():  # a walk goes from one corner of the graph to another
+            index.load_index(str(path), max_elements=count)
         return HnswGraph(index, count, dimensions)
 
     def drop(self, collection_id: str) -> None:

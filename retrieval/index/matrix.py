@@ -19,10 +19,11 @@ TOGETHER: Final = 65_536  # rows of one product: scores of a million rows need n
 class Matrix:
     """`base` and `tail` have the same number of columns."""
 
-    __slots__ = ("_room", "base", "rows", "tail")
+    __slots__ = ("_plain", "_room", "base", "rows", "tail")
 
     def __init__(self, base: Vectors, room: Vectors | None = None, rows: int | None = None) -> None:
         self.base = base
+        self._plain: Vectors = base.view(np.ndarray)  # what is mapped costs ten times as much to index
         self._room = np.empty((0, base.shape[1]), np.float32) if room is None else room
         self.rows = len(base) if rows is None else rows
         self.tail: Vectors = self._room[: self.rows - len(base)]
@@ -51,16 +52,20 @@ class Matrix:
         """Copies of rows."""
         edge = len(self.base)
         if not len(self.tail):
-            return np.asarray(self.base[slots])
+            return self._plain.take(slots, axis=0)
         picked = np.empty((len(slots), self.dimensions), np.float32)
         old = slots < edge
-        picked[old] = self.base[slots[old]]
+        picked[old] = self._plain[slots[old]]
         picked[~old] = self.tail[slots[~old] - edge]
         return picked
 
     def rescored(self, slots: Slots, query: Vector) -> Hits:
         """These, by what they really score."""
-        return _best(slots, self.pick(slots) @ query, len(slots))
+        return best(slots, self.pick(slots) @ query, len(slots))
+
+    def search_among(self, slots: Slots, query: Vector, k: int) -> Hits:
+        """The same of these rows alone."""
+        return self._best_of(slots, query, k)
 
     def search(self, query: Vector, k: int, allowed: Mask | None, count: int) -> Hits:
         """The `k` nearest of the allowed rows, of which there are `count`: exactly, and never fewer than there are."""
@@ -77,7 +82,7 @@ class Matrix:
 
     def _best_of(self, slots: Slots, query: Vector, k: int) -> Hits:
         found = [
-            _best(slots[start : start + TOGETHER], self.pick(slots[start : start + TOGETHER]) @ query, k)
+            best(slots[start : start + TOGETHER], self.pick(slots[start : start + TOGETHER]) @ query, k)
             for start in range(0, len(slots), TOGETHER)
         ]
         return merged(found, k)
@@ -85,7 +90,7 @@ class Matrix:
     def _scan(self, first: int, query: Vector, k: int, allowed: Mask | None) -> Hits:
         edge = len(self.base)
         found = []
-        for part, offset in ((self.base, 0), (self.tail, edge)):
+        for part, offset in ((self._plain, 0), (self.tail, edge)):
             for start in range(max(0, first - offset), len(part), TOGETHER):
                 rows = part[start : start + TOGETHER]
                 slots = np.arange(offset + start, offset + start + len(rows))
@@ -93,7 +98,7 @@ class Matrix:
                 if allowed is not None:
                     passed = allowed[offset + start : offset + start + len(rows)]
                     slots, scores = slots[passed], scores[passed]
-                found.append(_best(slots, scores, k))
+                found.append(best(slots, scores, k))
         return merged(found, k)
 
 
@@ -103,12 +108,13 @@ def merged(found: list[Hits], k: int) -> Hits:
         return found[0]
     slots = np.concatenate([each.slots for each in found]) if found else np.zeros(0, np.int64)
     scores = np.concatenate([each.scores for each in found]) if found else np.zeros(0, np.float32)
-    return _best(slots, scores, k)
+    return best(slots, scores, k)
 
 
-def _best(slots: Slots, scores: NDArray[np.float32], k: int) -> Hits:
+def best(slots: Slots, scores: NDArray[np.float32], k: int) -> Hits:
+    """The `k` of them that score highest."""
     if len(scores) > k:
         top = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
         slots, scores = slots[top], scores[top]
-    order = np.argsort(-scores, kind="stable")
+    order = (-scores).argsort(kind="stable")
     return Hits(slots[order], scores[order])

@@ -151,6 +151,7 @@ class PgvectorGraph:
 
     engine = Pgvector.name
     filters = True
+    inside = False
     coarse = True
 
     def __init__(self, connections: "Connections", copy: Copy, rows: Rows, *, binary: bool) -> None:

@@ -22,7 +22,7 @@ class NotMade(Exception):
     """There is no graph that is worth its name."""
 
 
-class Hits(msgspec.Struct, frozen=True):
+class Hits(msgspec.Struct, frozen=True, gc=False):
     """Slots by falling score, which is the cosine."""
 
     slots: Slots
@@ -61,6 +61,10 @@ class Graph(Protocol):
 
     @property
     def coarse(self) -> bool: ...
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is searched in this process, and so in a time that is known."""
 
     @property
     def lost(self) -> bool:

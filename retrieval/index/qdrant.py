@@ -124,6 +124,7 @@ class Qdrant:
 class QdrantGraph:
     engine = Qdrant.name
     filters = True
+    inside = False
 
     def __init__(self, client: Any, guard: Guard, name: str, rows: Rows, quantization: Quantization) -> None:
         self.rows = len(rows.ids)

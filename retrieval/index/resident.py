@@ -155,7 +155,8 @@ class Resident:
         return (lost or (at is not None and time.monotonic() - at > RETRY_S)) and self.needs().graph
 
     def _engine(self) -> str | None:
-        return self._engines.chosen(None if self._known is None else self._known.engine)
+        known = self._known
+        return self._engines.chosen(None) if known is None else self._engines.chosen(known.engine, known.quantization)
 
     def _task(self) -> building.Wanted:
         engine, known = self._engine(), self._known
@@ -245,11 +246,12 @@ class Resident:
             self._graph(found, collection),
             found.manifest.effort or EFFORT,
             self._sizes.exact_work,
+            found.manifest.costs,
         )
 
     def _graph(self, found: Artefact, collection: Collection) -> Graph | None:
         path, engine = found.graph, found.manifest.engine
-        if path is None or engine is None or engine != self._engines.chosen(collection.engine):
+        if path is None or engine is None or engine != self._engines.chosen(collection.engine, collection.quantization):
             return None
         try:
             return self._engines.get(engine, found.manifest.quantization).load(path, found.content)
@@ -277,7 +279,9 @@ class Resident:
         if alive is not None:
             alive = np.concatenate([alive, np.ones(len(ids) - len(alive), np.bool_)])
         work = self._sizes.exact_work
-        return State(collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work)
+        return State(
+            collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work, state.costs
+        )
 
     def _nothing(self) -> State:
         none = np.zeros(0, np.int64)

@@ -50,6 +50,11 @@ class Residents:
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()  # by place: see `spaces.place_of`
         self._seen: dict[str, Collection] = {}
 
+    @property
+    def recall(self) -> float:
+        """What graphs have to have, at 10."""
+        return self._engines.settings.recall
+
     def require(self, engine: EngineName | None) -> None:
         """Raises BadRequest where a collection cannot have that engine here."""
         self._engines.require(engine)

@@ -1,17 +1,32 @@
 """Which engine makes graphs, and what it needs to be told."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 EngineName = Literal[
-    "auto", "exact", "hnswlib", "qdrant_edge", "qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone"
+    "auto",
+    "exact",
+    "usearch",
+    "hnswlib",
+    "qdrant_edge",
+    "qdrant",
+    "pgvector",
+    "chroma",
+    "milvus",
+    "weaviate",
+    "pinecone",
 ]
 Quantization = Literal["none", "int8", "binary"]
 
 
+RECALL: Final = 0.99
+
+
 class EngineSettings(msgspec.Struct, frozen=True):
-    """`auto` is hnswlib where it is installed, else no graph. `timeout_s`: of a search, before everything is compared instead.
+    """`auto` is hnswlib where it is installed and whole numbers are kept, else usearch, else no graph.
+    `recall`: at 10, that a graph has to have; its effort is measured and watched for it.
+    `timeout_s`: of a search, before everything is compared instead.
 
     `half`: pgvector keeps numbers of 16 bits. `weaviate_grpc_url`: None is port 50051 of the same host. `pinecone_url` is of an index.
     """
@@ -31,3 +46,4 @@ class EngineSettings(msgspec.Struct, frozen=True):
     weaviate_api_key: str | None = None
     pinecone_url: str | None = None
     pinecone_api_key: str | None = None
+    recall: float = RECALL

@@ -11,39 +11,32 @@ from numpy.typing import NDArray
 
 from retrieval.access import Caller
 from retrieval.filters import Filter
+from retrieval.index.admitted import Admitted, Allowed, Key
 from retrieval.index.columns import Columns
-from retrieval.index.matrix import Matrix, merged
-from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Plan, plan
+from retrieval.index.matrix import Matrix, best, merged
+from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Costs, Plan, plan, sight
 from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
 
 if TYPE_CHECKING:
     from retrieval.document_store import Document
     from retrieval.passage_store import Found
 
-MOST_SHOWN: Final = 2000
 SAMPLED: Final = 1024  # passages, for what is usual
 FEW: Final = 32  # passages of no direction beside them: a store of one passage must not find it usual
+SHOWN_BYTES: Final = 32 << 20
+SHOWN_OBJECT: Final = 600  # of a passage beside its text, and its share of a document
 EFFORT: Final = 96  # where none was measured
+SHORT_WORK: Final = 2048 * 384  # numbers compared in some 200 µs
+SHORT_WALK: Final = 160 * 384  # candidates in sight of a graph times their numbers, in about the same
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """`fetched`: how many candidates were looked at to find these. `plan` is what was done in the end, not what was tried first."""
 
     hits: Hits
     plan: Plan
     fetched: int
-
-
-class Allowed(msgspec.Struct, frozen=True):
-    """The slots that a search may find: a mask, None for every one, and exactly how many.
-
-    `documents` are the rows of `columns` that they are of; None where that says nothing.
-    """
-
-    mask: Mask | None
-    count: int
-    documents: Mask | None = None
 
 
 @final
@@ -61,6 +54,7 @@ class State:
         graph: Graph | None = None,
         effort: int = EFFORT,
         exact_work: int = EXACT_WORK,
+        costs: Costs | None = None,
     ) -> None:
         self.generation = generation
         self.ids = ids
@@ -71,10 +65,15 @@ class State:
         self.graph = graph
         self.effort = effort
         self.exact_work = exact_work
+        self.costs = costs
         self._order: NDArray[np.int64] | None = None
         self._centre: Vector | None = None
         self.shown: dict[int, tuple[Found, Document]] = {}
+        self.documents: dict[int, Document] = {}
+        self._shown_bytes = 0
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
+        self._all = Allowed(alive, self.count)
+        self._admitted = Admitted(0 if matrix is None else matrix.dimensions)
 
     def with_effort(self, effort: int | None) -> State:
         """The same with another effort of its graph; None: without the graph."""
@@ -89,13 +88,19 @@ class State:
             graph,
             effort or self.effort,
             self.exact_work,
+            self.costs,
         )
 
     def remember(self, shown: Mapping[int, tuple[Found, Document]]) -> None:
-        """What the truth has of passages at this generation, for the next who finds them: not many of them."""
-        if len(self.shown) > MOST_SHOWN:
+        """What the truth has of passages at this generation, for the next who finds them: within a budget."""
+        if self._shown_bytes > SHOWN_BYTES:
             self.shown.clear()
+            self.documents.clear()
+            self._shown_bytes = 0
         self.shown.update(shown)
+        for passage, document in shown.values():
+            self.documents[document.id] = document
+            self._shown_bytes += SHOWN_OBJECT + 2 * len(passage.text)
 
     @property
     def rows(self) -> int:
@@ -110,7 +115,8 @@ class State:
         """About what it holds in memory; what is mapped from a file is the system's to keep or to drop."""
         tail = 0 if self.matrix is None else self.matrix.tail.nbytes
         graph = 0 if self.graph is None else self.graph.nbytes
-        return int(tail + graph + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
+        kept = self._shown_bytes + self._admitted.nbytes
+        return int(tail + graph + kept + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
 
     def slots_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where passages are; -1 for those that are not here."""
@@ -122,11 +128,25 @@ class State:
         slots = self._order[at]
         return np.where(self.ids[slots] == ids, slots, -1)
 
+    def known(self, caller: Caller, wanted: Filter | None, *, labelled: bool) -> Allowed | None:
+        """As `allowed`, if that is only to be looked up."""
+        readers = self.columns.readers(caller, labelled=labelled)
+        if wanted is None and readers is None:
+            return self._all
+        return self._admitted.known(_key(readers, wanted, labelled=labelled))
+
     def allowed(self, caller: Caller, wanted: Filter | None, *, labelled: bool) -> Allowed:
         """The one way to a mask: what is dead, and what the caller may not read, is in none."""
+        readers = self.columns.readers(caller, labelled=labelled)
+        if wanted is None and readers is None:
+            return self._all
+        key = _key(readers, wanted, labelled=labelled)
+        return self._admitted.get(key, lambda: self._resolved(caller, wanted, labelled=labelled))
+
+    def _resolved(self, caller: Caller, wanted: Filter | None, *, labelled: bool) -> Allowed:
         of_documents = self.columns.mask(caller, wanted, labelled=labelled)
         if of_documents is None:
-            return Allowed(self.alive, self.count)
+            return self._all
         mask: Mask = of_documents[self.owners] if len(of_documents) else np.zeros(self.rows, np.bool_)
         if self.alive is not None:
             mask &= self.alive
@@ -143,17 +163,7 @@ class State:
         """The nearest `k` of what is allowed; fewer only where there are fewer."""
         if self.matrix is None:
             return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
-        graph_rows = 0 if self.graph is None or exactly else self.graph.rows
-        documents = self._told(allowed) if graph_rows else None
-        chosen = plan(
-            rows=self.rows,
-            matching=allowed.count,
-            k=k,
-            graph_rows=graph_rows,
-            dimensions=self.matrix.dimensions,
-            exact_work=self.exact_work,
-            pushed=documents is not None,
-        )
+        chosen, documents = self.planned(k, allowed, exactly=exactly)
         if chosen.recall_mode == "estimated" and self.graph is not None:
             try:
                 widened = self._widen(self.graph, query, k, allowed, chosen, documents)
@@ -162,8 +172,44 @@ class State:
             if widened is not None:
                 return widened
             chosen = Plan("exact", self.rows, allowed.count)
-        hits = self.matrix.search(query, k, allowed.mask, allowed.count)
-        return Answer(hits, chosen, allowed.count)
+        return Answer(self._compared(self.matrix, query, k, allowed), chosen, allowed.count)
+
+    def short(self, k: int, allowed: Allowed) -> bool:
+        """Whether a search takes less time than it takes a thread to begin with it."""
+        chosen, _ = self.planned(k, allowed)
+        dimensions = 0 if self.matrix is None else self.matrix.dimensions
+        if chosen.recall_mode == "exact":
+            return allowed.count * dimensions <= SHORT_WORK
+        graph = self.graph
+        if graph is None or not graph.inside or chosen.name != "graph":
+            return False
+        beside = (self.rows - graph.rows) * dimensions
+        return beside <= SHORT_WORK and max(self.effort, k) * dimensions <= SHORT_WALK
+
+    def planned(self, k: int, allowed: Allowed, *, exactly: bool = False) -> tuple[Plan, Ids | None]:
+        """How `search` goes about it, and the documents that an engine is told to search."""
+        graph_rows = 0 if self.graph is None or exactly else self.graph.rows
+        documents = self._told(allowed) if graph_rows else None
+        chosen = plan(
+            rows=self.rows,
+            matching=allowed.count,
+            k=k,
+            graph_rows=graph_rows,
+            dimensions=0 if self.matrix is None else self.matrix.dimensions,
+            exact_work=self.exact_work,
+            pushed=documents is not None,
+            effort=self.effort,
+            costs=self.costs,
+        )
+        return chosen, documents
+
+    def _compared(self, matrix: Matrix, query: Vector, k: int, allowed: Allowed) -> Hits:
+        if not allowed.few or not k:
+            return matrix.search(query, k, allowed.mask, allowed.count)
+        rows = allowed.rows(matrix)
+        if rows is None:
+            return matrix.search_among(allowed.slots, query, k)
+        return best(allowed.slots, rows @ query, k)
 
     def nearness(self, query: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of each of these."""
@@ -198,22 +244,33 @@ class State:
         mask, fetch = allowed.mask, chosen.fetch
         if mask is None and graph.coarse:
             fetch = int(k / CERTAIN) + 2
-        beside = self.matrix.search_from(graph.rows, query, k, mask, allowed.count)
         while fetch <= WIDEST:
-            effort = self.effort if mask is None else 2 * max(self.effort, fetch)
-            found = graph.search(query, fetch, max(effort, fetch), documents)
-            if graph.coarse:
-                found = self.matrix.rescored(found.slots, query)
+            effort = max(self.effort, fetch) if mask is None else sight(self.effort, fetch)
+            found = graph.search(query, fetch, effort, documents)
             slots, scores = found.slots, found.scores
             enough = len(slots) >= k
             if mask is not None:
                 passed = np.flatnonzero(mask[slots])
                 # The farthest of a graph's neighbours are its least certain: none of those that are wanted may be among them.
-                enough = len(passed) >= k and passed[k - 1] < CERTAIN * fetch
+                enough = len(passed) >= k and bool(passed[k - 1] < CERTAIN * fetch)
                 slots, scores = slots[passed], scores[passed]
-            if documents is not None and len(found) < fetch and not enough:
-                return None  # it has no more, and the rest may be in what came after it
             if enough:
-                return Answer(merged([Hits(slots[:k], scores[:k]), beside], k), chosen, fetch)
+                hits = self.matrix.rescored(slots, query) if graph.coarse else Hits(slots, scores)
+                hits = Hits(hits.slots[:k], hits.scores[:k])
+                if self.rows > graph.rows:
+                    hits = merged([hits, self.matrix.search_from(graph.rows, query, k, mask, allowed.count)], k)
+                return Answer(hits, chosen, fetch)
+            if documents is not None and len(found) < fetch:
+                return None  # it has no more, and the rest may be in what came after it
             fetch *= 2
+            if (
+                self.costs is not None
+                and self.costs.step_us * sight(self.effort, fetch) > self.costs.row_us * allowed.count
+            ):
+                return None
         return None
+
+
+def _key(readers: frozenset[str] | None, wanted: Filter | None, *, labelled: bool) -> Key:
+    """All that decides what is allowed. Of the filter its text, as in Python true equals 1."""
+    return readers, labelled, "" if wanted is None else repr(wanted)

@@ -135,6 +135,7 @@ def asked(grounded: Grounded, key: str, **fields: Any) -> httpx.Response:
 
 def test_dify_finds_records(grounded: Grounded, client: openai.OpenAI, store: str) -> None:
     """By name or id, as many as it wants, with metadata that is an object in any case."""
+    records: list[dict[str, Any]] = []
     for named in ("docs", store):
         answer = asked(grounded, client.api_key, knowledge_id=named, retrieval_setting={"top_k": 2})
         records = answer.json()["records"]

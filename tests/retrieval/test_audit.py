@@ -8,11 +8,12 @@ import pytest
 from retrieval.access import Caller
 from retrieval.document_store import Described
 from retrieval.filters import parse
-from retrieval.index.audit import FLOOR, Audit, Recall, Verdict, shape
+from retrieval.index.audit import Audit, Recall, Verdict, shape
 from retrieval.index.columns import Columns
 from retrieval.index.hnsw import Hnsw, installed
 from retrieval.index.matrix import Matrix
 from retrieval.index.ports import Hits, Ids, Rows, Vector
+from retrieval.index.settings import RECALL
 from retrieval.index.state import State
 from tests.fixtures.retrieval import unit
 
@@ -69,18 +70,23 @@ def test_a_graph_that_misses_has_to_make_an_effort(state: State) -> None:
     assert {verdict for verdict, _ in said[:29]} == {"fine"}, "a few searches prove nothing"
     mended, clock = state.with_effort(400), Clock()
     audit = Audit(clock)
-    assert {verdict for verdict, _ in watched(audit, clock, mended, 150)} == {"fine"}
+    said = watched(audit, clock, mended, 150)
+    assert {verdict for verdict, _ in said} == {"fine", "lowered"}
+    assert {effort for verdict, effort in said if verdict == "lowered"} == {300}, (
+        "less would do, which is certain by now"
+    )
+    assert {verdict for verdict, _ in said[:60]} == {"fine"}, "a few searches prove nothing here either"
     found = audit.of("vs_1")
     assert set(found) == {"none", "in(even)"}
     assert all(recall.low <= recall.found / recall.wanted <= recall.high + 1e-9 for recall in found.values())
-    assert min(recall.found / recall.wanted for recall in found.values()) >= FLOOR
+    assert min(recall.found / recall.wanted for recall in found.values()) >= RECALL
 
 
 def test_a_graph_that_cannot_be_helped_is_given_up(state: State) -> None:
     """Then everything is compared, and the answers are right."""
 
     class Blind:
-        engine, rows, nbytes, filters, coarse, lost = "blind", ROWS, 0, False, False, False
+        engine, rows, nbytes, filters, inside, coarse, lost = "blind", ROWS, 0, False, True, False, False
 
         def search(self, query: Vector, k: int, effort: int, documents: Ids | None = None) -> Hits:
             del query, effort, documents
@@ -104,8 +110,8 @@ def test_a_graph_that_cannot_be_helped_is_given_up(state: State) -> None:
 def test_an_interval_says_how_sure_it_is() -> None:
     few, many = Recall(0, 0).and_of(9, 10), Recall(0, 0).and_of(9000, 10_000)
     assert few.low < many.low < 0.9 < many.high < few.high
-    assert many.high < FLOOR
-    assert Recall(0, 0).and_of(10_000, 10_000).low > FLOOR
+    assert many.high < RECALL
+    assert Recall(0, 0).and_of(10_000, 10_000).low > RECALL
     assert Recall(50_000, 50_000).and_of(0, 10).wanted <= 20_000, "what is long ago weighs less"
 
 

@@ -4,15 +4,21 @@ Recall at 10 is 0.99 or more at every selectivity, whether the filter has to do 
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval.access import Caller
 from retrieval.filters import Filter, parse
+from retrieval.index.building import measured
 from retrieval.index.columns import Columns
+from retrieval.index.planner import Costs, plan
+from retrieval.index.ports import NotMade, Rows
 from retrieval.index.state import State
+from retrieval.index.usearch import Usearch
 from tests.fixtures.engines import ENGINES, FEW, ROWS, Crowd, Opener
+from tests.fixtures.retrieval import unit
 
 ALL = Caller("key_all", labels=frozenset("*"))
 pytestmark = [
@@ -97,9 +103,58 @@ def test_it_says_how_it_went_about_it(opened: Opener, crowd: Crowd, engine: str)
     graph = engine != "exact"
     assert [plan.name for plan in plans] == ["all", *(("widen", "graph") if graph else ("exact", "exact"))]
     tenth = state.search(crowd.queries[0], 10, state.allowed(ALL, below("random", 0.1), labelled=False)).plan
-    assert tenth.name == {"exact": "exact", "hnswlib": "widen"}.get(engine, "pushed")
+    assert tenth.name == {"exact": "exact", "hnswlib": "widen", "usearch": "widen"}.get(engine, "pushed")
     assert [plan.recall_mode for plan in plans] == ["exact", *(["estimated"] * 2 if graph else ["exact"] * 2)]
     assert state.search(crowd.queries[0], 10, half, exactly=True).plan.recall_mode == "exact"
+
+
+@pytest.mark.parametrize("share", [1, 0.5, 0.1, 0.01])
+def test_vectors_of_eight_bits_are_compared_whole_in_the_end(opened: Opener, crowd: Crowd, share: float) -> None:
+    state = opened("usearch", "int8")
+    allowed = state.allowed(ALL, below("random", share), labelled=False)
+    wanted = np.arange(ROWS) if allowed.mask is None else np.flatnonzero(allowed.mask)
+    found = 0
+    for query in crowd.queries:
+        answer = state.search(query, 10, allowed)
+        truth = wanted[np.argsort(-(crowd.vectors[wanted] @ query))[:10]]
+        assert np.allclose(answer.hits.scores, crowd.vectors[answer.hits.slots] @ query, atol=1e-5)
+        found += len(set(truth.tolist()).intersection(answer.hits.slots.tolist()))
+    assert found / (10 * len(crowd.queries)) >= 0.99
+
+
+def test_single_bits_find_what_is_compared_whole_in_the_end(tmp_path: Path) -> None:
+    """Where there are enough of them; else there is no graph, as it would not be worth its name."""
+    random = np.random.default_rng(5)
+    for dimensions in (256, 8):
+        topics = random.standard_normal((20, dimensions)).astype(np.float32)
+        noise = random.standard_normal((2000, dimensions)).astype(np.float32)
+        vectors = unit(topics[random.integers(0, 20, 2000)] + noise)
+        rows = Rows(vectors, np.arange(2000), np.arange(2000))
+        Usearch("binary").build(rows, tmp_path / "1.graph")
+        graph = Usearch("binary").load(tmp_path / "1.graph", rows)
+        if dimensions == 8:
+            with pytest.raises(NotMade, match="recall"):
+                measured(graph, rows)
+            continue
+        made = measured(graph, rows)
+        assert made.recall >= 0.99
+        hits = graph.search(vectors[7], 10, made.effort)
+        assert hits.slots[0] == 7
+        assert np.allclose(hits.scores, vectors[hits.slots] @ vectors[7], atol=1e-5)
+
+
+def test_a_walk_is_taken_where_it_is_known_to_cost_less() -> None:
+    """What a step and a comparison cost was measured; without that, few are compared."""
+    cheap, dear = Costs(step_us=0.5, row_us=0.4), Costs(step_us=2, row_us=0.4)
+
+    def name(costs: Costs | None, matching: int = 10_000, graph_rows: int = 100_000) -> str:
+        return plan(
+            rows=100_000, matching=matching, k=10, graph_rows=graph_rows, dimensions=384, effort=32, costs=costs
+        ).name
+
+    assert [name(costs) for costs in (cheap, dear, None)] == ["widen", "exact", "exact"]
+    assert name(cheap, matching=100) == "exact"
+    assert name(cheap, graph_rows=0) == "exact"
 
 
 def test_without_documents_there_is_nothing_to_find() -> None:

@@ -1,0 +1,136 @@
+"""What a search shows, asked of SQLite's file directly: SQLAlchemy's transaction alone costs as much as a graph's neighbours.
+
+No transaction spans the statements. The passages are read first and the collection's generation last: if that is still the one that
+the caller's index is of, nothing that a search could notice has changed in between, as every such change gets a generation.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Final, final
+
+from retrieval.access import Caller
+from retrieval.collection_store import Collection
+from retrieval.document_store import Document
+from retrieval.index.state import State
+from retrieval.passage_store import Found
+from retrieval.shown import as_document, as_passage, documents_query, moment_query, passages_query, plain
+
+MOST: Final = 500  # passages of one statement
+
+Shown = Mapping[int, tuple[Found, Document]]
+
+
+@final
+class Glance:
+    """One per process; one glance at a time. `opened` as `Database.bare`."""
+
+    def __init__(self, opened: Callable[[], sqlite3.Connection | None]) -> None:
+        self._opened = opened
+        self._file: sqlite3.Connection | None = None
+        self._none = False
+        self._turn = threading.Lock()
+
+    @property
+    def there(self) -> bool:
+        """Whether it may be asked: of another database than SQLite never, of a busy one not now."""
+        return not self._none and not self._turn.locked()
+
+    def shown(
+        self, caller: Caller, state: State, collection: Collection, ids: Sequence[int], *, pinned: bool = False
+    ) -> Shown | None:
+        """Blocks for microseconds. None where the truth has to be asked in full: something changed, access depends on labels, or keys
+        read different versions. `pinned`: of the collection's version, whichever is read.
+
+        Of a collection without any labels, that is there for the caller: there is nothing else that could keep it from reading.
+        """
+        if state.columns.labelled or len(ids) > MOST:
+            return None
+        with self._turn:
+            file = self._reader()
+            if file is None:
+                return None
+            try:
+                return self._read(file, caller, state, collection, ids, pinned=pinned)
+            except sqlite3.Error:  # the way through SQLAlchemy says what is wrong, if it still is
+                return None
+
+    def close(self) -> None:
+        with self._turn:
+            self._none = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _reader(self) -> sqlite3.Connection | None:
+        if self._file is None and not self._none:
+            self._file = self._opened()
+            self._none = self._file is None
+        return self._file
+
+    def _read(
+        self,
+        file: sqlite3.Connection,
+        caller: Caller,
+        state: State,
+        collection: Collection,
+        ids: Sequence[int],
+        *,
+        pinned: bool,
+    ) -> Shown | None:
+        collection_id = collection.id
+        there = {id_: known for id_ in ids if (known := state.shown.get(id_)) is not None}  # which another may clear
+        missing = [id_ for id_ in ids if id_ not in there] if len(there) < len(ids) else ()
+        new = _passages(file, state.documents, collection_id, missing) if missing else {}
+        granted = collection_id if collection_id in caller.granted else None
+        asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id, "granted": granted}
+        now = file.execute(_moment(), asked).fetchone()
+        if now is None:
+            return None
+        generation, labelled, _, _, version, canary = now
+        if generation != state.generation or labelled:
+            return None
+        if not pinned and (version != collection.version or canary is not None):
+            return None
+        if new:
+            state.remember(new)
+            there |= new
+        return there
+
+
+def _passages(
+    file: sqlite3.Connection, documents: Mapping[int, Document], collection_id: str, ids: Sequence[int]
+) -> dict[int, tuple[Found, Document]]:
+    """Published ones of this collection."""
+    passages = [as_passage(row) for row in file.execute(_of_passages(len(ids)), ids)]
+    owners = {each.document_id for each in passages}
+    unknown = [id_ for id_ in owners if id_ not in documents]
+    known = {id_: documents[id_] for id_ in owners if id_ in documents}
+    if unknown:
+        rows = file.execute(_of_documents(len(unknown)), unknown)
+        known |= {document.id: document for document in map(as_document, rows)}
+    return {
+        each.id: (each, document)
+        for each in passages
+        if (document := known.get(each.document_id)) is not None and document.collection_id == collection_id
+    }
+
+
+@cache
+def _moment() -> str:
+    return plain(moment_query, "sqlite")
+
+
+@cache
+def _of_passages(count: int) -> str:
+    return plain(passages_query, "sqlite").replace("$ids", _marks(count))
+
+
+@cache
+def _of_documents(count: int) -> str:
+    return plain(documents_query, "sqlite").replace("$ids", _marks(count))
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)

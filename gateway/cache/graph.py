@@ -52,6 +52,8 @@ class Graph:
 
     def nearest(self, vector: Vector, most: int) -> list[tuple[float, int]] | None:
         """Cosine and number, the nearest first."""
+        if not self.live:
+            return []
         try:
             labels, distances = self._index.knn_query(vector, k=min(most, self.live), num_threads=1)
         except RuntimeError:

@@ -13,7 +13,7 @@ from gateway.cache.vectors import Vector
 
 LINKS: Final = 16  # M
 BUILD_EFFORT: Final = 100  # ef_construction
-EFFORT: Final = 96  # ef
+EFFORT: Final = 128  # ef: of questions by the embedded model it finds all but one of some thousands
 
 
 @final

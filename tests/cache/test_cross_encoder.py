@@ -129,13 +129,14 @@ def test_what_cannot_be_is_refused(comparing: Askers) -> None:
         body = {"name": "odd-cache", "deployments": [place], "cache": {"semantic": semantic}}
         return comparing.server.admin.post("/models", json=body)
 
-    for wrong in (
+    wrongs: tuple[Json, ...] = (
         {"cross_encoder": {}},
         {"cross_encoder": {"model": "r", "timeout_s": 0}},
         {"cross_encoder": {"model": "r", "threshold": "high"}},
         {"max_entries": 0},
         {"max_entries": 2_000_000},
-    ):
+    )
+    for wrong in wrongs:
         answer = made(**wrong)
         assert answer.status_code == 400, answer.text
         assert next(iter(wrong)) in answer.text

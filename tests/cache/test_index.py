@@ -143,8 +143,8 @@ async def test_without_the_library_all_are_compared_with(monkeypatch: pytest.Mon
     tasks: list[asyncio.Task[Any]] = []
     index = Index(lambda coroutine: tasks.append(asyncio.get_running_loop().create_task(coroutine)))
     rows = questions(np.random.default_rng(2), GRAPH_FROM + 100, 8)
+    partition = index.of(b"large")
     for number, row in enumerate(rows):
-        partition = index.of(b"large")
         partition.add(asked(number, row), 0.0)
         index.grow(partition)
         await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from gateway.cache.vectors import Vector
 
 LINKS: Final = 16  # M
 BUILD_EFFORT: Final = 100  # ef_construction
-EFFORT: Final = 128  # ef: of questions by the embedded model it finds all but one of some thousands
+EFFORT: Final = 128  # ef: what is found of the embedded model's questions is measured by benchmarks/cache_lookup.py
 
 
 @final

@@ -24,7 +24,7 @@ LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 STORES_READY := .tools/stores/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-lookup bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-canaries: $(DEV_READY) ## what a regression costs until its canary is roll
 
 bench-cache: $(DEV_READY) ## measure the cache by meaning on pairs of questions; ARGS="--write" renews benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks.semantic_cache $(ARGS)
+
+bench-lookup: $(DEV_READY) ## what a look-up in the cache by meaning costs among many questions; ARGS="--write" renews benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks.cache_lookup $(ARGS)
 
 bench-embedding: $(DEV_READY) ## the embedding engine beside sentence-transformers and plain ONNX Runtime, on one thread
 	@deploy/setup.sh encoders

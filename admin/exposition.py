@@ -229,7 +229,14 @@ class Exposition:
                 precision.add_metric((model, bound), value)
             judged.add_metric((model, "right"), found.right)
             judged.add_metric((model, "wrong"), found.wrong)
-        yield from (threshold, precision, judged)
+        checked = CounterMetricFamily(
+            "penstock_cache_checked",
+            "Answers by meaning that a cross-encoder was asked about.",
+            labels=("model", "verdict"),
+        )
+        for place, count in self._plane.stages.cache_checked.items():
+            checked.add_metric(place, count)
+        yield from (threshold, precision, judged, checked)
 
     def _guards(self) -> Iterator[Metric]:
         """Nothing where there is no guard."""

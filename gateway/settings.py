@@ -341,11 +341,23 @@ class ExactSpec(Section):
         return policy.Exact(self.ttl_s, self.sampled, self.single_flight)
 
 
+class CrossEncoderSpec(Section):
+    """A model of this gateway that reranks: it has to give a question that was answered at least `threshold`, within `timeout_s`."""
+
+    model: Name
+    threshold: float = Field(default=0.5, allow_inf_nan=False)
+    timeout_s: PositiveSeconds = 1
+
+    def compile(self) -> policy.CrossEncoder:
+        return policy.CrossEncoder(self.model, self.threshold, self.timeout_s)
+
+
 class SemanticSpec(Section):
     """Answers to the same question in other words, within one tenant, one set of instructions and one history.
 
     `threshold` is the least cosine of two questions. A share of the hits, `recheck`, is asked again and judged, by the model `judge` or by
-    comparing both answers; where fewer than `precision` turn out right, the threshold rises by itself.
+    comparing both answers; where fewer than `precision` turn out right, the threshold rises by itself. `max_entries`: questions of each
+    partition. `cross_encoder`: who has to agree before an answer is given again.
     """
 
     threshold: float = Field(default=0.85, gt=0, le=1)
@@ -353,9 +365,20 @@ class SemanticSpec(Section):
     precision: float = Field(default=0.99, gt=0, lt=1)
     recheck: float = Field(default=0.05, ge=0, le=1)
     judge: Name | None = None
+    max_entries: int = Field(default=10_000, ge=1, le=1_000_000)
+    cross_encoder: CrossEncoderSpec | None = None
 
     def compile(self) -> policy.Semantic:
-        return policy.Semantic(self.threshold, self.ttl_s, self.precision, self.recheck, self.judge)
+        encoder = self.cross_encoder
+        return policy.Semantic(
+            threshold=self.threshold,
+            ttl_s=self.ttl_s,
+            precision=self.precision,
+            recheck=self.recheck,
+            judge=self.judge,
+            max_entries=self.max_entries,
+            cross_encoder=None if encoder is None else encoder.compile(),
+        )
 
 
 class CacheSpec(Section):

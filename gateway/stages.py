@@ -116,6 +116,11 @@ class Stages:
         return {} if self._caching is None else self._caching.precisions
 
     @property
+    def cache_checked(self) -> Mapping[tuple[str, str], int]:
+        """What cross-encoders said of answers by meaning, by model and verdict."""
+        return {} if self._caching is None else self._caching.checked
+
+    @property
     def cache_waiting(self) -> int:
         """Calls that wait for what an equal one brings."""
         return 0 if self._caching is None else self._caching.waiting
@@ -231,6 +236,7 @@ class Stages:
         if terms.embed is None or self._store is None:
             return
         from gateway.cache.audit import Audit  # noqa: PLC0415 — NumPy comes with it
+        from gateway.cache.cross_encoder import CrossEncoders  # noqa: PLC0415 — as above
         from gateway.cache.meanings import Meanings  # noqa: PLC0415 — as above
 
         meanings = Meanings(
@@ -243,7 +249,7 @@ class Stages:
             random=random.random,
             now=time.monotonic,
         )
-        caching.compare(meanings, audit)
+        caching.compare(meanings, audit, CrossEncoders(self._answering.serve, self._spawn, time.monotonic))
         self._spawn(meanings.warm())
 
     def _listen(self, snapshot: Snapshot) -> None:

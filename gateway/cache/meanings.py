@@ -21,14 +21,16 @@ log = structlog.stdlib.get_logger(__name__)
 EMBED_S: Final = 3.0  # no call waits longer for its own vector
 AWAY_S: Final = 5.0  # how long nobody asks for one after that
 Embed = Callable[[Sequence[str]], Awaitable[Any]]
+Same = Callable[[Sequence[str]], Awaitable[int | None]]
+"""Of questions: which one asks the same as the one at hand, if any does."""
 
 
 class Log(Protocol):
     """Where processes tell each other what they have answered."""
 
-    async def read(self, key: bytes, partition: Partition) -> None: ...
+    async def read(self, key: bytes, partition: Partition, unix: float) -> bool: ...
 
-    async def write(self, key: bytes, asked: Asked, ttl_s: float) -> None: ...
+    async def write(self, key: bytes, asked: Asked, ttl_s: float, most: int) -> None: ...
 
 
 class Meaning(msgspec.Struct, frozen=True):
@@ -64,7 +66,7 @@ class Meanings:
         self._embed = embed
         self._spawn = spawn
         self._unix = unix
-        self._index = Index()
+        self._index = Index(spawn)
         self._away_until = 0.0
         self._broken = False
         self.precisions: dict[str, Precision] = {}  # by model
@@ -84,33 +86,48 @@ class Meanings:
         return None if vector is None else Meaning(question, vector)
 
     async def find(
-        self, meaning: Meaning, model: str, policy: Semantic, fresh: Callable[[Entry], bool]
+        self,
+        meaning: Meaning,
+        model: str,
+        policy: Semantic,
+        fresh: Callable[[Entry], bool],
+        same: Same | None = None,
     ) -> Match | None:
-        """The answer to the nearest question that asks the same, if there is one that is `fresh`."""
-        key = meaning.question.partition
-        partition = self._index.of(key)
-        if self._log is not None:
-            await self._spawn(self._log.read(key, partition))
+        """The answer to the nearest question that asks the same, if there is one that is `fresh`.
+
+        With `same`, which is asked once about all that are left, the one that it finds most alike.
+        """
+        partition = await self._read(meaning.question.partition, policy.max_entries)
         threshold = self.precision(model, policy).threshold
         own = facts(meaning.question.text)
+        left: list[tuple[str, Match]] = []
         for near in partition.nearest(meaning.vector, threshold, self._unix()):
             if not agree(own, near.facts):
                 continue
-            entry = await self._entry(near.asked.key)
+            entry = await self._entry(near.key)
             if entry is None:
-                partition.drop(near.asked.key)
+                partition.drop(near.key)
             elif fresh(entry):
-                return Match(entry, near.similarity, meaning.question)
-        return None
+                match = Match(entry, near.similarity, meaning.question)
+                if same is None:
+                    return match
+                left.append((near.text, match))
+        if same is None or not left:
+            return None
+        chosen = await same([text for text, _ in left])
+        return None if chosen is None else left[chosen][1]
 
-    def put(self, meaning: Meaning, entry: Entry, ttl_s: float) -> None:
+    def put(self, meaning: Meaning, entry: Entry, policy: Semantic) -> None:
         """A question whose answer was just kept."""
+        key, ttl_s, most = meaning.question.partition, policy.ttl_s, policy.max_entries
         until = min(entry.expires_at, self._unix() + ttl_s)
         asked = Asked(entry.key, until, meaning.question.text, meaning.vector)
-        self._index.of(meaning.question.partition).add(asked)
+        partition = self._index.of(key, most)
+        partition.add(asked, self._unix())
         self._index.trim()
+        self._index.grow(partition)
         if self._log is not None:
-            self._spawn(self._log.write(meaning.question.partition, asked, ttl_s))
+            self._spawn(self._log.write(key, asked, ttl_s, most))
 
     def precision(self, model: str, policy: Semantic) -> Precision:
         found = self.precisions.get(model)
@@ -123,6 +140,24 @@ class Meanings:
         """Of two texts; None where it cannot be told. Runs in a task."""
         vectors = [await self._vector(text) for text in (one, other)]
         return None if vectors[0] is None or vectors[1] is None else float(vectors[0] @ vectors[1])
+
+    async def _read(self, key: bytes, most: int) -> Partition:
+        """With what other processes have put there; where that is much, with its beginning, and the rest while nobody waits."""
+        partition = self._index.of(key, most)
+        if self._log is not None and not partition.reading:
+            more = await self._spawn(self._log.read(key, partition, self._unix()))
+            if more and not partition.reading:
+                partition.reading = True
+                self._spawn(self._read_on(self._log, key, partition))
+            self._index.grow(partition)
+        return partition
+
+    async def _read_on(self, log: Log, key: bytes, partition: Partition) -> None:
+        try:
+            while await log.read(key, partition, self._unix()):
+                self._index.grow(partition)
+        finally:
+            partition.reading = False
 
     async def _entry(self, key: bytes) -> Entry | None:
         entry = self._store.near(key)

@@ -20,10 +20,19 @@ class Exact(msgspec.Struct, frozen=True):
     single_flight: bool = True
 
 
+class CrossEncoder(msgspec.Struct, frozen=True):
+    """A model that reranks: which questions it gives at least `threshold`, and how long it may take."""
+
+    model: str
+    threshold: float = 0.5
+    timeout_s: float = 1.0
+
+
 class Semantic(msgspec.Struct, frozen=True):
     """Answers to the same question in other words. `threshold`: the least cosine, which rises where fewer than `precision` are right.
 
-    `recheck`: the share of hits that is asked again and judged, by the model `judge` or by comparing both answers.
+    `recheck`: the share of hits that is asked again and judged, by the model `judge` or by comparing both answers. `max_entries`: questions
+    of one partition. `cross_encoder`: who else has to agree.
     """
 
     threshold: float = 0.85
@@ -31,6 +40,8 @@ class Semantic(msgspec.Struct, frozen=True):
     precision: float = 0.99
     recheck: float = 0.05
     judge: str | None = None
+    max_entries: int = 10_000
+    cross_encoder: CrossEncoder | None = None
 
 
 class Policy(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ provider made them. What is kept is complete, of the model that was asked and no
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
@@ -29,6 +30,7 @@ from gateway.usage import NOTHING, Usage
 
 if TYPE_CHECKING:  # NumPy comes with them, for models that have a cache by meaning
     from gateway.cache.audit import Audit
+    from gateway.cache.cross_encoder import CrossEncoders
     from gateway.cache.meanings import Match, Meaning, Meanings
     from gateway.cache.precision import Precision
 
@@ -68,11 +70,12 @@ class Caching:
         self._known = Known()
         self._meanings: Meanings | None = None
         self._audit: Audit | None = None
+        self._encoders: CrossEncoders | None = None
         self.outcomes: dict[tuple[str, str], int] = {}  # by model: for the metrics
 
-    def compare(self, meanings: "Meanings", audit: "Audit") -> None:
+    def compare(self, meanings: "Meanings", audit: "Audit", encoders: "CrossEncoders") -> None:
         """From here on models may have a cache by meaning."""
-        self._meanings, self._audit = meanings, audit
+        self._meanings, self._audit, self._encoders = meanings, audit, encoders
 
     @property
     def waiting(self) -> int:
@@ -83,6 +86,11 @@ class Caching:
     def precisions(self) -> Mapping[str, "Precision"]:
         """Of the cache by meaning, by model."""
         return {} if self._meanings is None else self._meanings.precisions
+
+    @property
+    def checked(self) -> Mapping[tuple[str, str], int]:
+        """What cross-encoders said, by model and verdict."""
+        return {} if self._encoders is None else self._encoders.verdicts
 
     async def close(self) -> None:
         await self._store.close()
@@ -179,8 +187,11 @@ class Caching:
         want.meaning = await meanings.of(said)
         if want.meaning is None:
             return None
+        same = None
+        if policy.cross_encoder is not None and self._encoders is not None:
+            same = partial(self._encoders.same, policy.cross_encoder, call, said.text)
         return await meanings.find(
-            want.meaning, call.model.name, policy, lambda entry: self._fresh(entry, want.asked) is not None
+            want.meaning, call.model.name, policy, lambda entry: self._fresh(entry, want.asked) is not None, same
         )
 
     async def _give(self, want: "_Want", entry: Entry, how: bytes) -> None:
@@ -212,7 +223,7 @@ class Caching:
         if entry is not None:
             self._store.put(entry)
             if want.meaning is not None and self._meanings is not None and want.policy.semantic is not None:
-                self._meanings.put(want.meaning, entry, want.policy.semantic.ttl_s)
+                self._meanings.put(want.meaning, entry, want.policy.semantic)
         return entry
 
     def _entry(self, want: "_Want", recording: Recording) -> Entry | None:

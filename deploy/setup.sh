@@ -47,7 +47,7 @@ main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
         dev) sync_environment --group dev --extra retrieval --extra usearch --extra qdrant-edge --extra qdrant --extra pinecone --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
-        integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra kafka ;;
+        integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra parquet --extra kafka ;;
         stores) UV_PROJECT_ENVIRONMENT=.tools/stores sync_environment --no-dev --group integrations --extra chroma --extra milvus --extra weaviate --extra pinecone ;;
         store-servers) install_tools store-servers "${STORE_SERVERS[@]}" ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;

@@ -27,7 +27,7 @@ def test_no_request_that_can_be_made_from_the_documentation_breaks_a_route(app: 
 
         @given(case=operation.as_strategy())
         @settings(
-            max_examples=12,
+            max_examples=8,
             deadline=None,
             database=None,
             phases=[Phase.generate],

@@ -293,7 +293,7 @@ def test_kills_lose_nothing(upstream: Upstream, tmp_path: Path) -> None:
     site = Site(upstream, tmp_path)
     site.new.becomes(Behaviour(headers_after_s=0.1))
     try:
-        torment(site, 2, seed=1)
+        torment(site, 1, seed=1)
     finally:
         site.server.stop()
 

@@ -133,7 +133,7 @@ def torment(folder: Path, kills: int, seed: int) -> Witness:
 
 def test_an_index_survives_kills(tmp_path: Path) -> None:
     pytest.importorskip("hnswlib")
-    torment(tmp_path, 3, seed=2)
+    torment(tmp_path, 2, seed=2)
 
 
 @pytest.mark.soak

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import beside, discovery, documents, first_run, migrate
+from admin import allocator, beside, discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.first_run import Group
@@ -631,9 +631,13 @@ class LateApp:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if self._made is None or (self._made.done() and (self._made.cancelled() or self._made.exception() is not None)):
-            self._made = asyncio.get_running_loop().create_task(asyncio.to_thread(self._make))
+            self._made = asyncio.get_running_loop().create_task(asyncio.to_thread(self._lasting))
         app = await asyncio.shield(self._made)  # who leaves early must not stop it for the others
         await app(scope, receive, send)
+
+    def _lasting(self) -> AsgiApp:
+        with allocator.lasting():
+            return self._make()
 
 
 def _limits(settings: Settings) -> HttpLimits:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 from sqlalchemy import Connection
@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inference.errors import BadRequest, InferenceError, NotFound
 from inference.features import row_store, wire, writing
-from inference.features.joining import Views
 from inference.features.online import OnlineStore, StoreFailed
 from inference.features.view import MICRO, FeatureView, Native, Row
 from inference.features.wire import Asked, Wanted
@@ -24,6 +23,9 @@ from inference.serving import errors
 from inference.serving.desk import Desk, Visit
 from inference.serving.errors import BadInput, NotAllowed
 from inference.serving.exchange import JSON, Exchange, parsed, path_of
+
+if TYPE_CHECKING:
+    from inference.features.joining import Views
 
 READ: Final = "/get-online-features"
 PUSH: Final = "/push"
@@ -43,7 +45,7 @@ Writing = Callable[[], AbstractContextManager[Connection]]
 class FeaturesRest:
     """One per process. `writing` is a transaction, for a thread; `most_rows`: of one request."""
 
-    def __init__(self, views: Views, store: OnlineStore, desk: Desk, writing: Writing, most_rows: int) -> None:
+    def __init__(self, views: "Views", store: OnlineStore, desk: Desk, writing: Writing, most_rows: int) -> None:
         self._views = views
         self._store = store
         self._desk = desk

@@ -12,7 +12,6 @@ from inference.errors import Unavailable
 from inference.features import writing
 from inference.features.writing import Columns
 from inference.serving.errors import BadInput
-from inference.serving.reading import cell
 from inference.signature import Column
 
 Format: TypeAlias = Literal["csv", "parquet", "json"]
@@ -91,6 +90,8 @@ def _csv(body: bytes, known: Mapping[str, Column]) -> tuple[Columns, int]:
         if len(row) != len(names):
             where = f"csv[{number}]"
             raise BadInput(f"Invalid '{where}': {len(row)} cells, not {len(names)}", param=where, code="invalid_shape")
+    from inference.serving.reading import cell  # noqa: PLC0415 — NumPy, which the admin plane does without until somebody writes rows
+
     made: dict[str, Sequence[Any]] = {}
     for index, name in enumerate(names):
         column = known.get(name)

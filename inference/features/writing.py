@@ -9,7 +9,6 @@ import msgspec
 
 from inference.features.view import CREATED, EVENT_TIME, MICRO, FeatureView, entity
 from inference.serving.errors import BadInput
-from inference.serving.values import tensor
 from inference.signature import Column
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]]
@@ -104,6 +103,8 @@ def values(column: Column, given: Sequence[Any], at: At, *, required: bool = Fal
         row = next(row for row, value in enumerate(given) if _none(value))
         place = at(column.name, row)
         raise BadInput(f"Invalid '{place}': it must not be null", param=place, code="null_not_allowed")
+    from inference.serving.values import tensor  # noqa: PLC0415 — NumPy, which the admin plane does without until somebody writes rows
+
     some = tensor(column, [given[row] for row in there], lambda nth: at(column.name, there[nth])).tolist()
     if len(there) == len(given):
         return list(some)

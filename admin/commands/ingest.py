@@ -18,6 +18,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from admin.commands.bar import bar
 from admin.commands.documents import Failed, Json, ask, collection, pages, server
 
 AT_ONCE: Final = 4
@@ -150,22 +151,12 @@ def _pruned(
 
 @contextmanager
 def _progress(total: int, *, quiet: bool) -> Iterator[Tick]:
-    """A bar for people, where `rich` is installed."""
-    bar = None
-    if not quiet and sys.stderr.isatty():
-        try:
-            from rich.console import Console  # noqa: PLC0415 — for those who have it
-            from rich.progress import Progress  # noqa: PLC0415 — as above
-        except ImportError:
-            print(f"reading {total} files …", file=sys.stderr)
+    with bar(f"reading {total} files …", quiet=quiet) as shown:
+        if shown is None:
+            yield lambda _: None
         else:
-            bar = Progress(console=Console(stderr=True))
-    if bar is None:
-        yield lambda _: None
-        return
-    with bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda done: bar.advance(task, done)
+            task = shown.add_task("reading", total=total)
+            yield lambda done: shown.advance(task, done)
 
 
 def _tell(report: Report, store: Json, *, as_json: bool) -> None:

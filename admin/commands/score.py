@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from admin import audit, logs
+from admin.commands.bar import bar
 from admin.commands.configuration import database, loaded
 from admin.commands.documents import Failed
 from admin.scoring import asked
@@ -162,19 +163,9 @@ def _shown(job: Job) -> dict[str, object]:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Tick]:
-    """A bar for people, where `rich` is installed."""
-    bar = None
-    if not quiet and sys.stderr.isatty():
-        try:
-            from rich.console import Console  # noqa: PLC0415 — for those who have it
-            from rich.progress import Progress  # noqa: PLC0415 — as above
-        except ImportError:
-            print("scoring …", file=sys.stderr)
+    with bar("scoring …", quiet=quiet) as shown:
+        if shown is None:
+            yield lambda _: None
         else:
-            bar = Progress(console=Console(stderr=True))
-    if bar is None:
-        yield lambda _: None
-        return
-    with bar:
-        task = bar.add_task("scoring", total=None)
-        yield lambda count: bar.update(task, total=count.total, completed=count.done)
+            task = shown.add_task("scoring", total=None)
+            yield lambda count: shown.update(task, total=count.total, completed=count.done)

@@ -5,7 +5,6 @@ tables (`gateway.seeding`) and REST changes them; from then on the database is t
 """
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,22 +12,11 @@ from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from gateway.database import record_revision
 from gateway.errors import Conflict, NotFound
+from gateway.named_specs import REST, Spec, SpecRecord
 from gateway.paging import Page, page
 from gateway.secret_box import SecretBox, is_reference
 from gateway.settings import DeploymentSpec, ModelSpec
 from gateway.tables import deployments, models
-
-Spec = Mapping[str, Any]  # JSON as it is stored: what differs from the defaults of the pydantic model
-REST = "rest"
-
-
-class ModelRecord(msgspec.Struct, frozen=True):
-    name: str
-    spec: Spec
-    origin: str
-    edited: bool
-    created_at: float
-    updated_at: float
 
 
 class DeploymentRecord(msgspec.Struct, frozen=True):
@@ -43,7 +31,7 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     updated_at: float
 
 
-def create_model(tx: Connection, spec: ModelSpec, box: SecretBox) -> ModelRecord:
+def create_model(tx: Connection, spec: ModelSpec, box: SecretBox) -> SpecRecord:
     """The model with the deployments that its specification names. Raises Conflict when a name is taken."""
     _refuse_taken(tx, models, spec.name, "name")
     _replace(tx, models, spec.name, spec=model_json(spec))
@@ -53,7 +41,7 @@ def create_model(tx: Connection, spec: ModelSpec, box: SecretBox) -> ModelRecord
     return get_model(tx, spec.name)
 
 
-def get_model(tx: Connection, name: str) -> ModelRecord:
+def get_model(tx: Connection, name: str) -> SpecRecord:
     """Raises NotFound."""
     row = tx.execute(select(models).where(models.c.name == name, models.c.deleted_at.is_(None))).one_or_none()
     if row is None:
@@ -61,7 +49,7 @@ def get_model(tx: Connection, name: str) -> ModelRecord:
     return _model(row)
 
 
-def list_models(tx: Connection, limit: int, after: str | None = None) -> Page[ModelRecord]:
+def list_models(tx: Connection, limit: int, after: str | None = None) -> Page[SpecRecord]:
     """By name."""
     query = select(models).where(models.c.deleted_at.is_(None)).order_by(models.c.name).limit(limit + 1)
     if after is not None:
@@ -70,7 +58,7 @@ def list_models(tx: Connection, limit: int, after: str | None = None) -> Page[Mo
     return page(found, limit, [model.name for model in found])
 
 
-def change_model(tx: Connection, name: str, changes: Spec) -> ModelRecord:
+def change_model(tx: Connection, name: str, changes: Spec) -> SpecRecord:
     """Merges JSON of ModelSpec's fields; None puts a default back. Raises NotFound."""
     spec = ModelSpec.model_validate(_merged(get_model(tx, name).spec, changes))
     _edit(tx, models, name, model_json(spec))
@@ -140,7 +128,7 @@ def deployments_of(tx: Connection, names: list[str]) -> list[DeploymentRecord]:
     return [_deployment(row) for row in tx.execute(query.order_by(deployments.c.id))]
 
 
-def every_model(tx: Connection) -> list[tuple[ModelRecord, list[DeploymentRecord]]]:
+def every_model(tx: Connection) -> list[tuple[SpecRecord, list[DeploymentRecord]]]:
     """All that can be called, by name and id."""
     below: dict[str, list[DeploymentRecord]] = {}
     alive = select(deployments).where(deployments.c.deleted_at.is_(None)).order_by(deployments.c.id)
@@ -214,8 +202,8 @@ def _delete(tx: Connection, table: Table, id_: str) -> None:
     tx.execute(delete(table).where(key == id_, table.c.origin == REST))
 
 
-def _model(row: Row[Any]) -> ModelRecord:
-    return ModelRecord(row.name, row.spec, row.origin, row.edited, row.created_at, row.updated_at)
+def _model(row: Row[Any]) -> SpecRecord:
+    return SpecRecord(row.name, row.spec, row.origin, row.edited, row.created_at, row.updated_at)
 
 
 def _deployment(row: Row[Any]) -> DeploymentRecord:

@@ -14,7 +14,8 @@ from gateway.guards.policy import Guard, Guards
 from gateway.kinds import served_by
 from gateway.mcp import store as mcp_store
 from gateway.mcp.catalog import Server, Servers
-from gateway.model_store import DeploymentRecord, ModelRecord
+from gateway.model_store import DeploymentRecord
+from gateway.named_specs import SpecRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
 from gateway.providers import IN_PROCESS, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
@@ -269,7 +270,7 @@ def _away(record: DeploymentRecord) -> Awaited | None:
 
 
 def _model(
-    record: ModelRecord,
+    record: SpecRecord,
     spec: ModelSpec,
     ready: tuple[Deployment, ...],
     default_cache: CacheSpec | None,

@@ -8,7 +8,8 @@ from typing import Any
 from admin.commands.configuration import database
 from gateway import model_store
 from gateway.database import reading
-from gateway.model_store import DeploymentRecord, ModelRecord
+from gateway.model_store import DeploymentRecord
+from gateway.named_specs import SpecRecord
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _json(model: ModelRecord, below: list[DeploymentRecord]) -> dict[str, Any]:
+def _json(model: SpecRecord, below: list[DeploymentRecord]) -> dict[str, Any]:
     return {
         "name": model.name,
         "strategy": model.spec.get("strategy", "weighted"),

@@ -13,7 +13,8 @@ from admin.rest.errors import documented
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute, at
 from gateway import model_store
 from gateway.catalog import Affinity, Strategy
-from gateway.model_store import DeploymentRecord, ModelRecord
+from gateway.model_store import DeploymentRecord
+from gateway.named_specs import SpecRecord
 from gateway.settings import (
     BreakerSpec,
     HedgeSpec,
@@ -127,7 +128,7 @@ def router(control: Control) -> APIRouter:
     return routes
 
 
-def model_view(record: ModelRecord, below: list[DeploymentRecord]) -> ModelView:
+def model_view(record: SpecRecord, below: list[DeploymentRecord]) -> ModelView:
     return ModelView.model_validate(
         {
             **record.spec,
@@ -144,7 +145,7 @@ def _show(tx: Connection, name: str) -> ModelView:
     return _with_deployments(tx, [model_store.get_model(tx, name)])[0]
 
 
-def _with_deployments(tx: Connection, records: list[ModelRecord] | tuple[ModelRecord, ...]) -> list[ModelView]:
+def _with_deployments(tx: Connection, records: list[SpecRecord] | tuple[SpecRecord, ...]) -> list[ModelView]:
     below: dict[str, list[DeploymentRecord]] = {}
     for deployment in model_store.deployments_of(tx, [record.name for record in records]):
         below.setdefault(deployment.model, []).append(deployment)

@@ -55,7 +55,7 @@ from gateway.responses import store as responses
 from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.seeding import Seed, SeedReport, seed, seed_guards, seed_servers
-from gateway.signs import BATCHES, JOBS, RUNS, Signs
+from gateway.signs import BATCHES, JOBS, REEMBEDDINGS, RUNS, Signs
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
 from gateway.stages import ContentTerms, GuardTerms
@@ -67,6 +67,7 @@ from retrieval.collection_store import any_at_all
 from retrieval.job_store import ANY as ANY_JOB
 from retrieval.job_store import Owner
 from retrieval.reembedding.runner import ReembeddingRunner
+from retrieval.reembedding.store import ANY as ANY_REEMBEDDING
 from retrieval.removal import forget_sources
 from retrieval.runner import Runner
 
@@ -105,7 +106,7 @@ class House:
         self._prices = PriceMap()
         self._signs = Signs(
             self._engine,
-            {BATCHES: ANY_UNFINISHED, RUNS: responses.ANY_RUNNING, JOBS: ANY_JOB},
+            {BATCHES: ANY_UNFINISHED, RUNS: responses.ANY_RUNNING, JOBS: ANY_JOB, REEMBEDDINGS: ANY_REEMBEDDING},
         )
         self._store = SnapshotStore(
             self._engine,
@@ -435,8 +436,13 @@ class House:
         )
         self._signs.follow(JOBS, self._runner.notice)
         self._reembedding = ReembeddingRunner(
-            documents.database_of(self._engine), Owner(self._books.session, host()), folder, self._backfill
+            documents.database_of(self._engine),
+            Owner(self._books.session, host()),
+            folder,
+            self._backfill,
+            partial(self._signs.there, REEMBEDDINGS),
         )
+        self._signs.follow(REEMBEDDINGS, self._reembedding.notice)
 
     async def _backfill(self) -> "Backfill":
         return (await self._retrieval.get()).backfill

@@ -18,6 +18,7 @@ from gateway.database import NEWEST_REVISION
 BATCHES: Final = "batches"
 RUNS: Final = "responses"  # in the background
 JOBS: Final = "ingestion jobs"
+REEMBEDDINGS: Final = "re-embeddings"
 
 PATIENCE_S: Final = 1.0  # at the end, with a database that does not answer
 

@@ -18,7 +18,6 @@ from retrieval.sessions import dead
 log = structlog.stdlib.get_logger(__name__)
 
 LOOK_S: Final = 1.0
-IDLE_S: Final = 5.0  # between looks where there is none
 BEAT_S: Final = 5.0
 BROKEN_S: Final = 5.0
 
@@ -37,7 +36,16 @@ class Worker(Protocol):
 class ReembeddingRunner:
     """One per process: `background` runs as long as the server does; then `close`. One is worked on at a time."""
 
-    def __init__(self, database: Database, owner: Owner, folder: Path, worker: Callable[[], Awaitable[Worker]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        owner: Owner,
+        folder: Path,
+        worker: Callable[[], Awaitable[Worker]],
+        any_work: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`any_work`: whether there may be one in the database at all (`store.ANY`). Once there is, `notice` says so."""
+        self._any_work = any_work
         self._database = database
         self._owner = owner
         self._sessions = folder / "sessions"
@@ -64,14 +72,13 @@ class ReembeddingRunner:
     async def background(self) -> None:
         while True:
             self._wake.clear()
-            wait_s = IDLE_S
+            worked = False
             try:
-                if not self._stopped and await asyncio.to_thread(self._database.read, store.any_at_all):
-                    wait_s = 0.0 if await self._look() else LOOK_S
+                worked = self._any_work() and not self._stopped and await self._look()
             except Exception as error:  # noqa: BLE001 a task border: it is tried again
                 log.warning("reembedding.not_seen", reason=str(error).partition("\n")[0])
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(0.0 if worked else LOOK_S if self._any_work() else None):
                     await self._wake.wait()
 
     async def _look(self) -> bool:

@@ -18,6 +18,9 @@ from retrieval.reembedding.record import BEFORE_SWAP, BESIDE, ENDED, Reembedding
 from retrieval.spaces import Space
 from retrieval.tables import reembeddings
 
+# Something to do for any: a condition that SQLite and PostgreSQL both read.
+ANY: Final = f"EXISTS (SELECT 1 FROM reembeddings WHERE state IN {BESIDE} OR NOT collected)"  # noqa: S608 — constants
+
 _Row = reembeddings.c
 _JSON: Final[dict[str, Any]] = {"before": Space, "after": Space, "terms": Terms, "verdict": Verdict | None}
 
@@ -98,12 +101,6 @@ def leftovers(tx: Connection, collection_id: str) -> Sequence[Reembedding]:
     """Those that failed and whose vectors are still there."""
     query = select(reembeddings).where(_Row.collection_id == collection_id, _Row.state == "failed")
     return [_reembedding(row) for row in tx.execute(query.where(_Row.collected.is_(False)))]
-
-
-def any_at_all(tx: Connection) -> bool:
-    """Whether there is something to do for any."""
-    query = select(_Row.id).where(or_(_Row.state.in_(BESIDE), _Row.collected.is_(False))).limit(1)
-    return tx.execute(query).first() is not None
 
 
 def waiting(tx: Connection, owner: Owner) -> Sequence[Reembedding]:

@@ -1,7 +1,7 @@
 """A search that is answered from memory and SQLite's file shows what the truth shows, at every moment."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from retrieval import collection_store, document_store, removal
-from retrieval.access import Account, Caller
+from retrieval.access import Caller
 from retrieval.asking import Question, Results
 from retrieval.collection_store import Collection
 from retrieval.database import Database
@@ -17,36 +17,19 @@ from retrieval.errors import NotFound
 from retrieval.filters import parse
 from retrieval.index.residents import Residents
 from retrieval.search import Search
+from tests.fixtures.plane import Words
 from tests.fixtures.retrieval import ANN, BEN, EVE, attach, fill, new_collection, unit
 
 SECRET = Caller("key_spy", "team_1", labels=frozenset({"secret"}))
 
 
-class Fixed:
+class Fixed(Words):
     """Embeds every text as the same vector."""
 
-    async def embed(
-        self,
-        texts: Sequence[str],
-        model: str,
-        payer: str,
-        *,
-        aside: bool,
-        account: Account | None = None,
-        dimensions: int | None = None,
-    ) -> NDArray[np.float32]:
-        del model, payer, aside, account, dimensions
-        return np.repeat(unit(np.ones((1, 8), np.float32)), len(texts), axis=0)
-
-    def window(self, model: str) -> int | None:
-        del model
-        return None
-
-    def require(self, model: str, payer: str) -> None:
-        """Anybody may."""
-
-    def default(self) -> str | None:
-        return "embed"
+    def _vector(self, text: str) -> NDArray[np.float32]:
+        del text
+        same: NDArray[np.float32] = unit(np.ones((1, 8), np.float32))[0]
+        return same
 
 
 @pytest.fixture

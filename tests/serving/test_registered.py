@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import onnx
 import pytest
 import skops.io
 import tritonclient.http
@@ -17,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.fixtures.server import Server
+from tests.fixtures.swaps import times
 
 Json = dict[str, Any]
 
@@ -58,21 +58,6 @@ def ask(server: Server, name: str, body: Json) -> httpx.Response:
     return answer
 
 
-def _graph(factor: float) -> bytes:
-    """x (n, 1) times a factor."""
-    tensor = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "factor"], ["y"])],
-        "times",
-        [tensor("x", onnx.TensorProto.FLOAT, ["n", 1])],
-        [tensor("y", onnx.TensorProto.FLOAT, ["n", 1])],
-        [onnx.numpy_helper.from_array(np.array([[factor]], np.float32), "factor")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    made: bytes = model.SerializeToString()
-    return made
-
-
 @pytest.mark.parametrize(("name", "convert"), [("cancer", "auto"), ("wine", "never")])
 def test_a_registered_model_answers_with_the_librarys_numbers(registry: Server, name: str, convert: str) -> None:
     """Converted to ONNX, or as it is in a process; records, lists, columns, and the protocol in binary."""
@@ -111,7 +96,7 @@ def test_a_registered_model_answers_with_the_librarys_numbers(registry: Server, 
 def test_an_alias_that_moves_takes_the_next_call_with_it(registry: Server) -> None:
     """The version that answers is the champion's as soon as the registry says so, and a challenger answers whoever asks for it."""
     for version, sign in ((1, 1), (2, -1)):
-        made = register(registry, "moving", _graph(sign), "onnx")
+        made = register(registry, "moving", times(sign), "onnx")
         assert made["version"] == version
         if version == 1:
             assert registry.admin.put("/registry/moving/aliases/champion", json={"version": 1}).status_code == 200

@@ -20,7 +20,7 @@ SOME = ("docs/degradation.md",)
 def bare(tmp_path: Path) -> Iterator[Server]:
     if not bundled.installed():
         pytest.skip("needs the `embedded` extra")
-    server = Server({}, tmp_path).start(with_key=False)
+    server = Server({}, tmp_path, executed=True).start(with_key=False)
     (server.data / "admin-key").write_text(ADMIN_KEY)
     yield server
     server.stop()

@@ -99,9 +99,8 @@ def test_the_process_is_ready_soon_and_small(tmp_path: Path) -> None:
     for name in ("rich", "greenlet"):
         (hidden / f"{name}.py").write_text("raise ImportError")
     local = {"id": "local", "base_url": "http://127.0.0.1:9/v1", "model": "x"}
-    server = Server(
-        {"models": [{"name": "chat", "deployments": [local]}]}, tmp_path, environ={"PYTHONPATH": str(hidden)}
-    )
+    config = {"models": [{"name": "chat", "deployments": [local]}]}
+    server = Server(config, tmp_path, environ={"PYTHONPATH": str(hidden)}, executed=True)
     server.start(with_key=False)
     try:
         time.sleep(1.5)  # until everything that loads in the background has loaded

@@ -60,7 +60,7 @@ models:
 def resting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     local = {"id": "local", "base_url": "http://127.0.0.1:9/v1", "model": "x"}
     config = {"models": [{"name": "chat", "deployments": [local]}]}
-    server = Server(config, tmp_path_factory.mktemp("resting")).start(with_key=False)
+    server = Server(config, tmp_path_factory.mktemp("resting"), executed=True).start(with_key=False)
     yield server
     server.stop()
 

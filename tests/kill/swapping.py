@@ -1,4 +1,4 @@
-"""Adds documents, removes them and writes indexes down, over and over, until somebody kills it: `swap FOLDER COLLECTION SEED`.
+"""Adds documents, removes them and writes indexes down, over and over, until somebody kills it: `FOLDER COLLECTION SEED`.
 
 What is acknowledged is a line in FOLDER/said, written when the transaction is over: `+ NAME SEED COUNT` or `- NAME`, and
 `? NAME` before a removal begins.
@@ -62,3 +62,7 @@ def main(arguments: Sequence[str]) -> int:
                     document_store.remove(tx, victim)
                 os.write(said, f"- {victim.source_id}\n".encode())
         index.maintain(collection_id)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -14,8 +14,6 @@ import pytest
 from sqlalchemy import create_engine, func, select
 
 from retrieval.tables import ingestion_jobs, passages
-from tests.fixtures import forked
-from tests.fixtures.forked import ForkedServer
 from tests.fixtures.server import ONCE, Server
 from tests.fixtures.upstream import ScriptHandle, Upstream
 from tests.upstream.behaviour import Behaviour
@@ -39,15 +37,6 @@ def server(embeddings: ScriptHandle, tmp_path: Path) -> Iterator[Server]:
     server = Server(config(embeddings), tmp_path).start()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def quick_server(embeddings: ScriptHandle, tmp_path: Path) -> Iterator[Server]:
-    """Each start costs a fork: two seconds of imports two hundred times are most of an hour on a busy machine."""
-    with forked.parent() as parent:
-        server = ForkedServer(config(embeddings), tmp_path, parent).start()
-        yield server
-        server.stop()
 
 
 def text_of(name: str) -> str:
@@ -158,8 +147,8 @@ def test_documents_survive_kills(server: Server) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_documents_survive_two_hundred_kills(quick_server: Server) -> None:
-    torment(quick_server, 200, seed=int(time.time()))
+def test_documents_survive_two_hundred_kills(server: Server) -> None:
+    torment(server, 200, seed=int(time.time()))
 
 
 def test_a_vector_that_was_made_is_not_made_again(server: Server, embeddings: ScriptHandle) -> None:

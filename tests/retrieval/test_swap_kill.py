@@ -20,6 +20,7 @@ from tests.fixtures import forked
 from tests.fixtures.retrieval import new_collection, of
 from tests.kill import swapping
 
+PROGRAM = ("-m", "tests.kill.swapping")
 ALL = Caller("key_all", labels=frozenset("*"))
 
 
@@ -109,25 +110,24 @@ def torment(folder: Path, kills: int, seed: int) -> Witness:
     engine.dispose()
     chance, began = random.Random(seed), time.monotonic()
     witness = Witness(folder, collection.id)
-    with forked.parent() as parent:
-        for round_ in range(kills):
-            child = parent.begin(["swap", str(folder), collection.id, str(seed % 10_000 * 1000 + round_)])
-            assert child.stdout is not None
-            said = child.stdout.readline()
-            assert said == "listening\n", said + child.stdout.read()
-            if round_ % 10 == 0:  # a graph takes longer than that on a busy machine, and it is what is to be swapped
-                witness.await_graph()
-            time.sleep(chance.random() * 1.5)
-            child.kill()
-            child.wait()
-            child.stdout.close()
-            witness.check()
-            if round_ % 10 == 9:
-                took = time.monotonic() - began
-                print(
-                    f"{round_ + 1} kills, {len(witness.kept)} documents, {len(witness.written)} indexes, {took:.0f} s",
-                    flush=True,
-                )
+    for round_ in range(kills):
+        child = forked.begin([*PROGRAM, str(folder), collection.id, str(seed % 10_000 * 1000 + round_)], {})
+        assert child.stdout is not None
+        said = child.stdout.readline()
+        assert said == "listening\n", said + child.stdout.read()
+        if round_ % 10 == 0:  # a graph takes longer than that on a busy machine, and it is what is to be swapped
+            witness.await_graph()
+        time.sleep(chance.random() * 1.5)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        witness.check()
+        if round_ % 10 == 9:
+            took = time.monotonic() - began
+            print(
+                f"{round_ + 1} kills, {len(witness.kept)} documents, {len(witness.written)} indexes, {took:.0f} s",
+                flush=True,
+            )
     return witness
 
 

@@ -46,7 +46,9 @@ def test_a_kill_in_the_middle_changes_nothing(upstream: Upstream, arm: Arms, tmp
         server.start()
         before = server.admin.get(f"/rollouts/{id_}").json()
         assert (before["state"], seen(before) >= 40) == ("running", True)
-        assert weights(server, "killed")[2] == pytest.approx(before["share"])
+        share = weights(server, "killed")[2]
+        after = server.admin.get(f"/rollouts/{id_}").json()  # it may have moved on between the two looks
+        assert share in (pytest.approx(before["share"]), pytest.approx(after["share"]))
 
         shown = Traffic(server, "killed").until(id_, over)
 

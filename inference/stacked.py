@@ -1,6 +1,6 @@
 """Columns that are one matrix: most models want their features side by side, and most clients send numbers of one type."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
@@ -9,13 +9,19 @@ if TYPE_CHECKING:
 
 @final
 class Stacked(Mapping[str, "NDArray[Any]"]):
-    """`matrix` is (rows, columns), its columns in the order of `names`. A column by its name is a view."""
+    """`matrix` is (rows, columns), its columns in the order of `names`. A column by its name is a view.
 
-    __slots__ = ("matrix", "names")
+    `given`: the rows as they came, before they were of the matrix's type, where somebody has them.
+    """
 
-    def __init__(self, names: tuple[str, ...], matrix: "NDArray[Any]") -> None:
+    __slots__ = ("given", "matrix", "names")
+
+    def __init__(
+        self, names: tuple[str, ...], matrix: "NDArray[Any]", given: Sequence[Sequence[float]] | None = None
+    ) -> None:
         self.names = names
         self.matrix = matrix
+        self.given = given
 
     def __getitem__(self, name: str) -> "NDArray[Any]":
         try:

@@ -166,7 +166,7 @@ class Capture:
 
     @property
     def _pending(self) -> int:
-        return sum(size for _, _, size in self._waiting)
+        return sum([size for _, _, size in self._waiting]) if self._waiting else 0
 
     def _roll(self) -> None:
         if self._file >= 0 and self._path is not None:
@@ -213,13 +213,14 @@ def abandoned(folder: Path) -> list[tuple[int, Path, int]]:
 def _shown(arrays: Arrays, hidden: frozenset[str] | tuple[()]) -> dict[str, Any]:
     if not hidden:
         if type(arrays) is Stacked:
-            return dict(zip(arrays.names, arrays.matrix.T.tolist(), strict=True))
+            columns = arrays.matrix.T.tolist() if arrays.given is None else zip(*arrays.given, strict=True)
+            return dict(zip(arrays.names, columns, strict=True))
         return {name: array.tolist() for name, array in arrays.items()}
     everything = "*" in hidden
     return {name: REDACTED if everything or name in hidden else array.tolist() for name, array in arrays.items()}
 
 
 def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, data[written:])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from inference.errors import TooLarge
 from inference.serving.errors import BadInput
 from inference.serving.frame import Frame
+from inference.serving.quick import MOST_FEATURES, Quick
 from inference.serving.values import DTYPES, At, scalars, tensor
 from inference.signature import Column, Signature
 from inference.stacked import Stacked
@@ -130,6 +131,12 @@ def _records(signature: Signature, rows: Sequence[Mapping[str, Any]], form: str)
     return _frame(signature, made, len(rows), form)
 
 
+def quick_of(signature: Signature) -> Quick | None:
+    """None: its bodies take the way of all."""
+    numeric = _numeric(signature)
+    return None if numeric is None else numeric.quick
+
+
 class _Numeric(NamedTuple):
     """Of a signature that is nothing but numbers of one type. `values`: a record's, in order, as a tuple."""
 
@@ -137,6 +144,7 @@ class _Numeric(NamedTuple):
     dtype: Any
     most: float
     values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    quick: Quick | None
 
 
 def _numeric(signature: Signature) -> _Numeric | None:
@@ -157,7 +165,15 @@ def _numeric_of(columns: Sequence[Column]) -> _Numeric | None:
     names = tuple([column.name for column in columns])
     getter = itemgetter(*names)
     dtype = np.dtype(DTYPES[columns[0].datatype])
-    return _Numeric(names, dtype, float(np.finfo(dtype).max), getter if len(names) > 1 else lambda row: (getter(row),))
+    values = getter if len(names) > 1 else lambda row: (getter(row),)
+    return _Numeric(names, dtype, float(np.finfo(dtype).max), values, _quick(names, dtype))
+
+
+def _quick(names: tuple[str, ...], dtype: Any) -> Quick | None:
+    try:
+        return Quick(names, dtype) if len(names) <= MOST_FEATURES else None
+    except ValueError:
+        return None
 
 
 def _matrix(numeric: _Numeric, rows: Sequence[Sequence[Any]]) -> Stacked | None:
@@ -171,7 +187,7 @@ def _matrix(numeric: _Numeric, rows: Sequence[Sequence[Any]]) -> Stacked | None:
         return None
     if not rows or not np.abs(made).max() <= numeric.most:  # nor is what is no number
         return None
-    return Stacked(numeric.names, made.astype(numeric.dtype, copy=False))
+    return Stacked(numeric.names, made.astype(numeric.dtype, copy=False), made.tolist())
 
 
 def _columns(signature: Signature, value: Mapping[str, Any], form: str, most_rows: int) -> Frame:

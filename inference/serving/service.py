@@ -75,6 +75,7 @@ class Predictions:
         self._price = price
         self._split = split
         self._observer = observer
+        self._arms: dict[tuple[int, str], Arm] = {}  # outside of rollouts
         self._shadows = Shadows(library, fleet, observer, spawn)
 
     def find(self, wanted: Wanted) -> Bundle:
@@ -116,7 +117,11 @@ class Predictions:
             if arm is not None:
                 return self.library.bundle(wanted.name, arm.version), arm
         bundle = self.find(wanted)
-        return bundle, Arm(bundle.version, wanted.alias or ("champion" if wanted.version is None else "pinned"))
+        place = bundle.version, wanted.alias or ("champion" if wanted.version is None else "pinned")
+        arm = self._arms.get(place)
+        if arm is None:
+            arm = self._arms[place] = Arm(*place)
+        return bundle, arm
 
     def _tell(
         self,
@@ -132,7 +137,7 @@ class Predictions:
         valid: bool,
     ) -> None:
         faulty = isinstance(error, FAULTS)
-        if self._observer is not None and (error is None or faulty):
+        if self._observer is not None and arm.rollout is not None and (error is None or faulty):
             cost = visit.cost_nanos if error is None else 0
             self._observer.observe(
                 Outcome(

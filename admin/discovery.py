@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from admin.settings import Loaded
 from embedding import bundled
 from gateway.mcp.settings import ServerSpec
-from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
+from gateway.providers import EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, RERANKER, RERANKER_MODEL, Provider
 from gateway.seeding import Seed
 from gateway.settings import DeploymentSpec, ModelSpec
 from inference.fleet.settings import EngineSpec
@@ -110,11 +110,13 @@ def keyed_providers(environ: Mapping[str, str]) -> tuple[Provider, ...]:
 
 
 def embedded_seeds() -> tuple[Seed, ...]:
-    """Source `embedded`: the quoting model, and the embedding model if its libraries are installed. Both run in this process."""
+    """Source `embedded`: what quotes and reranks, and the embedding model if its libraries are installed. All run in this process."""
     quotes = DeploymentSpec(id=f"{QUOTES}:{QUOTES_MODEL}", provider=QUOTES, model=QUOTES_MODEL)
+    reranker = DeploymentSpec(id=f"{RERANKER}:{RERANKER_MODEL}", provider=RERANKER, model=RERANKER_MODEL)
     names = EMBEDDED_MODELS if bundled.installed() else ()
     return (
         Seed(_model(QUOTES_MODEL, quotes), EMBEDDED),
+        Seed(_model(RERANKER_MODEL, reranker), EMBEDDED),
         *(
             Seed(
                 _model(name, DeploymentSpec(id=f"{EMBEDDED}:{name}", provider=EMBEDDED, model=bundled.MINILM.name)),

@@ -45,10 +45,15 @@ class GroundingSearch:
         self._entered = entered
 
     async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
-        """Raises NotFound, BadRequest."""
+        """Raises NotFound, BadRequest, AccessDenied."""
+        from retrieval.asking import ranked_by  # noqa: PLC0415 — as said above
+
         try:
             _filter(wanted)
-            _, found = await self._meant(key, wanted, booking)
+            caller, found = await self._meant(key, wanted, booking)
+            rerank = ranked_by(wanted.ranker)
+            if rerank is not None and rerank.wanted:
+                (await self._retrieval()).require_ranker(caller, rerank)
         except RetrievalError as error:
             _refuse(error)
         return [Store(one.id, one.generation) for one in found]
@@ -84,7 +89,7 @@ class GroundingSearch:
 
     async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
         """Raises GatewayError."""
-        from retrieval.asking import Question  # noqa: PLC0415 — as said above
+        from retrieval.asking import Question, ranked_by  # noqa: PLC0415 — as said above
 
         try:
             question = Question(
@@ -95,6 +100,7 @@ class GroundingSearch:
                 lexical=wanted.lexical,
                 threshold=wanted.threshold,
                 fusion="ranks" if wanted.weighed else "blend",
+                rerank=ranked_by(wanted.ranker),
             )
             caller, stores = await self._meant(key, wanted, booking)
             plane = await self._retrieval()

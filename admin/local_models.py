@@ -1,8 +1,8 @@
-"""Where the gateway meets the models in this process, for embeddings and for quoting: they look like any other deployment."""
+"""Where the gateway meets the models in this process, for embeddings, quoting and reranking: they look like any other deployment."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import structlog
 
@@ -10,14 +10,19 @@ from embedding import bundled
 from embedding.errors import EmbeddingError
 from embedding.ports import ModelSpec
 from gateway import errors
+from gateway.units.rerank import BYTES_PER_TOKEN, Rerank, RerankAsk, answered
 
 if TYPE_CHECKING:  # NumPy comes with the engine, and both with the first request
     from embedding.cl100k import Cl100k
     from embedding.engine import Engine
     from retrieval.quotes.chat import QuotingModel
     from retrieval.quotes.quoting import Similar
+    from retrieval.reranking.reranker import Reranker
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+MOST_PRIOR: Final = 1e300  # the greatest less the least is a number still
 
 
 class EngineRefusal(errors.GatewayError):
@@ -114,3 +119,38 @@ class Quotes:
             return await self._model.answer(body, model)
         except Unsupported as error:
             raise errors.BadRequest(error.message, param=error.param) from error
+
+
+@final
+class Reranking:
+    """`gateway.in_process.Local` on the reranker. `similar` compares meanings."""
+
+    def __init__(self, similar: "Similar") -> None:
+        self._similar = similar
+        self._model: Reranker | None = None
+
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:  # noqa: ARG002 — there is one
+        """Raises GatewayError."""
+        from retrieval.reranking.reranker import Reranker  # noqa: PLC0415 — an idle gateway does without
+
+        if endpoint != "rerank":
+            raise errors.BadRequest(f"The model '{model}' reranks; it cannot answer this", param="model")
+        if self._model is None:
+            self._model = Reranker(self._similar)
+        ask = Rerank(1).read(body, {})
+        assert isinstance(ask, RerankAsk)
+        most = ask.asked.max_tokens_per_doc
+        texts = ask.texts if most is None else [text[: most * BYTES_PER_TOKEN] for text in ask.texts]
+        return answered(ask, await self._model.rank(ask.asked.query, texts, _priors(ask)))
+
+
+def _priors(ask: RerankAsk) -> list[float] | None:
+    """What a search says of each document."""
+    given = [None if isinstance(each, str) else each.get("prior") for each in ask.asked.documents]
+    if all(prior is None for prior in given):
+        return None
+    for at, prior in enumerate(given):
+        if isinstance(prior, bool) or not isinstance(prior, int | float) or not abs(prior) < MOST_PRIOR:
+            param = f"documents[{at}].prior"
+            raise errors.BadRequest(f"Invalid '{param}': a number, for every document or for none", param=param)
+    return [float(prior) for prior in given if prior is not None]

@@ -6,6 +6,7 @@ from typing import Final, final
 import msgspec
 
 from admin.documents import Calls, Handler, may_use
+from gateway.providers import RERANKER
 from gateway.snapshot import Current
 from retrieval.access import Caller
 from retrieval.errors import BadRequest, Forbidden, Refused
@@ -63,12 +64,17 @@ class GatewayRanker(_Named):
 
     param = "ranking_options.ranker"
 
-    async def rank(self, query: str, texts: Sequence[str], model: str, payer: Caller) -> Sequence[float]:
+    async def rank(
+        self, query: str, texts: Sequence[str], priors: Sequence[float], model: str, payer: Caller
+    ) -> Sequence[float]:
         """Raises Refused."""
+        documents: Sequence[object] = list(texts)
+        if self._weighs(model):
+            documents = [{"text": text, "prior": prior} for text, prior in zip(texts, priors, strict=True)]
         fields: Mapping[str, object] = {
             "model": model,
             "query": query,
-            "documents": list(texts),
+            "documents": documents,
             "return_documents": False,
         }
         answer = await self._calls.answer(
@@ -81,6 +87,14 @@ class GatewayRanker(_Named):
         if found.keys() != set(range(len(texts))):
             raise _odd(f"Reranking: {len(found)} of {len(texts)} passages have a score")
         return [found[at] for at in range(len(texts))]
+
+    def _weighs(self, model: str) -> bool:
+        """Whether it is sure to be the one in this process, which makes something of what the search says already."""
+        found = self._current.snapshot.catalog.find(model)
+        if found is None:
+            return False
+        served, _ = found
+        return not served.fallbacks and all(one.provider == RERANKER for one in served.deployments)
 
 
 @final

@@ -18,7 +18,7 @@ from admin.fleet.late import LateFleet
 from admin.grounding import GroundingSearch
 from admin.guarding import Poster
 from admin.leasing import lease_store, meets_others, uses
-from admin.local_models import Distilled, EmbeddedModels, Quotes
+from admin.local_models import Distilled, EmbeddedModels, Quotes, Reranking
 from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
 from admin.predictions.desk import Desk
@@ -48,7 +48,7 @@ from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL
+from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, RERANKER, RERANKER_MODEL
 from gateway.recorder import Recorder, Records
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
@@ -168,6 +168,7 @@ class House:
             local={
                 EMBEDDED: self._local,
                 QUOTES: Quotes(self._local.similar),
+                RERANKER: Reranking(self._local.similar),
                 DISTILLED: Distilled(self._answer_distilled),
             },
             dialects=DIALECTS,
@@ -271,14 +272,15 @@ class House:
             await self._refresher.refresh_now()
         seeds = discovery.environment_seeds(environ) if bare else ()
         seeds += tuple(seed for server in servers for seed in discovery.local_seeds(server))
-        found = {seed.spec.name for seed in seeds}.union(discovery.EMBEDDED_MODELS, (QUOTES_MODEL,))
+        here = (*discovery.EMBEDDED_MODELS, QUOTES_MODEL, RERANKER_MODEL)
+        found = {seed.spec.name for seed in seeds}.union(here)
         catalog = self._current.snapshot.catalog
         names = sorted((*catalog.models, *(model.name for _, model in catalog.wildcards)))
         return first_run.groups(
             [name for name in names if name not in found],
             discovery.keyed_providers(environ) if bare else (),
             servers,
-            [name for name in (*discovery.EMBEDDED_MODELS, QUOTES_MODEL) if name in catalog.models],
+            [name for name in here if name in catalog.models],
         )
 
     def embedding_model(self) -> str | None:

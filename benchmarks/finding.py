@@ -14,7 +14,8 @@ import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -34,7 +35,6 @@ from retrieval import collection_store, document_store, passage_store
 from retrieval.access import Account, Caller
 from retrieval.asking import MEANING, Fusion, Question, Rerank
 from retrieval.chunking import chunk, strategies
-from retrieval.chunking.sentences import spans
 from retrieval.chunking.tokens import Estimate
 from retrieval.chunking_strategy import auto
 from retrieval.collection_store import NewCollection
@@ -51,7 +51,7 @@ from retrieval.parsing.registry import read
 from retrieval.parsing.source import Source
 from retrieval.passage_store import New, Placed
 from retrieval.ports import Chunk
-from retrieval.quotes import support
+from retrieval.reranking.reranker import Reranker
 from retrieval.search import Search
 
 CALLER = Caller("key_bench", labels=frozenset("*"))
@@ -81,7 +81,7 @@ SEARCHES: Mapping[str, Sought] = {
     "BM25": Sought(dense=0),
     "dense": Sought(lexical=0),
     "hybrid, reciprocal ranks": Sought(fusion="ranks"),
-    "hybrid + rerank": Sought(rerank=Rerank("sentences", candidates=10, timeout_s=600)),
+    "hybrid + rerank": Sought(rerank=Rerank("penstock/rerank", timeout_s=600)),
 }
 TUNED: Mapping[str, Sought] = {
     **{f"blend, meaning {share:g}": Sought(meaning=share) for share in (0.65, 0.7, 0.75, 0.8, 0.85)},
@@ -204,26 +204,26 @@ class Known:
         return "minilm"
 
 
-class Sentences:
-    """`retrieval.ports.Ranker` without a cross-encoder, whose weights PyPI has not: a passage is as good as its best sentence, by the
-    regression of `penstock/quotes` over shared words and the cosine of the sentence."""
+class BuiltIn:
+    """`retrieval.ports.Ranker` by `penstock/rerank` itself, without the call around it. Nothing that it embeds is known before."""
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._model = Reranker(self._similar)
+        self.cpu_ms: list[float] = []
 
-    async def rank(self, query: str, texts: Sequence[str], model: str, payer: Caller) -> Sequence[float]:
+    async def _similar(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+        vectors = (await self._engine.embed([question, *texts])).vectors
+        return [float(cosine) for cosine in vectors[1:] @ vectors[0]]
+
+    async def rank(
+        self, query: str, texts: Sequence[str], priors: Sequence[float], model: str, payer: Caller
+    ) -> Sequence[float]:
         del model, payer
-        parts = [[text[start:end] for start, end in spans(text)] or [text] for text in texts]
-        flat = [each for some in parts for each in some]
-        asked, *vectors = await self._kept.of([query, *flat])
-        corpus = support.Corpus(flat)
-        wanted = support.weighed(query, corpus)
-        scores = [
-            support.probability(support.Features(corpus.share(wanted, at), max(0.0, float(vector @ asked))))
-            for at, vector in enumerate(vectors)
-        ]
-        ends = list(accumulate(map(len, parts)))
-        return [max(scores[end - len(some) : end]) for some, end in zip(parts, ends, strict=True)]
+        began = time.process_time()
+        scores = await self._model.rank(query, texts, priors)
+        self.cpu_ms.append(1000 * (time.process_time() - began))
+        return scores
 
     def require(self, model: str, payer: str) -> None:
         del model, payer
@@ -269,11 +269,25 @@ def chosen(pages: Pages, questions: Sequence[Asked], most: int) -> Pages:
     return {page: chunks for page, chunks in pages.items() if page in kept}
 
 
-async def measure(arguments: argparse.Namespace, folder: Path) -> str:
+class Manuals(msgspec.Struct):
+    """Documents in a collection, and questions about them."""
+
+    questions: Sequence[Asked]
+    pages: Pages
+    engine: Engine
+    kept: Kept
+    database: Database
+    search: Search
+    collection: str
+
+
+@asynccontextmanager
+async def manuals_in(folder: Path, documents: int | None) -> AsyncIterator[Manuals]:
+    """`documents`: only so many, as `--documents` says."""
     questions = manuals.load()
     pages = cut(manuals.OUT / "documents")
-    if arguments.documents is not None:
-        pages = chosen(pages, questions, arguments.documents)
+    if documents is not None:
+        pages = chosen(pages, questions, documents)
     model = Engine(bundled.MINILM, bundled.opener(manuals.OUT / "model"))
     kept = Kept(VECTORS, model)
     flat = await kept.of([seen(each) for chunks in pages.values() for each in chunks])
@@ -287,24 +301,32 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> str:
     residents = Residents(database, folder / "retrieval", 4 << 30)
     residents.maintain(collection)
     search = Search(database, residents, Known(kept))
-    asking = Asking(Inquiry(database, search, Sentences(kept), None), collection, questions)
     try:
+        yield Manuals(questions, pages, model, kept, database, search, collection)
+    finally:
+        search.close()
+        residents.close()
+        engine.dispose()
+        await model.close()
+
+
+async def measure(arguments: argparse.Namespace, folder: Path) -> str:
+    async with manuals_in(folder, arguments.documents) as all_:
+        questions, pages = all_.questions, all_.pages
+        ranker = BuiltIn(all_.engine)
+        asking = Asking(Inquiry(all_.database, all_.search, ranker, None), all_.collection, questions)
         if arguments.tune:
             return _tuned(await _each(asking, TUNED), questions)
-        searches = {name: one for name, one in SEARCHES.items() if one.rerank is None or not arguments.without_rerank}
-        runs = await _each(asking, searches)
+        runs = await _each(asking, SEARCHES)
         passages = sum(map(len, pages.values()))
         limited = (
             ""
             if arguments.documents is None
             else f"all that answer, and the shortest others (`--documents {arguments.documents}`); "
         )
-        return _report(runs, questions, f"{len(pages):,} documents ({limited}{passages:,} passages)")
-    finally:
-        search.close()
-        residents.close()
-        engine.dispose()
-        await model.close()
+        text = _report(runs, questions, f"{len(pages):,} documents ({limited}{passages:,} passages)")
+        spent = percentile(ranker.cpu_ms, 0.5)
+        return f"{text} Of these, reranking with all that it embeds takes {spent:.0f} ms of a processor (median)."
 
 
 async def _each(asking: Asking, searches: Mapping[str, Sought]) -> Mapping[str, Found]:
@@ -316,7 +338,7 @@ async def _each(asking: Asking, searches: Mapping[str, Sought]) -> Mapping[str, 
 
 
 def _report(runs: Mapping[str, Found], questions: Sequence[Asked], what: str) -> str:
-    held = [each for each in questions if not _tuning(each)]
+    held = [each for each in questions if not tuning(each)]
     sets = {"All questions": questions, "The half that nothing was chosen by": held}
     sets |= {f"Kind `{kind}`": [each for each in questions if each.kind == kind] for kind in sorted(manuals.SHARES)}
     how = f"`make bench-retrieval`, {machine().date}: {what}, {len(questions)} questions."
@@ -350,21 +372,18 @@ def _gaps(runs: Mapping[str, Found], judged: Mapping[str, Mapping[str, int]]) ->
 
 
 def _tuned(runs: Mapping[str, Found], questions: Sequence[Asked]) -> str:
-    judged = {each.id: dict.fromkeys(each.pages, 1) for each in questions if _tuning(each)}
+    judged = {each.id: dict.fromkeys(each.pages, 1) for each in questions if tuning(each)}
     return compare({name: found.rankings for name, found in runs.items()}, judged, MEASURED).table()
 
 
-def _tuning(question: Asked) -> bool:
+def tuning(question: Asked) -> bool:
     return hashlib.sha256(f"half {question.id}".encode()).digest()[0] % 2 == 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--tune", action="store_true", help="weights and rerankers on the half that is there to choose by"
-    )
+    parser.add_argument("--tune", action="store_true", help="weights on the half that is there to choose by")
     parser.add_argument("--documents", type=int, help="only so many: all that answer, and the shortest of the others")
-    parser.add_argument("--without-rerank", action="store_true", help="which embeds each sentence of what it ranks")
     parser.add_argument("--write", action="store_true", help="renew the section of RESULTS.md")
     arguments = parser.parse_args()
     if not (manuals.OUT / "questions.jsonl").exists():

@@ -15,8 +15,8 @@ from gateway.targets import Targets
 class Local(Protocol):
     """A model that runs in this process: an OpenAI request body in, an OpenAI answer out. Raises GatewayError.
 
-    `endpoint` is `chat` or `embeddings`, `target` the deployment's name of the model. A body that asks for a stream gets all its events,
-    with usage if it asks for that, up to `[DONE]`.
+    `endpoint` is `chat`, `embeddings` or `rerank` (Jina's shape), `target` the deployment's name of the model. A body that asks for a
+    stream gets all its events, with usage if it asks for that, up to `[DONE]`.
     """
 
     async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes: ...
@@ -50,16 +50,21 @@ class InProcess:
         body = (
             _asked(call) if dialect is None else dialect.request(call.endpoint.name, call.body, call.request.model).body
         )
-        record.sent = True
-        began = self._now()
-        local = self._models[deployment.provider]
-        endpoint = record.endpoint if dialect is None else CHAT.name
-        answer = await self._spawn(local.answer(endpoint, body, call.request.model, deployment.target))
-        record.upstream_s += self._now() - began
+        answer = await self.answer(call, deployment, record.endpoint if dialect is None else CHAT.name, body)
         if record.stream:
             self._stream(call, dialect, answer)
         else:
             self._respond(call, dialect, answer)
+
+    async def answer(self, call: Call, deployment: Deployment, endpoint: str, body: bytes) -> bytes:
+        """What the model says to a body that it is given as it is."""
+        record = call.record
+        record.sent = True
+        began = self._now()
+        local = self._models[deployment.provider]
+        answer = await self._spawn(local.answer(endpoint, body, call.request.model, deployment.target))
+        record.upstream_s += self._now() - began
+        return answer
 
     def _respond(self, call: Call, dialect: Dialect | None, answer: bytes) -> None:
         record = call.record

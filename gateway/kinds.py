@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES
+from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, RERANKER
 
 Kind = Literal[
     "chat",
@@ -93,4 +93,6 @@ def served_by(provider: str) -> Kinds | None:
         return frozenset(("embedding",))
     if provider in {QUOTES, DISTILLED}:
         return frozenset(("chat",))
+    if provider == RERANKER:
+        return frozenset(("rerank",))
     return TEXT | _BESIDE_TEXT.get(provider, frozenset())

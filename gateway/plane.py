@@ -116,14 +116,20 @@ class Plane:
         self.loads = Loads(time.monotonic, meter.price, shares)
         till.before_report = self.loads.refresh
         self.shadows = Shadows(self._spawn, random.random, time.monotonic)
+        in_process = InProcess(local, self._targets, time.monotonic, self._spawn)
         relay = Relay(
             targets=self._targets,
             meter=meter,
             health=self.health,
-            local=InProcess(local, self._targets, time.monotonic, self._spawn),
+            local=in_process,
             now=time.monotonic,
             units=UnitRelay(
-                targets=self._targets, meter=meter, health=self.health, now=time.monotonic, own_lines=traced
+                targets=self._targets,
+                meter=meter,
+                health=self.health,
+                local=in_process,
+                now=time.monotonic,
+                own_lines=traced,
             ),
             own_lines=traced,
         )

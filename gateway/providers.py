@@ -37,12 +37,14 @@ class Provider(msgspec.Struct, frozen=True):
         return self.base_url is not None or self.litellm is not None or self.name in IN_PROCESS
 
 
-# Never sent anywhere, and free: the embedding engine and the quoting model run in this process.
+# Never sent anywhere, and free: the embedding engine and the models that quote and rerank run in this process.
 EMBEDDED = "embedded"
 QUOTES = "quotes"
 QUOTES_MODEL = "penstock/quotes"
+RERANKER = "reranker"
+RERANKER_MODEL = "penstock/rerank"
 DISTILLED = "distilled"  # classic models that answer chats; the deployment's `model` is one of the registry
-IN_PROCESS = frozenset((EMBEDDED, QUOTES, DISTILLED))
+IN_PROCESS = frozenset((EMBEDDED, QUOTES, RERANKER, DISTILLED))
 
 # An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.
 _EVERY = (
@@ -308,6 +310,7 @@ _EVERY = (
     Provider("replicate", "replicate", key_required=False, litellm="replicate/"),
     Provider(EMBEDDED, "penstock", key_required=False),
     Provider(QUOTES, "penstock", key_required=False),
+    Provider(RERANKER, "penstock", key_required=False),
     Provider(DISTILLED, "penstock", key_required=False),
 )
 

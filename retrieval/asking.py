@@ -46,6 +46,14 @@ class Rerank(msgspec.Struct, frozen=True):
     wanted: bool = False
 
 
+def ranked_by(ranker: str) -> Rerank | None:
+    """OpenAI's `ranker`: `none`, `auto` or a `default-…` of theirs for the usual model, or the name of another one."""
+    if ranker == "none":
+        return None
+    usual = ranker == "auto" or ranker.startswith("default-")
+    return Rerank(None if usual else ranker, wanted=not usual)
+
+
 class Expansion(msgspec.Struct, frozen=True):
     """What a chat model makes of the question before the search: `rewrite` takes its place, `more` are further ones beside it,
     `hyde` is an answer that it makes up, whose meaning is searched for (Gao et al. 2022). `model` None: the usual one.

@@ -52,7 +52,7 @@ class Inquiry:
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Forbidden, Refused."""
         asked = question.queries
-        rerank = self._wanted(question.rerank, caller)
+        rerank = self.reranks(question.rerank, caller)
         if _plain(question, rerank):
             return await self._search.run(caller, collection_id, question)
         collection = await self._search.begun(caller, collection_id, question)
@@ -72,8 +72,11 @@ class Inquiry:
         results = await asyncio.to_thread(self._last, caller, collection_id, version, question, results)
         return msgspec.structs.replace(found, results=results, queries=question.queries, stages=stages)
 
-    def _wanted(self, rerank: Rerank | None, caller: Caller) -> Rerank | None:
-        """What a cross-encoder is asked, if anything is: by the usual model only where there is one, unless somebody waits to be told."""
+    def reranks(self, rerank: Rerank | None, caller: Caller) -> Rerank | None:
+        """What a cross-encoder is asked, if anything is: by the usual model only where there is one, unless somebody waits to be told.
+
+        Raises BadRequest, Forbidden.
+        """
         if rerank is None:
             return None
         if rerank.model is not None and self._ranker is not None:
@@ -105,9 +108,10 @@ class Inquiry:
         if self._ranker is None or rerank.model is None:
             return skipped("no rerank model is named: set `ranking_options.ranker` or retrieval.rerank_model")
         texts = ["\n".join((*each.passage.heading, each.passage.text)) for each in results]
+        priors = [each.score for each in results]
         try:
             async with asyncio.timeout(rerank.timeout_s):
-                scores = await self._ranker.rank("\n".join(queries), texts, rerank.model, caller)
+                scores = await self._ranker.rank("\n".join(queries), texts, priors, rerank.model, caller)
         except TimeoutError:
             return skipped(f"no answer within {rerank.timeout_s:g} s")
         except RetrievalError as error:

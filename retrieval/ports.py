@@ -101,10 +101,15 @@ class Embedder(Protocol):
 
 
 class Ranker(Protocol):
-    """Scores passages with a cross-encoder, on the account of a key."""
+    """Scores passages with a model that reads the question with each of them, on the account of a key."""
 
-    async def rank(self, query: str, texts: Sequence[str], model: str, payer: Caller) -> Sequence[float]:
-        """How well each text answers, in their order: more is better, and nothing else is said of the numbers. Raises Refused."""
+    async def rank(
+        self, query: str, texts: Sequence[str], priors: Sequence[float], model: str, payer: Caller
+    ) -> Sequence[float]:
+        """How well each text answers, in their order: more is better, and nothing else is said of the numbers. Raises Refused.
+
+        `priors`: the scores of the search, for a model that knows how to weigh them.
+        """
 
     def require(self, model: str, payer: str) -> None:
         """Raises BadRequest where there is no such model, Forbidden where the key may not use it."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from retrieval import batch_store, collection_store, document_store, job_store, passage_store, quotas, removal
 from retrieval.access import Caller, require_held
-from retrieval.asking import Question, Results, Seen, Wanted
+from retrieval.asking import Question, Rerank, Results, Seen, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import auto
 from retrieval.collection_store import Change, Collection, NewCollection, Order
@@ -265,6 +265,10 @@ class Retrieval:
         finally:
             self._searched(id_, time.monotonic() - began, outcome)
         return found
+
+    def require_ranker(self, caller: Caller, rerank: Rerank) -> None:
+        """Raises BadRequest, Forbidden where a search by the caller could not name it."""
+        self._inquiry.reranks(rerank, caller)
 
     async def standalone(self, caller: Caller, conversation: str, model: str | None, timeout_s: float) -> str | None:
         """A conversation's last question as a query that needs no other; None where no model says so in time."""

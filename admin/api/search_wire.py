@@ -21,6 +21,7 @@ from retrieval.asking import (
     Rerank,
     Result,
     Results,
+    ranked_by,
 )
 
 DAY_S = 86_400
@@ -130,13 +131,10 @@ class SearchBody(Strict):
         )
 
     def _rerank(self) -> Rerank | None:
-        ranker = self.ranking_options.ranker
-        if ranker == "none":
-            return None
-        usual = ranker == "auto" or ranker.startswith("default-")
-        asked = self.rerank or RerankBody()
-        wanted = self.rerank is not None or not usual
-        return Rerank(None if usual else ranker, asked.candidates, asked.timeout_s, wanted=wanted)
+        rerank, asked = ranked_by(self.ranking_options.ranker), self.rerank
+        if rerank is None or asked is None:
+            return rerank
+        return Rerank(rerank.model, asked.candidates, asked.timeout_s, wanted=True)
 
     def _expansion(self) -> Expansion | None:
         asked = self.expand or ExpandBody()

@@ -16,7 +16,10 @@ class Rewrite(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights, if `weighed` says so."""
+    """A search in some stores. `filters` is OpenAI's grammar as decoded JSON; `dense` and `lexical` are weights, if `weighed` says so.
+
+    `ranker`: the name of a model that reranks, `none`, or `auto`: the usual one, if there is one.
+    """
 
     stores: Sequence[str]
     most: int = 10
@@ -26,6 +29,7 @@ class Wanted(msgspec.Struct, frozen=True):
     lexical: float = 1.0
     rewrite: Rewrite | None = None
     weighed: bool = False
+    ranker: str = "auto"
 
 
 class Store(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ class _Hybrid(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Ranking(msgspec.Struct, forbid_unknown_fields=True):
-    ranker: Annotated[str, Meta(max_length=64, pattern=r"^(none|auto|default[-_0-9]*)$")] | None = None
+    ranker: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     score_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     hybrid_search: _Hybrid | None = None
 
@@ -79,6 +79,7 @@ def read(tool: Raw, at: str) -> Wanted:
         1.0 if hybrid is None else hybrid.embedding_weight,
         1.0 if hybrid is None else hybrid.text_weight,
         weighed=hybrid is not None,
+        ranker=ranking.ranker or "auto",
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from gateway import allowance, errors
 from gateway.call import Call
 from gateway.catalog import Deployment
+from gateway.in_process import InProcess
 from gateway.metering import Meter
 from gateway.record import Record
 from gateway.refusal import refusal
@@ -42,6 +43,7 @@ class UnitRelay:
         targets: Targets,
         meter: Meter,
         health: Health,
+        local: InProcess,
         now: Callable[[], float],
         own_lines: OwnLines = own_lines,
     ) -> None:
@@ -49,6 +51,7 @@ class UnitRelay:
         self._targets = targets
         self._meter = meter
         self._health = health
+        self._local = local
         self._now = now
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
@@ -57,6 +60,9 @@ class UnitRelay:
         assert door is not None
         assert isinstance(ask, Ask)
         sent = door.sent(ask, call.body, deployment, name)
+        if deployment.provider in self._local.providers:
+            await self._from_here(call, door, ask, deployment, sent)
+            return
         if sent.address is not None:
             target = self._targets.at(deployment, sent.address)
             head = await _own_opening(target, sent)
@@ -78,6 +84,18 @@ class UnitRelay:
             await self._pass_on(call, door, ask, target, connection, sent_at)
         finally:
             connection.release()
+
+    async def _from_here(self, call: Call, door: Door, ask: Ask, deployment: Deployment, sent: Sent) -> None:
+        """A model in this process: it has no head, and says what any upstream could."""
+        answer = await self._local.answer(call, deployment, call.record.endpoint, b"".join(sent.body))
+        told = door.told(ask, deployment, answer, json=True)
+        record = call.record
+        self._settle(call, told.ask or ask, told.usage)
+        if call.race is not None:
+            call.race.claim(call)
+        record.status, record.finished_at = 200, self._now()
+        head = _answer_head(record, b"application/json") + _cost_head(self._meter.cost(record), record)
+        call.exchange.respond(200, head, told.body)
 
     async def _pass_on(
         self, call: Call, door: Door, ask: Ask, target: Target, connection: UpstreamConnection, sent_at: float

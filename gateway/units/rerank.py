@@ -4,6 +4,7 @@ A client's own bytes go on where the deployment speaks the client's shape; where
 the other one. Cohere bills search units: a query with up to 100 documents, where a long document counts once for each part of 500 tokens.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Any, Final, Literal, final
 
@@ -73,6 +74,13 @@ class RerankAsk(Ask, kw_only=True):
 
 _request = msgspec.json.Decoder(RerankRequest)
 _answer = msgspec.json.Decoder(_Answer)
+
+
+def answered(ask: RerankAsk, scores: Sequence[float]) -> bytes:
+    """Jina's shape, by a model in this process that gave each document its score."""
+    order = sorted(range(len(scores)), key=lambda at: (-scores[at], at))
+    ranked = [_Result(at, scores[at]) for at in order[: ask.asked.top_n]]
+    return msgspec.json.encode(_as_first(None, ranked, None, ask))
 
 
 @final

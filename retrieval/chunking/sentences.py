@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _END: Final = re.compile(
-    r"[.!?…]+[\"'\u201d\u2019)\]]*\s+"  # a mark, what closes with it, a blank
+    r"[.!?…]{1,64}+[\"'\u201d\u2019)\]]*\s+"  # marks (a few at a time: a search from each of many is no end), what closes, a blank
     r"|[。！？]+[」』”）]*\s*"  # noqa: RUF001 — the marks of Chinese and Japanese
     r"|\n[ \t]*\n\s*"  # an empty line
     r"|\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)]|#{1,6})[ \t])"  # the next item or heading

@@ -138,6 +138,8 @@ def test_several_stores_are_searched_and_filters_hold(grounded: Grounded, client
         ({"max_num_results": 51}, "tools[0].max_num_results", 400),
         ({"filters": {"type": "like", "key": "a", "value": "b"}}, "tools[0].filters.type", 400),
         ({"ranking_options": {"score_threshold": 2}}, "tools[0].ranking_options.score_threshold", 400),
+        ({"ranking_options": {"ranker": "nobody"}}, "tools[0].ranking_options.ranker", 400),
+        ({"ranking_options": {"ranker": ""}}, "tools[0].ranking_options.ranker", 400),
         ({"max_results": 3}, "tools[0]", 400),
     ],
 )

@@ -217,6 +217,14 @@ def test_sentences(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in sentences.spans(text)] == expected
 
 
+@pytest.mark.parametrize("marks", ["." * 400_000, "?!" * 200_000, "." + ")" * 400_000, "\n" * 400_000])
+@pytest.mark.timeout(60)
+def test_endless_marks_are_read_once(marks: str) -> None:
+    """Time that grows with the square of the text would be half an hour here."""
+    assert list(sentences.spans(f"{marks} One.")) != []
+    assert len(list(sentences.spans(f"One{marks} Two."))) == 2
+
+
 @pytest.mark.parametrize(("most", "overlap"), [(15, 0), (100, 51), (100, -1)])
 def test_impossible_sizes_are_refused(most: int, overlap: int) -> None:
     """An overlap of more than half would never come to an end."""

@@ -250,8 +250,12 @@ def test_the_models_of_this_process_are_registered() -> None:
     """Quoting needs nothing; embedding stands, where it is installed, under its own name and one that clients expect."""
     seeds = embedded_seeds()
     embedding = ["penstock/minilm", "text-embedding-minilm"] if bundled.installed() else []
-    assert [seed.spec.name for seed in seeds] == ["penstock/quotes", *embedding]
-    assert [seed.spec.deployments[0].provider for seed in seeds] == ["quotes", *["embedded"] * len(embedding)]
+    assert [seed.spec.name for seed in seeds] == ["penstock/quotes", "penstock/rerank", *embedding]
+    assert [seed.spec.deployments[0].provider for seed in seeds] == [
+        "quotes",
+        "reranker",
+        *["embedded"] * len(embedding),
+    ]
 
 
 def test_models_of_the_file_carry_their_lines(tmp_path: Path) -> None:

@@ -196,6 +196,13 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
     alias.add_argument("name", metavar="NAME")
     alias.add_argument("alias", metavar="ALIAS")
     alias.add_argument("number", metavar="VERSION", type=int)
+    rename = actions.add_parser("rename", parents=[*parents, reach], help="call a classic model otherwise")
+    rename.add_argument("name", metavar="NAME")
+    rename.add_argument("new", metavar="NEW")
+    history = actions.add_parser(
+        "history", parents=[*parents, reach], help="who did what with a classic model, and when"
+    )
+    history.add_argument("name", metavar="NAME")
 
 
 def _engines(engines: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:

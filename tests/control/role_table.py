@@ -136,6 +136,7 @@ EXPECTED: dict[str, set[str]] = {
     "GET /registry/{name}": SEEN | {ORG, TEAM},
     "PATCH /registry/{name}": {PLATFORM},
     "DELETE /registry/{name}": {PLATFORM},
+    "GET /registry/{name}/history": SEEN | {ORG, TEAM},
     "GET /registry/{name}/versions": SEEN | {ORG, TEAM},
     "POST /registry/{name}/versions": {PLATFORM},
     "GET /registry/{name}/versions/{version}": SEEN | {ORG, TEAM},

@@ -4,12 +4,12 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from gateway.answer_id import answer_id
+from gateway.ids import uuid7_hex
 from tests.fixtures.server import Json, Server
 from tests.upstream.behaviour import Behaviour
 
@@ -43,7 +43,7 @@ def kept(server: Server, id_: str) -> list[Json]:
 
 def test_an_answer_has_two_names(rolling_server: Server, arm: Arms) -> None:
     """Its own id and its request's: one word under both, said again it changes nothing."""
-    key, name = rolling_server.new_key(), f"chatcmpl-{uuid4()}"
+    key, name = rolling_server.new_key(), f"chatcmpl-{uuid7_hex()}"
     request = ask(rolling_server, answering(arm, name), key)
 
     first = say(rolling_server, key, id=name, score=1)
@@ -62,7 +62,7 @@ def test_an_answer_has_two_names(rolling_server: Server, arm: Arms) -> None:
 def test_an_id_is_that_of_whoever_asked(rolling_server: Server, arm: Arms) -> None:
     """Another key's answer with the same id is another answer, and one that only others have is not there."""
     mine, other = rolling_server.new_key(), rolling_server.new_key()
-    name, alone = f"chatcmpl-{uuid4()}", f"chatcmpl-{uuid4()}"
+    name, alone = f"chatcmpl-{uuid7_hex()}", f"chatcmpl-{uuid7_hex()}"
     model = answering(arm, name)
     ask(rolling_server, answering(arm, alone), other)
     of_mine, of_other = ask(rolling_server, model, mine), ask(rolling_server, model, other)
@@ -113,7 +113,7 @@ def test_other_apis_have_ids_of_their_own(
 
 def test_a_table_may_use_either_name(rolling_server: Server, arm: Arms) -> None:
     """Row by row; one that names nothing is told so, and the others are kept."""
-    key, names = rolling_server.new_key(), [f"chatcmpl-{uuid4()}" for _ in range(3)]
+    key, names = rolling_server.new_key(), [f"chatcmpl-{uuid7_hex()}" for _ in range(3)]
     requests = [ask(rolling_server, answering(arm, name), key) for name in names]
     rows = [{"id": name, "score": 1} for name in (names[0], requests[1], names[2], "no id", requests[2])]
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}

@@ -206,13 +206,25 @@ class House:
             parts=None if self._watch is None else self._watch.part,
         )
         self._searches = Searches()
+        self._desk = Desk(
+            current=self._current,
+            authenticator=self._plane.authenticator,
+            meter=self._books.meter,
+            finished=self._recorder.finished,
+            unix=time.time,
+            now=time.monotonic,
+        )
         self._predictions = self._make_predictions()
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
         self._home = Home(settings.data_dir)
         self._scoring = ScoringRunner(
-            self._engine, self._home, lambda: order_of(settings), settings.predictions.scoring.concurrency
+            self._engine,
+            self._home,
+            lambda: order_of(settings),
+            settings.predictions.scoring.concurrency,
+            self._desk,
         )
         hidden = settings.predictions.capture.redact
         self._rolling = Rolling(
@@ -366,14 +378,7 @@ class House:
             settings=settings.predictions,
             data_dir=settings.data_dir,
             engine=self._engine,
-            desk=Desk(
-                current=self._current,
-                authenticator=self._plane.authenticator,
-                meter=self._books.meter,
-                finished=self._recorder.finished,
-                unix=time.time,
-                now=time.monotonic,
-            ),
+            desk=self._desk,
             library=lambda: self.library,
             rollouts=lambda: (self._rolling.parts.live, self._rolling.parts.live),
             loader=("inference.runtimes.loading:load", "inference.runtimes.loading:load"),

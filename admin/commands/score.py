@@ -54,6 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
             job = _worked(engine, settings, job, heard, tick)
     if arguments.json:
         print(json.dumps(_shown(job)))
+    if job.state == "paused":
+        print(
+            f"paused after {job.count.done:,} rows: {job.message}; the same command goes on ({job.id})", file=sys.stderr
+        )
+        return 1
     if job.state in OPEN:
         print(f"stopped after {job.count.done:,} rows: the same command goes on ({job.id})", file=sys.stderr)
         return 128 + heard.number
@@ -108,6 +113,7 @@ def _spec(settings: Settings, arguments: argparse.Namespace) -> Spec:
             features,
             arguments.chunk_rows,
             arguments.max_refused,
+            arguments.key_id,
         )
     )
 
@@ -119,7 +125,8 @@ def _job(engine: Engine, settings: Settings, spec: Spec, arguments: argparse.Nam
     with appending(engine) as tx:
         found = job_store.same(tx, home, name, arguments.number, spec)
         if found is not None:
-            return found
+            return job_store.resume(tx, found.id) if found.state == "paused" else found
+        asked.payer(tx, spec)
         known = catalogue.load(tx, Artefacts(settings.registry_dir))
         version = known.bundle(name, arguments.number, alias or None).version
         job = job_store.add(tx, new_id("score"), home, name, version, spec, ACTOR)
@@ -128,7 +135,9 @@ def _job(engine: Engine, settings: Settings, spec: Spec, arguments: argparse.Nam
 
 
 def _worked(engine: Engine, settings: Settings, job: Job, heard: _Heard, tick: Tick) -> Job:
-    """Until it is over, whoever works on it, or until this process is to end."""
+    """Until it is over, whoever works on it, or until this process is to end. What is on an account is left to a server."""
+    if job.spec.key_id is not None:
+        print("a server on this data directory works on it, as it keeps the accounts", file=sys.stderr)
     try:
         with worker(order_of(settings), heard, tick) as work:
             while job.state in OPEN:

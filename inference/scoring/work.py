@@ -6,8 +6,8 @@ scored it, or on how often somebody was killed.
 
 import shutil
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, final
@@ -19,13 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from inference.errors import InferenceError
 from inference.ports import Bundle
 from inference.scoring import job_store
-from inference.scoring.errors import Failed, LeaseLost, Stopped
+from inference.scoring.errors import Failed, LeaseLost, Paused, Stopped
 from inference.scoring.job import Count, Job, Owner, State
 from inference.scoring.job_store import Database
 from inference.scoring.rows import Bad, Plan, plan, read
 from inference.scoring.scorer import Scored, Scorer
 from inference.scoring.sinks import layout, output, write_refused
 from inference.scoring.sources import Row, Source, open_source
+from inference.scoring.till import Till
 from inference.scoring.worksheet import Chunk, Lock, Position, Refusal, Worksheet
 from inference.serving.frame import Frame
 
@@ -46,7 +47,8 @@ class Terms(msgspec.Struct, frozen=True):
 
 @final
 class Work:
-    """Blocks: for the main thread of a process. `find` gives the bundle of a version, whatever aliases say meanwhile."""
+    """Blocks: for the main thread of a process. `find` gives the bundle of a version, whatever aliases say meanwhile; `till` keeps the
+    accounts of jobs that are on one, by the bundle that they score with: without it they are left to others."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Work:
         find: Callable[[str, int], Bundle],
         stopping: threading.Event,
         told: Callable[[Count], None] = lambda _: None,
+        till: Callable[[Bundle], Till] | None = None,
     ) -> None:
         self._database = database
         self._owner = owner
@@ -63,6 +66,7 @@ class Work:
         self._find = find
         self._stopping = stopping
         self._told = told
+        self._till = till
 
     def run(self, id_: str) -> bool:
         """Whether it was free: the job is over or given back when this returns, or another's. Raises SQLAlchemyError, OSError."""
@@ -79,7 +83,8 @@ class Work:
     def _claim(self, id_: str) -> Job:
         with self._database.writing() as tx:
             found = job_store.find(tx, id_)
-            if not job_store.free(found, self._owner.host, job_store.now(tx)):
+            unpaid = found.spec.key_id is not None and self._till is None
+            if unpaid or not job_store.free(found, self._owner.host, job_store.now(tx)):
                 raise LeaseLost
             return job_store.claim(tx, found, self._owner)
 
@@ -92,14 +97,19 @@ class Work:
             with self._database.writing() as tx:
                 job_store.requeue(tx, job, beat.count)
             log.info("scoring.stopped", job=job.id, rows=beat.count.done)
+        except Paused as paused:
+            with self._database.writing() as tx:
+                job_store.pause(tx, job, beat.count, paused.code, paused.message)
+            log.info("scoring.paused", job=job.id, code=paused.code, rows=beat.count.done)
         except Failed as failure:
             self._end(job, folder, beat, "failed", failure.code, failure.message)
         except InferenceError as error:  # of the registry: the version is gone
             self._end(job, folder, beat, "failed", error.code or "model_not_found", error.message)
 
     def _score(self, job: Job, worksheet: Worksheet, beat: "Beat") -> None:
-        """Raises Failed, Stopped, LeaseLost."""
+        """Raises Failed, Paused, Stopped, LeaseLost."""
         bundle = self._find(job.model, job.version)
+        till = None if job.spec.key_id is None or self._till is None else self._till(bundle)
         source = open_source(job.spec, self._terms.databases)
         if worksheet.remember("fingerprint", source.fingerprint()) != source.fingerprint():
             raise Failed("input_changed", "The input was changed while the job was at work")
@@ -115,7 +125,9 @@ class Work:
             ):
                 for chunk in chunks:
                     self._check(job, worksheet, beat.count, beat)
-                    position = _scored(worksheet, planned, scorer, position, chunk)
+                    with _held(till, worksheet, position, len(chunk)) as kept:
+                        position = _scored(worksheet, planned, scorer, position, chunk)
+                        kept(position)
                     self._tell(beat, Count(total, position.rows, position.refused), position)
         self._check(job, worksheet, beat.count, beat)
         found = layout(worksheet, bundle.signature, job.spec.key)
@@ -210,6 +222,24 @@ def _chunks(source: Source, after: Position, size: int) -> Generator[list[Row]]:
     with closing(source.rows(after)) as rows:
         while chunk := list(islice(rows, size)):
             yield chunk
+
+
+@contextmanager
+def _held(
+    till: Till | None, worksheet: Worksheet, position: Position, rows: int
+) -> Iterator[Callable[[Position], None]]:
+    """On the account for the time of a block, which says that its chunk is kept by where the next one begins. Raises Paused, Stopped."""
+    if till is None:
+        yield lambda _: None
+        return
+    before = worksheet.held
+    if before is not None and before[0] == position.chunks and till.paid(before[1]):
+        yield lambda _: None
+        return
+    id_ = till.new_id()
+    worksheet.hold(position.chunks, id_)
+    till.hold(id_, position.chunks, rows, position.refused)
+    yield lambda after: till.settle(id_, rows - (after.refused - position.refused))
 
 
 def _scored(worksheet: Worksheet, planned: Plan, scorer: Scorer, position: Position, rows: list[Row]) -> Position:

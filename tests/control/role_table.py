@@ -131,6 +131,7 @@ EXPECTED: dict[str, set[str]] = {
     "POST /scoring": {PLATFORM},
     "GET /scoring/{id}": SEEN,
     "POST /scoring/{id}/cancel": {PLATFORM},
+    "POST /scoring/{id}/resume": {PLATFORM},
     "GET /registry": SEEN | {ORG, TEAM},
     "POST /registry": {PLATFORM},
     "GET /registry/{name}": SEEN | {ORG, TEAM},

@@ -574,6 +574,7 @@ class House:
         self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
         self._seed_servers()
         self._seed_engines()
+        self._seed_views()
         if not bare:
             self._forget_discovered()
 
@@ -594,6 +595,13 @@ class House:
         with changing(self._engine) as tx:
             report = seed_engines(tx, discovery.engine_seeds(self._loaded), self._box)
         self._tell("file", SeedReport(report.added, report.updated, report.kept, report.removed))
+
+    def _seed_views(self) -> None:
+        if self._settings.features.views:
+            from admin.feature_seeding import seed_views  # noqa: PLC0415 — NumPy, for those who declare some
+
+            with changing(self._engine) as tx:
+                seed_views(tx, self._loaded)
 
     @staticmethod
     def _tell(source: str, report: SeedReport) -> None:
@@ -629,6 +637,10 @@ class House:
             retention.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
+        if settings.features.history_days is not None:
+            from inference.features.forgetting import forget  # noqa: PLC0415 — NumPy, for those who have features
+
+            forget(partial(appending, self._engine), now - settings.features.history_days * DAY_S)
 
 
 @final

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr
 
@@ -84,6 +84,11 @@ class FeastSpec(Section):
 
 
 class FeaturesSection(Section):
-    """`feast`: feature servers by the names that feature views have for them."""
+    """`feast`: feature servers by the names that feature views have for them. `views` are those of `/admin/v1/features`.
+
+    `history_days`: how far back training sets may ask; None: for ever.
+    """
 
     feast: dict[str, FeastSpec] = Field(default={})
+    views: tuple[dict[str, Any], ...] = Field(default=())
+    history_days: float | None = Field(default=None, gt=0, le=36_500)

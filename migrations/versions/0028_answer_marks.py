@@ -1,4 +1,4 @@
-"""In which blocks of records an answer may be, by the id that stands in it.
+"""In which blocks of records an answer may be, by the id that stands in it; feature views that a file declares.
 
 Revision ID: 0028
 Revises: 0026
@@ -21,7 +21,13 @@ def upgrade() -> None:
         sa.Column("marks", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("last_id", "session", name="pk_answer_marks"),
     )
+    op.add_column("feature_views", sa.Column("origin", sa.Text()))
+    op.add_column("feature_views", sa.Column("seed_hash", sa.Text()))
+    op.add_column("feature_views", sa.Column("edited", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("feature_views", sa.Column("deleted_at", sa.Double()))
 
 
 def downgrade() -> None:
+    for name in ("deleted_at", "edited", "seed_hash", "origin"):
+        op.drop_column("feature_views", name)
     op.drop_table("answer_marks")

@@ -229,6 +229,10 @@ def _score(score: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--max-refused", metavar="SHARE", type=_share, default=0.1, help="more fail the job; default: 0.1"
     )
+    score.add_argument(
+        "--on", choices=("ray",), help="score on Ray Data instead of here; needs the extra `ray`, and files"
+    )
+    score.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: one on this machine")
     score.add_argument("--key-id", metavar="KEY", help="on whose account: a server on this data directory works on it")
     score.add_argument("--chunk-rows", metavar="N", type=_rows, default=1000, help="rows between two checkpoints")
 

@@ -20,6 +20,7 @@ from inference.registry import catalogue, version_store
 from inference.registry.artefacts import Artefacts
 
 if TYPE_CHECKING:
+    from inference.scoring.cluster import Cluster
     from inference.scoring.job import Count
     from inference.scoring.till import Till
     from inference.scoring.work import Work
@@ -60,6 +61,7 @@ def worker(
     stopping: threading.Event,
     told: "Callable[[Count], None]" = lambda _: None,
     till: "Callable[[int, int], Till] | None" = None,
+    cluster: "Callable[[], Cluster] | None" = None,
 ) -> "Iterator[Work]":
     """`till` is made for what a call costs, and each of its rows. Raises ImportError where NumPy is missing."""
     from inference.scoring.job import Owner  # noqa: PLC0415 — as below
@@ -90,6 +92,7 @@ def worker(
             stopping,
             told,
             None if till is None else priced,
+            None if cluster is None else cluster(),
         )
     finally:
         engine.dispose()

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Final, final
+from typing import Final, assert_never, final
 
 import msgspec
 import structlog
@@ -53,6 +53,7 @@ class Account:
     async def serve(self, said: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         """Until the process says nothing any more."""
         while line := await said.readline():
+            reply: Reply | None
             match _decode(line):
                 case Hold() as asked:
                     reply = await self._hold(asked)
@@ -60,8 +61,10 @@ class Account:
                     reply = Reply(await self._paid(id_))
                 case Settle(_, rows):
                     self._settle(rows)
-                    continue
-            if not self.gone:
+                    reply = None
+                case never:
+                    assert_never(never)
+            if reply is not None and not self.gone:
                 answers.write(msgspec.json.encode(reply) + b"\n")
         self._end()
 

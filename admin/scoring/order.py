@@ -39,7 +39,7 @@ class Order(msgspec.Struct, frozen=True):
     folder: str
     databases: Mapping[str, str]
     timeout_s: float
-    prices: Mapping[str, tuple[int, int]]
+    prices: Mapping[str, tuple[int, int]] = {}
     loader: str = LOADER
 
 

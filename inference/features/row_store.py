@@ -93,7 +93,8 @@ def forget(tx: Connection, view: int, before_us: int, after: str) -> str | None:
     )
     old = (columns.view == view) & columns.entity.between(entities[0], entities[-1]) & (columns.event_us < before_us)
     tx.execute(delete(feature_history).where(old, newer.exists()))
-    return entities[-1]
+    last: str = entities[-1]
+    return last
 
 
 def _upsert(tx: Connection, table: Table, values: Sequence[Mapping[str, Any]], *, newer: bool) -> None:

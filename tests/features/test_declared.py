@@ -10,8 +10,9 @@ import yaml
 from sqlalchemy import Engine
 
 from admin import migrate
+from admin.config_file import ConfigError
 from admin.feature_seeding import seed_views
-from admin.settings import ConfigError, load
+from admin.settings import load
 from gateway.database import appending, changing, connect, reading
 from inference.features import row_store, view_store
 from inference.features.forgetting import forget

@@ -144,17 +144,21 @@ def scoring(server: Server) -> list[int]:
     return found
 
 
+def advanced(server: Server, job: str) -> None:
+    """By some chunks."""
+    before = chunks(server.data, job)
+    until(lambda: chunks(server.data, job) > before + 3)
+
+
 def test_whoever_is_killed_each_row_is_paid_for_once(paid: Server) -> None:
     """The process that scores, twice, and then the server with all its accounts: the ledger has what one undisturbed run costs."""
     key, rows = new_key(paid, budget={"limit_usd": 10, "period": "total"}), 400
     job = create(paid, "often", [f"{number},1,1" for number in range(rows)], key, chunk_rows=2)
     for _ in range(2):
-        before = chunks(paid.data, job)
-        until(lambda before=before: chunks(paid.data, job) > before + 3)
+        advanced(paid, job)
         for pid in until(lambda: scoring(paid)):
             os.kill(pid, signal.SIGKILL)
-    before = chunks(paid.data, job)
-    until(lambda: chunks(paid.data, job) > before + 3)
+    advanced(paid, job)
     paid.kill()
     assert chunks(paid.data, job) < rows // 2
     paid.start(with_key=False)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, true
 
 from admin.tables import audit
 from gateway.ids import new_id
@@ -69,14 +69,17 @@ def listed(
     tx: Connection, limit: int, after: str | None = None, only: Filter = EVERY_ENTRY, reach: Reach = EVERYTHING
 ) -> Page[Entry]:
     """Newest first."""
-    query = select(audit).order_by(audit.c.id.desc()).limit(limit + 1)
+    wanted = [audit.c[name] == value for name, value in msgspec.structs.asdict(only).items() if value is not None]
     if reach.org_id is not None:
-        query = query.where(audit.c.org_id == reach.org_id)
-    for name, value in msgspec.structs.asdict(only).items():
-        if value is not None:
-            query = query.where(audit.c[name] == value)
-    found = [_entry(row) for row in tx.execute(query if after is None else query.where(audit.c.id < after))]
+        wanted.append(audit.c.org_id == reach.org_id)
+    found = entries(tx, and_(true(), *wanted), limit, after)
     return page(found, limit, [each.id for each in found])
+
+
+def entries(tx: Connection, wanted: ColumnElement[bool], limit: int, after: str | None = None) -> list[Entry]:
+    """Newest first, one more than `limit` if there are more."""
+    query = select(audit).where(wanted).order_by(audit.c.id.desc()).limit(limit + 1)
+    return [_entry(row) for row in tx.execute(query if after is None else query.where(audit.c.id < after))]
 
 
 def _differing(state: State | None, other: State | None) -> State | None:

@@ -196,6 +196,13 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
     alias.add_argument("name", metavar="NAME")
     alias.add_argument("alias", metavar="ALIAS")
     alias.add_argument("number", metavar="VERSION", type=int)
+    rename = actions.add_parser("rename", parents=[*parents, reach], help="call a classic model otherwise")
+    rename.add_argument("name", metavar="NAME")
+    rename.add_argument("new", metavar="NEW")
+    history = actions.add_parser(
+        "history", parents=[*parents, reach], help="who did what with a classic model, and when"
+    )
+    history.add_argument("name", metavar="NAME")
 
 
 def _engines(engines: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
@@ -222,6 +229,11 @@ def _score(score: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--max-refused", metavar="SHARE", type=_share, default=0.1, help="more fail the job; default: 0.1"
     )
+    score.add_argument(
+        "--on", choices=("ray",), help="score on Ray Data instead of here; needs the extra `ray`, and files"
+    )
+    score.add_argument("--ray-address", metavar="ADDRESS", help="of a cluster; default: one on this machine")
+    score.add_argument("--key-id", metavar="KEY", help="on whose account: a server on this data directory works on it")
     score.add_argument("--chunk-rows", metavar="N", type=_rows, default=1000, help="rows between two checkpoints")
 
 

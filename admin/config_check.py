@@ -83,6 +83,28 @@ def guards(given: Sequence[Mapping[str, Any]], references: Mapping[KeyPath, str]
             yield from ((("guards", at, *path), message) for path, message in explain(error, GuardSpec, below))
 
 
+def feature_views(given: Sequence[Mapping[str, Any]], references: Mapping[KeyPath, str]) -> Iterator[Finding]:
+    """What is wrong with feature views, as with guards."""
+    from admin.rest.feature_bodies import FeatureViewBody  # noqa: PLC0415 — NumPy, for those who have some
+    from inference.errors import BadRequest  # noqa: PLC0415 — as above
+
+    names: set[str] = set()
+    for at, view in enumerate(given):
+        place = ("features", "views", at)
+        below = {path[3:]: text for path, text in references.items() if path[:3] == place}
+        try:
+            body = FeatureViewBody.model_validate(view)
+            body.view(0, "")
+        except ValidationError as error:
+            yield from (((*place, *path), message) for path, message in explain(error, FeatureViewBody, below))
+        except BadRequest as error:
+            yield place, error.message
+        else:
+            if body.name in names:
+                yield (*place, "name"), f'there is a feature view "{body.name}" already'
+            names.add(body.name)
+
+
 def _mismatch(detail: ErrorDetails, path: KeyPath, reference: str | None) -> str:
     value, context = detail["input"], detail.get("ctx", {})
     found = _found(value, path, reference)

@@ -100,6 +100,7 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/spend"): _ALL,
     ("GET", "/registry"): _SEEN | _TEAM,
     ("GET", "/registry/{name}"): _SEEN | _TEAM,
+    ("GET", "/registry/{name}/history"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/versions"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/versions/{version}"): _SEEN | _TEAM,
     ("GET", "/registry/{name}/versions/{version}/profile"): _SEEN | _TEAM,

@@ -449,6 +449,9 @@ def _validated(data: Mapping[str, object], document: Document, origins: Mapping[
     if settings is not None and settings.guards:
         found = config_check.guards(settings.guards, document.references)
         problems += [_problem(path, message, document, origins) for path, message in found if path not in broken]
+    if settings is not None and settings.features.views:
+        found = config_check.feature_views(settings.features.views, document.references)
+        problems += [_problem(path, message, document, origins) for path, message in found if path not in broken]
     if problems or settings is None:
         raise ConfigError(*problems)
     return settings

@@ -207,13 +207,25 @@ class House:
             parts=None if self._watch is None else self._watch.part,
         )
         self._searches = Searches()
+        self._desk = Desk(
+            current=self._current,
+            authenticator=self._plane.authenticator,
+            meter=self._books.meter,
+            finished=self._recorder.finished,
+            unix=time.time,
+            now=time.monotonic,
+        )
         self._predictions = self._make_predictions()
         self._files = Files(self._engine, self._shelf, _file_terms(settings), forget_sources)
         self._batches = self._make_batches()
         self._open_retrieval()
         self._home = Home(settings.data_dir)
         self._scoring = ScoringRunner(
-            self._engine, self._home, lambda: order_of(settings), settings.predictions.scoring.concurrency
+            self._engine,
+            self._home,
+            lambda: order_of(settings),
+            settings.predictions.scoring.concurrency,
+            self._desk,
         )
         hidden = settings.predictions.capture.redact
         self._rolling = Rolling(
@@ -368,14 +380,7 @@ class House:
             settings=settings.predictions,
             data_dir=settings.data_dir,
             engine=self._engine,
-            desk=Desk(
-                current=self._current,
-                authenticator=self._plane.authenticator,
-                meter=self._books.meter,
-                finished=self._recorder.finished,
-                unix=time.time,
-                now=time.monotonic,
-            ),
+            desk=self._desk,
             library=lambda: self.library,
             rollouts=lambda: (self._rolling.parts.live, self._rolling.parts.live),
             loader=("inference.runtimes.loading:load", "inference.runtimes.loading:load"),
@@ -571,6 +576,7 @@ class House:
         self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
         self._seed_servers()
         self._seed_engines()
+        self._seed_views()
         if not bare:
             self._forget_discovered()
 
@@ -591,6 +597,13 @@ class House:
         with changing(self._engine) as tx:
             report = seed_engines(tx, discovery.engine_seeds(self._loaded), self._box)
         self._tell("file", SeedReport(report.added, report.updated, report.kept, report.removed))
+
+    def _seed_views(self) -> None:
+        if self._settings.features.views:
+            from admin.feature_seeding import seed_views  # noqa: PLC0415 — NumPy, for those who declare some
+
+            with changing(self._engine) as tx:
+                seed_views(tx, self._loaded)
 
     @staticmethod
     def _tell(source: str, report: SeedReport) -> None:
@@ -626,6 +639,10 @@ class House:
             retention.forget(tx, now - settings.records.retention_days * DAY_S)
         with appending(self._engine) as tx:
             responses.forget(tx, now - settings.responses.retention_days * DAY_S)
+        if settings.features.history_days is not None:
+            from inference.features.forgetting import forget  # noqa: PLC0415 — NumPy, for those who have features
+
+            forget(partial(appending, self._engine), now - settings.features.history_days * DAY_S)
 
 
 @final

@@ -10,6 +10,7 @@
 #   deploy/setup.sh clients                   programs that tests use as they are, in .tools/clients
 #   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
 #   deploy/setup.sh feast                     Feast as a feature server and a client, in .tools/feast
+#   deploy/setup.sh ray                       Penstock with Ray Data, in .tools/ray
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh scorers                   the servers of classic models that Penstock is compared with, each in .tools/scorers/NAME
@@ -49,6 +50,7 @@ main() {
         dev) sync_environment --group dev --extra retrieval --extra usearch --extra qdrant-edge --extra qdrant --extra pinecone --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra parquet --extra kafka ;;
         stores) UV_PROJECT_ENVIRONMENT=.tools/stores sync_environment --no-dev --group integrations --extra chroma --extra milvus --extra weaviate --extra pinecone ;;
+        ray) UV_PROJECT_ENVIRONMENT=.tools/ray sync_environment --no-dev --group integrations --extra classic --extra parquet --extra ray ;;
         store-servers) install_tools store-servers "${STORE_SERVERS[@]}" ;;
         clients) install_tools clients "${CLIENTS[@]}" ;;
         feast) install_tools feast "${FEAST[@]}" ;;
@@ -60,7 +62,7 @@ main() {
         encoders) install_tools encoders "${ENCODERS[@]}" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | ray | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 

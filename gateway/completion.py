@@ -78,11 +78,13 @@ class Completions:
         return lambda exchange: self.serve(endpoint, exchange)
 
     async def serve(  # noqa: C901, PLR0912, PLR0915 — every request's one path, which is to be read from top to bottom
-        self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None
+        self, endpoint: Endpoint, exchange: Exchange, original: Original | None = None, answer_id: str | None = None
     ) -> None:
-        """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of."""
+        """Answers one request, whatever happens, and records it. `original`: what this one is a shadow of. `answer_id`: the client's
+        answer has an id of its own."""
         at = self._unix()
         record = self._begin(self._ids.at(at), endpoint.name, at, exchange.started_at)
+        record.answer_id = answer_id
         body = exchange.body
         call: Call | None = None
         heard: Heard | None = None

@@ -5,6 +5,7 @@ from typing import Any, Protocol, final
 
 from gateway import errors, usage, wire
 from gateway.answer_head import answer_head
+from gateway.answer_id import answer_id
 from gateway.call import CHAT, Call
 from gateway.catalog import Deployment
 from gateway.dialect import Dialect, Stream
@@ -77,6 +78,7 @@ class InProcess:
             record.usage, record.usage_source = used, "provider"
         self._claim(call)
         record.finished_at = self._now()
+        record.answer_id = record.answer_id or answer_id(answer)
         call.exchange.respond(200, answer_head(record, None, b"application/json"), answer)
 
     def _stream(self, call: Call, dialect: Dialect | None, answer: bytes) -> None:
@@ -96,6 +98,7 @@ class InProcess:
             record.usage, record.usage_source = stream.reported, "provider"
         self._claim(call)
         record.first_token_at = record.finished_at = self._now()
+        record.answer_id = record.answer_id or answer_id(events)
         exchange.begin_events(200, answer_head(record, None, b"text/event-stream; charset=utf-8"))
         exchange.send(events)
         exchange.send(call.endpoint.done)

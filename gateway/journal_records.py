@@ -102,6 +102,7 @@ class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     reason: Reason = "done"
     trail: tuple[Try, ...] | None = None
     routed: Routed | None = None
+    answer_id: str | None = None  # what stands in the answer as its id
 
 
 class Party(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -185,6 +186,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="e", gc=False):
     trail: tuple[Try, ...] | None = None
     routed: Routed | None = None
     charges: Amounts | None = None
+    answer_id: str | None = None
 
     def settled(self, party: Party) -> Settled:
         """`party` is what this one's bytes say."""
@@ -215,6 +217,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="e", gc=False):
             self.reason,
             self.trail,
             self.routed,
+            self.answer_id,
         )
 
     def charged(self, accounts: Iterable[tuple[str, int]]) -> Amounts:

@@ -60,9 +60,10 @@ HEADER: Final = tuple(name for name in Block.__struct_fields__ if name != "recor
 class Part:
     """Calls on their way into one block."""
 
-    __slots__ = ("first_at", "first_id", "keys", "last_at", "last_id", "payloads")
+    __slots__ = ("answers", "first_at", "first_id", "keys", "last_at", "last_id", "payloads")
 
     def __init__(self) -> None:
+        self.answers: list[str] = []  # the ids that their answers have
         self.payloads: list[bytes] = []
         self.keys: set[str | None] = set()
         self.first_id = self.last_id = ""
@@ -77,6 +78,7 @@ class Part:
         self.first_id, self.last_id = min(ids), max(ids)
         self.first_at, self.last_at = min(times), max(times)
         self.payloads += payloads
+        self.answers += [call.answer_id for call in calls if call.answer_id is not None]
 
     def records(self) -> bytes:
         return array(self.payloads)

@@ -41,7 +41,7 @@ def save(tx: Connection, group: Group) -> None:
     session, block, tally = group.head.session, group.block, group.tally
     if block is not None:
         tx.execute(_ADD_BLOCK, msgspec.structs.asdict(block) | {"hash": group.head.last_hash})
-        request_store.add_keys(tx, session, tally.entries)
+        request_store.add_signs(tx, session, tally.entries)
         add_partials(tx, tally.sums.rows())
         _charge(tx, session, tally.charges, block.last_at)
     if tally.refused.payloads:
@@ -95,7 +95,7 @@ def blocks(
 def forget_blocks(tx: Connection, gone: Sequence[Block]) -> None:
     """Deletes the oldest blocks of a session, which the head must say."""
     for block in gone:
-        request_store.forget_keys(tx, block.session, block.last_id, block.records)
+        request_store.forget_signs(tx, block.session, block.last_id, block.records)
         mine = (ledger_blocks.c.session == block.session) & (ledger_blocks.c.first_seq == block.first_seq)
         tx.execute(delete(ledger_blocks).where(mine))
 

@@ -331,6 +331,7 @@ def _ended(record: Record, ticket: Ticket) -> Ended:
         None if record.trail is None else tuple(record.trail),
         record.routed,
         None if len(ticket.hold) == len(ticket.tab.shares) else _charges(record, ticket.hold),
+        record.answer_id,
     )
 
 
@@ -370,6 +371,7 @@ def _settled(record: Record, ticket: Ticket | None) -> Settled:
         _reason(record),
         None if record.trail is None else tuple(record.trail),
         record.routed,
+        record.answer_id,
     )
 
 

@@ -20,6 +20,7 @@ class Record:
     """Filled while a request runs. Times are seconds on the event loop's clock, but `at`, which is Unix seconds."""
 
     __slots__ = (
+        "answer_id",
         "at",
         "attempts",
         "cost_nanousd",
@@ -83,6 +84,7 @@ class Record:
         self.trail: list[Try] | None = None  # every attempt in order, once one has failed
         self.watched: Watched | None = None  # of who exports traces
         self.routed: Routed | None = None  # where there was something to decide
+        self.answer_id: str | None = None  # what stands in the answer as its id, where an upstream has answered
 
     def split_off(self) -> "Record":
         """The attempt that just failed, as a record of its own; this one stands as before it."""

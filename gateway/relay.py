@@ -10,6 +10,7 @@ import structlog
 
 from gateway import errors, prompt_bound, usage, wire
 from gateway.answer_head import answer_head
+from gateway.answer_id import MOST, answer_id
 from gateway.call import CHAT, Call
 from gateway.catalog import Deployment
 from gateway.continuation import MARK, Continuation, continuable
@@ -108,10 +109,14 @@ class Relay:
         record, body, dialect = call.record, answer, target.dialect
         try:
             if dialect is None:
-                reported = wire.read_answer(body).usage
-                used = None if reported is None else usage.from_openai(reported)
+                read = wire.read_answer(body)
+                used = None if read.usage is None else usage.from_openai(read.usage)
+                said = read.id
+                if type(said) is str and len(said) <= MOST:
+                    record.answer_id = said
             else:
                 body, used = dialect.answer(call.endpoint.name, body, call.request.model, call.body)
+                record.answer_id = record.answer_id or answer_id(body)
         except errors.GatewayError as error:
             record.refused = _reported(error)
             record.received = max(1, len(answer) // BYTES_PER_TOKEN)  # whatever it is
@@ -247,6 +252,7 @@ class Relay:
         record.status = connection.status
         if record.first_token_at is None:
             record.first_token_at = record.finished_at = self._now()
+            record.answer_id = record.answer_id or answer_id(opening)
             head = answer_head(record, target, b"text/event-stream; charset=utf-8")
             call.exchange.begin_events(connection.status, head)
         else:

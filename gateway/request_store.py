@@ -4,12 +4,13 @@ Calls that have an entry are read from the ledger's blocks, so that nothing is w
 nothing have blocks of their own, which are forgotten. Which keys occur in a block stands beside it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 import msgspec
 from sqlalchemy import Connection, Insert, Row, Select, Table, delete, literal, select, tuple_, union_all
 
+from gateway import answer_store
 from gateway.database import inserting
 from gateway.journal_batch import settlements
 from gateway.journal_records import Routed, Settled, Try
@@ -56,6 +57,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     shadow_of: str | None = None  # the request that this one is a copy of
     agreement: float | None = None  # of a copy: whether it was answered alike
     guards: tuple[str, ...] | None = None  # what each guard did: `pii=redact:email+phone`
+    answer_id: str | None = None  # what its client saw as the answer's id
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
 
@@ -97,11 +99,12 @@ def add(tx: Connection, session: str, calls: Part) -> None:
     """One block of calls that owe nothing, inside `gateway.database.appending`."""
     block = {"last_id": calls.last_id, "session": session, "first_id": calls.first_id, "records": calls.records()}
     tx.execute(_adding(tx.dialect.name, request_blocks), block)
-    add_keys(tx, session, calls)
+    add_signs(tx, session, calls)
 
 
-def add_keys(tx: Connection, session: str, calls: Part) -> None:
-    """Which keys occur in a block of these."""
+def add_signs(tx: Connection, session: str, calls: Part) -> None:
+    """Which keys occur in a block of these, and which answers."""
+    answer_store.add(tx, session, calls)
     rows = [{"key_id": key, "last_id": calls.last_id, "session": session} for key in calls.keys if key is not None]
     if rows:
         tx.execute(_adding(tx.dialect.name, request_keys), rows)
@@ -114,8 +117,9 @@ def _adding(dialect: str, table: Table) -> Insert:
     return made
 
 
-def forget_keys(tx: Connection, session: str, last_id: str, records: bytes) -> None:
+def forget_signs(tx: Connection, session: str, last_id: str, records: bytes) -> None:
     """For a block that is deleted."""
+    answer_store.forget(tx, session, last_id)
     keys = {one.key_id for one in settlements(records)}
     where = (request_keys.c.last_id == last_id) & (request_keys.c.session == session)
     tx.execute(delete(request_keys).where(request_keys.c.key_id.in_(keys - {None}), where))
@@ -127,7 +131,7 @@ def forget(tx: Connection, before: float) -> None:
     query = select(request_blocks).where(columns.last_id < _id_at(before)).limit(FORGOTTEN_AT_ONCE)
     while found := tx.execute(query).all():
         for row in found:
-            forget_keys(tx, row.session, row.last_id, row.records)
+            forget_signs(tx, row.session, row.last_id, row.records)
             mine = (columns.last_id == row.last_id) & (columns.session == row.session)
             tx.execute(delete(request_blocks).where(mine))
 
@@ -195,6 +199,25 @@ def find(tx: Connection, ids: Collection[str]) -> dict[str, RequestRecord]:
             spanning = select(table.c.records).where(table.c.last_id >= id_, table.c.first_id <= id_)
             for records in tx.execute(spanning.order_by(table.c.last_id)).scalars():
                 found.update({one.id: _record(one) for one in settlements(records) if one.id in wanted})
+    return found
+
+
+def answered(
+    tx: Connection, ids: Collection[str], admits: Callable[[RequestRecord], bool], since: float = 0.0
+) -> dict[str, RequestRecord]:
+    """By the ids of their answers: of those that are admitted, the newest that had such an id. Blocks that ended before `since`, in
+    Unix seconds, are not looked at."""
+    wanted, found = set(ids), dict[str, RequestRecord]()
+    for last_id, session in answer_store.holding(tx, wanted, _id_at(since)):
+        held = [
+            record
+            for table in (ledger_blocks, request_blocks)
+            for record in block(tx, BlockName(table.name, last_id, session))
+            if record.answer_id in wanted and admits(record)
+        ]
+        for record in sorted(held, key=lambda one: one.id):
+            found[record.answer_id or ""] = record
+        wanted.difference_update(found)
     return found
 
 
@@ -277,6 +300,7 @@ def _record(settled: Settled) -> RequestRecord:
         shadow_of=routed.shadow_of,
         agreement=routed.agreement,
         guards=routed.guards,
+        answer_id=settled.answer_id,
         units=None if usage is None else units_of(usage),
     )
 

@@ -292,6 +292,15 @@ request_keys = Table(
     sqlite_with_rowid=False,
 )
 
+# Four bytes for each answer of a block (gateway.answer_store).
+answer_marks = Table(
+    "answer_marks",
+    metadata,
+    Column("last_id", Text, primary_key=True),
+    Column("session", Text, primary_key=True),
+    Column("marks", LargeBinary, nullable=False),
+)
+
 # What was answered on `/v1/responses`, by whose it is: `owner` is part of every question (gateway.responses.store). `request` is the items
 # that came with it, `response` its object. One in the background is run by whoever renews `seen_at`; `cancelled` asks that one to stop.
 responses = Table(

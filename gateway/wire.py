@@ -128,10 +128,11 @@ class Usage(msgspec.Struct, gc=False):
 
 
 class Answer(msgspec.Struct, gc=False):
-    """What is read of a complete answer. Some upstreams report an error inside a 200."""
+    """What is read of a complete answer. Some upstreams report an error inside a 200, and some an id that is no text."""
 
     usage: Usage | None = None
     error: msgspec.Raw = NULL
+    id: Any = None
 
 
 class UpstreamFault(msgspec.Struct, gc=False):

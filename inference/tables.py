@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -146,6 +147,7 @@ scoring_jobs = Table(
 )
 
 # `number` is that of the revision in which a view was made. `entities` and `features` are columns as `inference.signature.Column`.
+# `origin` to `deleted_at` are of views that a file declares, as in `gateway.tables.models`.
 feature_views = Table(
     "feature_views",
     metadata,
@@ -164,6 +166,10 @@ feature_views = Table(
     Column("created_by", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("origin", Text),
+    Column("seed_hash", Text),
+    Column("edited", Boolean, nullable=False, server_default=false()),
+    Column("deleted_at", Double),
 )
 
 # The newest row of each entity: what a prediction reads, by one look into one tree. `features` is JSON by name, `entity` a JSON array;

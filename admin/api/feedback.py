@@ -35,7 +35,8 @@ def router(feedback: Feedback) -> APIRouter:
         if _media(request) == EVENTS:  # a batch is many, wherever it is sent
             return await say_all(request)
         body = await _body(request, MAX_BODY_BYTES)
-        return answered(view(await feedback.say(key_of(request.scope), _word(request, body))))
+        said = await feedback.say(key_of(request.scope), _word(request, body))
+        return answered(view(said.kept) | {"id": said.id})
 
     @routes.post("/bulk", summary="Say it of many, as JSON, JSON lines, CSV, Parquet or CloudEvents")
     async def say_all(request: Request) -> Response:

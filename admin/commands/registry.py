@@ -1,4 +1,4 @@
-"""`penstock models register`, `classic` and `alias`: classic models of a running server."""
+"""`penstock models register`, `classic`, `alias`, `rename` and `history`: classic models of a running server."""
 
 import argparse
 import json
@@ -35,6 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
                 return _register(client, arguments)
             case "alias":
                 return _alias(client, arguments)
+            case "history":
+                return _history(client, arguments)
+            case "rename":
+                return _renamed(client, arguments)
             case _:
                 return _listed(client, arguments)
 
@@ -65,6 +69,25 @@ def _alias(client: httpx.Client, arguments: argparse.Namespace) -> int:
     body = {"version": arguments.number}
     made = ask(client, "PUT", f"registry/{arguments.name}/aliases/{arguments.alias}", json=body)
     print(json.dumps(made) if arguments.json else f"{arguments.name}@{made['name']} is version {made['version']}")
+    return 0
+
+
+def _renamed(client: httpx.Client, arguments: argparse.Namespace) -> int:
+    made = ask(client, "PATCH", f"registry/{arguments.name}", json={"name": arguments.new})
+    print(json.dumps(made) if arguments.json else f"{arguments.name} is called {made['name']} now")
+    return 0
+
+
+def _history(client: httpx.Client, arguments: argparse.Namespace) -> int:
+    found = list(_pages(client, f"registry/{arguments.name}/history"))
+    if arguments.json:
+        print(json.dumps({"data": found}))
+        return 0
+    for each in found:
+        about = [f"version {each['version']}"] if each["version"] else []
+        about += [f"@{each['alias']}"] if each["alias"] else []
+        about += [each["rollout"]] if each["rollout"] else []
+        print(f"{each['at']}  {each['event']}  {' '.join([each['name'], *about])}  by {each['actor']}")
     return 0
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
@@ -31,6 +31,9 @@ from inference.registry import catalogue
 from inference.registry.artefacts import Artefacts
 from inference.scoring import job_store
 from inference.scoring.job import OPEN, Count, Job, Place, Spec
+
+if TYPE_CHECKING:
+    from inference.scoring.cluster import Cluster
 
 ACTOR: Final = "command line"
 POLL_S: Final = 0.5
@@ -51,9 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         except InferenceError as error:
             raise Failed(error.message) from error
         with _progress(quiet=arguments.json) as tick:
-            job = _worked(engine, settings, job, heard, tick)
+            job = _worked(engine, settings, job, heard, tick, _cluster(arguments))
     if arguments.json:
         print(json.dumps(_shown(job)))
+    if job.state == "paused":
+        print(
+            f"paused after {job.count.done:,} rows: {job.message}; the same command goes on ({job.id})", file=sys.stderr
+        )
+        return 1
     if job.state in OPEN:
         print(f"stopped after {job.count.done:,} rows: the same command goes on ({job.id})", file=sys.stderr)
         return 128 + heard.number
@@ -108,6 +116,7 @@ def _spec(settings: Settings, arguments: argparse.Namespace) -> Spec:
             features,
             arguments.chunk_rows,
             arguments.max_refused,
+            arguments.key_id,
         )
     )
 
@@ -119,7 +128,8 @@ def _job(engine: Engine, settings: Settings, spec: Spec, arguments: argparse.Nam
     with appending(engine) as tx:
         found = job_store.same(tx, home, name, arguments.number, spec)
         if found is not None:
-            return found
+            return job_store.resume(tx, found.id) if found.state == "paused" else found
+        asked.payer(tx, spec)
         known = catalogue.load(tx, Artefacts(settings.registry_dir))
         version = known.bundle(name, arguments.number, alias or None).version
         job = job_store.add(tx, new_id("score"), home, name, version, spec, ACTOR)
@@ -127,10 +137,36 @@ def _job(engine: Engine, settings: Settings, spec: Spec, arguments: argparse.Nam
         return job
 
 
-def _worked(engine: Engine, settings: Settings, job: Job, heard: _Heard, tick: Tick) -> Job:
-    """Until it is over, whoever works on it, or until this process is to end."""
+def _cluster(arguments: argparse.Namespace) -> "Callable[[], Cluster] | None":
+    """Where the rows are scored, if not here. Raises Failed."""
+    if arguments.on is None:
+        if arguments.ray_address is not None:
+            raise Failed("--ray-address goes with --on ray")
+        return None
+    if arguments.key_id is not None:
+        raise Failed("--on ray and --key-id do not go together: a server keeps the accounts, and scores by itself")
+
+    def made() -> "Cluster":
+        from inference.scoring.on_ray import RayData  # noqa: PLC0415 — NumPy, for who scores
+
+        return RayData(arguments.ray_address)
+
+    return made
+
+
+def _worked(
+    engine: Engine,
+    settings: Settings,
+    job: Job,
+    heard: _Heard,
+    tick: Tick,
+    cluster: "Callable[[], Cluster] | None",
+) -> Job:
+    """Until it is over, whoever works on it, or until this process is to end. What is on an account is left to a server."""
+    if job.spec.key_id is not None:
+        print("a server on this data directory works on it, as it keeps the accounts", file=sys.stderr)
     try:
-        with worker(order_of(settings), heard, tick) as work:
+        with worker(order_of(settings), heard, tick, cluster=cluster) as work:
             while job.state in OPEN:
                 mine = work.run(job.id)
                 with reading(engine) as tx:

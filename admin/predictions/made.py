@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from admin.predictions.settings import FeaturesSection, PredictionsSection
+from admin.predictions.settings import FeaturesSection, PredictionsSection, nanos
 from admin.predictions.told import telling
 from inference.features.joining import Joins, Views
 from inference.features.online import FeastServer, OnlineStore, Post
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from inference.oip.grpc import Server
 
 MEBI = 1 << 20
-NANO = 1_000_000_000
 
 
 @final
@@ -94,9 +93,7 @@ def make(
         library=library,
         fleet=models,
         capture=Capture(folder, _captures(settings), keep if tell is None else telling(keep, tell), random),
-        price=Prices(
-            {name: (round(one.request * NANO), round(one.row * NANO)) for name, one in settings.prices.items()}
-        ),
+        price=Prices(nanos(settings.prices)),
         split=split,
         observer=observer,
         spawn=spawn,

@@ -1,12 +1,14 @@
 """The sections `predictions` and `features`: how classic models are run, what they cost, what is kept, where features come from."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr
 
 from gateway.settings import Section
 
+NANO: Final = 1_000_000_000
 Share = Annotated[float, Field(ge=0, le=1)]
 Usd = Annotated[float, Field(ge=0, le=1_000_000)]
 Names = tuple[Annotated[str, Field(min_length=1, max_length=500)], ...]
@@ -17,6 +19,11 @@ class PriceSpec(Section):
 
     request: Usd = 0
     row: Usd = 0
+
+
+def nanos(prices: Mapping[str, PriceSpec]) -> dict[str, tuple[int, int]]:
+    """Nano-dollars of a request and of a row, by model."""
+    return {name: (round(one.request * NANO), round(one.row * NANO)) for name, one in prices.items()}
 
 
 class BatchSpec(Section):
@@ -77,6 +84,11 @@ class FeastSpec(Section):
 
 
 class FeaturesSection(Section):
-    """`feast`: feature servers by the names that feature views have for them."""
+    """`feast`: feature servers by the names that feature views have for them. `views` are those of `/admin/v1/features`.
+
+    `history_days`: how far back training sets may ask; None: for ever.
+    """
 
     feast: dict[str, FeastSpec] = Field(default={})
+    views: tuple[dict[str, Any], ...] = Field(default=())
+    history_days: float | None = Field(default=None, gt=0, le=36_500)

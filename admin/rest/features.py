@@ -83,7 +83,7 @@ def _changes(routes: APIRouter, control: Control, engine: Engine) -> None:
         def work(tx: Connection) -> FeatureViewView:
             before = view_store.find(tx, name)
             revision = record_revision(tx, f"feature view {name} changed")
-            return feature_view_view(view_store.change(tx, name, revision, _changed(before, body)))
+            return feature_view_view(view_store.change(tx, name, revision, changed(before, body)))
 
         return await control.change(asker, "feature_view.change", name, work, before=partial(_shown, name))
 
@@ -155,7 +155,7 @@ def _shown(name: str, tx: Connection) -> FeatureViewView:
     return feature_view_view(view_store.find(tx, name))
 
 
-def _changed(before: FeatureView, body: FeatureViewChangeBody) -> dict[str, Any]:
+def changed(before: FeatureView, body: FeatureViewChangeBody) -> dict[str, Any]:
     """Raises BadRequest."""
     given = body.model_fields_set
     changes: dict[str, Any] = {name: getattr(body, name) for name in ("ttl_s", "description") if name in given}

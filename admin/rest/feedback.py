@@ -1,13 +1,18 @@
 """`/admin/v1/feedback`: what was said of answers, predictions and searches, newest first."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from fastapi import APIRouter
+from msgspec.structs import replace
 from pydantic import BaseModel, JsonValue
+from sqlalchemy import Connection
 
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
 from admin.rest.wire import After, Filter, Limit, ListPage, StrictRoute, at
+from gateway import request_store
+from gateway.request_store import RequestFilter
 from inference.feedback import store
 from inference.feedback.store import Kept
 
@@ -43,12 +48,24 @@ def router(control: Control) -> APIRouter:
         source: Filter = None,
     ) -> ListPage[FeedbackView]:
         only = store.Filter(id, kind, source, asker.reach.org_id, asker.reach.team_id)
-        found = await control.read(lambda tx: store.listed(tx, limit, after, only))
+
+        def read(tx: Connection) -> Sequence[Kept]:
+            found = store.listed(tx, limit, after, only)
+            return found if found or id is None else store.listed(tx, limit, after, _renamed(tx, id, only))
+
+        found = await control.read(read)
         views = [_view(one) for one in found[:limit]]
         more = len(found) > limit
         return ListPage[FeedbackView](data=views, has_more=more, next=views[-1].number if more else None)
 
     return routes
+
+
+def _renamed(tx: Connection, id_: str, only: store.Filter) -> store.Filter:
+    """By the request, where the id is the one that stands in its answer."""
+    reach = RequestFilter(org_id=only.org_id, team_id=only.team_id)
+    found = request_store.answered(tx, [id_], reach.admits).get(id_)
+    return only if found is None else replace(only, id=found.id)
 
 
 def _view(one: Kept) -> FeedbackView:

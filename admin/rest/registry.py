@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Connection
 
 from admin.api.wire import checked
+from admin.registry_history import RENAME, history
 from admin.rest import registry_form
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
@@ -21,6 +22,7 @@ from admin.rest.registry_bodies import (
     ApprovalBody,
     ApprovalView,
     Gone,
+    HistoryView,
     ModelBody,
     ModelChangeBody,
     ModelView,
@@ -33,12 +35,13 @@ from admin.rest.registry_bodies import (
     alias_view,
     approval_view,
     gates,
+    history_view,
     lineage,
     model_view,
     version_view,
 )
 from admin.rest.registry_form import Form
-from admin.rest.wire import Limit, ListPage, StrictRoute
+from admin.rest.wire import After, Limit, ListPage, StrictRoute
 from gateway.database import record_revision
 from gateway.errors import BadRequest
 from gateway.ids import new_id
@@ -76,6 +79,7 @@ _FORM = {
 def router(control: Control, registrar: Registrar) -> APIRouter:
     routes = APIRouter(prefix="/registry", tags=["registry"], route_class=StrictRoute)
     _models(routes, control)
+    _history(routes, control)
     _registration_of(routes, control, registrar)
     _versions(routes, control)
     _files(routes, control, registrar)
@@ -119,16 +123,22 @@ def _models(routes: APIRouter, control: Control) -> None:
     async def show(name: Name) -> ModelView:
         return await control.read(lambda tx: _model(tx, name))
 
-    @routes.patch("/{name}", summary="Change a classic model's words or gates", responses=documented(404))
+    @routes.patch("/{name}", summary="Change a classic model's name, words or gates", responses=documented(404, 409))
     async def change(name: Name, asker: Asker, body: ModelChangeBody) -> ModelView:
+        renamed = body.name is not None and body.name != name
+        called = body.name or name
+
         def work(tx: Connection) -> ModelView:
             revision = record_revision(tx, f"classic model {name} changed")
+            if renamed:
+                version_store.rename_model(tx, name, called, revision)
             version_store.change_model(
-                tx, name, revision, description=body.description, tags=body.tags, gates=gates(body.gates)
+                tx, called, revision, description=body.description, tags=body.tags, gates=gates(body.gates)
             )
-            return _model(tx, name)
+            return _model(tx, called)
 
-        return await control.change(asker, "classic_model.change", name, work, before=lambda tx: _model(tx, name))
+        action = RENAME if renamed else "classic_model.change"
+        return await control.change(asker, action, called, work, before=lambda tx: _model(tx, name))
 
     @routes.delete("/{name}", summary="Delete a classic model that no alias leads to", responses=documented(404, 409))
     async def delete(name: Name, asker: Asker) -> Gone:
@@ -138,6 +148,16 @@ def _models(routes: APIRouter, control: Control) -> None:
 
         await control.delete(asker, "classic_model.delete", name, work, before=lambda tx: _model(tx, name))
         return Gone(name=name)
+
+
+def _history(routes: APIRouter, control: Control) -> None:
+    @routes.get("/{name}/history", summary="List who did what with a model, newest first", responses=documented(404))
+    async def happened(name: Name, limit: Limit = 100, after: After = None) -> ListPage[HistoryView]:
+        found = await control.read(lambda tx: history(tx, name, limit, after))
+        if not found.data and after is None:
+            await control.read(lambda tx: version_store.find_model(tx, name))
+        views = [history_view(each) for each in found.data]
+        return ListPage[HistoryView](data=views, has_more=found.next is not None, next=found.next)
 
 
 def _registration_of(routes: APIRouter, control: Control, registrar: Registrar) -> None:

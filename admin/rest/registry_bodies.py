@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
+from admin.registry_history import Event, Happened
 from admin.rest.wire import at, moment
 from gateway.settings import Section
 from inference.registry.names import DIGEST, NAME, Runtime, require_alias
@@ -50,8 +51,9 @@ class ModelBody(Section):
 
 
 class ModelChangeBody(Section):
-    """What is left out stays. `tags` and `gates` are replaced whole."""
+    """What is left out stays. `tags` and `gates` are replaced whole. `name`: its new one; nothing answers to the old one."""
 
+    name: Annotated[str, Field(pattern=NAME)] | None = None
     description: Description | None = None
     tags: Tags | None = None
     gates: Annotated[dict[AliasName, GateBody], Field(max_length=20)] | None = None
@@ -209,6 +211,22 @@ class ModelView(BaseModel):
     latest_version: int | None
     created_at: datetime
     updated_at: datetime
+
+
+class HistoryView(BaseModel):
+    """`name` is what the model was called then, `version` the one that it is about: of a rollout the one that stays. `before` and
+    `after` hold the fields that differ, as in the audit, whose entry `id` names."""
+
+    id: str
+    at: datetime
+    event: Event
+    actor: str
+    name: str
+    version: int | None
+    alias: str | None
+    rollout: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
 
 
 class SourceView(BaseModel):
@@ -374,3 +392,19 @@ def approval_view(approval: Approval) -> ApprovalView:
 def lineage(body: LineageBody) -> dict[str, Any]:
     made: dict[str, Any] = body.model_dump(mode="json", exclude_none=True)
     return made
+
+
+def history_view(happened: Happened) -> HistoryView:
+    entry = happened.entry
+    return HistoryView(
+        id=entry.id,
+        at=at(entry.at),
+        event=happened.event,
+        actor=entry.actor,
+        name=happened.name,
+        version=happened.version,
+        alias=happened.alias,
+        rollout=happened.rollout,
+        before=None if entry.before is None else dict(entry.before),
+        after=None if entry.after is None else dict(entry.after),
+    )

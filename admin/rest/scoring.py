@@ -54,7 +54,10 @@ class TargetBody(Section):
 
 
 class ScoringBody(Section):
-    """Relative paths are those of `scoring/files` in the data directory. The version is settled now, whatever an alias says later."""
+    """Relative paths are those of `scoring/files` in the data directory. The version is settled now, whatever an alias says later.
+
+    `key_id`: the key whose budgets, limits and ledger it is on; without one it is on nobody's account.
+    """
 
     model: Text
     version: Annotated[int | None, Field(ge=1, le=2_147_483_647)] = None
@@ -65,6 +68,7 @@ class ScoringBody(Section):
     features: Annotated[tuple[Text, ...] | None, Field(min_length=1, max_length=100_000)] = None
     chunk_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     max_refused: Annotated[float, Field(ge=0, le=1)] = 0.1
+    key_id: Text | None = None
 
 
 class PlaceView(BaseModel):
@@ -101,6 +105,7 @@ class ScoringView(BaseModel):
     key: str | None
     chunk_rows: int
     max_refused: float
+    key_id: str | None
     error: ScoringErrorView | None
     created_by: str
     created_at: datetime
@@ -136,6 +141,7 @@ def router(control: Control, scoring: Scoring) -> APIRouter:
         spec = await asyncio.to_thread(_spec, scoring, body, job)
 
         def work(tx: Connection) -> tuple[str, ScoringView]:
+            asked.payer(tx, spec)
             return job, _view(job_store.add(tx, job, home, name, version, spec, asker.actor))
 
         answer = await control.create(request, asker, "scoring.create", work)
@@ -154,6 +160,17 @@ def router(control: Control, scoring: Scoring) -> APIRouter:
         return await control.change(
             asker, "scoring.cancel", id, lambda tx: _view(job_store.cancel(tx, id)), before=before
         )
+
+    @routes.post("/{id}/resume", summary="Go on with a paused scoring job", responses=documented(404, 409))
+    async def resume(id: Identifier, asker: Asker) -> ScoringView:  # noqa: A002 — as above
+        def before(tx: Connection) -> ScoringView:
+            return _view(job_store.find(tx, id))
+
+        shown = await control.change(
+            asker, "scoring.resume", id, lambda tx: _view(job_store.resume(tx, id)), before=before
+        )
+        scoring.notice()
+        return shown
 
     return routes
 
@@ -175,7 +192,9 @@ def _spec(scoring: Scoring, body: ScoringBody, job: str) -> Spec:
         refused = str(scoring.home.files / f"{job}.refused.jsonl")
     if body.refused is not None:
         refused = str(_within(scoring, body.refused, "refused"))
-    return asked.checked(Spec(source, target, refused, body.key, body.features, body.chunk_rows, body.max_refused))
+    return asked.checked(
+        Spec(source, target, refused, body.key, body.features, body.chunk_rows, body.max_refused, body.key_id)
+    )
 
 
 def _one(param: str, path: str | None, database: str | None) -> None:
@@ -212,6 +231,7 @@ def _view(job: Job) -> ScoringView:
         key=spec.key,
         chunk_rows=spec.chunk_rows,
         max_refused=spec.max_refused,
+        key_id=spec.key_id,
         error=None if job.code is None else ScoringErrorView(code=job.code, message=job.message or ""),
         created_by=job.created_by,
         created_at=at(job.created_at),

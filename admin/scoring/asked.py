@@ -4,7 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection, select
+
 from gateway.errors import BadRequest
+from gateway.tables import keys
 from inference.scoring.job import Format, Place, Spec
 
 SUFFIXES: Final[dict[str, Format]] = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
@@ -47,6 +50,17 @@ def checked(spec: Spec) -> Spec:
         if path is not None and not Path(path).parent.is_dir():
             raise BadRequest(f"There is no folder {Path(path).parent}", param="output", code="output_not_found")
     return spec
+
+
+def payer(tx: Connection, spec: Spec) -> None:
+    """Raises BadRequest where the key is not there, or not any more."""
+    if spec.key_id is None:
+        return
+    found = select(keys.c.id).where(keys.c.id == spec.key_id, keys.c.revoked_at.is_(None))
+    if tx.execute(found).first() is None:
+        raise BadRequest(
+            f"There is no key '{spec.key_id}' whose account it could be on", param="key_id", code="key_not_found"
+        )
 
 
 def _require(name: str, databases: Collection[str], param: str) -> None:

@@ -14,6 +14,8 @@ import msgspec
 import structlog
 from sqlalchemy import Engine
 
+from admin.predictions.desk import Desk
+from admin.scoring.account import Account
 from admin.scoring.home import Home
 from admin.scoring.order import Order
 from gateway.batches.batches import host
@@ -32,8 +34,10 @@ ENDS_IN_S: Final = 15.0
 class ScoringRunner:
     """One per process: `background` runs as long as the server does, then `stop`, then `close`."""
 
-    def __init__(self, engine: Engine, home: Home, order: Callable[[], Order], concurrency: int) -> None:
+    def __init__(self, engine: Engine, home: Home, order: Callable[[], Order], concurrency: int, desk: Desk) -> None:
         self._engine = engine
+        self._desk = desk
+        self._released: set[str] = set()  # holds that came to nothing, one for each process that was killed
         self._home = home
         self._order = order
         self._concurrency = concurrency
@@ -82,7 +86,7 @@ class ScoringRunner:
             return []
         with reading(self._engine) as tx:
             found = [job.id for job in job_store.waiting(tx, home, host())]
-            wanted = job_store.open_ids(tx, home)
+            wanted = job_store.kept_ids(tx, home)
         sweep(self._home.folder, wanted)
         free = [id_ for id_ in found if id_ not in self._running and not self._home.busy(id_)]
         return free[:room]
@@ -110,18 +114,30 @@ class ScoringRunner:
             "admin.scoring.process",
             job,
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             cwd=Path(__file__).parents[2],
         )
         self._children.add(child)
         try:
             assert child.stdin is not None, "it was asked for"
+            assert child.stdout is not None, "as above"
             child.stdin.write(msgspec.json.encode(self._order()) + b"\n")  # it stays open: its end is ours
             if self._stopped:
                 _end(child.terminate)
-            return await child.wait()
+            account = await asyncio.to_thread(self._account, job)
+            serving = asyncio.ensure_future(account.serve(child.stdout, child.stdin))
+            code = await child.wait()
+            account.gone = True
+            await serving
+            return code
         finally:
             self._children.discard(child)
+
+    def _account(self, id_: str) -> Account:
+        """Blocks."""
+        with reading(self._engine) as tx:
+            job = job_store.find(tx, id_)
+        return Account(self._desk, self._engine, job, self._home.folder / id_, self._released)
 
 
 def _end(signal: Callable[[], None]) -> None:

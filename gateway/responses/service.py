@@ -22,7 +22,7 @@ from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.ids import uuid7_hex
 from gateway.keys import Key
 from gateway.responses import params, store
-from gateway.responses.agent import Agent, Tell, Teller
+from gateway.responses.agent import Agent, Serve, Tell, Teller
 from gateway.responses.frame import Frame, Problem, altered, output_of, visible
 from gateway.responses.items import MAX_ITEMS, encode, given, id_of, kind_of, listed, page, whole
 from gateway.responses.outlet import Outlet
@@ -219,6 +219,9 @@ class Responses:
         tell = await (await agent()).engage(key, prepared.body, exchange.headers, summarised=summarised)
         return msgspec.structs.replace(prepared, tell=tell)
 
+    def _serving(self, prepared: Prepared) -> Serve:
+        return partial(self._completions.serve, answer_id=prepared.frame.id)
+
     def _teller(self, exchange: Exchange, prepared: Prepared, told: int = 0) -> Teller:
         """After so many events."""
         if prepared.tell is not None:
@@ -230,7 +233,7 @@ class Responses:
         """While the client waits."""
         outlet = self._teller(exchange, prepared)
         try:
-            await outlet.serve(self._completions.serve)
+            await outlet.serve(self._serving(prepared))
         except asyncio.CancelledError:  # the client has left; what it got is kept, as what it is
             if outlet.begun:
                 outlet.end_as("cancelled")
@@ -286,7 +289,7 @@ class Responses:
         outlet = self._teller(run, prepared, len(run.events))
         run.current = lambda: outlet.response if outlet.begun or run.ended else run.stored.response
         try:
-            await driven(outlet.serve(self._completions.serve))
+            await driven(outlet.serve(self._serving(prepared)))
         except asyncio.CancelledError:
             if run.too_long:
                 outlet.end_as("failed", TOO_LONG)

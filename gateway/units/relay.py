@@ -11,6 +11,7 @@ from typing import Final, final
 import msgspec
 
 from gateway import allowance, errors
+from gateway.answer_id import answer_id
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.in_process import InProcess
@@ -135,6 +136,7 @@ class UnitRelay:
         self._answered(call, target, sent_at)
         record.status = connection.status
         record.finished_at = self._now()
+        record.answer_id = answer_id(told.body)
         head = _answer_head(record, kind) + _shown(door, connection)
         head += _cost_head(self._meter.cost(record), record)
         call.exchange.respond(connection.status, head, told.body)
@@ -188,6 +190,7 @@ class UnitRelay:
         self._answered(call, target, sent_at)
         record.status = connection.status
         record.first_token_at = record.finished_at = self._now()
+        record.answer_id = answer_id(held)
         head = _answer_head(record, events.content_type) + _shown(call.endpoint.door, connection)
         if events.content_type.startswith(EVENTS):
             exchange.begin_events(connection.status, head)

@@ -75,10 +75,26 @@ def counted(tx: Connection, view: int) -> tuple[int, int | None]:
     return int(count), newest
 
 
-def forget(tx: Connection, view: int, before_us: int) -> int:
-    """Deletes what the history has of before a moment; how many rows. The newest of each entity stay where predictions read them."""
-    columns = feature_history.c
-    return tx.execute(delete(feature_history).where(columns.view == view, columns.event_us < before_us)).rowcount
+def forget(tx: Connection, view: int, before_us: int, after: str) -> str | None:
+    """Deletes what the history has of some entities, those behind `after`, before a moment; the last of them, or None where that were all.
+
+    Of each the newest row before it stays, so that who asks for any later moment finds what was known then.
+    """
+    columns, later = feature_history.c, feature_history.alias("later")
+    some = select(columns.entity).where(columns.view == view, columns.entity > after).distinct()
+    entities = tx.execute(some.order_by(columns.entity).limit(AT_ONCE)).scalars().all()
+    if not entities:
+        return None
+    newer = select(later.c.event_us).where(
+        later.c.view == view,
+        later.c.entity == columns.entity,
+        later.c.event_us > columns.event_us,
+        later.c.event_us <= before_us,
+    )
+    old = (columns.view == view) & columns.entity.between(entities[0], entities[-1]) & (columns.event_us < before_us)
+    tx.execute(delete(feature_history).where(old, newer.exists()))
+    last: str = entities[-1]
+    return last
 
 
 def _upsert(tx: Connection, table: Table, values: Sequence[Mapping[str, Any]], *, newer: bool) -> None:

@@ -15,27 +15,38 @@ from inference.tables import feature_history, feature_latest, feature_views
 GONE_AT_ONCE = 10_000
 
 _Columns = feature_views.c
+_SHOWN = [_Columns[name] for name in FeatureView.__struct_fields__]
+_THERE = _Columns.deleted_at.is_(None)
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """What a file said of a view. `edited`: since then REST has changed or deleted it, and has the last word."""
+
+    origin: str | None
+    seed_hash: str | None
+    edited: bool
 
 
 def state(tx: Connection) -> tuple[int, int]:
     """Differs whenever a view was made, changed or deleted: how many there are, and the newest revision."""
-    count, newest = tx.execute(select(func.count(), func.max(_Columns.revision)).select_from(feature_views)).one()
+    there = func.count().filter(_THERE)
+    count, newest = tx.execute(select(there, func.max(_Columns.revision)).select_from(feature_views)).one()
     return int(count), int(newest or 0)
 
 
 def every(tx: Connection) -> Sequence[FeatureView]:
-    return [_view(row) for row in tx.execute(select(feature_views).order_by(_Columns.name))]
+    return [_view(row) for row in tx.execute(select(*_SHOWN).where(_THERE).order_by(_Columns.name))]
 
 
 def listed(tx: Connection, limit: int, after: str | None = None) -> Sequence[FeatureView]:
     """By name, one more than `limit` if there are more."""
-    query = select(feature_views).order_by(_Columns.name).limit(limit + 1)
+    query = select(*_SHOWN).where(_THERE).order_by(_Columns.name).limit(limit + 1)
     return [_view(row) for row in tx.execute(query if after is None else query.where(_Columns.name > after))]
 
 
 def find(tx: Connection, name: str) -> FeatureView:
     """Raises NotFound."""
-    row = tx.execute(select(feature_views).where(_Columns.name == name)).one_or_none()
+    row = tx.execute(select(*_SHOWN).where(_Columns.name == name, _THERE)).one_or_none()
     if row is None:
         raise NotFound(f"There is no feature view '{name}'", param="name", code="feature_view_not_found")
     return _view(row)
@@ -43,8 +54,9 @@ def find(tx: Connection, name: str) -> FeatureView:
 
 def add(tx: Connection, view: FeatureView) -> FeatureView:
     """Raises Conflict."""
-    if tx.execute(select(_Columns.name).where(_Columns.name == view.name)).one_or_none() is not None:
+    if tx.execute(select(_Columns.name).where(_Columns.name == view.name, _THERE)).one_or_none() is not None:
         raise Conflict(f"There is a feature view '{view.name}' already", param="name")
+    tx.execute(delete(feature_views).where(_Columns.name == view.name))
     tx.execute(insert(feature_views).values(**_values(view)))
     return find(tx, view.name)
 
@@ -56,19 +68,34 @@ def change(tx: Connection, name: str, revision: int, changes: Mapping[str, Any])
     if "features" in changes and changes["features"] != before.features:
         fields["version"] = before.version + 1
     after = msgspec.structs.replace(before, **fields)
-    tx.execute(update(feature_views).where(_Columns.name == name).values(**_values(after)))
+    tx.execute(update(feature_views).where(_Columns.name == name).values(**_values(after), edited=True))
     return find(tx, name)
 
 
+def declared(tx: Connection, name: str) -> Declared | None:
+    """None where there is no such view, and none that was deleted."""
+    columns = _Columns.origin, _Columns.seed_hash, _Columns.edited
+    row = tx.execute(select(*columns).where(_Columns.name == name)).one_or_none()
+    return None if row is None else Declared(*row)
+
+
+def declare(tx: Connection, name: str, origin: str, seed_hash: str) -> None:
+    """The view is as a file says."""
+    values = {"origin": origin, "seed_hash": seed_hash, "edited": False}
+    tx.execute(update(feature_views).where(_Columns.name == name).values(**values))
+
+
 def remove(tx: Connection, name: str) -> None:
-    """Its rows go later, see `sweep`. Raises NotFound."""
+    """Its rows go later, see `sweep`. One that a file declares leaves a mark, so that no start brings it back. Raises NotFound."""
     find(tx, name)
-    tx.execute(delete(feature_views).where(_Columns.name == name))
+    mine = _Columns.name == name
+    tx.execute(update(feature_views).where(mine).values(deleted_at=time.time(), edited=True))
+    tx.execute(delete(feature_views).where(mine, _Columns.origin.is_(None)))
 
 
 def sweep(tx: Connection) -> int:
     """Deletes rows of views that are gone, a part at a time; how many it were. Until it is 0 there may be more."""
-    alive = frozenset(tx.execute(select(_Columns.number)).scalars())
+    alive = frozenset(tx.execute(select(_Columns.number).where(_THERE)).scalars())
     return sum(_sweep(tx, table, alive) for table in (feature_latest, feature_history))
 
 

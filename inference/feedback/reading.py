@@ -41,7 +41,7 @@ def word(value: object, source: str | None = None) -> Word:
         raise Wrong(f"Unknown parameter: '{unknown[0]}'", unknown[0])
     id_ = value.get("id")
     if not isinstance(id_, str) or not _ID.fullmatch(id_):
-        raise Wrong("'id' is that of an answer, a prediction or a search: its `x-request-id`", "id")
+        raise Wrong("'id' is that of an answer, a prediction or a search: its `x-request-id`, or the id in it", "id")
     who = _text(value, "source", 100) or source or "user"
     if who.startswith(JUDGE):
         raise Wrong(f"'source' begins with '{JUDGE}' for judges of rollouts alone", "source")

@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, literal, or_, select, update
 
 from inference.errors import Conflict, ModelNotFound, NotFound
 from inference.registry.records import Gate, Model, NewVersion, Source, Version
 from inference.rollouts.tables import rollouts
 from inference.signature import Signature
 from inference.tables import classic_aliases as aliases
+from inference.tables import classic_approvals as approvals
 from inference.tables import classic_models as models
 from inference.tables import classic_versions as versions
+from inference.tables import predictions, scoring_jobs
 
 _SHOWN: Final = [column for column in versions.c if column.name != "profile"]
 
@@ -64,6 +66,29 @@ def change_model(
     values |= {} if gates is None else {"gates": msgspec.to_builtins(gates)}
     tx.execute(update(models).where(models.c.name == name).values(**values))
     return find_model(tx, name)
+
+
+def rename_model(tx: Connection, name: str, new: str, revision: int) -> None:
+    """With its versions, aliases, approvals and captured predictions. Raises ModelNotFound, and Conflict where the name is taken, or
+    while a rollout or a scoring job counts on it."""
+    find_model(tx, name)
+    if tx.execute(select(models.c.name).where(models.c.name == new)).first() is not None:
+        raise Conflict(f"There is a classic model {new!r} already.", param="name")
+    refuse_while_rolled_out(tx, name, None)
+    scored = select(scoring_jobs.c.id).where(scoring_jobs.c.model == name, scoring_jobs.c.ended_at.is_(None)).limit(1)
+    if (job := tx.execute(scored).scalar_one_or_none()) is not None:
+        raise Conflict(f"The scoring job {job!r} works with {name!r}: wait for it, or cancel it.", code="model_in_use")
+    kept = tx.execute(select(models).where(models.c.name == name)).one()._asdict()
+    tx.execute(insert(models).values({**kept, "name": new, "revision": revision, "updated_at": time.time()}))
+    copied = [literal(new) if column.name == "model" else column for column in versions.c]
+    tx.execute(
+        insert(versions).from_select(
+            [column.name for column in versions.c], select(*copied).where(versions.c.model == name)
+        )
+    )
+    for table in (aliases, approvals, predictions):
+        tx.execute(update(table).where(table.c.model == name).values(model=new))
+    tx.execute(delete(models).where(models.c.name == name))
 
 
 def remove_model(tx: Connection, name: str) -> None:

@@ -4,10 +4,11 @@ from typing import Final, Literal
 
 import msgspec
 
-State = Literal["queued", "running", "completed", "failed", "cancelled"]
+State = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 Format = Literal["csv", "parquet", "sql"]
 
 OPEN: Final[tuple[State, ...]] = ("queued", "running")
+KEPT: Final[tuple[State, ...]] = (*OPEN, "paused")  # what was scored is still there
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -23,6 +24,7 @@ class Place(msgspec.Struct, frozen=True):
 class Spec(msgspec.Struct, frozen=True):
     """`key`: the column that names a row; without one, rows are numbered from 1. `features`: the columns of a model that takes one
     tensor, in order. `refused`: the file for rows that the model does not take; `max_refused`: their share beyond which the job fails.
+    `key_id`: the key whose account it is on, if it is on any.
     """
 
     input: Place
@@ -32,6 +34,7 @@ class Spec(msgspec.Struct, frozen=True):
     features: tuple[str, ...] | None = None
     chunk_rows: int = 1000
     max_refused: float = 0.1
+    key_id: str | None = None
 
 
 class Count(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert, select, text, update
 
 from inference.errors import Conflict, NotFound
 from inference.scoring.errors import LeaseLost
-from inference.scoring.job import OPEN, Count, Job, Owner, Spec, State
+from inference.scoring.job import KEPT, OPEN, Count, Job, Owner, Spec, State
 from inference.tables import scoring_jobs
 
 LEASE_S: Final = 30.0  # after which another machine may take over from an owner that is silent
@@ -68,8 +68,8 @@ def listed(tx: Connection, limit: int, after: str | None = None, state: State | 
 
 
 def same(tx: Connection, home: str, model: str, version: int | None, spec: Spec) -> Job | None:
-    """The open job that was asked for in the same words: whoever asks again goes on with it."""
-    query = select(scoring_jobs).where(_Row.home == home, _Row.model == model, _Row.state.in_(OPEN))
+    """The job that was asked for in the same words and is not over: whoever asks again goes on with it."""
+    query = select(scoring_jobs).where(_Row.home == home, _Row.model == model, _Row.state.in_(KEPT))
     found = [_job(row) for row in tx.execute(query.order_by(_Row.id))]
     return next((job for job in found if job.spec == spec and version in {None, job.version}), None)
 
@@ -82,8 +82,9 @@ def waiting(tx: Connection, home: str, host: str) -> Sequence[Job]:
     return [job for job in found if free(job, host, at)]
 
 
-def open_ids(tx: Connection, home: str) -> frozenset[str]:
-    return frozenset(tx.execute(select(_Row.id).where(_Row.home == home, _Row.state.in_(OPEN))).scalars())
+def kept_ids(tx: Connection, home: str) -> frozenset[str]:
+    """Jobs whose worksheets are needed."""
+    return frozenset(tx.execute(select(_Row.id).where(_Row.home == home, _Row.state.in_(KEPT))).scalars())
 
 
 def free(job: Job, host: str, at: float) -> bool:
@@ -121,6 +122,22 @@ def requeue(tx: Connection, job: Job, count: Count) -> None:
     _change(tx, job, {**free_, **_counted(count)})
 
 
+def pause(tx: Connection, job: Job, count: Count, code: str, message: str) -> None:
+    """Until `resume`; the attempt was none. Raises LeaseLost."""
+    free_ = {"owner": None, "host": None, "seen_at": None, "state": "paused", "attempts": 0}
+    _change(tx, job, {**free_, "code": code, "message": message, **_counted(count)})
+
+
+def resume(tx: Connection, id_: str) -> Job:
+    """Raises NotFound, Conflict."""
+    mine = (_Row.id == id_) & (_Row.state == "paused")
+    changed = tx.execute(update(scoring_jobs).where(mine).values(state="queued", code=None, message=None))
+    job = find(tx, id_)
+    if changed.rowcount != 1:
+        raise Conflict(f"The scoring job '{id_}' is not paused: it is {job.state}")
+    return job
+
+
 def finish(
     tx: Connection, job: Job, state: State, count: Count, code: str | None = None, message: str | None = None
 ) -> None:
@@ -133,7 +150,7 @@ def cancel(tx: Connection, id_: str) -> Job:
     """Whoever works on it loses it. Raises NotFound, Conflict."""
     ended = {"owner": None, "host": None, "seen_at": None, "state": "cancelled", "ended_at": now(tx)}
     changed = tx.execute(
-        update(scoring_jobs).where(_Row.id == id_, _Row.state.in_(OPEN)).values(**ended, epoch=_Row.epoch + 1)
+        update(scoring_jobs).where(_Row.id == id_, _Row.state.in_(KEPT)).values(**ended, epoch=_Row.epoch + 1)
     )
     job = find(tx, id_)
     if changed.rowcount != 1:

@@ -6,11 +6,10 @@ scored it, or on how often somebody was killed.
 
 import shutil
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, NamedTuple, final
 
 import msgspec
 import structlog
@@ -19,15 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from inference.errors import InferenceError
 from inference.ports import Bundle
 from inference.scoring import job_store
-from inference.scoring.errors import Failed, LeaseLost, Stopped
+from inference.scoring.cluster import Cluster, Task
+from inference.scoring.errors import Failed, LeaseLost, Paused, Stopped
 from inference.scoring.job import Count, Job, Owner, State
 from inference.scoring.job_store import Database
-from inference.scoring.rows import Bad, Plan, plan, read
-from inference.scoring.scorer import Scored, Scorer
+from inference.scoring.parts import Part, chunks, scored
+from inference.scoring.rows import Plan, plan
+from inference.scoring.scorer import Scorer
 from inference.scoring.sinks import layout, output, write_refused
 from inference.scoring.sources import Row, Source, open_source
-from inference.scoring.worksheet import Chunk, Lock, Position, Refusal, Worksheet
-from inference.serving.frame import Frame
+from inference.scoring.till import Till
+from inference.scoring.worksheet import Lock, Position, Worksheet
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,9 +45,25 @@ class Terms(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
+class Sheet(NamedTuple):
+    """What is to be done of a job from `position` on."""
+
+    job: Job
+    bundle: Bundle
+    source: Source
+    planned: Plan
+    worksheet: Worksheet
+    position: Position
+    total: int
+    till: Till | None
+
+
 @final
 class Work:
-    """Blocks: for the main thread of a process. `find` gives the bundle of a version, whatever aliases say meanwhile."""
+    """Blocks: for the main thread of a process. `find` gives the bundle of a version, whatever aliases say meanwhile; `till` keeps the
+    accounts of jobs that are on one, by the bundle that they score with: without it they are left to others. `cluster`
+    scores in the place of this process.
+    """
 
     def __init__(
         self,
@@ -56,6 +73,8 @@ class Work:
         find: Callable[[str, int], Bundle],
         stopping: threading.Event,
         told: Callable[[Count], None] = lambda _: None,
+        till: Callable[[Bundle], Till] | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._database = database
         self._owner = owner
@@ -63,6 +82,8 @@ class Work:
         self._find = find
         self._stopping = stopping
         self._told = told
+        self._till = till
+        self._cluster = cluster
 
     def run(self, id_: str) -> bool:
         """Whether it was free: the job is over or given back when this returns, or another's. Raises SQLAlchemyError, OSError."""
@@ -79,7 +100,8 @@ class Work:
     def _claim(self, id_: str) -> Job:
         with self._database.writing() as tx:
             found = job_store.find(tx, id_)
-            if not job_store.free(found, self._owner.host, job_store.now(tx)):
+            unpaid = found.spec.key_id is not None and self._till is None
+            if unpaid or not job_store.free(found, self._owner.host, job_store.now(tx)):
                 raise LeaseLost
             return job_store.claim(tx, found, self._owner)
 
@@ -92,14 +114,19 @@ class Work:
             with self._database.writing() as tx:
                 job_store.requeue(tx, job, beat.count)
             log.info("scoring.stopped", job=job.id, rows=beat.count.done)
+        except Paused as paused:
+            with self._database.writing() as tx:
+                job_store.pause(tx, job, beat.count, paused.code, paused.message)
+            log.info("scoring.paused", job=job.id, code=paused.code, rows=beat.count.done)
         except Failed as failure:
             self._end(job, folder, beat, "failed", failure.code, failure.message)
         except InferenceError as error:  # of the registry: the version is gone
             self._end(job, folder, beat, "failed", error.code or "model_not_found", error.message)
 
     def _score(self, job: Job, worksheet: Worksheet, beat: "Beat") -> None:
-        """Raises Failed, Stopped, LeaseLost."""
+        """Raises Failed, Paused, Stopped, LeaseLost."""
         bundle = self._find(job.model, job.version)
+        till = None if job.spec.key_id is None or self._till is None else self._till(bundle)
         source = open_source(job.spec, self._terms.databases)
         if worksheet.remember("fingerprint", source.fingerprint()) != source.fingerprint():
             raise Failed("input_changed", "The input was changed while the job was at work")
@@ -109,20 +136,50 @@ class Work:
         self._tell(beat, Count(total, position.rows, position.refused), position)
         self._check(job, worksheet, beat.count)
         if position.rows < total:
-            with (
-                Scorer(bundle, self._terms.loader, self._terms.timeout_s) as scorer,
-                closing(_chunks(source, position, job.spec.chunk_rows)) as chunks,
-            ):
-                for chunk in chunks:
+            steps = self._here if self._cluster is None else self._there
+            for after in steps(Sheet(job, bundle, source, planned, worksheet, position, total, till)):
+                self._tell(beat, Count(total, after.rows, after.refused), after)
+                if after.rows < total:
                     self._check(job, worksheet, beat.count, beat)
-                    position = _scored(worksheet, planned, scorer, position, chunk)
-                    self._tell(beat, Count(total, position.rows, position.refused), position)
         self._check(job, worksheet, beat.count, beat)
         found = layout(worksheet, bundle.signature, job.spec.key)
         write_refused(job, worksheet)
         with output(job, worksheet, found, self._terms.databases) as publish:
             self._check(job, worksheet, beat.count, beat)
             self._end(job, Path(self._terms.folder) / job.id, beat, "completed", publish=publish)
+
+    def _here(self, sheet: "Sheet") -> Iterator[Position]:
+        """Chunk by chunk in this process: where each of them ends. Raises Failed, Paused, LeaseLost."""
+        position, size = sheet.position, sheet.job.spec.chunk_rows
+        with self._scorer(sheet) as scorer, closing(chunks(sheet.source, position, size)) as found:
+            for rows in found:
+                with _held(sheet.till, sheet.worksheet, position, len(rows)) as kept:
+                    position = _scored(sheet, scorer, position, rows)
+                    kept(position)
+                yield position
+
+    def _there(self, sheet: "Sheet") -> Iterator[Position]:
+        """The same by a cluster. Raises Failed, LeaseLost."""
+        job, position = sheet.job, sheet.position
+        assert self._cluster is not None, "it was asked for"
+        if job.spec.input.format == "sql":
+            raise Failed("unsupported_source", "A query is read by one process: a cluster needs files")
+        last = -(-sheet.total // job.spec.chunk_rows)
+        task = Task(sheet.bundle, job.spec, self._terms.loader, self._terms.timeout_s, position.chunks, last)
+        with self._cluster.parts(task) as parts:
+            for part in parts:
+                try:
+                    position = _taken(sheet.worksheet, position, part)
+                except _Repeated:  # a key of the rows before that block, of which who scored it could not know
+                    with (
+                        self._scorer(sheet) as scorer,
+                        closing(chunks(sheet.source, position, job.spec.chunk_rows)) as found,
+                    ):
+                        position = _scored(sheet, scorer, position, next(found))
+                yield position
+
+    def _scorer(self, sheet: "Sheet") -> Scorer:
+        return Scorer(sheet.bundle, self._terms.loader, self._terms.timeout_s)
 
     def _check(self, job: Job, worksheet: Worksheet, count: Count, beat: "Beat | None" = None) -> None:
         """Raises Stopped, LeaseLost, Failed: whatever keeps the next chunk from being scored."""
@@ -205,66 +262,42 @@ class Beat:
                 log.warning("scoring.not_heard", job=self._job.id, reason=type(error).__name__)
 
 
-def _chunks(source: Source, after: Position, size: int) -> Generator[list[Row]]:
-    """Closed, it lets go of the database at once."""
-    with closing(source.rows(after)) as rows:
-        while chunk := list(islice(rows, size)):
-            yield chunk
+@contextmanager
+def _held(
+    till: Till | None, worksheet: Worksheet, position: Position, rows: int
+) -> Iterator[Callable[[Position], None]]:
+    """On the account for the time of a block, which says that its chunk is kept by where the next one begins. Raises Paused, Stopped."""
+    if till is None:
+        yield lambda _: None
+        return
+    before = worksheet.held
+    if before is not None and before[0] == position.chunks and till.paid(before[1]):
+        yield lambda _: None
+        return
+    id_ = till.new_id()
+    worksheet.hold(position.chunks, id_)
+    till.hold(id_, position.chunks, rows, position.refused)
+    yield lambda after: till.settle(id_, rows - (after.refused - position.refused))
 
 
-def _scored(worksheet: Worksheet, planned: Plan, scorer: Scorer, position: Position, rows: list[Row]) -> Position:
+def _scored(sheet: "Sheet", scorer: Scorer, position: Position, rows: list[Row]) -> Position:
     """One chunk, from its rows to its place in the worksheet: where the next begins."""
+    with sheet.worksheet.chunk() as chunk:
+        part = scored(sheet.planned, scorer, position, rows, chunk.known)
+        chunk.write(part.after, part.keys, part.outputs, part.refusals)
+    return part.after
+
+
+class _Repeated(Exception):
+    pass
+
+
+def _taken(worksheet: Worksheet, position: Position, part: Part) -> Position:
+    """One that was scored elsewhere. Raises _Repeated, and nothing is done, where a key of it was there before."""
+    refused = position.refused + len(part.refusals)
+    after = msgspec.structs.replace(part.after, refused=refused, chunks=position.chunks + 1)
     with worksheet.chunk() as chunk:
-        bad: dict[int, Bad] = {}
-        keys = _keys(planned, chunk, position, rows, bad)
-        left = [number for number in range(len(rows)) if number not in bad]
-        frame, unread = read(planned, [rows[number].values for number in left])
-        bad.update((left[number], why) for number, why in unread.items())
-        left = [number for number in left if number not in bad]
-        scored = _answered(scorer, frame)
-        bad.update((left[number], why) for number, why in scored.bad.items())
-        left = [number for number in left if number not in bad]
-        refusals = [Refusal(position.rows + number + 1, keys[number], *bad[number]) for number in sorted(bad)]
-        after = _behind(planned, position, rows, len(bad))
-        outputs = {name: array.tolist() for name, array in scored.outputs.items()}
-        chunk.write(after, [keys[number] for number in left], outputs, refusals)
+        if any(chunk.known(key) for key in part.seen):
+            raise _Repeated
+        chunk.write(after, part.keys, part.outputs, part.refusals)
     return after
-
-
-def _answered(scorer: Scorer, frame: Frame | None) -> Scored:
-    return Scored({}, {}) if frame is None else scorer.score(frame)
-
-
-def _keys(planned: Plan, chunk: Chunk, position: Position, rows: list[Row], bad: dict[int, Bad]) -> list[Any]:
-    """Of each row; `bad` learns of rows that are broken, have no key, or the key of another."""
-    keys: list[Any] = []
-    for number, row in enumerate(rows):
-        key: Any = position.rows + number + 1
-        if row.fault is not None:
-            bad[number] = Bad("invalid_shape", None, row.fault)
-            key = key if planned.key is None else None
-        elif planned.key is not None:
-            key = _key(row.values[planned.key])
-            if key is None:
-                bad[number] = Bad("missing_key", None, "The row has no key")
-            elif chunk.known(str(key)):
-                bad[number] = Bad("duplicate_key", None, "An earlier row has the same key")
-        keys.append(key)
-    return keys
-
-
-def _key(value: Any) -> int | str | None:
-    if value is None or value == "":
-        return None
-    return value if type(value) is int and abs(value) < 1 << 63 else str(value)
-
-
-def _behind(planned: Plan, position: Position, rows: list[Row], refused: int) -> Position:
-    """With the last key and its ties, by which a query goes on."""
-    last, ties = position.last, position.ties
-    if planned.key is not None and not planned.textual:
-        for row in rows:
-            value = row.values[planned.key]
-            value = value if isinstance(value, int | float | str) else str(value)
-            last, ties = value, ties + 1 if ties and value == last else 1
-    return Position(position.rows + len(rows), position.refused + refused, position.chunks + 1, last, ties)

@@ -85,6 +85,17 @@ def sweep(folder: Path, wanted: frozenset[str]) -> None:
                 shutil.rmtree(each, ignore_errors=True)
 
 
+def position_of(db: sqlite3.Connection) -> Position:
+    """Of a worksheet whose tables are there."""
+    found = _fact(db, "position")
+    return Position() if found is None else msgspec.convert(found, Position)
+
+
+def _fact(db: sqlite3.Connection, name: str) -> Any:
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return None if row is None else msgspec.msgpack.decode(row[0])
+
+
 @final
 class Worksheet:
     """Used by one thread. Raises LeaseLost if a later epoch has opened it."""
@@ -111,8 +122,18 @@ class Worksheet:
 
     @property
     def position(self) -> Position:
-        found = self._fact("position")
-        return Position() if found is None else msgspec.convert(found, Position)
+        return position_of(self._db)
+
+    @property
+    def held(self) -> tuple[int, str] | None:
+        """The chunk that was last held, and under which id."""
+        found = self._fact("held")
+        return None if found is None else (found[0], found[1])
+
+    def hold(self, chunk: int, id_: str) -> None:
+        """Raises LeaseLost."""
+        with self._transaction():
+            self._keep("held", (chunk, id_))
 
     def remember(self, name: str, value: Any) -> Any:
         """The value that was kept under this name first."""
@@ -155,8 +176,7 @@ class Worksheet:
             raise LeaseLost
 
     def _fact(self, name: str) -> Any:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else msgspec.msgpack.decode(row[0])
+        return _fact(self._db, name)
 
     def _keep(self, name: str, value: Any) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, msgspec.msgpack.encode(value)))

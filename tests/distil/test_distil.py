@@ -6,7 +6,8 @@ The large model is a server that labels tickets by their words and counts what i
 import itertools
 import json
 import sqlite3
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,8 @@ import pytest
 from inference.distil.labels import example, last_text, written
 from inference.distil.worker import _threshold
 from tests.fixtures.rollouts import over
-from tests.fixtures.server import Server
+from tests.fixtures.server import ADMIN_KEY, ROOT, Server
+from tests.fixtures.threaded import served
 
 Json = dict[str, Any]
 
@@ -42,6 +44,7 @@ FORMS = (
 TICKETS = [
     (form.format(thing), topic) for topic, things in TOPICS.items() for thing, form in itertools.product(things, FORMS)
 ]
+URGENCY = {"billing": 2.5, "shipping": 5, "password": 9}
 ODD = "qwertz 17 zwölf Boxkämpfer"
 
 
@@ -68,7 +71,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked += 1
         text = body["messages"][-1]["content"]
-        label = self.server.label(text) if body["model"] == "large" else ("heads", "tails")[crc32(text.encode()) & 1]
+        label = self.server.label(text)
+        if body["model"] == "coin":
+            label = ("heads", "tails")[crc32(text.encode()) & 1]
+        elif body["model"] == "urgency":
+            label = json.dumps({"urgency": URGENCY.get(label, 0)})
         message = {"role": "assistant", "content": label}
         usage = {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
@@ -85,18 +92,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def labeller() -> Iterator[Labeller]:
-    server = Labeller()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    with served(Labeller()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def desk(labeller: Labeller, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`triage` is the large model, at two dollars for a million tokens; `coin` says what nobody can learn. All of it is recorded."""
+    """`triage` is the large model, at two dollars for a million tokens; `coin` says what nobody can learn, `urgency` a number.
+
+    All of it is recorded.
+    """
     large = {
         "id": "large",
         "base_url": f"http://127.0.0.1:{labeller.server_port}/v1",
@@ -107,6 +112,7 @@ def desk(labeller: Labeller, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "models": [
             {"name": "triage", "deployments": [{**large, "id": "triage"}]},
             {"name": "coin", "deployments": [{**large, "id": "coin", "model": "coin"}]},
+            {"name": "urgency", "deployments": [{**large, "id": "urgency", "model": "urgency"}]},
         ],
         "records": {"content": {"enabled": True}},
         "predictions": {"timeout_s": 20},
@@ -129,20 +135,27 @@ def said(answer: httpx.Response) -> str:
     return content
 
 
+def recorded(server: Server, model: str, answers: int) -> None:
+    """Until so many of a model are in the database."""
+    deadline = time.monotonic() + 60
+    while True:
+        with sqlite3.connect(server.data / "penstock.db", timeout=20) as db:
+            query = "SELECT count(*) FROM request_contents WHERE json_extract(request, '$.model') = ?"
+            [kept] = db.execute(query, (model,)).fetchone()
+        if kept >= answers:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def distilled(desk: Server) -> Json:
     """What was answered when the small model was made; `triage-small` is it, with the large one behind it."""
     for text, _ in TICKETS:
         ask(desk, "triage", text)
         ask(desk, "coin", text)
-    deadline = time.monotonic() + 60
-    while True:
-        with sqlite3.connect(desk.data / "penstock.db", timeout=20) as db:
-            [kept] = db.execute("SELECT count(*) FROM request_contents").fetchone()
-        if kept >= 2 * len(TICKETS):
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    recorded(desk, "triage", len(TICKETS))
+    recorded(desk, "coin", len(TICKETS))
     body = {"route": "triage", "name": "tickets", "agreement": 0.9, "alias": "champion", "seed": 3}
     answer = desk.admin.post("/distil", json=body)
     assert answer.status_code == 201, answer.text
@@ -285,6 +298,55 @@ def test_what_is_not_good_enough_is_not_registered(desk: Server, change: Json, s
     answer = desk.admin.post("/distil", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
     assert desk.admin.get("/registry/refused").status_code == 404
+
+
+def command(server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    reach = ["--url", server.url, "--key", ADMIN_KEY]
+    run = [sys.executable, "-m", "admin", "distil", *words, *reach]
+    return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_distils_a_regressor_and_puts_it_in_front(desk: Server, labeller: Labeller) -> None:
+    """`penstock distil`: a number in JSON is learnt, served under a name of its own, and asked of nobody else."""
+    for text, _ in TICKETS:
+        ask(desk, "urgency", text)
+    recorded(desk, "urgency", len(TICKETS))
+    words = ("--kind", "regressor", "--field", "urgency", "--agreement", "0.8", "--serve-as", "urgency-small")
+    done = command(desk, "urgency", "urgencies", *words, "--rollout", "shadow", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["rows"] == len(TICKETS)
+    assert told["metrics"]["agreement"] >= 0.8
+    assert told["metrics"]["coverage"] == 1
+    assert told["version"]["aliases"] == ["champion"]
+    assert desk.admin.get(f"/rollouts/{told['rollout']}").json()["target"]["name"] == "urgency-distilled"
+
+    before, off = labeller.asked, []
+    for text, topic in TICKETS[::6]:
+        answer = ask(desk, "urgency-small", text)
+        assert answer.headers["x-penstock-deployment"] == "urgency-small"
+        off.append(abs(json.loads(said(answer))["urgency"] - URGENCY[topic]))
+    assert labeller.asked == before
+    assert sum(off) / len(off) < 2
+
+
+@pytest.mark.usefixtures("distilled")
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("nobody", "few"), "answers"),
+        (("coin", "few", "--coverage", "0.9"), "agreement"),
+        (("triage", "few", "--kind", "regressor"), "answers"),
+    ],
+)
+def test_the_command_says_why_it_distils_nothing(desk: Server, words: tuple[str, ...], why: str) -> None:
+    """One line, no trace, and nothing is registered or served."""
+    done = command(desk, *words, "--serve-as", "few-small")
+    assert done.returncode == 1, done.stdout
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+    assert desk.admin.get("/registry/few").status_code == 404
+    assert desk.admin.get("/models/few-small").status_code == 404
 
 
 def chat(model: str = "m", content: Any = "hello", answer: Any = "yes", **said: Any) -> tuple[str, str]:

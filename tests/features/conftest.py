@@ -1,7 +1,6 @@
 """A server with models whose features it finds itself."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ import pytest
 
 from tests.fixtures.scoring import graph
 from tests.fixtures.server import Server
+from tests.fixtures.threaded import served
 
 NEVER = "1970-01-01T00:00:00Z"
 
@@ -100,13 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def feast() -> Iterator[FeatureServer]:
-    server = FeatureServer()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    with served(FeatureServer()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

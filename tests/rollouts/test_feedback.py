@@ -100,7 +100,7 @@ async def test_a_key_may_say_so_much_in_a_second(tmp_path: Path) -> None:
 
     async def allowed(key: Key) -> bool:
         with pytest.raises(GatewayError) as refused:
-            await feedback.say(key, Word("nothing", score=1))
+            await feedback.say(key, Word("req_nothing", score=1))
         return refused.value.status == 404
 
     one, other = Key("key_1", "one"), Key("key_2", "other")
@@ -114,7 +114,7 @@ async def test_a_key_may_say_so_much_in_a_second(tmp_path: Path) -> None:
 def test_of_anothers_answers_nobody_speaks(rolling_server: Server, answers: list[str]) -> None:
     """They are not there, as nothing is that never was."""
     other = rolling_server.new_key()
-    for id_ in (answers[0], "req_0190000000007000000000000000aaaa", "chatcmpl-1", "srch_" + "0" * 56):
+    for id_ in (answers[0], "req_0190000000007000000000000000aaaa", "srch_" + "0" * 56):
         refused = say(rolling_server, key=other, id=id_, score=1)
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "subject_not_found")
     assert rolling_server.http.post("/v1/feedback", json={"id": answers[0], "score": 1}).status_code == 401

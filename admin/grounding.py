@@ -48,10 +48,10 @@ class GroundingSearch:
         """Raises NotFound, BadRequest."""
         try:
             _filter(wanted)
-            _, found = await self._meant(key, wanted, booking)
+            caller, found = await self._meant(key, wanted, booking)
         except RetrievalError as error:
             _refuse(error)
-        return [Store(one.id, one.generation) for one in found]
+        return [Store(one.id, one.generation, one.read_by(caller.key_id).version) for one in found]
 
     async def every(self, key: Key) -> Sequence[str]:
         """Raises GatewayError."""

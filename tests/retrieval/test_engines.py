@@ -129,8 +129,8 @@ def test_cut_vectors_are_scanned_and_whole_ones_have_the_last_word(
         assert np.allclose(answer.hits.scores, crowd.vectors[answer.hits.slots] @ query, atol=1e-5)
         found += len(set(truth.tolist()).intersection(answer.hits.slots.tolist()))
     assert found / (20 * min(10, allowed.count)) >= 0.99
-    assert not state.short(10, allowed) or answer.plan.recall_mode == "exact"
     assert state.graph is not None
+    assert not state.short(10, allowed) or state.planned(10, allowed)[0].recall_mode == "exact"
     bytes_of_one = {"int8": DIMENSIONS, "binary": 8 * -(-DIMENSIONS // 64)}[kept]
     assert state.graph.nbytes == bytes_of_one * state.graph.rows
 
@@ -147,9 +147,9 @@ def test_codes_of_other_rows_are_not_opened(tmp_path: Path, crowd: Crowd) -> Non
     path = tmp_path / "1.graph"
     CodesEngine("int8").build(crowd.rows, path)
     fewer = Rows(crowd.rows.vectors[:-1], crowd.rows.ids[:-1], crowd.rows.documents[:-1])
-    for kept, rows in (("int8", fewer), ("binary", crowd.rows)):
+    for engine, rows in ((CodesEngine("int8"), fewer), (CodesEngine("binary"), crowd.rows)):
         with pytest.raises(OSError, match="other rows"):
-            CodesEngine(kept).load(path, rows)
+            engine.load(path, rows)
 
 
 @pytest.mark.parametrize("share", [1, 0.5, 0.1, 0.01])

@@ -51,7 +51,9 @@ def test_an_answer_falls_when_a_document_changes_or_goes(
 
 
 @CACHES
-def test_an_answer_is_of_the_vectors_that_its_reader_reads(grounded: Grounded, admin: openai.OpenAI, cache: Any) -> None:
+def test_an_answer_is_of_the_vectors_that_its_reader_reads(
+    grounded: Grounded, admin: openai.OpenAI, cache: Any
+) -> None:
     """A key that reads a re-embedding as a canary gets nothing that was found without it, and afterwards nothing that was found in it."""
     key = grounded.server.admin.post("/keys", json={"name": "canary"}).json()
     grounded.server.await_key(key["key"], known=True)

@@ -79,7 +79,7 @@ bench-lookup: $(DEV_READY) ## what a look-up in the cache by meaning costs among
 
 bench-embedding: $(DEV_READY) ## the embedding engine beside sentence-transformers and plain ONNX Runtime, on one thread
 	@deploy/setup.sh encoders
-	@$(BIN)/python -m benchmarks.encoders $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.encoders $(ARGS)
 
 bench-retrieval: $(DEV_READY) ## how well questions find manuals, by words, meaning and both; the first run embeds for half an hour
 	@$(BIN)/python -m benchmarks.finding $(ARGS)

@@ -1,6 +1,7 @@
-"""What a snapshot carries for the inference plane: classic models that can be served, and rollouts that choose between their versions.
+"""What a snapshot carries for the inference plane: classic models that can be served, rollouts that choose between their versions, and
+monitors.
 
-Both are read in the snapshot's own transaction, so that the request after an acknowledged swap is never split by a rollout that is over.
+All are read in the snapshot's own transaction, so that the request after an acknowledged swap is never split by a rollout that is over.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from sqlalchemy import Connection
 
+from inference.monitors import store as monitors
+from inference.monitors.monitor import Monitor
 from inference.registry import catalogue
 from inference.registry.artefacts import Artefacts
 from inference.registry.catalogue import Catalogue
@@ -23,6 +26,7 @@ if TYPE_CHECKING:  # for whom one runs
 class Beside:
     catalogue: Catalogue = catalogue.EMPTY
     rollouts: "Sequence[Rollout]" = ()
+    monitors: Sequence[Monitor] = ()
 
 
 EMPTY: Final = Beside()
@@ -38,9 +42,10 @@ def load(tx: Connection, artefacts: Artefacts, known: object) -> Beside:
     before = of(known)
     models = catalogue.load(tx, artefacts, before.catalogue)
     rollouts = _active(tx)
-    if models is before.catalogue and rollouts == before.rollouts:
+    watching = monitors.every(tx)
+    if models is before.catalogue and rollouts == before.rollouts and watching == before.monitors:
         return before
-    return Beside(models, rollouts)
+    return Beside(models, rollouts, watching)
 
 
 def _active(tx: Connection) -> "Sequence[Rollout]":

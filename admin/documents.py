@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
     from numpy.typing import NDArray
 
+    from retrieval.sampling import Asked
     from retrieval.service import Retrieval
 
 PATH: Final = b"/v1/embeddings"
@@ -251,6 +252,7 @@ def make(
     quota: Quota,
     ranker: Ranker | None = None,
     writer: Writer | None = None,
+    asked: "Asked | None" = None,
 ) -> "Retrieval":
     """Blocks for the imports. Raises Unavailable."""
     try:
@@ -271,6 +273,7 @@ def make(
         quota=quota,
         ranker=ranker,
         writer=writer,
+        asked=asked,
     )
 
 

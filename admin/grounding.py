@@ -56,7 +56,7 @@ class GroundingSearch:
                 (await self._retrieval()).require_ranker(caller, rerank)
         except RetrievalError as error:
             _refuse(error)
-        return [Store(one.id, one.generation) for one in found]
+        return [Store(one.id, one.generation, one.read_by(caller.key_id).version) for one in found]
 
     async def every(self, key: Key) -> Sequence[str]:
         """Raises GatewayError."""

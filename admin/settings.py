@@ -128,8 +128,8 @@ class WebhookSection(Section):
 
     url: str = Field(max_length=2000, pattern=r"^https?://[^\s/]+(/\S*)?$")
     secret: SecretStr | None = Field(default=None, min_length=8, max_length=1000)
-    events: tuple[Literal["budget", "rollout", "feedback", "prediction"], ...] = Field(
-        default=("budget", "rollout"), min_length=1
+    events: tuple[Literal["budget", "rollout", "feedback", "prediction", "drift"], ...] = Field(
+        default=("budget", "rollout", "drift"), min_length=1
     )
     format: Literal["json", "cloudevents", "cloudevents_binary", "cloudevents_batch"] = "json"
 

@@ -21,6 +21,7 @@ from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import Distilled, EmbeddedModels, Quotes, Reranking
 from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
+from admin.monitoring import Monitoring
 from admin.predictions.desk import Desk
 from admin.predictions.late import LatePredictions
 from admin.rolling import Rolling
@@ -237,6 +238,7 @@ class House:
             hidden,
             self._ask_judge,
         )
+        self._monitoring = Monitoring(self._engine, self._current, self._retrieval.get, self._alerts.offer)
         vitals = self._vitals = Vitals(
             metrics=metrics,
             plane=self._plane,
@@ -269,6 +271,7 @@ class House:
             self._vitals.background(),
             self._predictions.background(),
             self._rolling.run(),
+            self._monitoring.run(),
             self._fleet.run(),
             self._scoring.background(),
         )
@@ -476,6 +479,7 @@ class House:
             usual.quota,
             GatewayRanker(self._current, self._calls, rerank, usual.rerank_model),
             GatewayWriter(self._current, self._calls, chat, usual.chat_model),
+            self._monitoring.asked,
         )
 
     def _make_admin(self) -> AsgiApp:

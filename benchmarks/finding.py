@@ -14,7 +14,7 @@ import hashlib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import accumulate
@@ -97,11 +97,13 @@ class Found(msgspec.Struct, frozen=True):
     took_ms: Sequence[float]
 
 
-def cut(folder: Path) -> Pages:
-    """Every document's passages, as ingestion cuts them for the built-in model."""
+def cut(folder: Path, only: Collection[str] | None = None) -> Pages:
+    """Every document's passages, or those of some, as ingestion cuts them for the built-in model."""
     sizes = auto(bundled.MINILM.max_tokens)
     pages: dict[str, Sequence[Chunk]] = {}
     for file in sorted(folder.rglob("*.html")):
+        if only is not None and str(file.relative_to(folder)) not in only:
+            continue
         parsed = read(Source(file.name, file))
         document = chunk.Document(parsed.text, parsed.blocks, verbatim=False)
         pages[str(file.relative_to(folder))] = [

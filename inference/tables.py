@@ -1,4 +1,4 @@
-"""Tables of this plane: models with their versions, the names that lead to a version, who approved what, and what was predicted.
+"""Tables of this plane: models with their versions, the names that lead to a version, who approved what, what was predicted, and monitors.
 
 A version never changes but for its words (description, tags) and whether it is archived. Every change of what can be served gives its
 model the number of the revision that it was made in, so that a reader loads what is newer than what it has.
@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -195,4 +196,36 @@ feature_history = Table(
     Column("written_us", BigInteger, nullable=False),
     Column("features", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# `subject`: the id of what is watched. The rest is the baseline: `corpus` and `queries` are vectors of 16-bit numbers in rows of
+# `dimensions`, of that `version` of the subject's vectors; `after`: the newest passage that has been looked at. No text is kept.
+monitors = Table(
+    "monitors",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("terms", JSON, nullable=False),
+    Column("version", Integer),
+    Column("dimensions", Integer),
+    Column("corpus", LargeBinary),
+    Column("after", BigInteger, nullable=False, server_default="0"),
+    Column("queries", LargeBinary),
+    Column("created_at", Double, nullable=False),
+)
+
+# `findings`: inference.monitors.monitor.Finding of each column. `number` counts the windows of a monitor.
+monitor_windows = Table(
+    "monitor_windows",
+    metadata,
+    Column("monitor", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("stream", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("findings", JSON, nullable=False),
 )

@@ -148,6 +148,13 @@ def named(tx: Connection, caller: Caller, name: str) -> Collection | None:
     return None if row is None else _collection(row)
 
 
+def called(tx: Connection, name: str) -> Sequence[str]:
+    """The ids of those that an admin may mean, whoever's they are: the one of that id, else some of that name, the oldest first."""
+    there = select(_Row.id).where(_Row.deleted.is_(False)).order_by(_Row.id)
+    found = tx.execute(there.where(_Row.id == name)).scalars().all()
+    return found or tx.execute(there.where(_Row.name == name).limit(10)).scalars().all()
+
+
 def any_at_all(tx: Connection) -> bool:
     """Whether there are any, whoever's."""
     return tx.execute(select(_Row.id).where(_Row.deleted.is_(False)).limit(1)).one_or_none() is not None

@@ -28,6 +28,7 @@ from retrieval.index.residents import Residents
 from retrieval.index.state import Answer, State
 from retrieval.ingestion import normalised
 from retrieval.ports import Embedder
+from retrieval.sampling import Asked, nobody
 from retrieval.shown import moment, shown
 from retrieval.spaces import FIRST, place_of
 
@@ -52,10 +53,12 @@ class Search:
         residents: Residents,
         embedder: Embedder,
         clock: Callable[[], float] = time.monotonic,
+        asked: Asked = nobody,
     ) -> None:
         self._database = database
         self._residents = residents
         self._embedder = embedder
+        self._asked = asked
         self._audit = Audit(clock, residents.recall)
         self._auditor = ThreadPoolExecutor(1, thread_name_prefix="recall")
         self._checking: Future[None] | None = None
@@ -101,6 +104,8 @@ class Search:
         """
         try:
             vectors = await self.vectors(caller, collection, question)
+            if vectors:
+                self._asked(collection.id, collection.version, vectors[0])
             return await find(caller, collection, question, vectors)
         except (Moved, RetrievalError) as error:
             now = await asyncio.to_thread(self._begun, caller, collection.id)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar, final
 
 import msgspec
+import numpy as np
 from sqlalchemy import Connection
 
 from retrieval import batch_store, collection_store, document_store, job_store, passage_store, quotas, removal
@@ -30,6 +31,7 @@ from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Quota
 from retrieval.reembedding.backfill import Backfill
+from retrieval.sampling import Asked, Sampled, drawn, nobody
 from retrieval.search import Search
 
 T = TypeVar("T")
@@ -58,6 +60,7 @@ class Retrieval:
         quota: Quota | None = None,
         ranker: Ranker | None = None,
         writer: Writer | None = None,
+        asked: Asked | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
@@ -68,7 +71,7 @@ class Retrieval:
         self._quota = quota or Quota()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
         self._ingestion = Ingestion(database, sources, reader, embedder, quota)
-        self._search = Search(database, self._residents, embedder)
+        self._search = Search(database, self._residents, embedder, asked=asked or nobody)
         self._searched = searched
         self._writer = writer
         self._inquiry = Inquiry(database, self._search, ranker, writer)
@@ -286,6 +289,22 @@ class Retrieval:
         """What its index takes, measured on a sample: one at a time, as it takes a core."""
         async with self._advising:
             return await asyncio.to_thread(self._residents.advise, collection, rows)
+
+    async def sample(self, id_: str, after: int, most: int) -> Sampled | None:
+        """Of documents with passages behind `after`, `most` at most, in the version that is read. None for a collection that is gone."""
+
+        def work() -> Sampled | None:
+            with self._database.reading() as tx:
+                collection = collection_store.by_id(tx, id_)
+            if collection is None:
+                return None
+            try:
+                _, state = self._residents.current(id_, collection.version)
+            except NotFound:
+                return None
+            return drawn(collection.version, state, after, most, np.random.default_rng())
+
+        return await asyncio.to_thread(work)
 
     # What the runner asks
 

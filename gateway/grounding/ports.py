@@ -33,10 +33,12 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Store(msgspec.Struct, frozen=True):
-    """One that is there for the caller. `version` changes with everything that a search in it could notice."""
+    """One that is there for the caller. `version` changes with everything that a search in it could notice, `space` with the vectors that
+    the caller reads of it."""
 
     id: str
     version: int
+    space: int = 1
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -96,7 +96,7 @@ class Grounding:
         key = call.record.key
         assert key is not None
         stores: Sequence[Store] = await self._spawn(_timely(call, self._searcher.stores(key, wanted, booked)))
-        versions = [(one.id, one.version) for one in stores]
+        versions = [(one.id, one.version, one.space) for one in stores]
         version = _pack((versions, instructions, wanted, sorted(self._searcher.holds(key))))
         meant = msgspec.structs.replace(wanted, stores=tuple(one.id for one in stores))
         return Looked(meant, booked, instructions, version)

@@ -20,6 +20,7 @@ LIBRARIES: Final[dict[str, str]] = {
     "pinecone": "pinecone",
 }
 EXTRAS: Final = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge"}  # others: as the engine is called
+CODES: Final = "codes"  # of stores that are compared one by one, cut
 SERVERS: Final = ("qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone")  # each at `retrieval.<name>.url`
 
 
@@ -32,14 +33,16 @@ class Engines:
         self._made: dict[tuple[str, Quantization], GraphEngine] = {}
 
     def chosen(self, of_collection: EngineName | None, quantization: Quantization = "none") -> str | None:
-        """What makes a collection's graph; None where nothing does: its vectors are compared one by one."""
+        """What makes a collection's graph; None where nothing does: its vectors are compared one by one, and whole."""
         name = of_collection or self.settings.engine
         if name == "auto":
             whole = quantization == "none" and find_spec("hnswlib") is not None
             name = "hnswlib" if whole or find_spec("usearch") is None else "usearch"
         if name in SERVERS and getattr(self.settings, f"{name}_url") is None:
             return None
-        return None if name == "exact" or find_spec(LIBRARIES[name]) is None else name
+        if name == "exact":
+            return None if quantization == "none" else CODES
+        return None if find_spec(LIBRARIES[name]) is None else name
 
     def require(self, engine: EngineName | None) -> None:
         """Raises BadRequest where it is not installed, or its server is not named."""
@@ -70,9 +73,13 @@ class Engines:
             engine.close()
 
 
-def made(name: str, settings: EngineSettings, quantization: Quantization) -> GraphEngine:
+def made(name: str, settings: EngineSettings, quantization: Quantization) -> GraphEngine:  # noqa: PLR0911 — a table
     """Raises Unavailable where its library is not installed."""
     match name:
+        case "codes":
+            from retrieval.index.codes import CodesEngine  # noqa: PLC0415 — as below
+
+            return CodesEngine(quantization)
         case "hnswlib":
             from retrieval.index.hnsw import Hnsw  # noqa: PLC0415 — whoever has no use for it need not have it
 

@@ -48,9 +48,10 @@ class Grounded:
         assert made.status_code == 201, made.text
 
     def client(self, **key: Any) -> openai.OpenAI:
-        return openai.OpenAI(
-            api_key=self.server.new_key(**key), base_url=self.server.base_url, max_retries=0, timeout=50
-        )
+        return self.sdk(self.server.new_key(**key))
+
+    def sdk(self, secret: str) -> openai.OpenAI:
+        return openai.OpenAI(api_key=secret, base_url=self.server.base_url, max_retries=0, timeout=50)
 
     def store(self, client: openai.OpenAI, texts: dict[str, str], name: str = "docs", **fields: Any) -> str:
         """Its id, once everything in it is read."""

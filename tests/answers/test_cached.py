@@ -50,6 +50,36 @@ def test_an_answer_falls_when_a_document_changes_or_goes(
     assert len(handle.entries()) == 3
 
 
+@CACHES
+def test_an_answer_is_of_the_vectors_that_its_reader_reads(
+    grounded: Grounded, admin: openai.OpenAI, cache: Any
+) -> None:
+    """A key that reads a re-embedding as a canary gets nothing that was found without it, and afterwards nothing that was found in it."""
+    key = grounded.server.admin.post("/keys", json={"name": "canary"}).json()
+    grounded.server.await_key(key["key"], known=True)
+    id_ = grounded.store(admin, {"a.txt": "The gate closes in four seconds."}, "lent")
+    model, handle = grounded.model(SAYS, retrieval={"collections": [id_]}, cache=cache)
+    other, _ = grounded.model(Behaviour())
+    with grounded.sdk(key["key"]) as reader:
+
+        def outcomes() -> list[str]:
+            return [asked(reader, model)[0], asked(reader, model)[0]]
+
+        assert outcomes() == ["miss", "hit"]
+        wanted = {"embedding_model": other, "canary": {"keys": [key["id"]]}}
+        made = grounded.server.admin.post(f"/collections/{id_}/reembeddings", json=wanted)
+        assert made.status_code == 201, made.text
+        where = f"/collections/{id_}/reembeddings/{made.json()['id']}"
+        deadline = time.monotonic() + 40
+        while (seen := grounded.server.admin.get(where).json())["state"] != "canary":
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.05)
+        assert outcomes() == ["miss", "hit"]
+        assert grounded.server.admin.post(f"{where}/rollback", json={}).status_code == 200
+        assert outcomes() == ["hit", "hit"]
+    assert len(handle.entries()) == 2
+
+
 def test_labels_are_part_of_what_an_answer_is_kept_under(grounded: Grounded, admin: openai.OpenAI) -> None:
     """A key that loses one does not get what it was told with it."""
     id_ = grounded.store(admin, {"a.txt": "The pin is 4711."}, "pins", access_labels=["secret"])

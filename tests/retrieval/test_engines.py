@@ -12,12 +12,15 @@ import pytest
 from retrieval.access import Caller
 from retrieval.filters import Filter, parse
 from retrieval.index.building import measured
+from retrieval.index.codes import CodesEngine
 from retrieval.index.columns import Columns
+from retrieval.index.engines import Engines
 from retrieval.index.planner import Costs, plan
 from retrieval.index.ports import NotMade, Rows
+from retrieval.index.settings import EngineName, EngineSettings, Quantization
 from retrieval.index.state import State
 from retrieval.index.usearch import Usearch
-from tests.fixtures.engines import ENGINES, FEW, ROWS, Crowd, Opener
+from tests.fixtures.engines import DIMENSIONS, ENGINES, FEW, ROWS, Crowd, Opener
 from tests.fixtures.retrieval import unit
 
 ALL = Caller("key_all", labels=frozenset("*"))
@@ -106,6 +109,47 @@ def test_it_says_how_it_went_about_it(opened: Opener, crowd: Crowd, engine: str)
     assert tenth.name == {"exact": "exact", "hnswlib": "widen", "usearch": "widen"}.get(engine, "pushed")
     assert [plan.recall_mode for plan in plans] == ["exact", *(["estimated"] * 2 if graph else ["exact"] * 2)]
     assert state.search(crowd.queries[0], 10, half, exactly=True).plan.recall_mode == "exact"
+
+
+@pytest.mark.parametrize("kept", ["int8", "binary"])
+@pytest.mark.parametrize("attribute", ["random", "near"])
+@pytest.mark.parametrize("share", [1, 0.5, 0.1, 0.01, 0.001])
+def test_cut_vectors_are_scanned_and_whole_ones_have_the_last_word(
+    opened: Opener, crowd: Crowd, kept: Quantization, attribute: str, share: float
+) -> None:
+    """Without a graph, in a quarter of the memory or a thirty-second of it."""
+    state = opened("codes", kept)
+    allowed = state.allowed(ALL, below(attribute, share), labelled=False)
+    wanted = np.arange(ROWS) if allowed.mask is None else np.flatnonzero(allowed.mask)
+    found = 0
+    for query in crowd.queries[:20]:
+        answer = state.search(query, 10, allowed)
+        truth = wanted[np.argsort(-(crowd.vectors[wanted] @ query))[:10]]
+        assert len(answer.hits) == min(10, allowed.count)
+        assert np.allclose(answer.hits.scores, crowd.vectors[answer.hits.slots] @ query, atol=1e-5)
+        found += len(set(truth.tolist()).intersection(answer.hits.slots.tolist()))
+    assert found / (20 * min(10, allowed.count)) >= 0.99
+    assert state.graph is not None
+    assert not state.short(10, allowed) or state.planned(10, allowed)[0].recall_mode == "exact"
+    bytes_of_one = {"int8": DIMENSIONS, "binary": 8 * -(-DIMENSIONS // 64)}[kept]
+    assert state.graph.nbytes == bytes_of_one * state.graph.rows
+
+
+@pytest.mark.parametrize("engine", [None, "exact"])
+def test_exact_stores_are_cut_if_they_say_so(engine: EngineName | None) -> None:
+    engines = Engines(EngineSettings(engine="exact"))
+    chosen = [engines.chosen(engine, kept) for kept in ("none", "int8", "binary")]
+    assert chosen == [None, "codes", "codes"]
+
+
+def test_codes_of_other_rows_are_not_opened(tmp_path: Path, crowd: Crowd) -> None:
+    """Nor those of the other kind."""
+    path = tmp_path / "1.graph"
+    CodesEngine("int8").build(crowd.rows, path)
+    fewer = Rows(crowd.rows.vectors[:-1], crowd.rows.ids[:-1], crowd.rows.documents[:-1])
+    for engine, rows in ((CodesEngine("int8"), fewer), (CodesEngine("binary"), crowd.rows)):
+        with pytest.raises(OSError, match="other rows"):
+            engine.load(path, rows)
 
 
 @pytest.mark.parametrize("share", [1, 0.5, 0.1, 0.01])

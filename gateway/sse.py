@@ -89,7 +89,7 @@ class ChatStream:
         self.error: errors.GatewayError | None = None
         # The last event with a text, up to that text and from its end on; and what a chunk with such an event begins with, by its length.
         self._open = self._close = b""
-        self._end = 0
+        self._end = 1  # as long as no shape is known: what `_NO_HEAD` begins with is then the text, and no plain one
         self._heads: dict[int, _Head] = {}
         self._lessons = 0
 

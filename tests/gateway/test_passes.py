@@ -100,3 +100,22 @@ def test_half_an_event_is_waited_for() -> None:
     stream.feed(b"data: {")
     event = said(SHAPES[0], b"x")
     assert not stream.passes(b"%x\r\n%b\r\n" % (len(event), event))
+
+
+def test_half_a_line_end_is_waited_for() -> None:
+    """A CR at the end of a piece may be one of a CRLF."""
+    stream = ChatStream(keep_usage=False)
+    stream.feed(OPENING)
+    stream.feed(OPENING)
+    event = said(SHAPES[0], b"x")
+    chunk = b"%x\r\n%b\r\n" % (len(event), event)
+    assert stream.passes(chunk)
+    assert stream.feed(event + b"\r") == event
+    assert not stream.passes(chunk)
+
+
+def test_nothing_goes_on_unread_before_there_is_an_event_to_compare_it_with() -> None:
+    """Whatever it begins with."""
+    stream = ChatStream(keep_usage=False)
+    stream.feed(OPENING)
+    assert not any(stream.passes(segment) for segment in (b"\r", b"\r\n", b"\rdata", b"", b"x"))

@@ -1,7 +1,7 @@
 """Monitors: what is watched, what it was like, and what was found.
 
 Revision ID: 0031
-Revises: 0026
+Revises: 0028
 """
 
 import sqlalchemy as sa

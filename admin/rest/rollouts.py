@@ -89,7 +89,8 @@ class GateBody(Section):
 
 class RolloutBody(Section):
     """`alpha`: how likely a challenger that is no worse may be rolled back, however often it is looked at. A step takes at least `bake_s`
-    and `min_requests` of the challenger. After `max_s` without a decision it pauses. `sticky`: what stays with its arm."""
+    and `min_requests` of the challenger. After `max_s`, or `max_requests` of both arms, without a decision it pauses.
+    `sticky`: what stays with its arm."""
 
     target: TargetBody
     strategy: Strategy = "canary"
@@ -103,6 +104,7 @@ class RolloutBody(Section):
     max_s: Annotated[float, Field(gt=0, le=31_536_000), AfterValidator(_finite)] = 86_400.0
     sticky: Sticky | None = None
     auto_promote: bool = True
+    max_requests: Annotated[int | None, Field(ge=1, le=1_000_000_000)] = None
 
 
 class ReasonBody(Section):
@@ -156,6 +158,7 @@ class RolloutView(BaseModel):
     bake_s: float
     min_requests: int
     max_s: float
+    max_requests: int | None
     sticky: Sticky
     state: State
     verdict: Verdict
@@ -247,6 +250,7 @@ def view(rollout: Rollout) -> RolloutView:
         bake_s=plan.bake_s,
         min_requests=plan.min_requests,
         max_s=plan.max_s,
+        max_requests=plan.max_requests,
         sticky=plan.sticky,
         state=position.state,
         verdict=position.verdict,
@@ -296,6 +300,7 @@ def _plan(body: RolloutBody, champion: int, challenger: int) -> Plan:
         body.max_s,
         sticky,
         body.auto_promote,
+        body.max_requests,
     )
 
 

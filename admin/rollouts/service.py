@@ -144,6 +144,7 @@ class Rollouts:
             step_at=now,
             # Who resumes what took too long wants to give it as long again.
             started_at=now if late else rollout.position.started_at,
+            asked=store.tally(tx, id_).asked if rollout.position.verdict == "inconclusive" else rollout.position.asked,
         )
         return self._moved(tx, rollout, position)
 

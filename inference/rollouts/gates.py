@@ -75,7 +75,7 @@ def _judge(plan: Plan, gate: Gate, tally: Tally) -> Evidence:
         return _alone(plan, gate, metric, tally)
     strata = range(max(plan.strata) + 1)
     found = [_compare(gate, metric, tally, stratum) for stratum in strata]
-    wealth = Wealth(log_mean([one.against for one in found]), _together(found))
+    wealth = _together(found)
     ours, theirs = (_pooled(tally, metric.counts, arm) for arm in (CHAMPION, CHALLENGER))
     champion, challenger = _value(gate, metric, tally, ours), _value(gate, metric, tally, theirs)
     return replace(
@@ -97,7 +97,7 @@ def _drift(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
     whole = _columns(gate, metric, tally, list(tally.counts))
     seen = drift.furthest(whole, texts)
     n = max(((sum(ours.values()), sum(theirs.values())) for ours, theirs in whole.values()), default=(0, 0))
-    evidence = _evidence(plan, gate, Wealth(log_mean([one.against for one in found]), _together(found)), n)
+    evidence = _evidence(plan, gate, _together(found), n)
     if seen is None:
         return evidence
     # While chance alone looks as far as the margin, nothing is seen yet.
@@ -122,9 +122,15 @@ def _gap(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
     )
 
 
-def _together(found: Sequence[Wealth]) -> float:
-    """A mean of e-values is one, whatever they have to do with each other; a product is one of what comes one after the other."""
-    return log_mean([sum(one.for_ for one in found), *(one.for_ for one in found)])
+def _together(found: Sequence[Wealth]) -> Wealth:
+    """Of steps. A mean of e-values is one, whatever they have to do with each other; a product is one of what comes one after the other.
+
+    Against the challenger half is bet on the first step, where most go back; for it half on all of them and half on the last alone,
+    which is where a rollout takes its time.
+    """
+    every = [one.against for one in found]
+    first = log_mean((every[0], log_mean(every[1:]))) if len(every) > 1 else every[0]
+    return Wealth(first, log_mean((sum(one.for_ for one in found), found[-1].for_)))
 
 
 def _evidence(plan: Plan, gate: Gate, wealth: Wealth, n: tuple[int, int]) -> Evidence:

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from inference.rollouts import means, quantiles
-from inference.rollouts.rollout import CHAMPION
+from inference.rollouts.rollout import CHALLENGER, CHAMPION
 from inference.rollouts.values import Value, bucket, edges_of
 
 PILOT: Final = 20  # costs of the champion that say what is usual; they count nowhere else
@@ -59,6 +59,11 @@ class Tally(msgspec.Struct):
         """Outcomes of an arm."""
         strata = self.counts if stratum is None else (stratum,)
         return sum(sum(self.of(each, arm, "error").values()) for each in strata)
+
+    @property
+    def asked(self) -> int:
+        """Outcomes of both arms."""
+        return self.number(CHAMPION) + self.number(CHALLENGER)
 
     def add(self, stratum: int, arm: str, seen: Seen, weight: int = 1) -> None:
         """A `weight` of -1 takes back what was added."""

@@ -1,14 +1,16 @@
-"""What a snapshot carries for the inference plane: classic models that can be served, and rollouts that choose between their versions.
+"""What a snapshot carries beside the gateway's own: classic models that can be served, rollouts that choose between versions, retrievers.
 
-Both are read in the snapshot's own transaction, so that the request after an acknowledged swap is never split by a rollout that is over.
+All are read in the snapshot's own transaction, so that the request after an acknowledged swap is never split by a rollout that is over.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from sqlalchemy import Connection
 
+from gateway import version_store
+from gateway.routing.versions import Family, RetrieverVersion
 from inference.registry import catalogue
 from inference.registry.artefacts import Artefacts
 from inference.registry.catalogue import Catalogue
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # for whom one runs
 class Beside:
     catalogue: Catalogue = catalogue.EMPTY
     rollouts: "Sequence[Rollout]" = ()
+    retrievers: Mapping[str, Family[RetrieverVersion]] = field(default_factory=dict)
 
 
 EMPTY: Final = Beside()
@@ -38,9 +41,10 @@ def load(tx: Connection, artefacts: Artefacts, known: object) -> Beside:
     before = of(known)
     models = catalogue.load(tx, artefacts, before.catalogue)
     rollouts = _active(tx)
-    if models is before.catalogue and rollouts == before.rollouts:
+    retrievers = version_store.retrievers(tx)
+    if models is before.catalogue and rollouts == before.rollouts and retrievers == before.retrievers:
         return before
-    return Beside(models, rollouts)
+    return Beside(models, rollouts, retrievers)
 
 
 def _active(tx: Connection) -> "Sequence[Rollout]":
@@ -48,4 +52,4 @@ def _active(tx: Connection) -> "Sequence[Rollout]":
         return ()
     from inference.rollouts import store  # noqa: PLC0415 — the engine's modules, for whom one runs
 
-    return tuple(store.active(tx, "model"))
+    return tuple(one for one in store.active(tx) if one.plan.kind in {"model", "retriever"})

@@ -23,6 +23,7 @@ from admin.long_tail.bridge import LiteLlm
 from admin.mcp.late import LateMcp
 from admin.predictions.desk import Desk
 from admin.predictions.late import LatePredictions
+from admin.retrievers import Retrievers
 from admin.rolling import Rolling
 from admin.scoring.home import Home
 from admin.scoring.order import order_of
@@ -153,9 +154,13 @@ class House:
             self._recorder = self._watch
         self._long_tail = LiteLlm()
         self._fleet = self._make_fleet()
+        self._retrievers = Retrievers(
+            lambda: beside.of(self._current.snapshot.beside).retrievers, lambda: self._rolling.parts.searches
+        )
         self._searcher = GroundingSearch(
             documents.database_of(self._engine),
             self._plane_of_documents,
+            self._retrievers,
             (lambda _: None) if self._watch is None else self._watch.entered,
         )
         self._students: DistilledModels | None = None
@@ -506,6 +511,7 @@ class House:
                     SearchIds(self._admin_digest),
                     lambda said: self._alerts.offer("feedback", event(said)),
                 ),
+                self._retrievers,
                 (lambda _: None) if self._watch is None else self._watch.entered,
             ),
             registrar=self._registrar(),

@@ -29,6 +29,16 @@ SLACK_MS = {
     "model": 1.0
 }  # what is faster than anybody notices is no regression; a model in this process answers within that
 USUAL_SLACK_MS = 10.0
+SEARCHED = (
+    "error_rate",
+    "empty_rate",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "feedback",
+    "accuracy",
+)
 
 
 def _finite(value: float) -> float:
@@ -41,7 +51,11 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/\x00-\
 Arm = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    Field(min_length=1, max_length=200, description="A version's number, or, of a route, the name of a model."),
+    Field(
+        min_length=1,
+        max_length=200,
+        description="A version's number, or, of a route, the name of a model, of a retriever, the id of a collection.",
+    ),
 ]
 Column = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[float, AfterValidator(_finite)]
@@ -352,6 +366,8 @@ def _check(body: RolloutBody) -> None:
     names = [gate.metric for gate in body.gates]
     if len(set(names)) < len(names):
         raise BadRequest("gates: one for each metric.", param="gates")
+    if body.target.kind == "retriever" and body.strategy == "shadow":
+        raise BadRequest("strategy: searches are not copied; a canary answers some.", param="strategy")
     steps = body.steps
     if steps is None:
         return
@@ -376,6 +392,14 @@ def _check_gate(gate: GateBody, param: str, body: RolloutBody) -> None:
             f"{param}.metric: only copies of the same request can agree: for a shadow.", param=f"{param}.metric"
         )
     _check_kind(gate, metric, param, body.target.kind)
+    if (body.target.kind == "retriever" and gate.metric not in SEARCHED) or (
+        body.target.kind != "retriever" and gate.metric == "empty_rate"
+    ):
+        raise BadRequest(
+            f"{param}.metric: of searches there are {', '.join(SEARCHED)}, and of nothing else `empty_rate`.",
+            param=f"{param}.metric",
+            code="unsupported_value",
+        )
     if (gate.metric == "judged") is (gate.judge is None):
         raise BadRequest(f"{param}.judge: who scores, for the metric `judged` and no other.", param=f"{param}.judge")
     if gate.judge is not None and (body.target.kind == "model" or body.strategy == "shadow"):

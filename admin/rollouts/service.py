@@ -43,9 +43,8 @@ class Levers(msgspec.Struct, frozen=True):
             return self.families[kind].arms(tx, name, champion, challenger)
         if kind == "model" and self.registry is not None:
             return _versions(self.registry, tx, name, champion, challenger)
-        what = "retrievers" if kind == "retriever" else "classic models"
         raise BadRequest(
-            f"target.kind: {what} have no versions that requests could be moved between here; route and prompt have.",
+            "target.kind: there are no classic models here; route, prompt and retriever have versions.",
             param="target.kind",
             code="unsupported_value",
         )

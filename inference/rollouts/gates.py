@@ -25,6 +25,7 @@ class Metric(msgspec.Struct, frozen=True):
 METRICS: Final[Mapping[str, Metric]] = {
     "error_rate": Metric("share", "error"),
     "invalid_rate": Metric("share", "invalid"),
+    "empty_rate": Metric("share", "empty"),
     "latency_p50_ms": Metric("quantile", "latency", relative=True, share=0.50),
     "latency_p90_ms": Metric("quantile", "latency", relative=True, share=0.90),
     "latency_p95_ms": Metric("quantile", "latency", relative=True, share=0.95),

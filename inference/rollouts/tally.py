@@ -25,6 +25,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     ok: bool | None = None
     valid: bool | None = None
+    empty: bool | None = None
     latency_ms: float | None = None
     first_token_ms: float | None = None
     cost_nanousd: int | None = None
@@ -67,7 +68,7 @@ class Tally(msgspec.Struct):
 
     def add(self, stratum: int, arm: str, seen: Seen, weight: int = 1) -> None:
         """A `weight` of -1 takes back what was added."""
-        flags = {"error": _not(seen.ok), "invalid": _not(seen.valid), "differs": seen.differs}
+        flags = {"error": _not(seen.ok), "invalid": _not(seen.valid), "differs": seen.differs, "empty": seen.empty}
         for what, bad in flags.items():
             if bad is not None:
                 self._count(stratum, arm, what, int(bad), weight)

@@ -392,11 +392,10 @@ class House:
             post=self._poster,
         )
 
-    async def _ask_judge(self, payer: str, model: str, messages: Sequence[dict[str, Any]]) -> bytes:
+    async def _ask_judge(self, payer: str, fields: Mapping[str, Any]) -> bytes:
         """On a key's account, behind calls that somebody waits for."""
         path = b"/v1/chat/completions"
         chat = cast("Handler", self._plane.routes[path].handler)
-        fields = {"model": model, "messages": messages, "temperature": 0}
         return await self._calls.answer(chat, path, payer, fields, "Judging", aside=True)
 
     def _make_fleet(self) -> LateFleet:

@@ -29,6 +29,7 @@ SLACK_MS = {
     "model": 1.0
 }  # what is faster than anybody notices is no regression; a model in this process answers within that
 USUAL_SLACK_MS = 10.0
+JUDGED = ("judged", "preferred")
 SEARCHED = (
     "error_rate",
     "empty_rate",
@@ -68,7 +69,8 @@ class TargetBody(Section):
 
 
 class JudgeBody(Section):
-    """A model of the gateway that scores a `share` of the answers, on the account of the key `key_id`. `rubric`: what it is to look at."""
+    """A model of the gateway that scores or compares a `share` of the answers, on the account of the key `key_id`.
+    `rubric`: what it is to look at."""
 
     model: Name
     key_id: Annotated[str, Field(min_length=1, max_length=100)]
@@ -400,8 +402,17 @@ def _check_gate(gate: GateBody, param: str, body: RolloutBody) -> None:
             param=f"{param}.metric",
             code="unsupported_value",
         )
-    if (gate.metric == "judged") is (gate.judge is None):
-        raise BadRequest(f"{param}.judge: who scores, for the metric `judged` and no other.", param=f"{param}.judge")
+    if (gate.metric in JUDGED) is (gate.judge is None):
+        raise BadRequest(
+            f"{param}.judge: who judges, for the metrics {' and '.join(JUDGED)} and no other.", param=f"{param}.judge"
+        )
+    if gate.metric == "preferred" and body.target.kind != "route":
+        raise BadRequest(f"{param}.metric: of routes, whose versions can be asked the same.", param=f"{param}.metric")
+    if gate.metric == "preferred" and not 0 < gate.max_regression < 0.5:
+        raise BadRequest(
+            f"{param}.max_regression: between 0 and 0.5: how much less than half may be won.",
+            param=f"{param}.max_regression",
+        )
     if gate.judge is not None and (body.target.kind == "model" or body.strategy == "shadow"):
         raise BadRequest(f"{param}.judge: of answers of routes and prompts that somebody got.", param=f"{param}.judge")
     absolute = gate.unit == "absolute" or (gate.unit is None and not metric.relative)

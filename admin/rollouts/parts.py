@@ -89,7 +89,7 @@ class Parts:
             active = await asyncio.to_thread(self._engine.active)
             self._source.keep([one.id for one in active])
             self._any = bool(active)
-            self.judged = any(one.plan.gate("judged") is not None for one in active)
+            self.judged = any(one.plan.judges for one in active)
         if not self._any:
             return False
         observed = self.live.drain()

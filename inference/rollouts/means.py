@@ -46,6 +46,14 @@ def compare(champion: Histogram, challenger: Histogram, factor: float, slack: fl
     return Wealth(against, for_)
 
 
+def alone(values: Histogram, limit: float) -> Wealth:
+    """Whether the mean of one arm's values is higher than `limit`, in (0, 1)."""
+    if not values:
+        return Wealth()
+    weights = _gathered(values)
+    return Wealth(_above(weights, limit), _below(weights, limit))
+
+
 def ceiling(champion: Histogram, challenger: Histogram, factor: float, slack: float) -> Wealth:
     """What `compare` can say at most, for a fraction of its price: at the champion's own mean alone."""
     theta = mean(champion)

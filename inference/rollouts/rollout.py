@@ -1,5 +1,6 @@
 """What a rollout is: its plan, which never changes, and where it stands."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
@@ -39,7 +40,7 @@ class Training(msgspec.Struct, frozen=True):
 
 
 class Judge(msgspec.Struct, frozen=True):
-    """A model that scores a `share` of the answers, on the account of a key. `rubric`: what it is told to look at."""
+    """A model that scores or compares a `share` of the answers, on the account of a key. `rubric`: what it is told to look at."""
 
     model: str
     share: float
@@ -92,6 +93,11 @@ class Plan(msgspec.Struct, frozen=True):
 
     def gate(self, metric: str) -> Gate | None:
         return next((gate for gate in self.gates if gate.metric == metric), None)
+
+    @property
+    def judges(self) -> Sequence[tuple[str, Judge]]:
+        """By the metric that asks them."""
+        return [(gate.metric, gate.judge) for gate in self.gates if gate.judge is not None]
 
     @property
     def group(self) -> tuple[str, str] | None:

@@ -20,7 +20,8 @@ Counts: TypeAlias = dict[int, int]
 
 class Seen(msgspec.Struct, frozen=True):
     """One outcome in the words of gates; None where it says nothing. `wrong`, `regret` and `judged` are losses in [0, 1]: of a label, of a
-    score, of what a judge says. `inputs` and `outputs` are one row's, `group` its group, and `positive` whether it was answered with the
+    score, of what a judge says; `lost`, of the challenger, whichever arm answered: against the
+    champion's answer to the same. `inputs` and `outputs` are one row's, `group` its group, and `positive` whether it was answered with the
     positive class; `hit` is that of a row which deserved it."""
 
     ok: bool | None = None
@@ -33,6 +34,7 @@ class Seen(msgspec.Struct, frozen=True):
     regret: float | None = None
     differs: bool | None = None
     judged: float | None = None
+    lost: float | None = None
     inputs: dict[str, Value] | None = None
     outputs: dict[str, Value] | None = None
     group: str | None = None
@@ -72,7 +74,12 @@ class Tally(msgspec.Struct):
         for what, bad in flags.items():
             if bad is not None:
                 self._count(stratum, arm, what, int(bad), weight)
-        for what, loss in (("wrong", seen.wrong), ("regret", seen.regret), ("judged", seen.judged)):
+        for what, loss in (
+            ("wrong", seen.wrong),
+            ("regret", seen.regret),
+            ("judged", seen.judged),
+            ("lost", seen.lost),
+        ):
             if loss is not None:
                 self._count(stratum, arm, what, means.bucket(loss), weight)
         for what, ms in (("latency", seen.latency_ms), ("first_token", seen.first_token_ms)):

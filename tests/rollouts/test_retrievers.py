@@ -1,6 +1,6 @@
 """Rollouts of retrievers on the real process: a name that is searched goes from one collection, or way to search it, to another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,19 +23,20 @@ LATENCY = {"metric": "latency_p95_ms", "max_regression": 1.0, "slack": 500}
 
 
 @pytest.fixture(scope="module")
-def collection(rolling_server: Server) -> Callable[..., str]:
+def collection(rolling_server: Server) -> Iterator[Callable[..., str]]:
     """A new one, with a document that answers unless it is to be empty."""
-    client = openai.OpenAI(api_key=rolling_server.key, base_url=f"{rolling_server.base_url}", max_retries=0)
+    client = openai.OpenAI(api_key=rolling_server.key, base_url=rolling_server.base_url, max_retries=0)
 
     def made(text: str = "A gate regulates the flow into a turbine.") -> str:
-        store = client.vector_stores.create(name="flows")
+        store = client.vector_stores.create(name="flows", extra_body={"embedding_model": "embed"})
         if text:
             file = client.files.create(file=("a.txt", text.encode()), purpose="assistants")
             done = client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id, poll_interval_ms=50)
             assert done.status == "completed", done.last_error
         return store.id
 
-    return made
+    with client:
+        yield made
 
 
 class Searching:
@@ -58,7 +59,7 @@ class Searching:
                 shown: Json = self.server.admin.get(f"/rollouts/{id_}").json()
                 if over(shown):
                     return shown
-        pytest.fail(f"never over: {shown}")
+        pytest.fail("never over")
 
     def versions(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -137,15 +138,14 @@ def test_people_decide_between_ways_to_search(rolling_server: Server, collection
     rollout = begin(rolling_server, "ways", "1", "2", gates=[feedback], strategy="ab", sticky="request", steps=None)
     searching = Searching(rolling_server, "ways")
 
+    shown = rollout
     for _ in range(60):
         answers = [searching.ask() for _ in range(20)]
         for each in answers:
             liked = each.headers["x-penstock-retriever"] == "ways@1"
-            said = rolling_server.post(
-                "/v1/feedback", {"id": each.headers["x-request-id"], "score": int(liked)}, key=None
-            )
+            said = rolling_server.post("/v1/feedback", {"id": each.headers["x-request-id"], "score": int(liked)})
             assert said.status_code in {200, 429}, said.text
-        shown: Json = admin.get(f"/rollouts/{rollout['id']}").json()
+        shown = admin.get(f"/rollouts/{rollout['id']}").json()
         if over(shown):
             break
 

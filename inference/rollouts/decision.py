@@ -80,7 +80,8 @@ def _open(plan: Plan, evidence: Sequence[Evidence], tally: Tally) -> str:
     for one in found:
         n = takes[one.metric]
         more = "not provable as it looks" if n is None else f"provable with {n:,} requests as it looks"
-        told.append(f"{one.metric} {_number(one.challenger)} against {_number(one.champion)} ({more})")
+        values = f" {_number(one.challenger)} against {_number(one.champion)} ({more})"
+        told.append(one.metric + (values if one.challenger is not None else ""))
     return "; ".join(told) or "too few requests"
 
 

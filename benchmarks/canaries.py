@@ -134,6 +134,8 @@ def regressions(runs: int) -> Iterator[tuple[str, ...]]:
             gates = sorted({one.gate for one in ends} - {""})
             spent = [one.bad for one in ends]
             whole = f"{median(one.asked for one in ends):.0f} of {median(one.requests for one in ends):.0f}"
+            if arm is AS_GOOD:
+                whole += f", at most {max(one.requests for one in ends)}"
             verdict = ", ".join(f"{state} {sum(one.state == state for one in ends)}" for state in sorted(states))
             cost = f"{median(spent):.0f}, at most {max(spent)}" if arm is not AS_GOOD else "–"
             yield kind, name, verdict.replace("_", " "), ", ".join(gates) or "–", cost, whole

@@ -81,9 +81,10 @@ class Judging:
     def _waiting(self) -> list[Task]:
         found: list[Task] = []
         with reading(self._engine) as tx:
-            for rollout in store.mine(tx, self._owner):
-                for metric, judge in rollout.plan.judges:
-                    found += self._of(tx, rollout, metric, judge, AT_ONCE - len(found))
+            asked = [(rollout, *one) for rollout in store.mine(tx, self._owner) for one in rollout.plan.judges]
+            most = max(1, AT_ONCE // max(1, len(asked)))  # so that none waits until another has read everything
+            for rollout, metric, judge in asked:
+                found += self._of(tx, rollout, metric, judge, min(most, AT_ONCE - len(found)))
         while len(self._tried) > MOST_TRIED:
             self._tried.popitem(last=False)
         return found
@@ -92,6 +93,8 @@ class Judging:
         found: list[Task] = []
         said_by = source(judge, metric)
         specs = _specs(tx, rollout) if metric == PREFERRED else None
+        if metric == PREFERRED and specs is None:
+            return found
         for id_, arm in store.unheard(tx, rollout.id, said_by, LOOKED_AT):
             tried = f"{metric} {id_}"
             if len(found) >= most:
@@ -125,10 +128,9 @@ class Judging:
     async def _compared(self, task: Task, specs: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
         """What the challenger's answer is worth beside the champion's. Who was asked what was not kept whole is not compared."""
         judge, content = task.judge, task.content
-        fields = pairs.asked_again(content.request, *specs)
-        if fields is None:
+        fields, here = pairs.asked_again(content.request, *specs), shape("chat", content.answer).words
+        if fields is None or not here:
             return None
-        here = shape("chat", content.answer).words
         there = shape("chat", (await self._ask(judge.payer, fields)).decode(errors="replace")).words
         ours, theirs = (here, there) if task.challenged else (there, here)
         orders = [

@@ -59,6 +59,7 @@ from admin.rest.gate import AdminGate, LastResort
 from admin.rest.mcp_servers import ServerConditions
 from admin.rest.scoring import Scoring
 from admin.rest.snapshots import router as snapshots_router
+from admin.retrievers import Retrievers
 from admin.rollouts.events import Tell
 from admin.rollouts.service import Rollouts
 from gateway.batches.batches import Batches
@@ -89,6 +90,7 @@ class Api(msgspec.Struct, frozen=True):
     searchable: Callable[[], Awaitable[None]]
     searcher: Searcher
     feedback: Feedback
+    retrievers: Retrievers
     entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None
 
 
@@ -160,6 +162,7 @@ def create_app(
         spend.router(control),
         versions.routes_router(control),
         versions.prompts_router(control),
+        versions.retrievers_router(control),
         collections.router(control, None if api is None else api.retrieval),
         snapshots_router(control, engine, snapshots),
         reembeddings.router(control, None if api is None else api.retrieval, reembedding),
@@ -186,7 +189,7 @@ def create_app(
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
-            vector_stores_api.router(api.retrieval, api.searchable, api.feedback.search_id),
+            vector_stores_api.router(api.retrieval, api.searchable, api.feedback.search_id, api.retrievers),
             vector_store_files_api.router(api.retrieval),
             dify_api.router(api.identify, api.searcher),
             feedback_api.router(api.feedback),

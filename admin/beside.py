@@ -1,15 +1,17 @@
-"""What a snapshot carries for the inference plane: classic models that can be served, rollouts that choose between their versions, and
-monitors.
+"""What a snapshot carries beside the gateway's own: classic models that can be served, rollouts that choose between versions, monitors and
+retrievers.
 
 All are read in the snapshot's own transaction, so that the request after an acknowledged swap is never split by a rollout that is over.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from sqlalchemy import Connection
 
+from gateway import version_store
+from gateway.routing.versions import Family, RetrieverVersion
 from inference.monitors import store as monitors
 from inference.monitors.monitor import Monitor
 from inference.registry import catalogue
@@ -27,6 +29,7 @@ class Beside:
     catalogue: Catalogue = catalogue.EMPTY
     rollouts: "Sequence[Rollout]" = ()
     monitors: Sequence[Monitor] = ()
+    retrievers: Mapping[str, Family[RetrieverVersion]] = field(default_factory=dict)
 
 
 EMPTY: Final = Beside()
@@ -41,11 +44,8 @@ def load(tx: Connection, artefacts: Artefacts, known: object) -> Beside:
     """As of the transaction's moment; `known` is what was loaded last."""
     before = of(known)
     models = catalogue.load(tx, artefacts, before.catalogue)
-    rollouts = _active(tx)
-    watching = monitors.every(tx)
-    if models is before.catalogue and rollouts == before.rollouts and watching == before.monitors:
-        return before
-    return Beside(models, rollouts, watching)
+    made = Beside(models, _active(tx), monitors.every(tx), version_store.retrievers(tx))
+    return before if models is before.catalogue and made == before else made
 
 
 def _active(tx: Connection) -> "Sequence[Rollout]":
@@ -53,4 +53,4 @@ def _active(tx: Connection) -> "Sequence[Rollout]":
         return ()
     from inference.rollouts import store  # noqa: PLC0415 — the engine's modules, for whom one runs
 
-    return tuple(store.active(tx, "model"))
+    return tuple(one for one in store.active(tx) if one.plan.kind in {"model", "retriever"})

@@ -8,11 +8,13 @@ import msgspec
 from sqlalchemy import Connection
 
 from admin.documents import caller_of
+from admin.retrievers import Asker, Retrievers
 from gateway import errors
 from gateway.authentication import ADMIN
 from gateway.grounding.booking import TRACE
 from gateway.grounding.ports import Booking, Document, Found, Rewrite, Store, Wanted
 from gateway.grounding.wish import MOST_STORES
+from gateway.ids import new_id
 from gateway.keys import Key
 from retrieval import collection_store, document_store
 from retrieval.access import Account, Caller
@@ -37,11 +39,13 @@ class GroundingSearch:
         self,
         database: Database,
         retrieval: "Callable[[], Awaitable[Retrieval]]",
+        retrievers: Retrievers,
         entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None,
     ) -> None:
         """`entered` is told, in the context of each search, which span it is below."""
         self._database = database
         self._retrieval = retrieval
+        self._retrievers = retrievers
         self._entered = entered
 
     async def stores(self, key: Key, wanted: Wanted, booking: Booking) -> Sequence[Store]:
@@ -102,13 +106,15 @@ class GroundingSearch:
                 fusion="ranks" if wanted.weighed else "blend",
                 rerank=ranked_by(wanted.ranker),
             )
+            usual = Question(queries=(), k=question.k)
             caller, stores = await self._meant(key, wanted, booking)
             plane = await self._retrieval()
 
             async def search(store: str) -> "Results":
                 if booking.trace is not None:
                     self._entered({TRACE: booking.trace.encode("latin-1")})
-                return await plane.search(caller, store, question)
+                asker = Asker(new_id("srch"), usual)
+                return (await self._retrievers.search(plane, caller, store, question, asker))[0]
 
             found = await asyncio.gather(*(search(one.id) for one in stores))
         except RetrievalError as error:

@@ -74,6 +74,8 @@ PERMISSIONS: Mapping[tuple[str, str], frozenset[Role]] = {
     ("GET", "/routes/{name}"): _SEEN,
     ("GET", "/prompts"): _SEEN,
     ("GET", "/prompts/{name}"): _SEEN,
+    ("GET", "/retrievers"): _SEEN,
+    ("GET", "/retrievers/{name}"): _SEEN,
     ("GET", "/rollouts"): _SEEN,
     ("GET", "/rollouts/{id}"): _SEEN,
     ("GET", "/monitors"): _SEEN,

@@ -70,7 +70,7 @@ class Rolling:
                 self._hidden,
                 self._ask,
             )
-            self._parts.live.load(beside.of(self._current.snapshot.beside).rollouts)
+            self._parts.load(beside.of(self._current.snapshot.beside).rollouts)
         return self._parts
 
     async def run(self) -> None:
@@ -124,7 +124,7 @@ class Rolling:
         """In the turn of the event loop in which the snapshot comes into force."""
         rollouts = beside.of(snapshot.beside).rollouts
         if rollouts or self._parts is not None:
-            self.parts.live.load(rollouts)
+            self.parts.load(rollouts)
         self._changed = True
         self._awake.set()
 

@@ -24,6 +24,7 @@ from admin.mcp.late import LateMcp
 from admin.monitoring import Monitoring
 from admin.predictions.desk import Desk
 from admin.predictions.late import LatePredictions
+from admin.retrievers import Retrievers
 from admin.rolling import Rolling
 from admin.scoring.home import Home
 from admin.scoring.order import order_of
@@ -154,9 +155,13 @@ class House:
             self._recorder = self._watch
         self._long_tail = LiteLlm()
         self._fleet = self._make_fleet()
+        self._retrievers = Retrievers(
+            lambda: beside.of(self._current.snapshot.beside).retrievers, lambda: self._rolling.parts.searches
+        )
         self._searcher = GroundingSearch(
             documents.database_of(self._engine),
             self._plane_of_documents,
+            self._retrievers,
             (lambda _: None) if self._watch is None else self._watch.entered,
         )
         self._students: DistilledModels | None = None
@@ -397,11 +402,10 @@ class House:
             post=self._poster,
         )
 
-    async def _ask_judge(self, payer: str, model: str, messages: Sequence[dict[str, Any]]) -> bytes:
+    async def _ask_judge(self, payer: str, fields: Mapping[str, Any]) -> bytes:
         """On a key's account, behind calls that somebody waits for."""
         path = b"/v1/chat/completions"
         chat = cast("Handler", self._plane.routes[path].handler)
-        fields = {"model": model, "messages": messages, "temperature": 0}
         return await self._calls.answer(chat, path, payer, fields, "Judging", aside=True)
 
     def _make_fleet(self) -> LateFleet:
@@ -517,6 +521,7 @@ class House:
                     SearchIds(self._admin_digest),
                     lambda said: self._alerts.offer("feedback", event(said)),
                 ),
+                self._retrievers,
                 (lambda _: None) if self._watch is None else self._watch.entered,
             ),
             registrar=self._registrar(),

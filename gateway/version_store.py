@@ -1,4 +1,4 @@
-"""The tables of routes and prompts and their versions. Every function takes the transaction it works in.
+"""The tables of routes, prompts and retrievers and their versions. Every function takes the transaction it works in.
 
 A version is written once; what changes is how much of the callers each one has, and the weights that were in force before are kept, so
 that there is a way back.
@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
 from gateway.database import record_revision
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.paging import Page, page
 from gateway.routing.template import variables
-from gateway.routing.versions import Family, Mirror, PromptVersion, RouteVersion, Sticky, V, Versions
+from gateway.routing.versions import Family, Mirror, PromptVersion, RetrieverVersion, RouteVersion, Sticky, V, Versions
 from gateway.tables import families, versions
 
-Kind = Literal["route", "prompt"]
+Kind = Literal["route", "prompt", "retriever"]
 Spec = Mapping[str, Any]
 
 HISTORY = 20
@@ -146,12 +146,12 @@ def remove(tx: Connection, kind: Kind, name: str) -> None:
 
 def every(tx: Connection) -> Versions | None:
     """What the data plane draws from; None where there is nothing."""
-    if not tx.execute(select(func.count()).select_from(families)).scalar_one():
+    if not _any(tx, families.c.kind != "retriever"):
         return None
     below: dict[tuple[str, str], list[VersionRecord]] = {}
     for row in tx.execute(select(versions).order_by(versions.c.version)):
         below.setdefault((row.kind, row.name), []).append(_version(row))
-    rows = tx.execute(select(families)).all()
+    rows = tx.execute(select(families).where(families.c.kind != "retriever")).all()
     found = Versions(
         {
             row.name: Family(row.name, row.sticky, _routes(below[row.kind, row.name]))
@@ -166,6 +166,26 @@ def every(tx: Connection) -> Versions | None:
     )
     mirrors = {(row.kind, row.name): _mirror(found, row) for row in rows if row.shadow is not None}
     return replace(found, mirrors=mirrors) if mirrors else found
+
+
+def retrievers(tx: Connection) -> Mapping[str, Family[RetrieverVersion]]:
+    """By name. What a chat request draws from is not made of them."""
+    if not _any(tx, families.c.kind == "retriever"):
+        return {}
+    rows = tx.execute(select(families).where(families.c.kind == "retriever")).all()
+    below = _versions(tx, "retriever", [row.name for row in rows])
+    return {
+        row.name: Family(
+            row.name,
+            row.sticky,
+            tuple(RetrieverVersion(one.version, one.weight, one.spec) for one in below.get(row.name, [])),
+        )
+        for row in rows
+    }
+
+
+def _any(tx: Connection, which: ColumnElement[bool]) -> bool:
+    return bool(tx.execute(select(func.count()).select_from(families).where(which)).scalar_one())
 
 
 def _mirror(every: Versions, row: Row[Any]) -> Mirror:

@@ -5,7 +5,7 @@ Answered: `plan` and `stages` of the page, `citation` and `explain` of a result;
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
@@ -83,28 +83,33 @@ class NeighborsBody(Strict):
     after: Annotated[int, Field(ge=0, le=10)] = 0
 
 
-class SearchBody(Strict):
-    """`search_query` in the answer says what was searched for."""
+class SearchSettings(Strict):
+    """How a search is done, whatever it is for."""
 
-    query: Query | Annotated[tuple[Query, ...], Field(min_length=1, max_length=16)]
-    filters: dict[str, object] | None = None
     max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
     ranking_options: RankingOptions = RankingOptions()
     rewrite_query: bool = False
     expand: ExpandBody | None = None
     rerank: RerankBody | None = None
     recency: RecencyBody | None = None
-    group: GroupBody | None = None
     mmr: MmrBody | None = None
-    neighbors: NeighborsBody | None = None
-    highlight: bool = False
-    explain: bool = False
 
     @model_validator(mode="after")
-    def _one_mind(self) -> "SearchBody":
+    def _one_mind(self) -> Self:
         if self.rerank is not None and self.ranking_options.ranker == "none":
             raise ValueError("ranking_options.ranker 'none' reranks nothing: name another one, or leave `rerank` out")
         return self
+
+
+class SearchBody(SearchSettings):
+    """`search_query` in the answer says what was searched for."""
+
+    query: Query | Annotated[tuple[Query, ...], Field(min_length=1, max_length=16)]
+    filters: dict[str, object] | None = None
+    group: GroupBody | None = None
+    neighbors: NeighborsBody | None = None
+    highlight: bool = False
+    explain: bool = False
 
     @property
     def queries(self) -> Sequence[str]:

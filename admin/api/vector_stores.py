@@ -10,6 +10,7 @@ from admin.api.search_wire import SearchBody, results_view
 from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view
 from admin.api.wire import Cursor, answered, listing, read
 from admin.documents import caller_of
+from admin.retrievers import Asker, Retrievers
 from gateway.keys import Key
 
 if TYPE_CHECKING:  # loaded with the first request
@@ -23,8 +24,10 @@ def router(
     retrieval: "Callable[[], Awaitable[Retrieval]]",
     searchable: Callable[[], Awaitable[None]],
     search_id: Callable[[Key], str],
+    retrievers: Retrievers,
 ) -> APIRouter:
     """`searchable` is told of each new store; `search_id` names a search for whoever wants to say something of it."""
+    usual = SearchBody(query="-").question()
     routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
 
     @routes.post("", summary="Create a vector store")
@@ -65,9 +68,12 @@ def router(
         asked = await read(request, SearchBody)
         plane = await retrieval()
         key = key_of(request.scope)
-        found = await plane.search(caller_of(key), store_id, asked.question())
+        asker = Asker(search_id(key), usual, request.headers.get("x-penstock-session"))
+        found, version = await retrievers.search(plane, caller_of(key), store_id, asked.question(), asker)
         answer = answered(results_view(asked, found, plane.recall(store_id)))
-        answer.headers["x-request-id"] = search_id(key)
+        answer.headers["x-request-id"] = asker.id
+        if version is not None:
+            answer.headers["x-penstock-retriever"] = version
         return answer
 
     return routes

@@ -29,6 +29,17 @@ SLACK_MS = {
     "model": 1.0
 }  # what is faster than anybody notices is no regression; a model in this process answers within that
 USUAL_SLACK_MS = 10.0
+JUDGED = ("judged", "preferred")
+SEARCHED = (
+    "error_rate",
+    "empty_rate",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "feedback",
+    "accuracy",
+)
 
 
 def _finite(value: float) -> float:
@@ -41,7 +52,11 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s/\x00-\
 Arm = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    Field(min_length=1, max_length=200, description="A version's number, or, of a route, the name of a model."),
+    Field(
+        min_length=1,
+        max_length=200,
+        description="A version's number, or, of a route, the name of a model, of a retriever, the id of a collection.",
+    ),
 ]
 Column = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[float, AfterValidator(_finite)]
@@ -54,7 +69,8 @@ class TargetBody(Section):
 
 
 class JudgeBody(Section):
-    """A model of the gateway that scores a `share` of the answers, on the account of the key `key_id`. `rubric`: what it is to look at."""
+    """A model of the gateway that scores or compares a `share` of the answers, on the account of the key `key_id`.
+    `rubric`: what it is to look at."""
 
     model: Name
     key_id: Annotated[str, Field(min_length=1, max_length=100)]
@@ -89,7 +105,8 @@ class GateBody(Section):
 
 class RolloutBody(Section):
     """`alpha`: how likely a challenger that is no worse may be rolled back, however often it is looked at. A step takes at least `bake_s`
-    and `min_requests` of the challenger. After `max_s` without a decision it pauses. `sticky`: what stays with its arm."""
+    and `min_requests` of the challenger. After `max_s`, or `max_requests` of both arms, without a decision it pauses.
+    `sticky`: what stays with its arm."""
 
     target: TargetBody
     strategy: Strategy = "canary"
@@ -103,6 +120,7 @@ class RolloutBody(Section):
     max_s: Annotated[float, Field(gt=0, le=31_536_000), AfterValidator(_finite)] = 86_400.0
     sticky: Sticky | None = None
     auto_promote: bool = True
+    max_requests: Annotated[int | None, Field(ge=1, le=1_000_000_000)] = None
 
 
 class ReasonBody(Section):
@@ -156,6 +174,7 @@ class RolloutView(BaseModel):
     bake_s: float
     min_requests: int
     max_s: float
+    max_requests: int | None
     sticky: Sticky
     state: State
     verdict: Verdict
@@ -247,6 +266,7 @@ def view(rollout: Rollout) -> RolloutView:
         bake_s=plan.bake_s,
         min_requests=plan.min_requests,
         max_s=plan.max_s,
+        max_requests=plan.max_requests,
         sticky=plan.sticky,
         state=position.state,
         verdict=position.verdict,
@@ -296,6 +316,7 @@ def _plan(body: RolloutBody, champion: int, challenger: int) -> Plan:
         body.max_s,
         sticky,
         body.auto_promote,
+        body.max_requests,
     )
 
 
@@ -347,6 +368,8 @@ def _check(body: RolloutBody) -> None:
     names = [gate.metric for gate in body.gates]
     if len(set(names)) < len(names):
         raise BadRequest("gates: one for each metric.", param="gates")
+    if body.target.kind == "retriever" and body.strategy == "shadow":
+        raise BadRequest("strategy: searches are not copied; a canary answers some.", param="strategy")
     steps = body.steps
     if steps is None:
         return
@@ -371,8 +394,25 @@ def _check_gate(gate: GateBody, param: str, body: RolloutBody) -> None:
             f"{param}.metric: only copies of the same request can agree: for a shadow.", param=f"{param}.metric"
         )
     _check_kind(gate, metric, param, body.target.kind)
-    if (gate.metric == "judged") is (gate.judge is None):
-        raise BadRequest(f"{param}.judge: who scores, for the metric `judged` and no other.", param=f"{param}.judge")
+    if (body.target.kind == "retriever" and gate.metric not in SEARCHED) or (
+        body.target.kind != "retriever" and gate.metric == "empty_rate"
+    ):
+        raise BadRequest(
+            f"{param}.metric: of searches there are {', '.join(SEARCHED)}, and of nothing else `empty_rate`.",
+            param=f"{param}.metric",
+            code="unsupported_value",
+        )
+    if (gate.metric in JUDGED) is (gate.judge is None):
+        raise BadRequest(
+            f"{param}.judge: who judges, for the metrics {' and '.join(JUDGED)} and no other.", param=f"{param}.judge"
+        )
+    if gate.metric == "preferred" and body.target.kind != "route":
+        raise BadRequest(f"{param}.metric: of routes, whose versions can be asked the same.", param=f"{param}.metric")
+    if gate.metric == "preferred" and not 0 < gate.max_regression < 0.5:
+        raise BadRequest(
+            f"{param}.max_regression: between 0 and 0.5: how much less than half may be won.",
+            param=f"{param}.max_regression",
+        )
     if gate.judge is not None and (body.target.kind == "model" or body.strategy == "shadow"):
         raise BadRequest(f"{param}.judge: of answers of routes and prompts that somebody got.", param=f"{param}.judge")
     absolute = gate.unit == "absolute" or (gate.unit is None and not metric.relative)

@@ -1,4 +1,4 @@
-"""`/admin/v1/routes` and `/admin/v1/prompts`: what a name stands for, in versions that share its callers by weight."""
+"""`/admin/v1/routes`, `/prompts` and `/retrievers`: what a name stands for, in versions that share its callers by weight."""
 
 import math
 from collections.abc import Callable
@@ -9,15 +9,17 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, JsonValue
 from sqlalchemy import Connection
 
+from admin.api.search_wire import SearchSettings
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
 from admin.rest.wire import After, Limit, ListPage, StrictRoute, at
 from gateway import version_store
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, NotFound
 from gateway.routing.template import variables
 from gateway.routing.versions import Sticky
 from gateway.settings import Name, Section
 from gateway.version_store import FamilyRecord, Kind
+from retrieval import collection_store
 
 # Parts of a request that a version may not set: they say whose it is, or what it is.
 RESERVED = frozenset(("model", "messages", "prompt", "stream", "stream_options", "user"))
@@ -89,6 +91,28 @@ class PromptBody(PromptVersionBody):
     sticky: Sticky = "key"
 
 
+class RetrieverVersionBody(Section):
+    """`search` is how the collection is searched, where a search itself does not say."""
+
+    collection: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^vs_")]
+    search: SearchSettings = SearchSettings()
+    weight: Weight = 0.0
+
+    def spec(self) -> dict[str, Any]:
+        """As little as was said, so that equal versions are equal."""
+        return {
+            "collection": self.collection,
+            "search": self.search.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        }
+
+
+class RetrieverBody(RetrieverVersionBody):
+    """`name` is searched as if it was a vector store; one whose id it is is hidden by it."""
+
+    name: FamilyName
+    sticky: Sticky = "key"
+
+
 class FamilyChangeBody(Section):
     """`weights` by version; what is not named stays."""
 
@@ -112,11 +136,13 @@ class VersionView(BaseModel):
     params: dict[str, JsonValue]
     messages: list[dict[str, JsonValue]] | None
     variables: list[str] | None
+    collection: str | None
+    search: dict[str, JsonValue] | None
     created_at: datetime
 
 
 class FamilyView(BaseModel):
-    """A route or a prompt. `changes`: how many changes of weights can be rolled back."""
+    """A route, a prompt or a retriever. `changes`: how many changes of weights can be rolled back."""
 
     name: str
     sticky: Sticky
@@ -190,6 +216,47 @@ def prompts_router(control: Control) -> APIRouter:
 
     _shared(routes, control, "prompt")
     return routes
+
+
+def retrievers_router(control: Control) -> APIRouter:
+    routes = APIRouter(prefix="/retrievers", tags=["retrievers"], route_class=StrictRoute)
+
+    @routes.post(
+        "",
+        summary="Add a retriever with its first version",
+        status_code=201,
+        response_model=FamilyView,
+        responses=documented(404, 409),
+    )
+    async def create(request: Request, asker: Asker, body: RetrieverBody) -> Response:
+        def work(tx: Connection) -> tuple[str, BaseModel]:
+            _require_collection(tx, body.collection)
+            return _creation("retriever", body.name, body.sticky, body.spec())(tx)
+
+        return await control.create(request, asker, "retriever.create", work)
+
+    @routes.post(
+        "/{name}/versions",
+        summary="Add a version to a retriever",
+        status_code=201,
+        response_model=FamilyView,
+        responses=documented(404),
+    )
+    async def add(request: Request, name: PathName, asker: Asker, body: RetrieverVersionBody) -> Response:
+        def work(tx: Connection) -> tuple[str, BaseModel]:
+            _require_collection(tx, body.collection)
+            return _addition("retriever", name, body.spec(), body.weight)(tx)
+
+        return await control.create(request, asker, "retriever.version", work, before=_shown("retriever", name))
+
+    _shared(routes, control, "retriever")
+    return routes
+
+
+def _require_collection(tx: Connection, id_: str) -> None:
+    """Raises NotFound."""
+    if collection_store.by_id(tx, id_) is None:
+        raise NotFound(f"There is no vector store {id_!r}.", param="collection", code="vector_store_not_found")
 
 
 def _shared(routes: APIRouter, control: Control, kind: Kind) -> None:
@@ -268,6 +335,8 @@ def _view(kind: Kind, record: FamilyRecord) -> FamilyView:
                 params=one.spec.get("params", {}),
                 messages=one.spec.get("messages"),
                 variables=sorted(variables(one.spec["messages"])) if kind == "prompt" else None,
+                collection=one.spec.get("collection"),
+                search=one.spec.get("search"),
                 created_at=at(one.created_at),
             )
             for one in record.versions

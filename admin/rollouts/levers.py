@@ -1,4 +1,4 @@
-"""Rollouts of routes and prompts: the lever is the weights of their versions, which every replica reads with the revision."""
+"""Rollouts of routes, prompts and retrievers: the lever is the weights of their versions, which every replica reads with the revision."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, final
@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from gateway import version_store
 from gateway.errors import BadRequest, NotFound
-from gateway.version_store import Copied, FamilyRecord, Kind
+from gateway.version_store import Copied, FamilyRecord, Kind, Spec
 from inference.rollouts.rollout import CHALLENGER, ArmName, Plan
 
 CLOSE = 1e-9
@@ -15,16 +15,17 @@ CLOSE = 1e-9
 
 @final
 class FamilyLever:
-    """`known` says whether a model of that name answers."""
+    """`known` says whether there is what a version may be made of: of a route a model of that name, of a retriever a collection."""
 
-    def __init__(self, kind: Kind, known: Callable[[str], bool]) -> None:
+    def __init__(self, kind: Kind, known: Callable[[Connection, str], bool]) -> None:
         self._kind: Kind = kind
         self._known = known
 
     def arms(self, tx: Connection, name: str, champion: str, challenger: str) -> tuple[int, int]:
-        """The numbers of two versions: of what is named by number, `name@2`, or, of a route, by a model, which becomes a version of it.
+        """The numbers of two versions: of what is named by number, `name@2`, or, of a route, by a model, of a
+        retriever, by a collection, which becomes a version of it.
 
-        A route that does not exist is made. Raises NotFound, BadRequest.
+        A route or a retriever that does not exist is made. Raises NotFound, BadRequest.
         """
         found = tuple(
             self._arm(tx, name, arm, field) for arm, field in ((champion, "champion"), (challenger, "challenger"))
@@ -68,32 +69,33 @@ class FamilyLever:
         try:
             family = version_store.get(tx, self._kind, name)
         except NotFound:
-            if self._kind != "route" or number.isdecimal():
+            if self._kind == "prompt" or number.isdecimal():
                 raise
             return self._made(tx, name, arm, field)
         if number.isdecimal():
             if any(one.version == int(number) for one in family.versions):
                 return int(number)
             raise NotFound(f"{field}: {self._kind} {name!r} has no version {number}.", param=field)
-        if self._kind != "route":
+        if self._kind == "prompt":
             raise BadRequest(f"{field}: the number of a version, or {name}@2.", param=field)
         for one in family.versions:
-            if one.spec.get("model") == arm and not one.spec.get("params"):
+            if one.spec == self._spec(arm):
                 return one.version
         return self._made(tx, name, arm, field, family)
 
     def _made(self, tx: Connection, name: str, model: str, field: str, family: FamilyRecord | None = None) -> int:
-        if not self._known(model):
+        what, code = ("model", "model_not_found") if self._kind == "route" else ("collection", "vector_store_not_found")
+        if not self._known(tx, model):
             raise NotFound(
-                f"{field}: {name!r} has no version {model!r}, and there is no such model.",
-                param=field,
-                code="model_not_found",
+                f"{field}: {name!r} has no version {model!r}, and there is no such {what}.", param=field, code=code
             )
-        spec = {"model": model, "params": {}}
         if family is None:
-            version_store.create(tx, "route", name, "key", spec)
+            version_store.create(tx, self._kind, name, "key", self._spec(model))
             return 1
-        return version_store.add_version(tx, "route", name, spec, 0.0).versions[-1].version
+        return version_store.add_version(tx, self._kind, name, self._spec(model), 0.0).versions[-1].version
+
+    def _spec(self, arm: str) -> Spec:
+        return {"model": arm, "params": {}} if self._kind == "route" else {"collection": arm, "search": {}}
 
     @staticmethod
     def _pair(family: FamilyRecord, plan: Plan) -> float:

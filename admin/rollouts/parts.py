@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from admin.rollouts import events
 from admin.rollouts.judging import Ask, Judging
 from admin.rollouts.levers import FamilyLever
 from admin.rollouts.records import RecordSource
+from admin.rollouts.searches import Searches
 from admin.rollouts.service import Levers, Rollouts
 from gateway.database import appending, changing, reading
 from gateway.refresh import Refresher
@@ -21,7 +22,9 @@ from inference.rollouts.engine import Engine as RolloutEngine
 from inference.rollouts.engine import Work
 from inference.rollouts.models import Live
 from inference.rollouts.ports import Answers, Registry
+from inference.rollouts.rollout import Kind
 from inference.rollouts.store import Rollout
+from retrieval import collection_store
 
 if TYPE_CHECKING:  # the admin plane is loaded for whom it does something
     from admin.app import Steering
@@ -52,11 +55,20 @@ class Parts:
         self._refresher = refresher
         self._offer = offer
 
-        def known(model: str) -> bool:
+        def known(_: Connection, model: str) -> bool:
             return current.snapshot.catalog.find(model) is not None
 
-        self._levers = Levers({"route": FamilyLever("route", known), "prompt": FamilyLever("prompt", known)}, registry)
+        def kept(tx: Connection, collection: str) -> bool:
+            return collection_store.by_id(tx, collection) is not None
+
+        families: dict[Kind, FamilyLever] = {
+            "route": FamilyLever("route", known),
+            "prompt": FamilyLever("prompt", known),
+            "retriever": FamilyLever("retriever", kept),
+        }
+        self._levers = Levers(families, registry)
         self.live = Live(time.time, hidden)
+        self.searches = Searches(self.live)
         self._source = source = RecordSource(engine)
         work = Work(partial(reading, engine), partial(appending, engine), partial(changing, engine), events.moved)
         self._engine = RolloutEngine(
@@ -66,13 +78,18 @@ class Parts:
         self._judging = Judging(engine, owner, ask)
         self.judged = False  # a rollout has a judge
 
+    def load(self, rollouts: Sequence[Rollout]) -> None:
+        """Those of one revision that choose in this process."""
+        self.live.load(rollouts)
+        self.searches.load(rollouts)
+
     async def turn(self, *, changed: bool) -> bool:
         """Whether there is anything to look after. `changed`: the control state may say something new."""
         if changed:
             active = await asyncio.to_thread(self._engine.active)
             self._source.keep([one.id for one in active])
             self._any = bool(active)
-            self.judged = any(one.plan.gate("judged") is not None for one in active)
+            self.judged = any(one.plan.judges for one in active)
         if not self._any:
             return False
         observed = self.live.drain()

@@ -43,9 +43,8 @@ class Levers(msgspec.Struct, frozen=True):
             return self.families[kind].arms(tx, name, champion, challenger)
         if kind == "model" and self.registry is not None:
             return _versions(self.registry, tx, name, champion, challenger)
-        what = "retrievers" if kind == "retriever" else "classic models"
         raise BadRequest(
-            f"target.kind: {what} have no versions that requests could be moved between here; route and prompt have.",
+            "target.kind: there are no classic models here; route, prompt and retriever have versions.",
             param="target.kind",
             code="unsupported_value",
         )
@@ -144,6 +143,7 @@ class Rollouts:
             step_at=now,
             # Who resumes what took too long wants to give it as long again.
             started_at=now if late else rollout.position.started_at,
+            asked=store.tally(tx, id_).asked if rollout.position.verdict == "inconclusive" else rollout.position.asked,
         )
         return self._moved(tx, rollout, position)
 

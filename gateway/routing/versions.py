@@ -34,7 +34,15 @@ class PromptVersion(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
-V = TypeVar("V", RouteVersion, PromptVersion)
+class RetrieverVersion(msgspec.Struct, frozen=True):
+    """Where a retriever's name searches, and how: `spec` is whose searches they are to know."""
+
+    version: int
+    weight: float
+    spec: Mapping[str, Any]
+
+
+V = TypeVar("V", RouteVersion, PromptVersion, RetrieverVersion)
 
 
 class Family(msgspec.Struct, Generic[V], frozen=True):
@@ -69,5 +77,5 @@ class Mirror(msgspec.Struct, frozen=True):
     share: float
 
 
-def _identity(version: RouteVersion | PromptVersion) -> tuple[int, float]:
+def _identity(version: RouteVersion | PromptVersion | RetrieverVersion) -> tuple[int, float]:
     return fingerprint(b"%d" % version.version), version.weight

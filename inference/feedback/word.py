@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+PAIRS: Final = "judge:pairs:"  # of who compares two answers; what he says is of the challenger's
 JUDGE: Final = "judge:"  # how the source of a rollout's own judge begins; nobody else may call himself so
 
 

@@ -39,4 +39,4 @@ def _loss(what: str, bucket: int) -> float:
     if what in {"latency", "first_token"}:
         ms = quantiles.end(bucket)
         return ms / (ms + 1_000.0)
-    return bucket / means.SCALE if what in {"cost", "regret", "wrong", "judged"} else float(bucket)
+    return bucket / means.SCALE if what in {"cost", "regret", "wrong", "judged", "lost"} else float(bucket)

@@ -5,6 +5,7 @@ from math import exp
 
 from msgspec.structs import replace
 
+from inference.rollouts import outlook
 from inference.rollouts.gates import Evidence, worst
 from inference.rollouts.rollout import CHALLENGER, CHAMPION, Plan, Position
 from inference.rollouts.tally import Tally
@@ -15,21 +16,28 @@ def decide(plan: Plan, position: Position, evidence: Sequence[Evidence], tally: 
     failed = [one for one in evidence if one.failed]
     if failed:
         return rolled_back(position, now, _told(plan, worst(failed)))
-    if _baked(plan, position, tally, now):
-        if position.step < len(plan.steps) - 1:
-            if _baseline(plan, position) or all(map(_well, evidence)):
-                return stepped(plan, position, now)
-        elif all(one.passed for one in evidence):
-            if plan.auto_promote:
-                return promoted(position, now, _praise(plan, evidence))
-            return replace(
-                position, state="paused", verdict="promote", reason=f"ready to promote: {_praise(plan, evidence)}"
-            )
-    if now - position.started_at >= plan.max_s:
-        open_ = ", ".join(one.metric for one in evidence if not one.passed) or "too few requests"
-        reason = f"inconclusive after {plan.max_s:g} s: {open_}"
+    onward = _onward(plan, position, evidence, tally, now) if _baked(plan, position, tally, now) else position
+    if onward != position:
+        return onward
+    spent = _spent(plan, position, tally, now)
+    if spent is not None:
+        reason = f"inconclusive after {spent}: {_open(plan, evidence, tally)}"
         return replace(position, state="paused", verdict="inconclusive", reason=reason)
     return position
+
+
+def _onward(plan: Plan, position: Position, evidence: Sequence[Evidence], tally: Tally, now: float) -> Position:
+    """To the next step, or to everything, or to the end; the same position where something is lacking."""
+    if position.step < len(plan.steps) - 1:
+        ready = outlook.provable(plan, tally) if _baseline(plan, position) else all(map(_well, evidence))
+        return stepped(plan, position, now) if ready else position
+    if not all(one.passed or (position.proven and _well(one)) for one in evidence):
+        return position
+    if plan.proves(position.step) and position.share < 1:
+        return replace(position, share=1.0, step_at=now, proven=True)
+    if plan.auto_promote:
+        return promoted(position, now, _praise(plan, evidence))
+    return replace(position, state="paused", verdict="promote", reason=f"ready to promote: {_praise(plan, evidence)}")
 
 
 def stepped(plan: Plan, position: Position, now: float) -> Position:
@@ -53,6 +61,28 @@ def _baked(plan: Plan, position: Position, tally: Tally, now: float) -> bool:
     stratum = plan.strata[position.step]
     enough = plan.min_requests if plan.gates else 0
     return tally.number(CHAMPION if _baseline(plan, position) else CHALLENGER, stratum) >= enough
+
+
+def _spent(plan: Plan, position: Position, tally: Tally, now: float) -> str | None:
+    """What there was of, and is no more."""
+    if now - position.started_at >= plan.max_s:
+        return f"{plan.max_s:g} s"
+    if plan.max_requests is not None and tally.asked - position.asked >= plan.max_requests:
+        return f"{plan.max_requests:,} requests"
+    return None
+
+
+def _open(plan: Plan, evidence: Sequence[Evidence], tally: Tally) -> str:
+    """What is not proven, and what it would take."""
+    found = [one for one in evidence if not one.passed]
+    takes = outlook.needed(plan, tally, [one.metric for one in found])
+    told = []
+    for one in found:
+        n = takes[one.metric]
+        more = "not provable as it looks" if n is None else f"provable with {n:,} requests as it looks"
+        values = f" {_number(one.challenger)} against {_number(one.champion)} ({more})"
+        told.append(one.metric + (values if one.challenger is not None else ""))
+    return "; ".join(told) or "too few requests"
 
 
 def _baseline(plan: Plan, position: Position) -> bool:

@@ -13,7 +13,7 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from inference.feedback.word import JUDGE
+from inference.feedback.word import JUDGE, PAIRS
 from inference.rollouts import bandit, store
 from inference.rollouts.decision import decide
 from inference.rollouts.gates import METRICS, Evidence, judge
@@ -152,7 +152,7 @@ class Engine:
     def _hear(self, tx: Connection, rollout: Rollout, tally: Tally, said: Sequence[Said]) -> bool:
         """The last word on each outcome replaces what was counted of the one before."""
         known = self._answers.of(tx, [one.id for one in said if one.label is not None]) if self._answers else {}
-        last = {(one.id, one.arm, one.source.startswith(JUDGE)): one for one in said}
+        last = {(one.id, one.arm, _speaker(one.source)): one for one in said}
         heard: dict[tuple[str, str], Seen | None] = {}
         changed = False
         for one in last.values():
@@ -202,8 +202,15 @@ def _stratum(rollout: Rollout, at: float) -> int | None:
     return None if step < 0 else rollout.plan.strata[min(step, len(rollout.plan.steps) - 1)]
 
 
+def _speaker(source: str) -> str:
+    """Each has words of his own on an outcome."""
+    return next((one for one in (PAIRS, JUDGE) if source.startswith(one)), "people")
+
+
 def _verdict(plan: Plan, said: Said, predicted: Sequence[Any] | None, before: Seen) -> Seen:
     """A judge says nothing of what people say, and they nothing of what it says."""
+    if said.source.startswith(PAIRS):
+        return replace(before, lost=None if said.score is None else 1 - said.score)
     if said.source.startswith(JUDGE):
         return replace(before, judged=None if said.score is None else 1 - said.score)
     regret = wrong = None
@@ -213,7 +220,7 @@ def _verdict(plan: Plan, said: Said, predicted: Sequence[Any] | None, before: Se
         regret = min(1.0, max(0.0, (high - said.score) / (high - low)))
     if said.label is not None:
         wrong = _wrong(said.label, predicted)
-    return Seen(wrong=wrong, regret=regret, judged=before.judged, **_hit(plan, said, predicted))
+    return Seen(wrong=wrong, regret=regret, judged=before.judged, lost=before.lost, **_hit(plan, said, predicted))
 
 
 def _hit(plan: Plan, said: Said, predicted: Sequence[Any] | None) -> dict[str, Any]:

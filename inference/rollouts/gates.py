@@ -16,7 +16,7 @@ from inference.rollouts.wealth import Wealth, few, log_mean, many
 class Metric(msgspec.Struct, frozen=True):
     """`counts` is what of a tally it is made of. `share` is a quantile's; `relative`, how a regression is meant if a gate does not say."""
 
-    kind: Literal["share", "mean", "quantile", "agreement", "drift", "gap"]
+    kind: Literal["share", "mean", "quantile", "agreement", "drift", "gap", "pair"]
     counts: str
     relative: bool = False
     share: float = 0.0
@@ -25,6 +25,7 @@ class Metric(msgspec.Struct, frozen=True):
 METRICS: Final[Mapping[str, Metric]] = {
     "error_rate": Metric("share", "error"),
     "invalid_rate": Metric("share", "invalid"),
+    "empty_rate": Metric("share", "empty"),
     "latency_p50_ms": Metric("quantile", "latency", relative=True, share=0.50),
     "latency_p90_ms": Metric("quantile", "latency", relative=True, share=0.90),
     "latency_p95_ms": Metric("quantile", "latency", relative=True, share=0.95),
@@ -35,13 +36,14 @@ METRICS: Final[Mapping[str, Metric]] = {
     "accuracy": Metric("mean", "wrong"),
     "agreement": Metric("agreement", "differs"),
     "judged": Metric("mean", "judged"),
+    "preferred": Metric("pair", "lost"),
     "input_drift": Metric("drift", "inputs"),
     "output_drift": Metric("drift", "outputs"),
     "demographic_parity": Metric("gap", "parity"),
     "equal_opportunity": Metric("gap", "opportunity"),
 }
 ALONE: Final = frozenset(
-    ("agreement", "drift", "gap")
+    ("agreement", "drift", "gap", "pair")
 )  # kinds whose value is the challenger's own: its margin is a limit
 
 
@@ -75,7 +77,7 @@ def _judge(plan: Plan, gate: Gate, tally: Tally) -> Evidence:
         return _alone(plan, gate, metric, tally)
     strata = range(max(plan.strata) + 1)
     found = [_compare(gate, metric, tally, stratum) for stratum in strata]
-    wealth = Wealth(log_mean([one.against for one in found]), _together(found))
+    wealth = _together(found)
     ours, theirs = (_pooled(tally, metric.counts, arm) for arm in (CHAMPION, CHALLENGER))
     champion, challenger = _value(gate, metric, tally, ours), _value(gate, metric, tally, theirs)
     return replace(
@@ -87,7 +89,21 @@ def _judge(plan: Plan, gate: Gate, tally: Tally) -> Evidence:
 
 
 def _alone(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
-    return _drift(plan, gate, metric, tally) if metric.kind == "drift" else _gap(plan, gate, metric, tally)
+    one = {"drift": _drift, "gap": _gap, "pair": _pair}[metric.kind]
+    return one(plan, gate, metric, tally)
+
+
+def _pair(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
+    """All steps together, and whichever arm answered: both answers were to the same request. Half of them won is as good."""
+    lost = _pooled(tally, metric.counts, CHAMPION)
+    for bucket, count in _pooled(tally, metric.counts, CHALLENGER).items():
+        lost[bucket] = lost.get(bucket, 0) + count
+    n, limit = sum(lost.values()), min(0.5 + gate.max_regression + gate.slack, 1 - 1e-6)
+    evidence = _evidence(plan, gate, means.alone(lost, limit), (n, n))
+    share = means.mean(lost)
+    return (
+        evidence if share is None else replace(evidence, champion=0.5, challenger=1 - share, regression=share - limit)
+    )
 
 
 def _drift(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
@@ -97,7 +113,7 @@ def _drift(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
     whole = _columns(gate, metric, tally, list(tally.counts))
     seen = drift.furthest(whole, texts)
     n = max(((sum(ours.values()), sum(theirs.values())) for ours, theirs in whole.values()), default=(0, 0))
-    evidence = _evidence(plan, gate, Wealth(log_mean([one.against for one in found]), _together(found)), n)
+    evidence = _evidence(plan, gate, _together(found), n)
     if seen is None:
         return evidence
     # While chance alone looks as far as the margin, nothing is seen yet.
@@ -122,9 +138,15 @@ def _gap(plan: Plan, gate: Gate, metric: Metric, tally: Tally) -> Evidence:
     )
 
 
-def _together(found: Sequence[Wealth]) -> float:
-    """A mean of e-values is one, whatever they have to do with each other; a product is one of what comes one after the other."""
-    return log_mean([sum(one.for_ for one in found), *(one.for_ for one in found)])
+def _together(found: Sequence[Wealth]) -> Wealth:
+    """Of steps. A mean of e-values is one, whatever they have to do with each other; a product is one of what comes one after the other.
+
+    Against the challenger half is bet on the first step, where most go back; for it half on all of them and half on the last alone,
+    which is where a rollout takes its time.
+    """
+    every = [one.against for one in found]
+    first = log_mean((every[0], log_mean(every[1:]))) if len(every) > 1 else every[0]
+    return Wealth(first, log_mean((sum(one.for_ for one in found), found[-1].for_)))
 
 
 def _evidence(plan: Plan, gate: Gate, wealth: Wealth, n: tuple[int, int]) -> Evidence:
@@ -187,7 +209,7 @@ def _compare(gate: Gate, metric: Metric, tally: Tally, stratum: int) -> Wealth:
             n = sum(theirs.values())
             limit = min(max(gate.max_regression, 1e-6), 1 - 1e-6)
             return Wealth(many(theirs.get(1, 0), n, limit), few(theirs.get(1, 0), n, limit)) if n else Wealth()
-        case "drift" | "gap":
+        case "drift" | "gap" | "pair":
             raise AssertionError("these are no comparisons by steps")
 
 
@@ -215,7 +237,7 @@ def _value(gate: Gate, metric: Metric, tally: Tally, counts: Counts) -> float | 
             return quantiles.quantile(counts, metric.share)
         case "mean":
             return _mean(gate, metric, tally, means.mean(counts) or 0.0)
-        case "drift" | "gap":
+        case "drift" | "gap" | "pair":
             raise AssertionError("these have no value by arm")
 
 

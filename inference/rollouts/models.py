@@ -110,9 +110,6 @@ class Live:
         id_ = outcome.arm.rollout
         if id_ is None:
             return
-        if len(self._waiting) >= MAX_WAITING:
-            self.dropped += 1
-            return
         arm: ArmName = CHAMPION if outcome.arm.name == CHAMPION else CHALLENGER  # a shadow is the challenger, too
         seen = Seen(
             ok=outcome.ok,
@@ -122,7 +119,14 @@ class Live:
             differs=None if outcome.agreement is None else outcome.agreement < 1,
             **self._values(outcome),
         )
-        self._waiting.append((id_, Observed(outcome.prediction, arm, self._unix(), seen)))
+        self.note(id_, outcome.prediction, arm, seen)
+
+    def note(self, rollout: str, id_: str, arm: ArmName, seen: Seen) -> None:
+        """What a call of an arm came to just now."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append((rollout, Observed(id_, arm, self._unix(), seen)))
 
     def _values(self, outcome: Outcome) -> dict[str, Any]:
         """What gates on drift and bias want to know, where there are any."""

@@ -8,7 +8,7 @@ arms of unequal size are as good as equal ones. It assumes that a rate stays as 
 from math import log
 from typing import Final
 
-from inference.rollouts.wealth import Wealth, log_beta
+from inference.rollouts.wealth import Wealth, log_beta, log_mean
 
 # The mixture's prior: bad requests are rare. At 0.1 no bad one among a thousand costs half a nat, where a flat one would cost seven.
 _A: Final = 0.1
@@ -21,11 +21,13 @@ def compare(bad: int, n: int, bad_challenger: int, n_challenger: int, margin: fl
     if not n_challenger:
         return Wealth()
     here = _mixture(bad, n) + _mixture(bad_challenger, n_challenger)
+    # Who bets for the challenger bets half on both arms being the same: one rate has less to be guessed of than two.
+    alike = log_mean((here, _mixture(bad + bad_challenger, n + n_challenger)))
     best = _likelihood(bad, n) + _likelihood(bad_challenger, n_challenger)
     edge = _at_the_margin(bad, n, bad_challenger, n_challenger, margin)
     worse = n > 0 and bad_challenger / n_challenger > bad / n + margin
     # A claim that the counts fit may be as likely as anything; one that they do not fit is likeliest where it ends.
-    return Wealth(here - edge, here - best) if worse else Wealth(here - best, here - edge)
+    return Wealth(here - edge, alike - best) if worse else Wealth(here - best, alike - edge)
 
 
 def _at_the_margin(bad: int, n: int, bad_challenger: int, n_challenger: int, margin: float) -> float:

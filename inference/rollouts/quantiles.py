@@ -7,14 +7,14 @@ be on either side of a line is counted on the side that proves less.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import accumulate
-from math import ceil, inf, log
+from math import ceil, log
 from typing import Final, final
 
-from inference.rollouts.wealth import Wealth, few, many
+from inference.rollouts.wealth import Wealth, few, least, many
 
-WIDTH: Final = 1.01  # each bucket ends one percent higher than the one before
+WIDTH: Final = 1.0025  # each bucket ends a quarter of a percent higher than the one before
 _LOG_WIDTH: Final = log(WIDTH)
 _LEAST: Final = 1e-3
 _LOWEST: Final = ceil(log(_LEAST) / _LOG_WIDTH)
@@ -55,39 +55,25 @@ def compare(champion: Histogram, challenger: Histogram, share: float, factor: fl
     def slow(index: int) -> float:  # that the challenger's is over the line, if the champion's is in this bucket; falls
         return theirs.many(theirs.above(bucket(factor * end(index) + slack)))
 
-    def not_lower(index: int) -> float:  # that the champion's is above this bucket; falls
-        return ours.many(ours.above(index))
+    def higher(back: int) -> float:  # that the champion's is above this bucket; falls with the bucket
+        return ours.many(ours.above(-back))
 
-    def quick(
-        index: int,
-    ) -> float:  # that the challenger's is below the line, if the champion's is in this bucket; rises
-        return theirs.few(theirs.from_(bucket(factor * end(index - 1) + slack)))
+    def quick(back: int) -> float:  # that the challenger is below the line, if the champion is in here; rises
+        return theirs.few(theirs.from_(bucket(factor * end(-back - 1) + slack)))
 
-    against = for_ = inf
-    for low, high in _ranges(ours, theirs, factor, slack):
-        against = min(against, shown(low) + slow(high))
-        for_ = min(for_, not_lower(high) + quick(low))
-    return Wealth(against, for_)
+    return Wealth(least(shown, slow, _LOWEST, _HIGHEST), least(higher, quick, -_HIGHEST, -_LOWEST))
 
 
-def ceiling(champion: Histogram, challenger: Histogram, share: float, factor: float, slack: float) -> float:
-    """What `compare` can say against the challenger at most, for a fraction of its price: at the champion's own quantile alone."""
+def ceiling(champion: Histogram, challenger: Histogram, share: float, factor: float, slack: float) -> Wealth:
+    """What `compare` can say at most, for a fraction of its price: at the champion's own quantile alone."""
     here = quantile(champion, share)
     if here is None or not challenger:
-        return 0.0
+        return Wealth()
     ours, theirs = _Tail(champion, 1 - share), _Tail(challenger, 1 - share)
     index = bucket(here)
-    return ours.few(ours.from_(index)) + theirs.many(theirs.above(bucket(factor * end(index) + slack)))
-
-
-def _ranges(ours: "_Tail", theirs: "_Tail", factor: float, slack: float) -> Iterator[tuple[int, int]]:
-    """All buckets, cut where a count changes: where something was seen, and where the line meets what was seen of the other."""
-    cuts = {each + step for each in ours.buckets for step in (0, 1)}
-    for each in theirs.buckets:
-        met = bucket((end(each) - slack) / factor)
-        cuts.update(range(met - 1, met + 3))
-    known = sorted(cuts)
-    return zip((_LOWEST, *known), (*(each - 1 for each in known), _HIGHEST), strict=True)
+    slow = theirs.many(theirs.above(bucket(factor * end(index) + slack)))
+    quick = theirs.few(theirs.from_(bucket(factor * end(index - 1) + slack)))
+    return Wealth(ours.few(ours.from_(index)) + slow, ours.many(ours.above(index)) + quick)
 
 
 @final

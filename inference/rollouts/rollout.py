@@ -1,5 +1,7 @@
 """What a rollout is: its plan, which never changes, and where it stands."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -23,6 +25,7 @@ STEPS: Final[dict[Strategy, tuple[float, ...]]] = {
     "ab": (0.5,),
     "bandit": (1.0,),
 }
+HALF: Final = 0.5  # at which two arms are compared with the fewest requests
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -37,7 +40,7 @@ class Training(msgspec.Struct, frozen=True):
 
 
 class Judge(msgspec.Struct, frozen=True):
-    """A model that scores a `share` of the answers, on the account of a key. `rubric`: what it is told to look at."""
+    """A model that scores or compares a `share` of the answers, on the account of a key. `rubric`: what it is told to look at."""
 
     model: str
     share: float
@@ -69,8 +72,8 @@ class Gate(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """`alpha`: how likely a challenger that is no worse may be rolled back, however often anybody looks.
 
-    A step takes `bake_s` and `min_requests` of the challenger at least; all of it `max_s` at most. `champion` and `challenger` are
-    numbers of versions.
+    A step takes `bake_s` and `min_requests` of the challenger at least; all of it `max_s` and `max_requests` of both arms at most.
+    `champion` and `challenger` are numbers of versions.
     """
 
     kind: Kind
@@ -86,9 +89,15 @@ class Plan(msgspec.Struct, frozen=True):
     max_s: float = 86_400.0
     sticky: Sticky = "request"
     auto_promote: bool = True
+    max_requests: int | None = None
 
     def gate(self, metric: str) -> Gate | None:
         return next((gate for gate in self.gates if gate.metric == metric), None)
+
+    @property
+    def judges(self) -> Sequence[tuple[str, Judge]]:
+        """By the metric that asks them."""
+        return [(gate.metric, gate.judge) for gate in self.gates if gate.judge is not None]
 
     @property
     def group(self) -> tuple[str, str] | None:
@@ -102,8 +111,9 @@ class Plan(msgspec.Struct, frozen=True):
         if self.strategy in {"shadow", "bandit"}:
             return (0,) * len(self.steps)
         found = [0]
-        for before, share in zip(self.steps, self.steps[1:], strict=False):
-            found.append(found[-1] + (share < 1 and before > 0))
+        shares = [self.share(step) for step in range(len(self.steps))]
+        for before, share in pairwise(shares):
+            found.append(found[-1] + (share not in {before, 1} and before > 0))
         return tuple(found)
 
     def share(self, step: int) -> float:
@@ -113,8 +123,14 @@ class Plan(msgspec.Struct, frozen=True):
                 return 0.0
             case "bandit":
                 return min(0.5, self.steps[step])
+            case _ if self.proves(step):
+                return max(HALF, self.steps[step - 1])
             case _:
                 return self.steps[step]
+
+    def proves(self, step: int) -> bool:
+        """Whether this step would leave nothing to compare with, so that it begins with half, until every gate is proven."""
+        return bool(self.gates) and step > 0 and self.steps[step] == 1 and 0 < self.steps[step - 1] < 1
 
     def copied(self, step: int) -> float:
         """The part of the requests of which the challenger gets a copy."""
@@ -124,7 +140,8 @@ class Plan(msgspec.Struct, frozen=True):
 class Position(msgspec.Struct, frozen=True):
     """Where a rollout stands. `step_at` and `started_at` are Unix seconds; `since` says from when on each step's outcomes count.
 
-    `share`: the challenger's part of the requests.
+    `share`: the challenger's part of the requests. `proven`: every gate was, so that the last step may leave the champion nothing.
+    `asked`: how many requests there were when it was last given as many again.
     """
 
     state: State
@@ -135,6 +152,8 @@ class Position(msgspec.Struct, frozen=True):
     since: tuple[float, ...]
     verdict: Verdict = "continue"
     reason: str | None = None
+    proven: bool = False
+    asked: int = 0
 
 
 def step_at(position: Position, at: float) -> int:

@@ -191,12 +191,14 @@ def mine(tx: Connection, owner: str) -> Sequence[Rollout]:
     return [_rollout(row) for row in tx.execute(query)]
 
 
-def unheard(tx: Connection, id_: str, source: str, limit: int) -> Sequence[str]:
-    """Ids of calls that succeeded and of which this source has said nothing, newest first."""
+def unheard(tx: Connection, id_: str, source: str, limit: int) -> Sequence[tuple[str, ArmName]]:
+    """Ids and arms of calls that succeeded and of which this source has said nothing, newest first."""
     row, word = rollout_outcomes.c, feedback.c
     said = select(word.id).where(word.id == row.id, word.source == source).exists()
-    query = select(row.id, row.seen).where(row.rollout == id_, row.counted.is_(True), ~said)
-    return [each.id for each in tx.execute(query.order_by(row.at.desc()).limit(limit)) if each.seen.get("ok")]
+    query = select(row.id, row.arm, row.seen).where(row.rollout == id_, row.counted.is_(True), ~said)
+    return [
+        (each.id, each.arm) for each in tx.execute(query.order_by(row.at.desc()).limit(limit)) if each.seen.get("ok")
+    ]
 
 
 def judged(tx: Connection, id_: str, outcome: str, arm: ArmName, verdict: Seen) -> None:

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from inference.rollouts import means, quantiles
-from inference.rollouts.rollout import CHAMPION
+from inference.rollouts.rollout import CHALLENGER, CHAMPION
 from inference.rollouts.values import Value, bucket, edges_of
 
 PILOT: Final = 20  # costs of the champion that say what is usual; they count nowhere else
@@ -20,11 +20,13 @@ Counts: TypeAlias = dict[int, int]
 
 class Seen(msgspec.Struct, frozen=True):
     """One outcome in the words of gates; None where it says nothing. `wrong`, `regret` and `judged` are losses in [0, 1]: of a label, of a
-    score, of what a judge says. `inputs` and `outputs` are one row's, `group` its group, and `positive` whether it was answered with the
+    score, of what a judge says; `lost`, of the challenger, whichever arm answered: against the
+    champion's answer to the same. `inputs` and `outputs` are one row's, `group` its group, and `positive` whether it was answered with the
     positive class; `hit` is that of a row which deserved it."""
 
     ok: bool | None = None
     valid: bool | None = None
+    empty: bool | None = None
     latency_ms: float | None = None
     first_token_ms: float | None = None
     cost_nanousd: int | None = None
@@ -32,6 +34,7 @@ class Seen(msgspec.Struct, frozen=True):
     regret: float | None = None
     differs: bool | None = None
     judged: float | None = None
+    lost: float | None = None
     inputs: dict[str, Value] | None = None
     outputs: dict[str, Value] | None = None
     group: str | None = None
@@ -60,13 +63,23 @@ class Tally(msgspec.Struct):
         strata = self.counts if stratum is None else (stratum,)
         return sum(sum(self.of(each, arm, "error").values()) for each in strata)
 
+    @property
+    def asked(self) -> int:
+        """Outcomes of both arms."""
+        return self.number(CHAMPION) + self.number(CHALLENGER)
+
     def add(self, stratum: int, arm: str, seen: Seen, weight: int = 1) -> None:
         """A `weight` of -1 takes back what was added."""
-        flags = {"error": _not(seen.ok), "invalid": _not(seen.valid), "differs": seen.differs}
+        flags = {"error": _not(seen.ok), "invalid": _not(seen.valid), "differs": seen.differs, "empty": seen.empty}
         for what, bad in flags.items():
             if bad is not None:
                 self._count(stratum, arm, what, int(bad), weight)
-        for what, loss in (("wrong", seen.wrong), ("regret", seen.regret), ("judged", seen.judged)):
+        for what, loss in (
+            ("wrong", seen.wrong),
+            ("regret", seen.regret),
+            ("judged", seen.judged),
+            ("lost", seen.lost),
+        ):
             if loss is not None:
                 self._count(stratum, arm, what, means.bucket(loss), weight)
         for what, ms in (("latency", seen.latency_ms), ("first_token", seen.first_token_ms)):

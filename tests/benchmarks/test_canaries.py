@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.canaries import KINDS, REGRESSIONS, rolled
+from benchmarks.canaries import AS_GOOD, KINDS, NULLS, REGRESSIONS, rolled, verdicts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,3 +22,16 @@ def test_a_regression_goes_back_within_so_many_bad_answers(kind: str, what: str,
         assert end.state == "rolled_back"
         assert end.gate in gates
         assert end.bad <= most
+
+
+def test_one_that_is_as_good_is_promoted() -> None:
+    """With four tight gates at once, well within the 20,000 requests that the page states."""
+    end = rolled("classic model", AS_GOOD, seed=1, every=400)
+    assert (end.state, end.requests < 15_000) == ("promoted", True), end
+
+
+def test_at_the_edge_nobody_is_promoted_for_nothing() -> None:
+    """Nor sent back: 40 canaries of each kind, looked at after every request."""
+    for null in NULLS:
+        back, on = verdicts(null, runs=40, requests=100)
+        assert back + on <= 8, null.name

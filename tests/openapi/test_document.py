@@ -37,7 +37,9 @@ def app(box: SecretBox, tmp_path: Path) -> Iterator[DocumentedApi]:
         refresher=Refresher(SnapshotStore(engine, box, resolve), Current()),
         admin_key_digest=keys.digest(ADMIN_KEY.encode()),
         version="0.0.test",
-        api=Api(nothing, nothing, nothing, nothing, nothing, nothing, Feedback(engine, SearchIds(b""), nothing)),
+        api=Api(
+            nothing, nothing, nothing, nothing, nothing, nothing, Feedback(engine, SearchIds(b""), nothing), nothing
+        ),
         rolling=Steering(Rollouts(Levers({}), lambda: 0.0), nothing),
     )
     yield cast("DocumentedApi", app)

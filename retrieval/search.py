@@ -182,8 +182,9 @@ class Search:
         answer = state.search(vectors[0], question.k, allowed)
         if self._audit.due(answer):
             self._check(collection, state, vectors[0], question.k, question, allowed, answer)
-        ids, scores = state.ids.take(answer.hits.slots).tolist(), answer.hits.scores.tolist()
-        there = self._glance.shown(caller, state, asked, ids)
+        slots, scores = answer.hits.slots.tolist(), answer.hits.scores.tolist()
+        ids = state.ids.take(answer.hits.slots).tolist()
+        there = self._glance.shown(caller, state, asked, ids, slots)
         if there is None:
             return None
         results = []
@@ -310,8 +311,9 @@ class Search:
         pinned: bool,
     ) -> tuple[Sequence[Result], bool]:
         """What the truth has of these, and whether it still is what the index was made from. Raises Moved."""
-        ids = [int(state.ids[slot]) for slot, _ in ranked]
-        glanced = self._glance.shown(caller, state, collection, ids, pinned=pinned)
+        slots = [slot for slot, _ in ranked]
+        ids = state.ids[slots].tolist() if slots else []
+        glanced = self._glance.shown(caller, state, collection, ids, slots, pinned=pinned)
         if glanced is not None:
             return _results(glanced, ids, ranked, traces), True
         with self._database.reading() as tx:
@@ -321,11 +323,11 @@ class Search:
             if now.generation != state.generation or now.labelled or state.columns.labelled:
                 there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
             else:  # what was shown of this generation is as it was, and who may read it was asked of it
-                there = {id_: state.shown[id_] for id_ in ids if id_ in state.shown}
+                there = state.told.of(ids, slots)
                 missing = [id_ for id_ in ids if id_ not in there]
                 found = shown(tx, caller, collection.id, missing, labelled=now.labelled)
                 there |= found
-                state.remember(found)
+                state.told.remember(found)
         return _results(there, ids, ranked, traces), now.generation == state.generation
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import msgspec
 import numpy as np
@@ -16,15 +15,10 @@ from retrieval.index.columns import Columns
 from retrieval.index.matrix import Matrix, best, merged
 from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Costs, Plan, plan, sight
 from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
-
-if TYPE_CHECKING:
-    from retrieval.document_store import Document
-    from retrieval.passage_store import Found
+from retrieval.index.texts import Told
 
 SAMPLED: Final = 1024  # passages, for what is usual
 FEW: Final = 32  # passages of no direction beside them: a store of one passage must not find it usual
-SHOWN_BYTES: Final = 32 << 20
-SHOWN_OBJECT: Final = 600  # of a passage beside its text, and its share of a document
 EFFORT: Final = 96  # where none was measured
 SHORT_WORK: Final = 2048 * 384  # numbers compared in some 200 µs
 SHORT_WALK: Final = 160 * 384  # candidates in sight of a graph times their numbers, in about the same
@@ -55,6 +49,7 @@ class State:
         effort: int = EFFORT,
         exact_work: int = EXACT_WORK,
         costs: Costs | None = None,
+        told: Told | None = None,
     ) -> None:
         self.generation = generation
         self.ids = ids
@@ -68,9 +63,7 @@ class State:
         self.costs = costs
         self._order: NDArray[np.int64] | None = None
         self._centre: Vector | None = None
-        self.shown: dict[int, tuple[Found, Document]] = {}
-        self.documents: dict[int, Document] = {}
-        self._shown_bytes = 0
+        self.told = told or Told()
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
         self._all = Allowed(alive, self.count)
         self._admitted = Admitted(0 if matrix is None else matrix.dimensions)
@@ -89,18 +82,8 @@ class State:
             effort or self.effort,
             self.exact_work,
             self.costs,
+            self.told,
         )
-
-    def remember(self, shown: Mapping[int, tuple[Found, Document]]) -> None:
-        """What the truth has of passages at this generation, for the next who finds them: within a budget."""
-        if self._shown_bytes > SHOWN_BYTES:
-            self.shown.clear()
-            self.documents.clear()
-            self._shown_bytes = 0
-        self.shown.update(shown)
-        for passage, document in shown.values():
-            self.documents[document.id] = document
-            self._shown_bytes += SHOWN_OBJECT + 2 * len(passage.text)
 
     @property
     def rows(self) -> int:
@@ -115,7 +98,7 @@ class State:
         """About what it holds in memory; what is mapped from a file is the system's to keep or to drop."""
         tail = 0 if self.matrix is None else self.matrix.tail.nbytes
         graph = 0 if self.graph is None else self.graph.nbytes
-        kept = self._shown_bytes + self._admitted.nbytes
+        kept = self.told.nbytes + self._admitted.nbytes
         return int(tail + graph + kept + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
 
     def slots_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -35,7 +35,7 @@ from retrieval.ports import Chunk
 from retrieval.search import Search
 
 DOCUMENTS = 1000
-SETTLING = 4  # rounds of all questions, for the audit
+SETTLING = 6  # rounds of all questions, for the audit
 CALLER = Caller("key_bench", labels=frozenset("*"))
 
 Vectors = NDArray[np.float32]

@@ -22,7 +22,7 @@ from retrieval.wal import Watch
 MOST: Final = 500  # passages of one statement
 MOMENTS: Final = 4096  # callers in collections, while nobody writes
 
-Shown = Mapping[int, tuple[Found, Document]]
+Shown = Sequence[tuple[Found, Document] | None]
 Asked = tuple[str, str, str | None, bool]
 Row = tuple[Any, ...]
 
@@ -54,8 +54,8 @@ class Glance:
         *,
         pinned: bool = False,
     ) -> Shown | None:
-        """Blocks for microseconds. None where the truth has to be asked in full: something changed, access depends on labels, or keys
-        read different versions. `pinned`: of the collection's version, whichever is read.
+        """Blocks for microseconds. What is shown of each of the passages, if anything is. None where the truth has to be asked in full:
+        something changed, access depends on labels, or keys read different versions. `pinned`: of the collection's, whichever is read.
 
         Of a collection without any labels, that is there for the caller: there is nothing else that could keep it from reading.
         """
@@ -67,7 +67,7 @@ class Glance:
             if file is None:
                 return None
             try:
-                missing = [id_ for id_ in ids if id_ not in there] if len(there) < len(ids) else ()
+                missing = [id_ for id_, known in zip(ids, there, strict=True) if known is None] if None in there else ()
                 new = _passages(file, state.told.documents, collection.id, missing) if missing else {}
                 now = self._moment(file, caller, collection.id)
             except sqlite3.Error:  # the way through SQLAlchemy says what is wrong, if it still is
@@ -76,7 +76,7 @@ class Glance:
             return None
         if new:
             state.told.remember(new)
-            there |= new
+            return [known or new.get(id_) for id_, known in zip(ids, there, strict=True)]
         return there
 
     def close(self) -> None:

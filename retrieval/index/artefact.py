@@ -47,7 +47,9 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`effort` is what the graph needs for its recall, as measured when it was made. `engine` made the graph, with a `quantization`."""
+    """`effort` is what the graph needs for its recall, as measured when it was made. `engine` made the graph, with a `quantization`.
+    `told`: the generation that its texts are of.
+    """
 
     generation: int
     rows: int
@@ -57,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True):
     effort: int = 0
     quantization: Quantization = "none"
     costs: Costs | None = None
+    told: int = -1
     format: int = FORMAT
 
 
@@ -154,13 +157,13 @@ def with_graph(
     )
 
 
-def with_texts(folder: Path, manifest: Manifest, shown: Iterable[Sequence[Shown | None]]) -> Manifest:
-    """The same with what is shown of its rows. It may be of a later moment: whoever opens it knows of which documents that matters."""
+def with_texts(folder: Path, manifest: Manifest, shown: Iterable[Sequence[Shown | None]], told: int) -> Manifest:
+    """The same with what is shown of its rows, at that generation or later: what changed since, whoever opens it asks the truth for."""
     stem = f"{manifest.generation}-{secrets.token_hex(4)}"
     places = bytearray()
     texts = _written(folder / f"{stem}.texts", packed(shown, places))
     files = {**manifest.files, "texts": texts, "places": _written(folder / f"{stem}.places", [bytes(places)])}
-    return msgspec.structs.replace(manifest, files=files)
+    return msgspec.structs.replace(manifest, files=files, told=told)
 
 
 def publish(folder: Path, manifest: Manifest) -> None:

@@ -129,9 +129,7 @@ class Resident:
         made = state.graph
         covered = 0 if made is None or made.lost or made.engine != engine else made.rows
         graph = wants and (state.rows - covered > GROWN * covered or state.dead > GROWN * state.rows)
-        texts = state.told.texts
-        untold = texts is None or texts.damaged
-        return Needs(artefact=large and (old or graph or untold), rows=old or graph, graph=graph)
+        return Needs(artefact=large and (old or graph or _untold(state)), rows=old or graph, graph=graph)
 
     def write(self) -> bool:
         """The artefact anew, without what is dead; then a graph beside it, if it is worth one. False where another process is at it."""
@@ -197,9 +195,10 @@ class Resident:
         same = there is not None and matrix.file == there.files["vectors"].name
         as_it_is = not state.dead and not len(matrix.tail)
         if there is not None and same and (as_it_is or not wanted.rows):
-            if texts is None or texts.damaged:
-                there = self._told(there, state.ids[: there.rows])
-            return there
+            others = "texts" in there.files and (texts is None or there.files["texts"].name != texts.name)
+            return (
+                there if others or not _untold(state) else self._told(there, state.ids[: there.rows], state.generation)
+            )
         if there is not None and not wanted.rows:
             return None
         slots = np.arange(state.rows) if state.alive is None else np.flatnonzero(state.alive)
@@ -211,17 +210,17 @@ class Resident:
 
         owners = known[state.owners[slots]]
         manifest = artefact.write(self.folder, state.generation, parts(), state.ids[slots], owners)
-        return self._told(manifest, state.ids[slots])
+        return self._told(manifest, state.ids[slots], state.generation)
 
-    def _told(self, manifest: artefact.Manifest, ids: Ids) -> artefact.Manifest:
-        """Published, with what is shown of these passages, which are its rows."""
+    def _told(self, manifest: artefact.Manifest, ids: Ids, generation: int) -> artefact.Manifest:
+        """Published, with what is shown of these passages, which are its rows, at that generation or later."""
 
         def shown() -> Iterator[Sequence[Shown | None]]:
             for start in range(0, len(ids), READ_AT_ONCE):
                 some = ids[start : start + READ_AT_ONCE].tolist()
                 yield self._database.read(partial(copied, collection_id=self.collection_id, ids=some))
 
-        manifest = artefact.with_texts(self.folder, manifest, shown())
+        manifest = artefact.with_texts(self.folder, manifest, shown(), generation)
         artefact.publish(self.folder, manifest)
         return manifest
 
@@ -270,7 +269,7 @@ class Resident:
             found.manifest.effort or EFFORT,
             self._sizes.exact_work,
             found.manifest.costs,
-            Told(found.texts),
+            Told(found.texts, found.manifest.told),
         )
 
     def _graph(self, found: Artefact, collection: Collection) -> Graph | None:
@@ -287,7 +286,10 @@ class Resident:
         """With all that happened since its generation."""
         since = state.generation
         changed = document_store.described(tx, collection.id, since)
-        columns, told = state.columns.changed(changed), state.told.after(each.id for each in changed)
+        columns, told = state.columns.changed(changed), state.told
+        if told.since > since:  # texts that were written later than the vectors
+            changed = document_store.described(tx, collection.id, told.since)
+        told = told.after(each.id for each in changed)
         ids, owners, matrix, alive = state.ids, state.owners, state.matrix, state.alive
         removed = [np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, collection.id, since)]
         if removed and state.rows:
@@ -321,6 +323,12 @@ class Resident:
     def _nothing(self) -> State:
         none = np.zeros(0, np.int64)
         return State(-1, none, none, None, None, Columns(), exact_work=self._sizes.exact_work)
+
+
+def _untold(state: State) -> bool:
+    """Whether what is shown of it is to be written (again)."""
+    told = state.told
+    return told.texts is None or told.damaged or len(told.stale) > GROWN * len(state.columns)
 
 
 def _vectors(some: Sequence[Indexed]) -> Vectors:

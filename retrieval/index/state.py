@@ -25,6 +25,9 @@ SHORT_WALK: Final = 160 * 384  # candidates in sight of a graph times their numb
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
 
 
+Planned = tuple[Plan, Ids | None]
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """`fetched`: how many candidates were looked at to find these. `plan` is what was done in the end, not what was tried first."""
 
@@ -142,11 +145,13 @@ class State:
             return slots
         return np.where(allowed.mask[slots] & (slots >= 0), slots, -1)
 
-    def search(self, query: Vector, k: int, allowed: Allowed, *, exactly: bool = False) -> Answer:
-        """The nearest `k` of what is allowed; fewer only where there are fewer."""
+    def search(
+        self, query: Vector, k: int, allowed: Allowed, *, exactly: bool = False, planned: Planned | None = None
+    ) -> Answer:
+        """The nearest `k` of what is allowed; fewer only where there are fewer. `planned`: by `short`, of the same."""
         if self.matrix is None:
             return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
-        chosen, documents = self.planned(k, allowed, exactly=exactly)
+        chosen, documents = planned or self.planned(k, allowed, exactly=exactly)
         if chosen.recall_mode == "estimated" and self.graph is not None:
             try:
                 widened = self._widen(self.graph, query, k, allowed, chosen, documents)
@@ -157,19 +162,20 @@ class State:
             chosen = Plan("exact", self.rows, allowed.count)
         return Answer(self._compared(self.matrix, query, k, allowed), chosen, allowed.count)
 
-    def short(self, k: int, allowed: Allowed) -> bool:
-        """Whether a search takes less time than it takes a thread to begin with it."""
-        chosen, _ = self.planned(k, allowed)
+    def short(self, k: int, allowed: Allowed) -> Planned | None:
+        """How a search goes about it that takes less time than it takes a thread to begin with it; None of any other."""
+        planned = self.planned(k, allowed)
+        chosen, _ = planned
         dimensions = 0 if self.matrix is None else self.matrix.dimensions
         if chosen.recall_mode == "exact":
-            return allowed.count * dimensions <= SHORT_WORK
+            return planned if allowed.count * dimensions <= SHORT_WORK else None
         graph = self.graph
         if graph is None or not graph.inside or chosen.name != "graph":
-            return False
+            return None
         beside = (self.rows - graph.rows) * dimensions
-        return beside <= SHORT_WORK and max(self.effort, k) * dimensions <= SHORT_WALK
+        return planned if beside <= SHORT_WORK and max(self.effort, k) * dimensions <= SHORT_WALK else None
 
-    def planned(self, k: int, allowed: Allowed, *, exactly: bool = False) -> tuple[Plan, Ids | None]:
+    def planned(self, k: int, allowed: Allowed, *, exactly: bool = False) -> Planned:
         """How `search` goes about it, and the documents that an engine is told to search."""
         graph_rows = 0 if self.graph is None or exactly else self.graph.rows
         documents = self._told(allowed) if graph_rows else None
@@ -239,7 +245,8 @@ class State:
                 slots, scores = slots[passed], scores[passed]
             if enough:
                 hits = self.matrix.rescored(slots, query) if graph.coarse else Hits(slots, scores)
-                hits = Hits(hits.slots[:k], hits.scores[:k])
+                if len(hits) > k:
+                    hits = Hits(hits.slots[:k], hits.scores[:k])
                 if self.rows > graph.rows:
                     hits = merged([hits, self.matrix.search_from(graph.rows, query, k, mask, allowed.count)], k)
                 return Answer(hits, chosen, fetch)

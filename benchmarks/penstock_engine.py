@@ -185,7 +185,8 @@ def ask(
         answering("none-1.0")(asked.tuning)
     clock.step = 0.0
     _, state = residents.current(collection.id)
-    serve(f"{system}, ef {state.effort}", asked, answering, others)
+    name = system if state.graph is None else f"{system}, ef {state.effort}"
+    serve(name, asked, answering, others)
     search.close()
     loop.close()
 

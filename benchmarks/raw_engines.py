@@ -214,9 +214,9 @@ def main(system: str, name: str, recall: str, url: str = "") -> None:
     asked, began = Asked(Path(name)), time.process_time()
     effort, finder, others = MAKERS[system](asked, Path(name), url)
     print(f"{system}: {time.process_time() - began:.0f} CPU-seconds until it is there", file=sys.stderr, flush=True)
-    found = finder("none-1.0")
     for chosen in EFFORTS:
         effort(chosen)
+        found = finder("none-1.0")
         if asked.recall([found(query) for query in asked.tuning]) >= float(recall):
             break
     serve(f"{system}, ef {chosen}", asked, lambda each: one_by_one(finder(each)), others)

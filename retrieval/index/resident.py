@@ -152,10 +152,13 @@ class Resident:
         return True
 
     def retries(self) -> bool:
-        """Whether a graph that could not be made is to be tried again now: its engine may have been away."""
+        """Whether something is to be written for another reason than that the collection was changed: its files were damaged, or of an
+        earlier release, or its engine was away.
+        """
         state, at = self._state, self._failed_at
         lost = state is not None and state.graph is not None and state.graph.lost
-        return (lost or (at is not None and time.monotonic() - at > RETRY_S)) and self.needs().graph
+        due = at is None or time.monotonic() - at > RETRY_S
+        return (lost or due) and self.needs().artefact
 
     def _engine(self) -> str | None:
         known = self._known

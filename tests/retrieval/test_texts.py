@@ -190,8 +190,18 @@ def test_damage_under_a_search_is_noticed_and_mended(
         while path.exists():
             assert time.monotonic() < until, "it is not written again"
             assert texts(found(search, collection)) == everything
+        while search.checking:
+            time.sleep(0.01)
         assert artefact.opened(folder) is not None
-    assert sorted(folder.glob("*.vectors")) == vectors, "what was not damaged stays"
+        assert sorted(folder.glob("*.vectors")) == vectors, "what was not damaged stays"
+    for path in folder.glob("*.texts"):
+        path.write_bytes(path.read_bytes()[::-1])
+    again = Residents(database, tmp_path / "retrieval", 1 << 26, SIZES)
+    again.current(collection.id)
+    assert artefact.opened(folder) is None
+    again.retry()
+    assert artefact.opened(folder) is not None, "also where it is found damaged, and nobody changes anything"
+    again.close()
 
 
 def test_what_was_changed_much_is_written_again(

@@ -1,7 +1,11 @@
-"""What every system of `benchmarks.engines` is asked, and how its answers are measured. NumPy alone: it runs in two environments."""
+"""What every system of `benchmarks.engines` is asked, and how its answers are measured. NumPy alone: it runs in two environments.
+
+The first half of the questions is there to find an effort with, the second to be measured by.
+"""
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,72 +13,84 @@ from pathlib import Path
 import numpy as np
 
 K = 10
-Answered = tuple[Sequence[float], Sequence[Sequence[int]]]
-FEW = 40  # questions under a filter: some systems take a tenth of a second for each
+Answered = tuple[
+    Sequence[float], Sequence[Sequence[int]]
+]  # seconds and answers: of all questions, or of the first ones
+Answering = Callable[[np.ndarray], Answered]
+PATIENCE_S = 4.0  # with a system under one filter: some take a second for each question
+LEAST = 3  # questions, however long they take
 
 
 class Asked:
+    """`folder` as `benchmarks.engines.make` leaves it."""
+
     def __init__(self, folder: Path) -> None:
         self.vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        self.queries = np.load(folder / "queries.npy")
         self.masks = dict(np.load(folder / "masks.npz"))
+        queries = np.load(folder / "queries.npy")
+        half = len(queries) // 2
+        self.tuning, self.queries = queries[:half], queries[half:]
+        self._truths = np.load(folder / "truths.npz")
+        self._half = half
 
-    def truth(self, mask: np.ndarray, queries: np.ndarray) -> list[set[int]]:
-        rows = np.flatnonzero(mask)
-        best: list[list[tuple[float, int]]] = [[] for _ in queries]
-        for start in range(0, len(rows), 65_536):
-            part = rows[start : start + 65_536]
-            scores = queries @ self.vectors[part].T
-            for at, row in enumerate(scores):
-                top = np.argpartition(-row, min(K, len(row) - 1))[:K]
-                best[at] = sorted([*best[at], *((float(-row[n]), int(part[n])) for n in top)])[:K]
-        return [{row for _, row in each} for each in best]
+    def truth(self, name: str) -> list[set[int]]:
+        """The neighbours of each of `queries` under a filter."""
+        return [set(row[row >= 0].tolist()) for row in self._truths[name][self._half :]]
 
-
-def cpu_of(pid: int) -> float:
-    """Seconds of a process and its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    def recall(self, answers: Sequence[Sequence[int]]) -> float:
+        """Without a filter, of answers to `tuning`."""
+        right = self._truths["none-1.0"][: self._half]
+        hits = sum(len(set(row.tolist()).intersection(found)) for row, found in zip(right, answers, strict=True))
+        return hits / (K * len(right))
 
 
-def measure(
-    system: str,
-    asked: Asked,
-    name: str,
-    found: Callable[[np.ndarray], Sequence[int]],
-    others: Callable[[], Sequence[int]] = tuple,
-) -> float:
-    """As `measure_all`, of one that is asked question by question."""
+def one_by_one(found: Callable[[np.ndarray], Sequence[int]]) -> Answering:
+    """Of a system that is asked question by question, until it has had its time."""
 
     def every(queries: np.ndarray) -> Answered:
-        walls, answers = [], []
+        walls: list[float] = []
+        answers: list[Sequence[int]] = []
+        until = time.perf_counter() + PATIENCE_S
         for query in queries:
             began = time.perf_counter()
+            if began > until and len(walls) >= LEAST:
+                break
             answers.append(found(query))
             walls.append(time.perf_counter() - began)
         return walls, answers
 
-    return measure_all(system, asked, name, every, others)
+    return every
 
 
-def measure_all(
-    system: str,
-    asked: Asked,
-    name: str,
-    every: Callable[[np.ndarray], Answered],
-    others: Callable[[], Sequence[int]] = tuple,
-) -> float:
-    """Prints a row as JSON; its recall. `every`: seconds and answers of questions. `others`: processes whose time counts as well."""
-    kind, share = name.split("-")
-    mask = asked.masks[name]
-    queries = asked.queries if kind == "none" else asked.queries[:FEW]
-    right = asked.truth(mask, queries)
-    every(queries[:5])
+def serve(
+    system: str, asked: Asked, answering: Callable[[str], Answering], others: Callable[[], Sequence[int]] = tuple
+) -> None:
+    """Says on its standard output that it is ready, and a row as JSON for each name of a filter on its standard input.
+
+    `others`: processes whose time counts as well.
+    """
+    print(json.dumps({"system": system}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(_measured(asked, line.strip(), answering(line.strip()), others)), flush=True)
+
+
+def _measured(asked: Asked, name: str, every: Answering, others: Callable[[], Sequence[int]]) -> dict[str, float | str]:
+    right = asked.truth(name)
+    every(asked.queries[:LEAST])
     before = time.process_time() + sum(map(cpu_of, others()))
-    walls, answers = every(queries)
+    walls, answers = every(asked.queries)
     cpu = time.process_time() + sum(map(cpu_of, others())) - before
+    right = right[: len(answers)]
     hits = sum(len(wanted.intersection(answer)) for wanted, answer in zip(right, answers, strict=True))
-    recall = hits / sum(map(len, right))
-    row = {"system": system, "filter": kind, "share": float(share), "recall": recall}
-    print(json.dumps({**row, "per_cpu_s": len(queries) / cpu, "p50_ms": 1000 * statistics.median(walls)}), flush=True)
-    return recall
+    return {
+        "recall": hits / sum(map(len, right)),
+        "cpu_s": cpu / len(answers),
+        "p50_s": statistics.median(walls),
+        "took_s": sum(walls),
+    }
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of a process and its threads, exact to what the scheduler knows."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9

@@ -1,9 +1,11 @@
 """Penstock's whole search call over one engine, without the embedding: for `benchmarks.engines`."""
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +13,10 @@ from typing import Any, cast
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from sqlalchemy import Engine
 
 from admin.migrate import prepare
-from benchmarks.asked import Answered, Asked, K, measure_all
+from benchmarks.asked import LEAST, PATIENCE_S, Answered, Answering, Asked, K, serve
 from gateway.database import appending, bare, connect, reading
 from retrieval import collection_store, document_store, passage_store
 from retrieval.access import Account, Caller
@@ -32,7 +35,7 @@ from retrieval.ports import Chunk
 from retrieval.search import Search
 
 DOCUMENTS = 1000
-SETTLING = 4  # rounds of all questions, for the audit
+SETTLING = 6  # rounds of all questions, for the audit
 CALLER = Caller("key_bench", labels=frozenset("*"))
 
 Vectors = NDArray[np.float32]
@@ -95,25 +98,46 @@ def fill(database: Database, vectors: Vectors, noise: NDArray[np.int64]) -> Coll
 def main(system: str, name: str, recall: str, url: str = "") -> None:
     folder, asked = Path(name), Asked(Path(name))
     home = folder / system.replace(":", "-")
-    home.mkdir()
+    home.mkdir(exist_ok=True)
+    if not (home / "penstock.db").exists():
+        shutil.copyfile(_truth(folder, asked), home / "penstock.db")
     engine = connect(f"sqlite:///{home / 'penstock.db'}")
-    prepare(engine)
-    database = Database(partial(reading, engine), partial(appending, engine), partial(bare, engine))
-    collection = fill(database, asked.vectors, np.load(folder / "noise.npy"))
+    database = _database(engine)
+    collection = database.read(lambda tx: collection_store.listed(tx, CALLER, 1)).data[0]
     chosen = cast("EngineName", system.partition(":")[2])
     engines = EngineSettings(engine=chosen, pgvector_url=url or None, timeout_s=20, recall=float(recall))
     residents = Residents(database, home / "retrieval", 8 << 30, engines=engines)
     began = time.monotonic()
     residents.maintain(collection.id)
     _, state = residents.current(collection.id)
-    built = f"{time.monotonic() - began:.0f} s to build"
+    built = f"{time.monotonic() - began:.0f} s until it is there"
     print(f"{system}: {built}, effort {state.effort}", file=sys.stderr, flush=True)
     assert state.graph is None or state.graph.ready(120)
     if chosen == "hnswlib" and state.graph is not None:  # the raw library is asked with the same graph
+        (folder / "hnswlib.graph").unlink(missing_ok=True)
         (folder / "hnswlib.graph").hardlink_to(next((home / "retrieval" / collection.id).glob("*.graph")))
     ask(system, asked, database, residents, collection, _others(state.graph, url))
     residents.close()
     engine.dispose()
+
+
+def _truth(folder: Path, asked: Asked) -> Path:
+    """A database with the collection, made once for every engine."""
+    path, making = folder / "truth.db", folder / "making.db"
+    if not path.exists():
+        making.unlink(missing_ok=True)
+        engine = connect(f"sqlite:///{making}")
+        prepare(engine)
+        fill(_database(engine), asked.vectors, np.load(folder / "noise.npy"))
+        with closing(engine.raw_connection()) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        engine.dispose()
+        making.rename(path)
+    return path
+
+
+def _database(engine: Engine) -> Database:
+    return Database(partial(reading, engine), partial(appending, engine), partial(bare, engine))
 
 
 class Hurried:
@@ -136,10 +160,14 @@ def ask(
 
     async def asking(queries: Vectors, question: Question) -> Answered:
         """In a loop that runs, as a server's does."""
-        walls, answers = [], []
+        walls: list[float] = []
+        answers: list[Sequence[int]] = []
+        until = time.perf_counter() + PATIENCE_S
         for query in queries:
             embedder.vector = query[None]
             began = time.perf_counter()
+            if began > until and not clock.step and len(walls) >= LEAST:
+                break
             results = await search.run(CALLER, collection.id, question)
             walls.append(time.perf_counter() - began)
             answers.append([result.passage.id - first for result in results.results])
@@ -147,23 +175,18 @@ def ask(
                 await asyncio.sleep(0.001)
         return walls, answers
 
-    plain = Question(("q",), K, None, dense=1.0, lexical=0.0)
-
-    def every(queries: Vectors, question: Question = plain) -> Answered:
-        return loop.run_until_complete(asking(queries, question))
-
-    for _ in range(SETTLING):  # the audit finds the effort that these questions need, as it does on live ones
-        every(asked.queries)
-    clock.step = 0.0
-    _, state = residents.current(collection.id)
-    print(f"{system}: effort {state.effort}", file=sys.stderr, flush=True)
-    for name in asked.masks:
+    def answering(name: str) -> Answering:
         kind, share = name.split("-")
         wanted = None if kind == "none" else parse({"type": "lt", "key": kind, "value": float(share) * DOCUMENTS})
         question = Question(("q",), K, wanted, dense=1.0, lexical=0.0)
-        state.shown.clear()
-        measure_all(f"{system}, texts from the file", asked, name, partial(every, question=question), others)
-        measure_all(system, asked, name, partial(every, question=question), others)
+        return lambda queries: loop.run_until_complete(asking(queries, question))
+
+    for _ in range(SETTLING):  # the audit finds the effort that these questions need, as it does on live ones
+        answering("none-1.0")(asked.tuning)
+    clock.step = 0.0
+    _, state = residents.current(collection.id)
+    name = system if state.graph is None else f"{system}, ef {state.effort}"
+    serve(name, asked, answering, others)
     search.close()
     loop.close()
 

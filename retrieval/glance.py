@@ -2,13 +2,14 @@
 
 No transaction spans the statements. The passages are read first and the collection's generation last: if that is still the one that
 the caller's index is of, nothing that a search could notice has changed in between, as every such change gets a generation.
+While nobody writes to the file, what was said of generations holds, and nothing is asked at all (`retrieval.wal`).
 """
 
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Final, final
+from typing import Any, Final, final
 
 from retrieval.access import Caller
 from retrieval.collection_store import Collection
@@ -16,10 +17,14 @@ from retrieval.document_store import Document
 from retrieval.index.state import State
 from retrieval.passage_store import Found
 from retrieval.shown import as_document, as_passage, documents_query, moment_query, passages_query, plain
+from retrieval.wal import Watch
 
 MOST: Final = 500  # passages of one statement
+MOMENTS: Final = 4096  # callers in collections, while nobody writes
 
-Shown = Mapping[int, tuple[Found, Document]]
+Shown = Sequence[tuple[Found, Document] | None]
+Asked = tuple[str, str, str | None, bool]
+Row = tuple[Any, ...]
 
 
 @final
@@ -29,6 +34,8 @@ class Glance:
     def __init__(self, opened: Callable[[], sqlite3.Connection | None]) -> None:
         self._opened = opened
         self._file: sqlite3.Connection | None = None
+        self._watch: Watch | None = None
+        self._said: tuple[bytes, dict[Asked, Row]] = b"", {}
         self._none = False
         self._turn = threading.Lock()
 
@@ -38,27 +45,44 @@ class Glance:
         return not self._none and not self._turn.locked()
 
     def shown(
-        self, caller: Caller, state: State, collection: Collection, ids: Sequence[int], *, pinned: bool = False
+        self,
+        caller: Caller,
+        state: State,
+        collection: Collection,
+        ids: Sequence[int],
+        slots: Sequence[int],
+        *,
+        pinned: bool = False,
     ) -> Shown | None:
-        """Blocks for microseconds. None where the truth has to be asked in full: something changed, access depends on labels, or keys
-        read different versions. `pinned`: of the collection's version, whichever is read.
+        """Blocks for microseconds. What is shown of each of the passages, if anything is. None where the truth has to be asked in full:
+        something changed, access depends on labels, or keys read different versions. `pinned`: of the collection's, whichever is read.
 
         Of a collection without any labels, that is there for the caller: there is nothing else that could keep it from reading.
         """
         if state.columns.labelled or len(ids) > MOST:
             return None
+        there = state.told.of(ids, slots)
         with self._turn:
             file = self._reader()
             if file is None:
                 return None
             try:
-                return self._read(file, caller, state, collection, ids, pinned=pinned)
+                missing = [id_ for id_, known in zip(ids, there, strict=True) if known is None] if None in there else ()
+                new = _passages(file, state.told.documents, collection.id, missing) if missing else {}
+                now = self._moment(file, caller, collection.id)
             except sqlite3.Error:  # the way through SQLAlchemy says what is wrong, if it still is
                 return None
+        if now is None or not _same(now, state, collection, pinned=pinned):
+            return None
+        if new:
+            state.told.remember(new)
+            return [known or new.get(id_) for id_, known in zip(ids, there, strict=True)]
+        return there
 
     def close(self) -> None:
         with self._turn:
             self._none = True
+            self._watch = None  # what it looks at goes with the connection
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -67,36 +91,40 @@ class Glance:
         if self._file is None and not self._none:
             self._file = self._opened()
             self._none = self._file is None
+            if self._file is not None:
+                name = self._file.execute("PRAGMA database_list").fetchone()[2]
+                self._file.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                self._watch = Watch.of(name)
         return self._file
 
-    def _read(
-        self,
-        file: sqlite3.Connection,
-        caller: Caller,
-        state: State,
-        collection: Collection,
-        ids: Sequence[int],
-        *,
-        pinned: bool,
-    ) -> Shown | None:
-        collection_id = collection.id
-        there = {id_: known for id_ in ids if (known := state.shown.get(id_)) is not None}  # which another may clear
-        missing = [id_ for id_ in ids if id_ not in there] if len(there) < len(ids) else ()
-        new = _passages(file, state.documents, collection_id, missing) if missing else {}
-        granted = collection_id if collection_id in caller.granted else None
-        asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id, "granted": granted}
-        now = file.execute(_moment(), asked).fetchone()
-        if now is None:
-            return None
-        generation, labelled, _, _, version, canary = now
-        if generation != state.generation or labelled:
-            return None
-        if not pinned and (version != collection.version or canary is not None):
-            return None
-        if new:
-            state.remember(new)
-            there |= new
-        return there
+    def _moment(self, file: sqlite3.Connection, caller: Caller, collection_id: str) -> Row | None:
+        """As `shown.moment`."""
+        granted = collection_id in caller.granted
+        key = collection_id, caller.key_id, caller.team_id, granted
+        seen = (
+            None if self._watch is None else self._watch.seen()
+        )  # before it is asked: what comes meanwhile is seen by the next
+        said, rows = self._said
+        if seen is not None and seen == said:
+            known = rows.get(key)
+            if known is not None:
+                return known
+        else:
+            rows = {}
+        asked = {"id": collection_id, "key": caller.key_id, "team": caller.team_id}
+        now: Row | None = file.execute(_moment(), {**asked, "granted": collection_id if granted else None}).fetchone()
+        if seen is not None and now is not None and len(rows) < MOMENTS:
+            rows[key] = now
+            self._said = seen, rows
+        return now
+
+
+def _same(now: Row, state: State, collection: Collection, *, pinned: bool) -> bool:
+    """Whether the truth of that moment is what the state was made from, and the caller reads that version."""
+    generation, labelled, _, _, version, canary = now
+    if generation != state.generation or labelled:
+        return False
+    return pinned or (version == collection.version and canary is None)
 
 
 def _passages(

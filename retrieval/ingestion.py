@@ -40,6 +40,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 EMBEDDED_AT_ONCE: Final = 64  # texts of one call
 MAX_ATTEMPTS: Final = 5
+UNIT_WITHIN: Final = 1e-6  # what 32 bits leave over of a length of 1, squared
 MAX_PASSAGES: Final = 200_000
 BACKOFF_S: Final = 2.0
 MAX_WAIT_S: Final = 60.0
@@ -220,7 +221,9 @@ def _require_attempts(job: Job) -> None:
 def normalised(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Each of length 1. Raises Refused for what is no set of vectors."""
     if vectors.ndim == 2 and len(vectors) == count == 1:  # a search's: a tenth of the time
-        square = float(np.dot(vectors[0], vectors[0]))
+        square = float(vectors[0].dot(vectors[0]))
+        if abs(square - 1) < UNIT_WITHIN and vectors.dtype == np.float32:
+            return vectors
         if isfinite(square) and square > 0:
             one: NDArray[np.float32] = (vectors / np.float32(sqrt(square))).astype("<f4", copy=False)
             return one

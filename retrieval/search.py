@@ -11,6 +11,7 @@ from typing import Final, final
 
 import msgspec
 import numpy as np
+import structlog
 
 from retrieval import collection_store
 from retrieval.access import Caller, sees
@@ -31,6 +32,8 @@ from retrieval.ports import Embedder
 from retrieval.sampling import Asked, nobody
 from retrieval.shown import moment, shown
 from retrieval.spaces import FIRST, place_of
+
+log = structlog.stdlib.get_logger(__name__)
 
 MIN_CANDIDATES: Final = 50  # of each ranking, before they are fused
 WORDED: Final = 1000  # passages whose words are compared for a blend: what comes behind them counts like the last one
@@ -182,21 +185,23 @@ class Search:
             return None
         collection, state = latest
         allowed = state.known(caller, question.wanted, labelled=collection.labelled)
-        if allowed is None or not state.short(question.k, allowed):
+        if allowed is None or (planned := state.short(question.k, allowed)) is None:
             return None
-        answer = state.search(vectors[0], question.k, allowed)
+        answer = state.search(vectors[0], question.k, allowed, planned=planned)
         if self._audit.due(answer):
             self._check(collection, state, vectors[0], question.k, question, allowed, answer)
-        ids, scores = state.ids.take(answer.hits.slots).tolist(), answer.hits.scores.tolist()
-        there = self._glance.shown(caller, state, asked, ids)
+        slots, scores = answer.hits.slots.tolist(), answer.hits.scores.tolist()
+        ids = state.ids.take(answer.hits.slots).tolist()
+        there = self._glance.shown(caller, state, asked, ids, slots)
+        if state.told.damaged:
+            self._mend(collection)
         if there is None:
             return None
         results = []
-        for rank, (id_, score) in enumerate(zip(ids, scores, strict=True), 1):
-            shown = there.get(id_)
+        for rank, (known, score) in enumerate(zip(there, scores, strict=True), 1):
             said = _cosine(score)
-            if shown is not None and said >= question.threshold:
-                results.append(Result(shown[0], shown[1], said, [Trace("dense", rank, score)]))
+            if known is not None and said >= question.threshold:
+                results.append(Result(*known, said, [Trace("dense", rank, score)]))
         made = _embedded(collection)
         return Results(
             results, [answer.plan], answer.plan.recall_mode, state.generation, question.queries, embedded=made
@@ -304,6 +309,19 @@ class Search:
         if not self.checking:
             self._checking = self._auditor.submit(work)
 
+    def _mend(self, collection: Collection) -> None:
+        """Files that were damaged under a search, beside it; what they do not say any more is asked of the truth meanwhile."""
+
+        def work() -> None:
+            try:
+                self._residents.maintain(collection.id, collection.version)
+            except (OSError, NotFound) as error:
+                log.warning("index.not_mended", collection=collection.id, reason=str(error))
+
+        if not self.checking:
+            log.warning("index.damaged", folder=collection.id, reason="the checksum of a text")
+            self._checking = self._auditor.submit(work)
+
     def _shown(
         self,
         caller: Caller,
@@ -315,23 +333,27 @@ class Search:
         pinned: bool,
     ) -> tuple[Sequence[Result], bool]:
         """What the truth has of these, and whether it still is what the index was made from. Raises Moved."""
-        ids = [int(state.ids[slot]) for slot, _ in ranked]
-        glanced = self._glance.shown(caller, state, collection, ids, pinned=pinned)
+        slots = [slot for slot, _ in ranked]
+        ids = state.ids[slots].tolist() if slots else []
+        glanced = self._glance.shown(caller, state, collection, ids, slots, pinned=pinned)
+        if state.told.damaged:
+            self._mend(collection)
         if glanced is not None:
-            return _results(glanced, ids, ranked, traces), True
+            return _results(glanced, ranked, traces), True
         with self._database.reading() as tx:
             now = moment(tx, caller, collection.id)
             if now.version != collection.version and not pinned:
                 raise Moved
             if now.generation != state.generation or now.labelled or state.columns.labelled:
-                there = shown(tx, caller, collection.id, ids, labelled=now.labelled)
+                asked = shown(tx, caller, collection.id, ids, labelled=now.labelled)
+                there = [asked.get(id_) for id_ in ids]
             else:  # what was shown of this generation is as it was, and who may read it was asked of it
-                there = {id_: state.shown[id_] for id_ in ids if id_ in state.shown}
-                missing = [id_ for id_ in ids if id_ not in there]
+                there = state.told.of(ids, slots)
+                missing = [id_ for id_, known in zip(ids, there, strict=True) if known is None]
                 found = shown(tx, caller, collection.id, missing, labelled=now.labelled)
-                there |= found
-                state.remember(found)
-        return _results(there, ids, ranked, traces), now.generation == state.generation
+                state.told.remember(found)
+                there = [known or found.get(id_) for id_, known in zip(ids, there, strict=True)]
+        return _results(there, ranked, traces), now.generation == state.generation
 
 
 def _candidates(question: Question) -> int:
@@ -380,11 +402,10 @@ def _traces(rankings: Sequence[Ranking], shown: Sequence[tuple[int, float]]) -> 
 
 
 def _results(
-    there: Shown, ids: Sequence[int], ranked: Sequence[tuple[int, float]], traces: Mapping[int, Sequence[Trace]]
+    there: Shown, ranked: Sequence[tuple[int, float]], traces: Mapping[int, Sequence[Trace]]
 ) -> Sequence[Result]:
-    return [
-        Result(*there[id_], score, traces[slot]) for id_, (slot, score) in zip(ids, ranked, strict=True) if id_ in there
-    ]
+    pairs = zip(there, ranked, strict=True)
+    return [Result(*known, score, traces[slot]) for known, (slot, score) in pairs if known is not None]
 
 
 def _embedded(collection: Collection) -> Embedded:

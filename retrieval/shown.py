@@ -77,6 +77,27 @@ def shown(
     }
 
 
+def copied(tx: Connection, collection_id: str, ids: Sequence[int]) -> Sequence[tuple[Found, Document] | None]:
+    """As `shown`, for who keeps copies and not for a caller; None for those that are not published in this collection."""
+    lite = tx.dialect.name == "sqlite"
+
+    def rows(query: Callable[[], Select[Any]], asked: Sequence[int]) -> Sequence[Any]:
+        within = "SELECT value FROM json_each(:ids)" if lite else "SELECT unnest(%(ids)s::bigint[])"
+        parameters = {"ids": msgspec.json.encode(asked).decode() if lite else list(asked)}
+        return tx.exec_driver_sql(plain(query, tx.dialect.name).replace("$ids", within), parameters).all()
+
+    found = {passage.id: passage for passage in map(as_passage, rows(passages_query, ids))}
+    owners = sorted({passage.document_id for passage in found.values()})
+    theirs = {document.id: document for document in map(as_document, rows(documents_query, owners))}
+    told: list[tuple[Found, Document] | None] = []
+    for id_ in ids:
+        passage = found.get(id_)
+        document = None if passage is None else theirs.get(passage.document_id)
+        here = passage is not None and document is not None and document.collection_id == collection_id
+        told.append((passage, document) if here else None)  # type: ignore[arg-type]
+    return told
+
+
 def as_passage(row: Sequence[Any]) -> Found:
     """Of a row of `passages_query`."""
     *of_passage, heading, body = row

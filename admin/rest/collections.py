@@ -76,6 +76,7 @@ class AdviceView(BaseModel):
     engine: str | None
     graph_wanted: bool
     artefact_bytes: int
+    texts_bytes: int
     sampled: int
     graph_bytes: int | None
     build_seconds: float | None

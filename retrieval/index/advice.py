@@ -16,7 +16,9 @@ from retrieval.index import artefact, building
 from retrieval.index.engines import SERVERS, Engines
 from retrieval.index.planner import EXACT_WORK
 from retrieval.index.ports import NotMade
+from retrieval.index.texts import packed
 from retrieval.passage_store import Indexed
+from retrieval.shown import copied
 
 SAMPLE: Final = 2000
 LEAST: Final = 200  # of which a graph says something
@@ -24,8 +26,9 @@ ROW_BYTES: Final = 16  # the ids of a passage and of its document
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """`artefact_bytes` on the disk, of vectors and ids. A graph is made where `graph_wanted`: of `graph_bytes`, in `build_seconds`,
-    both scaled up from `sampled` rows, None where there were too few, or the engine could not make one: then `note` says why.
+    """`artefact_bytes` on the disk, of vectors and ids, and about `texts_bytes` of what is shown. A graph is made where `graph_wanted`: of
+    `graph_bytes`, in `build_seconds`, both scaled up from `sampled` rows, None where there were too few, or the engine could not make
+    one: then `note` says why.
     """
 
     rows: int
@@ -37,6 +40,7 @@ class Advice(msgspec.Struct, frozen=True):
     graph_bytes: int | None = None
     build_seconds: float | None = None
     note: str | None = None
+    texts_bytes: int = 0
 
 
 def advise(database: Database, engines: Engines, collection: Collection, rows: int | None = None) -> Advice:
@@ -44,10 +48,15 @@ def advise(database: Database, engines: Engines, collection: Collection, rows: i
     with database.reading() as tx:
         there = passage_store.number(tx, collection.id)
         some = next(passage_store.indexed(tx, collection.id, 0, SAMPLE, collection.version), ())
+        shown = copied(tx, collection.id, [each.id for each in some[:LEAST]])
     count, dimensions = there if rows is None else rows, collection.dimensions
     engine = engines.chosen(collection.engine, collection.quantization)
     wanted = engine is not None and count * (dimensions or 0) > EXACT_WORK
     known = Advice(count, dimensions, engine, wanted, count * (4 * (dimensions or 0) + ROW_BYTES))
+    if shown:
+        places = bytearray()
+        size = sum(map(len, packed([shown], places))) + len(places)
+        known = msgspec.structs.replace(known, texts_bytes=size * count // len(shown))
     if engine is None:
         return msgspec.structs.replace(known, note="Everything is compared: there is no graph to build")
     if len(some) < LEAST:

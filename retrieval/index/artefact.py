@@ -4,6 +4,7 @@
     <folder>/<generation>-….vectors  float32 [rows, dimensions]
     <folder>/<generation>-….ids      int64 [rows], of passages
     <folder>/<generation>-….owners   int64 [rows], of their documents
+    <folder>/<generation>-….texts    passages and documents as they are shown; `.places` says where each is (`retrieval.index.texts`)
     <folder>/<generation>-….graph    a graph engine's own file, if one was made
     <folder>/lock                  held by who writes
 
@@ -14,7 +15,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -27,12 +28,13 @@ from numpy.typing import NDArray
 from retrieval.index.planner import Costs
 from retrieval.index.ports import Rows, Vectors
 from retrieval.index.settings import Quantization
+from retrieval.index.texts import Shown, Texts, packed
 
 log = structlog.stdlib.get_logger(__name__)
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
-PARTS: Final = frozenset({".vectors", ".ids", ".owners", ".graph", ".new"})
+PARTS: Final = frozenset({".vectors", ".ids", ".owners", ".texts", ".places", ".graph", ".new"})
 _BLOCK: Final = 1 << 20
 
 
@@ -45,7 +47,9 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`effort` is what the graph needs for its recall, as measured when it was made. `engine` made the graph, with a `quantization`."""
+    """`effort` is what the graph needs for its recall, as measured when it was made. `engine` made the graph, with a `quantization`.
+    `told`: the generation that its texts are of.
+    """
 
     generation: int
     rows: int
@@ -55,17 +59,19 @@ class Manifest(msgspec.Struct, frozen=True):
     effort: int = 0
     quantization: Quantization = "none"
     costs: Costs | None = None
+    told: int = -1
     format: int = FORMAT
 
 
 class Artefact(msgspec.Struct, frozen=True):
-    """Open: the vectors are mapped, not read."""
+    """Open: vectors and texts are mapped, not read. `texts` None: of an earlier release, which kept none."""
 
     manifest: Manifest
     folder: Path
     vectors: Vectors
     ids: NDArray[np.int64]
     owners: NDArray[np.int64]
+    texts: Texts | None = None
 
     @property
     def content(self) -> Rows:
@@ -89,13 +95,14 @@ def opened(folder: Path) -> Artefact | None:
         vectors = np.memmap(folder / manifest.files["vectors"].name, "<f4", "r", shape=shape)
         ids = np.fromfile(folder / manifest.files["ids"].name, "<i8")
         owners = np.fromfile(folder / manifest.files["owners"].name, "<i8")
-        if len(ids) != manifest.rows or len(owners) != manifest.rows:
+        texts = _texts(folder, manifest)
+        if not len(ids) == len(owners) == manifest.rows == (manifest.rows if texts is None else texts.rows):
             log.warning("index.damaged", folder=folder.name, reason="the number of rows")
             return None
     except (Damaged, OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
         log.warning("index.damaged", folder=folder.name, reason=str(error))
         return None
-    return Artefact(manifest, folder, vectors, ids, owners)
+    return Artefact(manifest, folder, vectors, ids, owners, texts)
 
 
 class Damaged(Exception):
@@ -150,6 +157,15 @@ def with_graph(
     )
 
 
+def with_texts(folder: Path, manifest: Manifest, shown: Iterable[Sequence[Shown | None]], told: int) -> Manifest:
+    """The same with what is shown of its rows, at that generation or later: what changed since, whoever opens it asks the truth for."""
+    stem = f"{manifest.generation}-{secrets.token_hex(4)}"
+    places = bytearray()
+    texts = _written(folder / f"{stem}.texts", packed(shown, places))
+    files = {**manifest.files, "texts": texts, "places": _written(folder / f"{stem}.places", [bytes(places)])}
+    return msgspec.structs.replace(manifest, files=files, told=told)
+
+
 def publish(folder: Path, manifest: Manifest) -> None:
     """It is the artefact when this returns, also after a power cut; files of older ones are gone, for who has not opened them."""
     body = msgspec.json.encode(manifest)
@@ -176,6 +192,12 @@ def known(folder: Path) -> Manifest | None:
     with suppress(Damaged, OSError, msgspec.MsgspecError):
         return _manifest(folder)
     return None
+
+
+def _texts(folder: Path, manifest: Manifest) -> Texts | None:
+    if "texts" not in manifest.files:
+        return None
+    return Texts(folder / manifest.files["texts"].name, folder / manifest.files["places"].name)
 
 
 class _Envelope(msgspec.Struct):

@@ -31,7 +31,7 @@ MOST_EFFORT: Final = 2048
 EQUAL: Final = 1e-5  # of equals any will do
 
 LEAST_EFFORT: Final = 12
-LESS: Final = 0.75  # of the effort, to see whether that would do
+LESS: Final = 0.9  # of the effort, to see whether that would do: the last step costs as much as all of them are worth
 
 Verdict = Literal["fine", "raised", "lowered", "given_up"]
 

@@ -52,7 +52,7 @@ class HnswGraph:
                 labels, distances = self._index.knn_query(query, k=k, num_threads=1)
             except RuntimeError:  # it found fewer than k, and says so with an error
                 return Hits(np.zeros(0, np.int64), np.zeros(0, np.float32))
-        return Hits(labels[0].astype(np.int64), 1.0 - distances[0])
+        return Hits(labels[0].view(np.int64), 1.0 - distances[0])
 
     def ready(self, timeout_s: float) -> bool:
         """At once."""

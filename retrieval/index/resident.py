@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -22,11 +23,12 @@ from retrieval.index.columns import Columns
 from retrieval.index.engines import Engines
 from retrieval.index.matrix import Matrix
 from retrieval.index.planner import EXACT_WORK
-from retrieval.index.ports import EngineAway, Graph, Mask, NotMade, Vectors
+from retrieval.index.ports import EngineAway, Graph, Ids, Mask, NotMade, Vectors
 from retrieval.index.state import EFFORT, State
+from retrieval.index.texts import Shown, Told
 from retrieval.passage_store import Indexed
 from retrieval.reembedding import store as reembeddings
-from retrieval.shown import generation
+from retrieval.shown import copied, generation
 from retrieval.spaces import FIRST, place_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -44,10 +46,11 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What is to be done for an index when there is time."""
+    """What is to be done for an index when there is time. `artefact`: anything at all; `rows` anew, and a graph over them; its texts."""
 
     artefact: bool
-    graph: bool
+    rows: bool = False
+    graph: bool = False
 
 
 @final
@@ -118,7 +121,7 @@ class Resident:
         """Cheap."""
         state = self._state
         if state is None or state.matrix is None:
-            return Needs(artefact=False, graph=False)
+            return Needs(artefact=False)
         large = state.count >= self._sizes.written_from
         old = len(state.matrix.tail) > GROWN * len(state.matrix.base) or state.dead > GROWN * state.rows
         engine = self._engine()
@@ -126,7 +129,7 @@ class Resident:
         made = state.graph
         covered = 0 if made is None or made.lost or made.engine != engine else made.rows
         graph = wants and (state.rows - covered > GROWN * covered or state.dead > GROWN * state.rows)
-        return Needs(artefact=large and (old or graph), graph=graph)
+        return Needs(artefact=large and (old or graph or _untold(state)), rows=old or graph, graph=graph)
 
     def write(self) -> bool:
         """The artefact anew, without what is dead; then a graph beside it, if it is worth one. False where another process is at it."""
@@ -136,8 +139,8 @@ class Resident:
             wanted = self.needs()
             if not wanted.artefact:
                 return True
-            manifest = self._written()
-            if wanted.graph:
+            manifest = self._written(wanted)
+            if manifest is not None and wanted.graph:
                 self._failed_at = None
                 try:
                     artefact.publish(self.folder, building.build(self.folder, manifest, self._task(), self._closed))
@@ -149,10 +152,13 @@ class Resident:
         return True
 
     def retries(self) -> bool:
-        """Whether a graph that could not be made is to be tried again now: its engine may have been away."""
+        """Whether something is to be written for another reason than that the collection was changed: its files were damaged, or of an
+        earlier release, or its engine was away.
+        """
         state, at = self._state, self._failed_at
         lost = state is not None and state.graph is not None and state.graph.lost
-        return (lost or (at is not None and time.monotonic() - at > RETRY_S)) and self.needs().graph
+        due = at is None or time.monotonic() - at > RETRY_S
+        return (lost or due) and self.needs().artefact
 
     def _engine(self) -> str | None:
         known = self._known
@@ -183,13 +189,21 @@ class Resident:
         self._closed.set()
         self.forget()
 
-    def _written(self) -> artefact.Manifest:
+    def _written(self, wanted: Needs) -> artefact.Manifest | None:
+        """None where another process has written what this one had not seen."""
         _, state = self.current()
         assert state.matrix is not None
         matrix = state.matrix
-        there = artefact.known(self.folder)
-        if there is not None and not state.dead and not len(matrix.tail) and matrix.file == there.files["vectors"].name:
-            return there  # only its graph is wanted
+        there, texts = artefact.known(self.folder), state.told.texts
+        same = there is not None and matrix.file == there.files["vectors"].name
+        as_it_is = not state.dead and not len(matrix.tail)
+        if there is not None and same and (as_it_is or not wanted.rows):
+            others = "texts" in there.files and (texts is None or there.files["texts"].name != texts.name)
+            return (
+                there if others or not _untold(state) else self._told(there, state.ids[: there.rows], state.generation)
+            )
+        if there is not None and not wanted.rows:
+            return None
         slots = np.arange(state.rows) if state.alive is None else np.flatnonzero(state.alive)
         known = np.fromiter(state.columns.row, np.int64, len(state.columns))
 
@@ -199,6 +213,17 @@ class Resident:
 
         owners = known[state.owners[slots]]
         manifest = artefact.write(self.folder, state.generation, parts(), state.ids[slots], owners)
+        return self._told(manifest, state.ids[slots], state.generation)
+
+    def _told(self, manifest: artefact.Manifest, ids: Ids, generation: int) -> artefact.Manifest:
+        """Published, with what is shown of these passages, which are its rows, at that generation or later."""
+
+        def shown() -> Iterator[Sequence[Shown | None]]:
+            for start in range(0, len(ids), READ_AT_ONCE):
+                some = ids[start : start + READ_AT_ONCE].tolist()
+                yield self._database.read(partial(copied, collection_id=self.collection_id, ids=some))
+
+        manifest = artefact.with_texts(self.folder, manifest, shown(), generation)
         artefact.publish(self.folder, manifest)
         return manifest
 
@@ -247,6 +272,7 @@ class Resident:
             found.manifest.effort or EFFORT,
             self._sizes.exact_work,
             found.manifest.costs,
+            Told(found.texts, found.manifest.told),
         )
 
     def _graph(self, found: Artefact, collection: Collection) -> Graph | None:
@@ -262,7 +288,11 @@ class Resident:
     def _updated(self, tx: Connection, collection: Collection, state: State) -> State:
         """With all that happened since its generation."""
         since = state.generation
-        columns = state.columns.changed(document_store.described(tx, collection.id, since))
+        changed = document_store.described(tx, collection.id, since)
+        columns, told = state.columns.changed(changed), state.told
+        if told.since > since:  # texts that were written later than the vectors
+            changed = document_store.described(tx, collection.id, told.since)
+        told = told.after(each.id for each in changed)
         ids, owners, matrix, alive = state.ids, state.owners, state.matrix, state.alive
         removed = [np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, collection.id, since)]
         if removed and state.rows:
@@ -280,12 +310,28 @@ class Resident:
             alive = np.concatenate([alive, np.ones(len(ids) - len(alive), np.bool_)])
         work = self._sizes.exact_work
         return State(
-            collection.generation, ids, owners, alive, matrix, columns, state.graph, state.effort, work, state.costs
+            collection.generation,
+            ids,
+            owners,
+            alive,
+            matrix,
+            columns,
+            state.graph,
+            state.effort,
+            work,
+            state.costs,
+            told,
         )
 
     def _nothing(self) -> State:
         none = np.zeros(0, np.int64)
         return State(-1, none, none, None, None, Columns(), exact_work=self._sizes.exact_work)
+
+
+def _untold(state: State) -> bool:
+    """Whether what is shown of it is to be written (again)."""
+    told = state.told
+    return told.texts is None or told.damaged or len(told.stale) > GROWN * len(state.columns)
 
 
 def _vectors(some: Sequence[Indexed]) -> Vectors:

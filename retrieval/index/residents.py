@@ -158,7 +158,7 @@ class Residents:
             artefact.clear(self._folder / place)
 
     def retry(self) -> None:
-        """Graphs that could not be made when it was time, as their engine was away."""
+        """What could not be written when it was time, or was damaged when it was opened."""
         with self._turn:
             known = [resident for resident, _ in self._known.values()]
         for resident in known:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import msgspec
 import numpy as np
@@ -16,19 +15,17 @@ from retrieval.index.columns import Columns
 from retrieval.index.matrix import Matrix, best, merged
 from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Costs, Plan, plan, sight
 from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
-
-if TYPE_CHECKING:
-    from retrieval.document_store import Document
-    from retrieval.passage_store import Found
+from retrieval.index.texts import Told
 
 SAMPLED: Final = 1024  # passages, for what is usual
 FEW: Final = 32  # passages of no direction beside them: a store of one passage must not find it usual
-SHOWN_BYTES: Final = 32 << 20
-SHOWN_OBJECT: Final = 600  # of a passage beside its text, and its share of a document
 EFFORT: Final = 96  # where none was measured
 SHORT_WORK: Final = 2048 * 384  # numbers compared in some 200 µs
 SHORT_WALK: Final = 160 * 384  # candidates in sight of a graph times their numbers, in about the same
 MOST_DOCUMENTS: Final = 4096  # that an engine is told to search
+
+
+Planned = tuple[Plan, Ids | None]
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +52,7 @@ class State:
         effort: int = EFFORT,
         exact_work: int = EXACT_WORK,
         costs: Costs | None = None,
+        told: Told | None = None,
     ) -> None:
         self.generation = generation
         self.ids = ids
@@ -68,9 +66,7 @@ class State:
         self.costs = costs
         self._order: NDArray[np.int64] | None = None
         self._centre: Vector | None = None
-        self.shown: dict[int, tuple[Found, Document]] = {}
-        self.documents: dict[int, Document] = {}
-        self._shown_bytes = 0
+        self.told = told or Told()
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
         self._all = Allowed(alive, self.count)
         self._admitted = Admitted(0 if matrix is None else matrix.dimensions)
@@ -89,18 +85,8 @@ class State:
             effort or self.effort,
             self.exact_work,
             self.costs,
+            self.told,
         )
-
-    def remember(self, shown: Mapping[int, tuple[Found, Document]]) -> None:
-        """What the truth has of passages at this generation, for the next who finds them: within a budget."""
-        if self._shown_bytes > SHOWN_BYTES:
-            self.shown.clear()
-            self.documents.clear()
-            self._shown_bytes = 0
-        self.shown.update(shown)
-        for passage, document in shown.values():
-            self.documents[document.id] = document
-            self._shown_bytes += SHOWN_OBJECT + 2 * len(passage.text)
 
     @property
     def rows(self) -> int:
@@ -115,7 +101,7 @@ class State:
         """About what it holds in memory; what is mapped from a file is the system's to keep or to drop."""
         tail = 0 if self.matrix is None else self.matrix.tail.nbytes
         graph = 0 if self.graph is None else self.graph.nbytes
-        kept = self._shown_bytes + self._admitted.nbytes
+        kept = self.told.nbytes + self._admitted.nbytes
         return int(tail + graph + kept + self.ids.nbytes + self.owners.nbytes + 400 * len(self.columns))
 
     def slots_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -159,11 +145,13 @@ class State:
             return slots
         return np.where(allowed.mask[slots] & (slots >= 0), slots, -1)
 
-    def search(self, query: Vector, k: int, allowed: Allowed, *, exactly: bool = False) -> Answer:
-        """The nearest `k` of what is allowed; fewer only where there are fewer."""
+    def search(
+        self, query: Vector, k: int, allowed: Allowed, *, exactly: bool = False, planned: Planned | None = None
+    ) -> Answer:
+        """The nearest `k` of what is allowed; fewer only where there are fewer. `planned`: by `short`, of the same."""
         if self.matrix is None:
             return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
-        chosen, documents = self.planned(k, allowed, exactly=exactly)
+        chosen, documents = planned or self.planned(k, allowed, exactly=exactly)
         if chosen.recall_mode == "estimated" and self.graph is not None:
             try:
                 widened = self._widen(self.graph, query, k, allowed, chosen, documents)
@@ -174,19 +162,20 @@ class State:
             chosen = Plan("exact", self.rows, allowed.count)
         return Answer(self._compared(self.matrix, query, k, allowed), chosen, allowed.count)
 
-    def short(self, k: int, allowed: Allowed) -> bool:
-        """Whether a search takes less time than it takes a thread to begin with it."""
-        chosen, _ = self.planned(k, allowed)
+    def short(self, k: int, allowed: Allowed) -> Planned | None:
+        """How a search goes about it that takes less time than it takes a thread to begin with it; None of any other."""
+        planned = self.planned(k, allowed)
+        chosen, _ = planned
         dimensions = 0 if self.matrix is None else self.matrix.dimensions
         if chosen.recall_mode == "exact":
-            return allowed.count * dimensions <= SHORT_WORK
+            return planned if allowed.count * dimensions <= SHORT_WORK else None
         graph = self.graph
         if graph is None or not graph.inside or chosen.name != "graph":
-            return False
+            return None
         beside = (self.rows - graph.rows) * dimensions
-        return beside <= SHORT_WORK and max(self.effort, k) * dimensions <= SHORT_WALK
+        return planned if beside <= SHORT_WORK and max(self.effort, k) * dimensions <= SHORT_WALK else None
 
-    def planned(self, k: int, allowed: Allowed, *, exactly: bool = False) -> tuple[Plan, Ids | None]:
+    def planned(self, k: int, allowed: Allowed, *, exactly: bool = False) -> Planned:
         """How `search` goes about it, and the documents that an engine is told to search."""
         graph_rows = 0 if self.graph is None or exactly else self.graph.rows
         documents = self._told(allowed) if graph_rows else None
@@ -256,7 +245,8 @@ class State:
                 slots, scores = slots[passed], scores[passed]
             if enough:
                 hits = self.matrix.rescored(slots, query) if graph.coarse else Hits(slots, scores)
-                hits = Hits(hits.slots[:k], hits.scores[:k])
+                if len(hits) > k:
+                    hits = Hits(hits.slots[:k], hits.scores[:k])
                 if self.rows > graph.rows:
                     hits = merged([hits, self.matrix.search_from(graph.rows, query, k, mask, allowed.count)], k)
                 return Answer(hits, chosen, fetch)

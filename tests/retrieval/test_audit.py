@@ -72,7 +72,7 @@ def test_a_graph_that_misses_has_to_make_an_effort(state: State) -> None:
     audit = Audit(clock)
     said = watched(audit, clock, mended, 150)
     assert {verdict for verdict, _ in said} == {"fine", "lowered"}
-    assert {effort for verdict, effort in said if verdict == "lowered"} == {300}, (
+    assert {effort for verdict, effort in said if verdict == "lowered"} == {360}, (
         "less would do, which is certain by now"
     )
     assert {verdict for verdict, _ in said[:60]} == {"fine"}, "a few searches prove nothing here either"

@@ -36,9 +36,7 @@ def servers(tmp_path: Path) -> Iterator[StoreServers]:
 
 def overwritten(folder: Path, chance: random.Random) -> str:
     """Some bytes of one file of the artefact, or its end, are others."""
-    names = sorted(
-        path.name for path in folder.iterdir() if path.suffix in {".vectors", ".ids", ".owners", ".graph", ".json"}
-    )
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in {*artefact.PARTS, ".json"})
     name = chance.choice(names)
     data = bytearray((folder / name).read_bytes())
     if chance.random() < 0.25:

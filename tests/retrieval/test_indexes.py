@@ -146,10 +146,8 @@ def test_a_damaged_index_is_noticed_and_made_again(
     open_residents().maintain(collection.id)
     folder = tmp_path / "retrieval" / collection.id
     chance = random.Random(3)
-    names = sorted(
-        path.name for path in folder.iterdir() if path.suffix in {".vectors", ".ids", ".owners", ".graph", ".json"}
-    )
-    assert len(names) == 5
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in {*artefact.PARTS, ".json"})
+    assert len(names) == 7
     whole = {name: (folder / name).read_bytes() for name in names}
     for round_ in range(20):
         name = names[round_ % len(names)]
@@ -269,6 +267,7 @@ def test_what_an_index_takes_is_measured_before_it_is_built(database: Database, 
     told = residents.advise(known, None)
     assert (told.rows, told.sampled, told.graph_wanted) == (450, 450, False)
     assert told.artefact_bytes == 450 * (4 * 8 + 16)
+    assert 450 * 40 < told.texts_bytes < 450 * 1000
     assert told.build_seconds is not None
     assert told.graph_bytes is not None
     more = residents.advise(known, 2_000_000)

@@ -71,6 +71,11 @@ class Witness:
             first = swapping.vectors(seed, count)[0]
             nearest = state.search(first, 1, everything).hits
             assert nearest.scores[0] > 0.999, "the nearest of a vector is itself"
+            slots_of_it = [slot for slot, _ in passages]
+            told = state.told.of(state.ids[slots_of_it].tolist(), slots_of_it)
+            shown = [each for each in told if each is not None]
+            assert {known.text.split()[0] for known, _ in shown} <= {name}, "texts are those of the passages"
+            assert {document.source_id for _, document in shown} <= {name}
             assert int(known[state.owners[nearest.slots[0]]]) in owner
         for name in self.gone:
             assert not words.search(name, lambda asked: state.found(asked, everything), 5), "a removed one returned"

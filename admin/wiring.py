@@ -11,9 +11,9 @@ import structlog
 from admin import allocator, beside, discovery, documents, first_run, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
+from admin.declared import Declared
 from admin.first_run import Group
 from admin.fleet.desk import Desk as FleetDesk
-from admin.fleet.desk import seed_engines
 from admin.fleet.late import LateFleet
 from admin.grounding import GroundingSearch
 from admin.guarding import Poster
@@ -50,13 +50,12 @@ from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, QUOTES_MODEL, RERANKER, RERANKER_MODEL
+from gateway.providers import DISTILLED, EMBEDDED, QUOTES, QUOTES_MODEL, RERANKER, RERANKER_MODEL
 from gateway.recorder import Recorder, Records
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
 from gateway.responses.agent import Agent
 from gateway.secret_box import SecretBox, load_or_create_key
-from gateway.seeding import Seed, SeedReport, seed, seed_guards, seed_servers
 from gateway.signs import BATCHES, JOBS, REEMBEDDINGS, RUNS, Signs
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
@@ -104,6 +103,7 @@ class House:
         self._engine = connect(settings.database)
         self._artefacts = Artefacts(settings.registry_dir)
         self._box = SecretBox(lambda: _secret_key(settings))
+        self._declared = Declared(self._engine, loaded, self._box)
         self._current = Current()
         self._prices = PriceMap()
         self._signs = Signs(
@@ -133,7 +133,7 @@ class House:
         self._shelf.prepare()
         self._artefacts.prepare()
         with self._box.apart():
-            self._seed_all()
+            self._declared.put()
             self._refresher.load()
 
     def open(self) -> None:
@@ -287,7 +287,7 @@ class House:
         bare = not self._settings.models
         servers = await discovery.probe(discovery.candidates(environ, own_port), environ) if bare else ()
         for server in servers:
-            await asyncio.to_thread(self._seed, server.source, discovery.local_seeds(server))
+            await asyncio.to_thread(self._declared.models, server.source, discovery.local_seeds(server))
         if servers:
             await self._refresher.refresh_now()
         seeds = discovery.environment_seeds(environ) if bare else ()
@@ -572,59 +572,6 @@ class House:
         from admin.oidc import Oidc, Provider  # noqa: PLC0415 — cryptography and an HTTP client, for those who have logins
 
         return Oidc(Provider(**login.model_dump()))
-
-    def _forget_discovered(self) -> None:
-        """A configuration with models replaces what an earlier start without one had found on this machine."""
-        for provider in PROVIDERS:
-            self._seed(f"local:{provider}", ())
-
-    def _seed_all(self) -> None:
-        self._seed("file", discovery.file_seeds(self._loaded))
-        bare = not self._settings.models
-        self._seed("environment", discovery.environment_seeds(self._loaded.environ) if bare else ())
-        self._seed(EMBEDDED, discovery.embedded_seeds() if bare else ())
-        self._seed_servers()
-        self._seed_engines()
-        self._seed_views()
-        if not bare:
-            self._forget_discovered()
-
-    def _seed(self, source: str, seeds: Sequence[Seed]) -> None:
-        with changing(self._engine) as tx:
-            report = seed(tx, source, seeds, self._box)
-        self._tell(source, report)
-
-    def _seed_servers(self) -> None:
-        with changing(self._engine) as tx:
-            report = seed_servers(tx, discovery.server_seeds(self._loaded), self._box)
-        self._tell("file", report)
-        with changing(self._engine) as tx:
-            report = seed_guards(tx, discovery.guard_seeds(self._loaded), self._box)
-        self._tell("file", report)
-
-    def _seed_engines(self) -> None:
-        with changing(self._engine) as tx:
-            report = seed_engines(tx, discovery.engine_seeds(self._loaded), self._box)
-        self._tell("file", SeedReport(report.added, report.updated, report.kept, report.removed))
-
-    def _seed_views(self) -> None:
-        if self._settings.features.views:
-            from admin.feature_seeding import seed_views  # noqa: PLC0415 — NumPy, for those who declare some
-
-            with changing(self._engine) as tx:
-                seed_views(tx, self._loaded)
-
-    @staticmethod
-    def _tell(source: str, report: SeedReport) -> None:
-        for kept in report.kept:
-            log.warning(
-                "seed.kept", source=source, object=kept, reason="it was edited over REST, which has the last word"
-            )
-        changes = {
-            name: list(getattr(report, name)) for name in ("added", "updated", "removed") if getattr(report, name)
-        }
-        if changes:
-            log.info("seed.applied", source=source, **changes)
 
     async def _prune(self) -> None:
         """Forgets request records and responses that are older than the configuration wants to keep."""

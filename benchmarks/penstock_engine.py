@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from admin.migrate import prepare
 from benchmarks.asked import LEAST, PATIENCE_S, Answered, Answering, Asked, K, serve
@@ -33,6 +33,7 @@ from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.passage_store import New, Placed
 from retrieval.ports import Chunk
 from retrieval.search import Search
+from retrieval.tables import collections
 
 DOCUMENTS = 1000
 SETTLING = 6  # rounds of all questions, for the audit
@@ -103,9 +104,13 @@ def main(system: str, name: str, recall: str, url: str = "") -> None:
         shutil.copyfile(_truth(folder, asked), home / "penstock.db")
     engine = connect(f"sqlite:///{home / 'penstock.db'}")
     database = _database(engine)
+    chosen, _, kept = system.partition(":")[2].partition("+")
+    with database.writing() as tx:
+        tx.execute(update(collections).values(quantization=kept or "none"))
     collection = database.read(lambda tx: collection_store.listed(tx, CALLER, 1)).data[0]
-    chosen = cast("EngineName", system.partition(":")[2])
-    engines = EngineSettings(engine=chosen, pgvector_url=url or None, timeout_s=20, recall=float(recall))
+    engines = EngineSettings(
+        engine=cast("EngineName", chosen), pgvector_url=url or None, timeout_s=20, recall=float(recall)
+    )
     residents = Residents(database, home / "retrieval", 8 << 30, engines=engines)
     began = time.monotonic()
     residents.maintain(collection.id)

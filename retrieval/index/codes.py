@@ -5,23 +5,22 @@ of them only the candidates are read. Eight bits are a quarter of the bytes, sin
 neighbours as for ten, so candidates are cheap.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.index.cutting import eight_bits, scale_of, single_bits
 from retrieval.index.matrix import Matrix, best, merged
 from retrieval.index.ports import Hits, Ids, Rows, Vector, Vectors
 from retrieval.index.settings import Quantization
 
 TOGETHER: Final = 4096  # rows of one step: as whole numbers they stay in the cache
-TAIL: Final = 0.9995  # of all numbers are within the scale; what is beyond is cut
 OVERSAMPLED: Final = {"int8": 2, "binary": 8}  # candidates for each neighbour, at least
-SEEN: Final = {
-    "int8": 1,
-    "binary": 4,
-}  # candidates for each of an effort: single bits need more, and have them for nothing
+# Candidates for each of an effort: single bits need more, and have them for nothing.
+SEEN: Final = {"int8": 1, "binary": 4}
 WORD: Final = 8  # bytes
 
 
@@ -105,14 +104,12 @@ class CodesEngine:
     def _cut(self, vectors: Vectors) -> Any:
         if self._kept == "binary":
             return _bits
-        sample = np.abs(np.asarray(vectors[:: max(1, len(vectors) // 2000)]))
-        scale = np.float32(127 / max(1e-6, float(np.quantile(sample, TAIL))))  # one for all: products keep their order
-        return lambda part: np.clip(np.rint(part * scale), -127, 127).astype(np.int8)
+        return partial(eight_bits, scale=scale_of(vectors))
 
 
 def _bits(vectors: Vectors) -> NDArray[np.uint64]:
     """In words, padded with zeros, which differ from none."""
-    bits = np.packbits(vectors > 0, axis=1)
+    bits = single_bits(vectors)
     room = np.zeros((len(bits), -(-bits.shape[1] // WORD) * WORD), np.uint8)
     room[:, : bits.shape[1]] = bits
     return room.view(np.uint64)

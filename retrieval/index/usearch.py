@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import Unavailable
+from retrieval.index.cutting import eight_bits, eight_bits_alone, scale_of, single_bits
 from retrieval.index.matrix import Matrix
 from retrieval.index.pages import large_pages
 from retrieval.index.ports import Hits, Ids, Rows, Vector, Vectors
@@ -24,7 +25,6 @@ from retrieval.index.settings import Quantization
 LINKS: Final = 24  # with 16 it needs twice the effort for the same recall
 BUILD_EFFORT: Final = 160
 TOGETHER: Final = 8192  # rows
-TAIL: Final = 0.9995  # of all numbers are within the scale; what is beyond is cut
 OVERSAMPLED: Final = 4  # candidates of single bits for each neighbour, at least
 _TYPES: Final[dict[Quantization, tuple[str, str]]] = {
     "none": ("f32", "ip"),
@@ -56,8 +56,8 @@ class UsearchGraph:
         del documents
         k = min(k, self.rows)
         if self._kept != "binary":
-            return self._near(_cut(query) if self._kept == "int8" else query, k, effort)
-        near = self._near(_bits(query[None])[0], min(self.rows, max(effort, OVERSAMPLED * k)), effort)
+            return self._near(eight_bits_alone(query) if self._kept == "int8" else query, k, effort)
+        near = self._near(single_bits(query[None])[0], min(self.rows, max(effort, OVERSAMPLED * k)), effort)
         found = self._whole.rescored(near.slots, query)
         return Hits(found.slots[:k], found.scores[:k])
 
@@ -91,7 +91,7 @@ class Usearch:
         del collection_id, generation
         vectors = rows.vectors
         index = self._index(vectors.shape[1])
-        scale = _scale(vectors)
+        scale = scale_of(vectors)
         for start in range(0, len(vectors), TOGETHER):
             part = np.asarray(vectors[start : start + TOGETHER])
             keys = np.arange(start, start + len(part), dtype=np.uint64)
@@ -121,27 +121,7 @@ class Usearch:
     def _as_kept(self, part: Vectors, scale: float) -> NDArray[Any]:
         if self._kept == "none":
             return part
-        if self._kept == "binary":
-            return _bits(part)
-        whole: NDArray[np.int8] = np.clip(np.rint(part * np.float32(scale)), -127, 127).astype(np.int8)
-        return whole
-
-
-def _scale(vectors: Vectors) -> float:
-    """One for all of them: products keep their order among each other."""
-    sample = np.abs(np.asarray(vectors[:: max(1, len(vectors) // 2000)]))
-    return float(127 / max(1e-6, float(np.quantile(sample, TAIL))))
-
-
-def _cut(query: Vector) -> NDArray[np.int8]:
-    """With a scale of its own, which changes no order."""
-    most = max(float(query.max()), -float(query.min()), 1e-6)
-    whole: NDArray[np.int8] = np.rint(query * np.float32(127 / most)).astype(np.int8)
-    return whole
-
-
-def _bits(vectors: Vectors) -> NDArray[np.uint8]:
-    return np.packbits(vectors > 0, axis=1)
+        return single_bits(part) if self._kept == "binary" else eight_bits(part, scale)
 
 
 def _library() -> ModuleType:

@@ -18,14 +18,6 @@ MESSAGES: list[Any] = [{"role": "user", "content": ASKED}]
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server without configuration, on a machine without a provider."""
-    server = Server({}, tmp_path_factory.mktemp("bare")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def client(bare: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=bare.base_url, api_key=bare.key, max_retries=0, timeout=50) as client:
         yield client

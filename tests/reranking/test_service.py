@@ -18,14 +18,6 @@ needs_vectors = pytest.mark.skipif(not bundled.installed(), reason="the embeddin
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server without configuration, on a machine without a provider."""
-    server = Server({}, tmp_path_factory.mktemp("bare")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def client(bare: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=bare.base_url, api_key=bare.key, max_retries=0, timeout=90) as client:
         yield client

@@ -260,7 +260,7 @@ def _require_collection(tx: Connection, id_: str) -> None:
 
 
 def _shared(routes: APIRouter, control: Control, kind: Kind) -> None:
-    """What routes and prompts have in common."""
+    """What routes, prompts and retrievers have in common."""
 
     @routes.get("", summary=f"List {kind}s by name", responses=documented())
     async def listed(limit: Limit = 100, after: After = None) -> ListPage[FamilyView]:

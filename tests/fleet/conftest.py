@@ -89,6 +89,11 @@ class Fleet:
         """Waits until exactly so many processes are there, and all of them ready."""
         return self.until(name, lambda state: state["ready"] == len(state["replicas"]) == replicas)
 
+    def adopted(self, name: str) -> list[int]:
+        """Waits until all of its processes are of an earlier server; what that one wrote of them is not enough. Their ids."""
+        state = self.until(name, lambda state: state["replicas"] and all(one["adopted"] for one in state["replicas"]))
+        return [one["pid"] for one in state["replicas"]]
+
     def tell(self, name: str, path: str) -> None:
         """Speaks to the engine's process itself."""
         for replica in self.state(name)["replicas"]:

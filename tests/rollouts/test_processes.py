@@ -78,6 +78,9 @@ def test_two_workers_see_one_rollout(upstream: Upstream, arm: Arms, tmp_path: Pa
         assert set(traffic.statuses) == {200}
         await_all(server, "two", lambda answer: answer.headers["x-penstock-model"] == challenger)
         audit = server.admin.get("/audit", params={"subject": id_, "limit": 100}).json()["data"]
-        assert [one["action"] for one in audit].count("rollout.move") == len(shown["steps"])
+        moves = [one["after"] for one in audit if one["action"] == "rollout.move"]  # what is other after each
+        steps = [move["step"] for move in moves if "step" in move]
+        assert sorted(steps) == list(range(1, len(shown["steps"])))
+        assert sum("state" in move for move in moves) == 1, moves
     finally:
         server.stop()

@@ -12,9 +12,9 @@ PYTEST := $(BIN)/python -m pytest
 # Tests make databases and journals by the hundred: in memory where there is room for them, as a disk has other things to do.
 SCRATCH = $(shell df --output=avail,target /dev/shm 2>/dev/null | awk '$$1 > 2e6 && $$2 == "/dev/shm" { print $$2; exit }')
 
-# Two at a time is what a small machine has cores for: PROCESSES=8 on a larger one, PROCESSES=0 for one after another. What is narrowed
-# down or looked at runs in one piece, as each process starts servers of its own.
-PROCESSES := 2
+# Three at a time for two cores, as a third of the time is waiting: PROCESSES=8 on a larger machine, PROCESSES=0 for one after another.
+# What is narrowed down or looked at runs in one piece, as each process starts servers of its own.
+PROCESSES := 3
 PARALLEL = $(if $(filter tests/% -k% -m% -n% -s -x --pdb --lf --ff --sw,$(ARGS)),,--numprocesses=$(PROCESSES) --dist=worksteal)
 
 # Stamps lie inside the environment: they vanish with it, and a second `make serve` has nothing to do.

@@ -127,7 +127,7 @@ def qdrant_edge(asked: Asked, folder: Path, url: str) -> Made:
     def finder(name: str) -> Finder:
         only = None
         if name != "none-1.0":
-            only = edge.Filter(must=[edge.FieldCondition(_column(name), edge.MatchValue(value=True))])
+            only = edge.Filter(must=[edge.FieldCondition(_column(name), edge.MatchValue(value=1))])
 
         def found(query: np.ndarray) -> Sequence[int]:
             params = edge.SearchParams(hnsw_ef=effort_now[0])
@@ -140,11 +140,12 @@ def qdrant_edge(asked: Asked, folder: Path, url: str) -> Made:
 
 
 def _fill(edge: Any, shard: Any, asked: Asked, names: Sequence[str]) -> None:
+    """Whole numbers, as the library takes Python's True for one and then finds no row that is true."""
     for name in names:
-        shard.update(edge.UpdateOperation.create_field_index(_column(name), edge.PayloadSchemaType.Bool))
+        shard.update(edge.UpdateOperation.create_field_index(_column(name), edge.PayloadSchemaType.Integer))
     for start in range(0, len(asked.vectors), 1000):
         points = [
-            edge.Point(at, vector.tolist(), {_column(name): bool(asked.masks[name][at]) for name in names})
+            edge.Point(at, vector.tolist(), {_column(name): int(asked.masks[name][at]) for name in names})
             for at, vector in enumerate(asked.vectors[start : start + 1000], start)
         ]
         shard.update(edge.UpdateOperation.upsert_points(points))

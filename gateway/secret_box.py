@@ -102,7 +102,11 @@ class _Child:
         self._process = subprocess.Popen(  # noqa: S603 — a file of this package
             [python, "-P", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
-        self._say(key.decode())
+        try:
+            self._say(key.decode())
+        except OSError:  # it has ended already
+            self.end()
+            raise
 
     def ask(self, what: str, text: str) -> str | None:
         self._say((what, text))

@@ -1,6 +1,6 @@
 """What the process itself logs, at a collector: with its trace, and without what an exception or an address may quote."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -103,6 +103,16 @@ def test_a_collector_that_is_away_loses_the_oldest_and_is_told_how_many() -> Non
     assert sender.events == ["third", "fourth", "process_logs.dropped"]
 
 
+@pytest.fixture
+def usual_logging() -> Iterator[None]:
+    """Not as another test of this process has set it up, which may hear errors alone."""
+    others = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**others)
+
+
+@pytest.mark.usefixtures("usual_logging")
 def test_loggers_that_are_in_use_are_heard_and_left() -> None:
     own = made()
     before = list(structlog.get_config()["processors"])

@@ -163,9 +163,8 @@ def router(control: Control, programs: Sequence[ProgramSpec]) -> APIRouter:
     @routes.get("", summary="List engines by name", responses=documented())
     async def listed(limit: Limit = 100, after: After = None) -> ListPage[EngineView]:
         found = await control.read(lambda tx: store.listed(tx, limit, after))
-        views = [_view(record) for record in found[:limit]]
-        more = len(found) > limit
-        return ListPage[EngineView](data=views, has_more=more, next=views[-1].name if more else None)
+        views = [_view(record) for record in found]
+        return ListPage[EngineView].cut(views, limit, lambda one: one.name)
 
     @routes.get("/{name}", summary="Show an engine", responses=documented(404))
     async def show(name: Identifier) -> EngineView:

@@ -56,9 +56,8 @@ def _views(routes: APIRouter, control: Control) -> None:
     ) -> ListPage[FeatureViewView]:
         def work(tx: Connection) -> ListPage[FeatureViewView]:
             found = view_store.listed(tx, limit, after)
-            views = [feature_view_view(each) for each in found[:limit]]
-            more = len(found) > limit
-            return ListPage[FeatureViewView](data=views, has_more=more, next=views[-1].name if more else None)
+            views = [feature_view_view(each) for each in found]
+            return ListPage[FeatureViewView].cut(views, limit, lambda one: one.name)
 
         return await control.read(work)
 

@@ -54,9 +54,8 @@ def router(control: Control) -> APIRouter:
             return found if found or id is None else store.listed(tx, limit, after, _renamed(tx, id, only))
 
         found = await control.read(read)
-        views = [_view(one) for one in found[:limit]]
-        more = len(found) > limit
-        return ListPage[FeedbackView](data=views, has_more=more, next=views[-1].number if more else None)
+        views = [_view(one) for one in found]
+        return ListPage[FeedbackView].cut(views, limit, lambda one: one.number)
 
     return routes
 

@@ -120,9 +120,8 @@ def _look(routes: APIRouter, control: Control) -> None:
         def work(tx: Connection) -> ListPage[ReembeddingView]:
             _seen(tx, asker, id)
             found = store.listed(tx, id, limit, after)
-            views = [_view(tx, asker, each) for each in found[:limit]]
-            more = len(found) > limit
-            return ListPage[ReembeddingView](data=views, has_more=more, next=views[-1].id if more else None)
+            views = [_view(tx, asker, each) for each in found]
+            return ListPage[ReembeddingView].cut(views, limit, lambda one: one.id)
 
         return await control.read(work)
 

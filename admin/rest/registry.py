@@ -95,9 +95,8 @@ def _models(routes: APIRouter, control: Control) -> None:
     ) -> ListPage[ModelView]:
         def work(tx: Connection) -> ListPage[ModelView]:
             found = version_store.list_models(tx, limit, after)
-            views = [_model(tx, each.name) for each in found[:limit]]
-            more = len(found) > limit
-            return ListPage[ModelView](data=views, has_more=more, next=views[-1].name if more else None)
+            views = [_model(tx, each.name) for each in found]
+            return ListPage[ModelView].cut(views, limit, lambda one: one.name)
 
         return await control.read(work)
 
@@ -190,9 +189,8 @@ def _versions(routes: APIRouter, control: Control) -> None:
         def work(tx: Connection) -> ListPage[VersionView]:
             found = version_store.list_versions(tx, name, limit, after)
             leading = _leading(tx, name)
-            views = [version_view(each, leading.get(each.version, [])) for each in found[:limit]]
-            more = len(found) > limit
-            return ListPage[VersionView](data=views, has_more=more, next=str(views[-1].version) if more else None)
+            views = [version_view(each, leading.get(each.version, [])) for each in found]
+            return ListPage[VersionView].cut(views, limit, lambda one: str(one.version))
 
         return await control.read(work)
 

@@ -213,9 +213,8 @@ def router(control: Control, rollouts: Rollouts, tell: Tell) -> APIRouter:
     @routes.get("", summary="List rollouts, newest first", responses=documented())
     async def listed(limit: Limit = 100, after: After = None, state: Filter = None) -> ListPage[RolloutView]:
         found = await control.read(lambda tx: store.listed(tx, limit, after, state))
-        views = [view(one) for one in found[:limit]]
-        more = len(found) > limit
-        return ListPage[RolloutView](data=views, has_more=more, next=views[-1].id if more else None)
+        views = [view(one) for one in found]
+        return ListPage[RolloutView].cut(views, limit, lambda one: one.id)
 
     @routes.get("/{id}", summary="Show a rollout with its evidence", responses=documented(404))
     async def show(id: Identifier) -> RolloutView:  # noqa: A002 — the path's name

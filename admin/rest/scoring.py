@@ -120,9 +120,8 @@ def router(control: Control, scoring: Scoring) -> APIRouter:
     async def listed(limit: Limit = 100, after: After = None, state: State | None = None) -> ListPage[ScoringView]:
         def work(tx: Connection) -> ListPage[ScoringView]:
             found = job_store.listed(tx, limit, after, state)
-            views = [_view(each) for each in found[:limit]]
-            more = len(found) > limit
-            return ListPage[ScoringView](data=views, has_more=more, next=views[-1].id if more else None)
+            views = [_view(each) for each in found]
+            return ListPage[ScoringView].cut(views, limit, lambda one: one.id)
 
         return await control.read(work)
 

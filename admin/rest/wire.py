@@ -1,9 +1,9 @@
 """What the routes share on the wire: bodies read strictly, identifiers, times and pages."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import msgspec
 from fastapi import Depends, Path, Query, Request, Response
@@ -46,6 +46,12 @@ class ListPage(BaseModel, Generic[T]):
     data: list[T]
     has_more: bool
     next: str | None
+
+    @classmethod
+    def cut(cls, views: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Self:
+        """Of all that a store has found, which is one more than `limit` if there are more."""
+        data, more = list(views[:limit]), len(views) > limit
+        return cls(data=data, has_more=more, next=cursor(data[-1]) if more else None)
 
 
 def _storable(value: datetime) -> datetime:

@@ -17,10 +17,9 @@ from gateway.errors import BadRequest, NotFound
 from gateway.ids import new_id
 from gateway.settings import Section
 from inference.monitors import store
-from inference.monitors.monitor import STREAMS, TESTS, Monitor, Stream, Terms, Test, Window
+from inference.monitors.monitor import FEWEST, STREAMS, TESTS, Monitor, Stream, Terms, Test, Window
 from retrieval import collection_store
 
-FEWEST = 30  # as inference.monitors.spread has it, which comes with NumPy
 MOST_ROWS = 5_000
 MOST_MONITORS = 1_000
 
@@ -175,9 +174,8 @@ def _look(routes: APIRouter, control: Control) -> None:
     async def listed(limit: Limit = 100, after: After = None) -> ListPage[MonitorView]:
         def work(tx: Connection) -> ListPage[MonitorView]:
             found = store.listed(tx, limit, after)
-            views = [_view(tx, one) for one in found[:limit]]
-            more = len(found) > limit
-            return ListPage[MonitorView](data=views, has_more=more, next=views[-1].id if more else None)
+            views = [_view(tx, one) for one in found]
+            return ListPage[MonitorView].cut(views, limit, lambda one: one.id)
 
         return await control.read(work)
 
@@ -195,9 +193,8 @@ def _look(routes: APIRouter, control: Control) -> None:
         def work(tx: Connection) -> ListPage[WindowView]:
             _found(tx, id)
             found = store.windows(tx, id, limit, after, stream)
-            views = [_window(one) for one in found[:limit]]
-            more = len(found) > limit
-            return ListPage[WindowView](data=views, has_more=more, next=str(views[-1].number) if more else None)
+            views = [_window(one) for one in found]
+            return ListPage[WindowView].cut(views, limit, lambda one: str(one.number))
 
         return await control.read(work)
 

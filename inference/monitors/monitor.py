@@ -13,6 +13,7 @@ Stream = Literal["queries", "corpus"]
 Test = Literal["mmd", "ks"]
 STREAMS: Final[tuple[Stream, ...]] = ("queries", "corpus")
 TESTS: Final[tuple[Test, ...]] = ("mmd", "ks")
+FEWEST: Final = 30  # rows of which anything is said
 
 
 class Terms(msgspec.Struct, frozen=True):

@@ -18,7 +18,6 @@ from inference.monitors.monitor import Finding, Test
 Vectors = NDArray[np.float32]
 
 MOST: Final = 500  # rows of either side that are compared
-FEWEST: Final = 30  # rows of which anything is said
 AT_ONCE: Final = 1000  # relabellings of one product
 LEAST: Final = 1e-4  # of squared distances: what is nearer is the same row, but for how it is rounded
 EQUAL: Final = 1e-6

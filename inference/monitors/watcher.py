@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from inference.monitors import spread, store
-from inference.monitors.monitor import Finding, Monitor, Stream, Window
+from inference.monitors.monitor import FEWEST, Finding, Monitor, Stream, Window
 from inference.monitors.store import Baseline
 
 log = structlog.stdlib.get_logger(__name__)
@@ -100,14 +100,16 @@ class Watcher:
         if len(found.rows) >= terms.rows:
             return True
         late = terms.seconds is not None and self._unix() - found.since >= terms.seconds
-        return late and len(found.rows) >= spread.FEWEST
+        return late and len(found.rows) >= FEWEST
 
     async def _queries(self, monitor: Monitor, found: _Gathering) -> None:
         if not self._due(monitor, found):
             return
         del self._gathering[monitor.id, found.version]
         rows = np.stack(found.rows)
-        base = await self._baseline(monitor, found.version)
+        base = await self._read(lambda tx: store.baseline(tx, monitor.id))
+        if base is not None and base.version != found.version:
+            base = await self._begun(monitor, base, found.version)
         if base is None or base.corpus is None or base.dimensions != rows.shape[1]:
             return  # a canary's, or of a collection that has nothing yet
         if base.queries is None:
@@ -123,11 +125,16 @@ class Watcher:
         await self._tell(monitor, "queries", found.version, len(rows), found.since, findings)
 
     async def _corpus(self, monitor: Monitor) -> None:
-        base = await self._baseline(monitor, None)
-        if base is None or base.corpus is None or base.version is None or base.dimensions is None:
+        base = await self._read(lambda tx: store.baseline(tx, monitor.id))
+        if base is None:
             return
         sample = await self._draw(monitor.subject, base.after, spread.MOST)
-        if sample is None or sample.version != base.version or len(sample.vectors) < spread.FEWEST:
+        if sample is None:
+            return
+        if base.corpus is None or base.dimensions is None or base.version != sample.version:
+            await self._begun(monitor, base, sample.version)
+            return
+        if len(sample.vectors) < FEWEST:
             return
         since = self._looked[monitor.id]
         if not await self._write(lambda tx: store.pass_on(tx, monitor.id, base.after, sample.newest)):
@@ -135,26 +142,15 @@ class Watcher:
         reference, current = _rows(base.corpus, base.dimensions), _rounded(sample.vectors)
         seed = int(since)
         findings = await asyncio.to_thread(spread.of_corpus, reference, current, monitor.terms.alpha, seed)
-        await self._tell(monitor, "corpus", base.version, len(current), since, findings)
+        await self._tell(monitor, "corpus", sample.version, len(current), since, findings)
 
-    async def _baseline(self, monitor: Monitor, version: int | None) -> Baseline | None:
-        """As it is kept, made where there is none, or where the collection is read in another version by now.
-
-        None for what is gone, and where `version` is not what is read.
-        """
-        base = await self._read(lambda tx: store.baseline(tx, monitor.id))
-        if base is None or (base.version is not None and base.version == version):
-            return base
+    async def _begun(self, monitor: Monitor, base: Baseline, version: int) -> Baseline | None:
+        """Anew, of that version of the collection's vectors; None where another one is read, or where there is too little of it."""
         sample = await self._draw(monitor.subject, 0, spread.MOST)
-        if sample is None or (version is not None and sample.version != version):
+        if sample is None or sample.version != version or len(sample.vectors) < FEWEST:
             return None
-        if sample.version == base.version:
-            return base
-        if len(sample.vectors) < spread.FEWEST:
-            return None
-        before, kept = base.version, sample.vectors.astype(np.float16).tobytes()
-        width = sample.vectors.shape[1]
-        await self._write(lambda tx: store.begin(tx, monitor.id, before, sample.version, width, kept, sample.newest))
+        before, kept, width = base.version, sample.vectors.astype(np.float16).tobytes(), sample.vectors.shape[1]
+        await self._write(lambda tx: store.begin(tx, monitor.id, before, version, width, kept, sample.newest))
         return await self._read(lambda tx: store.baseline(tx, monitor.id))
 
     async def _tell(

@@ -63,7 +63,8 @@ class Declared:
             from admin.feature_seeding import seed_views  # noqa: PLC0415 — NumPy, for those who declare some
 
             with changing(self._engine) as tx:
-                seed_views(tx, self._loaded)
+                report = seed_views(tx, self._loaded)
+            _tell("file", report)
 
 
 def _tell(source: str, report: SeedReport) -> None:

@@ -10,36 +10,38 @@ from admin.rest.feature_bodies import FeatureViewBody, FeatureViewChangeBody
 from admin.rest.features import changed
 from admin.settings import Loaded
 from gateway.database import record_revision
+from gateway.seeding import SeedReport
 from inference.errors import BadRequest
 from inference.features import view_store
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-def seed_views(tx: Connection, loaded: Loaded) -> None:
+def seed_views(tx: Connection, loaded: Loaded) -> SeedReport:
     """In `gateway.database.changing`. What was edited or deleted over REST stays so, and a view that vanished from the file stays with
     its rows."""
-    added, updated = [], []
+    added: list[str] = []
+    updated: list[str] = []
+    kept: list[str] = []
     for at, given in enumerate(loaded.settings.features.views):
         body, origin = FeatureViewBody.model_validate(given), f"file {loaded.origin('features', 'views', at)}"
         written = hashlib.sha256(msgspec.json.encode(given, order="sorted")).hexdigest()
-        known = view_store.declared(tx, body.name)
+        known, label = view_store.declared(tx, body.name), f"feature view {body.name}"
         if known is None:
-            view_store.add(tx, body.view(record_revision(tx, f"feature view {body.name} seeded"), origin))
-            added.append(body.name)
+            view_store.add(tx, body.view(record_revision(tx, f"{label} seeded"), origin))
+            added.append(label)
         elif known.edited or known.origin is None:
-            log.warning("seed.kept", source="file", object=f"feature_view {body.name}", reason="REST has the last word")
+            kept.append(label)
             continue
         elif known.seed_hash != written:
             try:
                 _update(tx, body)
             except BadRequest as error:
-                log.error("seed.refused", object=f"feature_view {body.name}", reason=error.message)  # noqa: TRY400 — the reason says it all
+                log.error("seed.refused", object=label, reason=error.message)  # noqa: TRY400 — the reason says it all
                 continue
-            updated.append(body.name)
+            updated.append(label)
         view_store.declare(tx, body.name, origin, written)
-    if added or updated:
-        log.info("seed.applied", source="file", added=added, updated=updated)
+    return SeedReport(tuple(added), tuple(updated), tuple(kept))
 
 
 def _update(tx: Connection, body: FeatureViewBody) -> None:

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from admin.replay.shape import shape
-from admin.rollouts import pairs
+from admin.rollouts import asking, pairs
 from gateway import version_store
 from gateway.contents import store as contents
 from gateway.contents.store import Content
@@ -35,7 +35,6 @@ AT_ONCE: Final = 4
 LOOKED_AT: Final = 200
 MOST_TRIED: Final = 20_000
 TIMEOUT_S: Final = 120.0
-MOST_CHARACTERS: Final = 12_000
 BEST: Final = 10
 PREFERRED: Final = "preferred"
 _TASK: Final = """You score one answer to one request, from 0 (useless or wrong) to 10 (could not be better).
@@ -175,19 +174,12 @@ def _specs(tx: Connection, rollout: Rollout) -> tuple[Mapping[str, Any], Mapping
 
 
 def _messages(judge: Judge, content: Content) -> list[dict[str, Any]]:
-    task = _TASK if judge.rubric is None else f"{_TASK}\nLook at this above all: {judge.rubric}"
     answer = shape("chat", content.answer).words or content.answer or ""
-    parts = {"request": content.request[:MOST_CHARACTERS], "answer": answer[:MOST_CHARACTERS]}
-    return [{"role": "system", "content": task}, {"role": "user", "content": msgspec.json.encode(parts).decode()}]
+    return asking.messages(_TASK, judge, {"request": content.request, "answer": answer})
 
 
 def _read(text: str) -> float | None:
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        said = msgspec.json.decode(text[start : end + 1])
-    except msgspec.DecodeError:
-        return None
-    score = said.get("score") if isinstance(said, dict) else None
+    score = asking.said(text).get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= BEST:
         return None
     return score / BEST

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
+from admin.rollouts import asking
 from inference.rollouts.rollout import Judge
 
-MOST_CHARACTERS: Final = 12_000
 UNASKED: Final = ("stream", "stream_options", "user", "prompt_cache_key", "store", "metadata")
 _TASK: Final = """You compare two answers to one request.
 Good is what is right, complete, and what was asked for. Length, style and the order of the answers count nothing.
@@ -33,20 +33,12 @@ def asked_again(request: str, answered: Mapping[str, Any], other: Mapping[str, A
 
 
 def messages(judge: Judge, request: str, first: str, second: str) -> list[dict[str, Any]]:
-    task = _TASK if judge.rubric is None else f"{_TASK}\nLook at this above all: {judge.rubric}"
-    parts = {"request": request, "first": first, "second": second}
-    shown = msgspec.json.encode({name: text[:MOST_CHARACTERS] for name, text in parts.items()})
-    return [{"role": "system", "content": task}, {"role": "user", "content": shown.decode()}]
+    return asking.messages(_TASK, judge, {"request": request, "first": first, "second": second})
 
 
 def worth(text: str) -> float | None:
     """Of the first answer, from 0 to 1; None for what is not understood."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        said = msgspec.json.decode(text[start : end + 1])
-    except msgspec.DecodeError:
-        return None
-    better = said.get("better") if isinstance(said, dict) else None
+    better = asking.said(text).get("better")
     return _WORTH.get(better) if isinstance(better, str) else None
 
 

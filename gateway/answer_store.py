@@ -5,12 +5,11 @@ cost every call more than all the rest of its record, for the few that somebody 
 """
 
 from collections.abc import Collection, Iterator
-from functools import cache
 from zlib import crc32
 
-from sqlalchemy import Connection, Insert, delete, select, tuple_
+from sqlalchemy import Connection, delete, select, tuple_
 
-from gateway.database import inserting
+from gateway.database import adding
 from gateway.ledger_blocks import Part
 from gateway.tables import answer_marks
 
@@ -21,7 +20,9 @@ def add(tx: Connection, session: str, calls: Part) -> None:
     """For a block of these, inside `gateway.database.appending`."""
     if calls.answers:
         marks = b"".join([_mark(one) for one in calls.answers])
-        tx.execute(_adding(tx.dialect.name), {"last_id": calls.last_id, "session": session, "marks": marks})
+        tx.execute(
+            adding(tx.dialect.name, answer_marks), {"last_id": calls.last_id, "session": session, "marks": marks}
+        )
 
 
 def forget(tx: Connection, session: str, last_id: str) -> None:
@@ -53,9 +54,3 @@ def holding(tx: Connection, wanted: Collection[str], since: str) -> Iterator[tup
 
 def _mark(answer_id: str) -> bytes:
     return crc32(answer_id.encode()).to_bytes(4, "little")
-
-
-@cache
-def _adding(dialect: str) -> Insert:
-    made: Insert = inserting(dialect)(answer_marks).on_conflict_do_nothing()
-    return made

@@ -9,10 +9,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, insert, make_url, text
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, delete, event, insert, make_url, text
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from gateway.tables import revisions
@@ -88,6 +89,13 @@ def now(tx: Connection) -> float:
 def inserting(dialect: str) -> Callable[[Table], Any]:
     """The `insert` of the database in use, which knows `ON CONFLICT`. The other one's dialect is 2.4 MB that stay on the disk."""
     made: Callable[[Table], Any] = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    return made
+
+
+@cache
+def adding(dialect: str, table: Table) -> Insert:
+    """Of rows that are not there yet. Made once: to build a statement takes longer than to run it."""
+    made: Insert = inserting(dialect)(table).on_conflict_do_nothing()
     return made
 
 

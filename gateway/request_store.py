@@ -5,13 +5,12 @@ nothing have blocks of their own, which are forgotten. Which keys occur in a blo
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cache
 
 import msgspec
-from sqlalchemy import Connection, Insert, Row, Select, Table, delete, literal, select, tuple_, union_all
+from sqlalchemy import Connection, Row, Select, Table, delete, literal, select, tuple_, union_all
 
 from gateway import answer_store
-from gateway.database import inserting
+from gateway.database import adding
 from gateway.journal_batch import settlements
 from gateway.journal_records import Routed, Settled, Try
 from gateway.ledger_blocks import Part
@@ -98,7 +97,7 @@ EVERY = RequestFilter()
 def add(tx: Connection, session: str, calls: Part) -> None:
     """One block of calls that owe nothing, inside `gateway.database.appending`."""
     block = {"last_id": calls.last_id, "session": session, "first_id": calls.first_id, "records": calls.records()}
-    tx.execute(_adding(tx.dialect.name, request_blocks), block)
+    tx.execute(adding(tx.dialect.name, request_blocks), block)
     add_signs(tx, session, calls)
 
 
@@ -107,14 +106,7 @@ def add_signs(tx: Connection, session: str, calls: Part) -> None:
     answer_store.add(tx, session, calls)
     rows = [{"key_id": key, "last_id": calls.last_id, "session": session} for key in calls.keys if key is not None]
     if rows:
-        tx.execute(_adding(tx.dialect.name, request_keys), rows)
-
-
-@cache
-def _adding(dialect: str, table: Table) -> Insert:
-    """Made once: to build a statement takes longer than to run it."""
-    made: Insert = inserting(dialect)(table).on_conflict_do_nothing()
-    return made
+        tx.execute(adding(tx.dialect.name, request_keys), rows)
 
 
 def forget_signs(tx: Connection, session: str, last_id: str, records: bytes) -> None:

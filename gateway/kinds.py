@@ -45,6 +45,15 @@ _BESIDE_TEXT: Final[Mapping[str, Kinds]] = MappingProxyType(
         "zai": frozenset(("image",)),
     }
 )
+# Those in this process.
+_HERE: Final[Mapping[str, Kinds]] = MappingProxyType(
+    {
+        EMBEDDED: frozenset(("embedding",)),
+        QUOTES: frozenset(("chat",)),
+        DISTILLED: frozenset(("chat",)),
+        RERANKER: frozenset(("rerank",)),
+    }
+)
 _ANY: Final = frozenset(
     ("openai", "vllm", "sglang", "llamacpp")
 )  # "any compatible URL", and engines that serve whatever they load
@@ -89,10 +98,6 @@ def served_by(provider: str) -> Kinds | None:
     known = PROVIDERS.get(provider)
     if known is None or provider in _ANY:
         return None
-    if provider == EMBEDDED:
-        return frozenset(("embedding",))
-    if provider in {QUOTES, DISTILLED}:
-        return frozenset(("chat",))
-    if provider == RERANKER:
-        return frozenset(("rerank",))
+    if provider in _HERE:
+        return _HERE[provider]
     return TEXT | _BESIDE_TEXT.get(provider, frozenset())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from gateway.database import record_revision
 from gateway.errors import BadRequest, Conflict, NotFound
@@ -146,12 +146,12 @@ def remove(tx: Connection, kind: Kind, name: str) -> None:
 
 def every(tx: Connection) -> Versions | None:
     """What the data plane draws from; None where there is nothing."""
-    if not _any(tx, families.c.kind != "retriever"):
+    rows = tx.execute(select(families).where(families.c.kind != "retriever")).all()
+    if not rows:
         return None
     below: dict[tuple[str, str], list[VersionRecord]] = {}
     for row in tx.execute(select(versions).order_by(versions.c.version)):
         below.setdefault((row.kind, row.name), []).append(_version(row))
-    rows = tx.execute(select(families).where(families.c.kind != "retriever")).all()
     found = Versions(
         {
             row.name: Family(row.name, row.sticky, _routes(below[row.kind, row.name]))
@@ -170,9 +170,9 @@ def every(tx: Connection) -> Versions | None:
 
 def retrievers(tx: Connection) -> Mapping[str, Family[RetrieverVersion]]:
     """By name. What a chat request draws from is not made of them."""
-    if not _any(tx, families.c.kind == "retriever"):
-        return {}
     rows = tx.execute(select(families).where(families.c.kind == "retriever")).all()
+    if not rows:
+        return {}
     below = _versions(tx, "retriever", [row.name for row in rows])
     return {
         row.name: Family(
@@ -182,10 +182,6 @@ def retrievers(tx: Connection) -> Mapping[str, Family[RetrieverVersion]]:
         )
         for row in rows
     }
-
-
-def _any(tx: Connection, which: ColumnElement[bool]) -> bool:
-    return bool(tx.execute(select(func.count()).select_from(families).where(which)).scalar_one())
 
 
 def _mirror(every: Versions, row: Row[Any]) -> Mirror:

@@ -46,6 +46,19 @@ def probability(features: Features) -> float:
     return 1.0 / (1.0 + exp(-score))
 
 
+def rarity(holding: int, among: int) -> float:
+    """Inverse document frequency (Robertson and Spärck Jones) of a word that so many of them have."""
+    return log(1.0 + (among - holding + 0.5) / (holding + 0.5))
+
+
+def bm25(worth: Mapping[str, float], counts: Mapping[str, int], length: float) -> float:
+    """Of a text with these counts, `length` as a share of the usual one, for words that are worth so much."""
+    norm = K1 * (1.0 - B + B * length)
+    return sum(
+        weight * counts[word] * (K1 + 1.0) / (counts[word] + norm) for word, weight in worth.items() if word in counts
+    )
+
+
 class Corpus:
     """The words of all sentences that may be quoted, counted once."""
 
@@ -57,16 +70,13 @@ class Corpus:
 
     def rarity(self, word: str) -> float:
         """Inverse document frequency; largest for a word that is nowhere, whose absence must count."""
-        holding = self._holding[word]
-        return log(1.0 + (len(self._counts) - holding + 0.5) / (holding + 0.5))
+        return rarity(self._holding[word], len(self._counts))
 
     def bm25(self, question: Sequence[str], place: int) -> float:
         """Of the sentence at `place`, for the content words of a question."""
-        counts, length = self._counts[place], self._lengths[place]
-        norm = K1 * (1.0 - B + B * length / self._mean)
-        return sum(
-            self.rarity(word) * counts[word] * (K1 + 1.0) / (counts[word] + norm) for word in question if word in counts
-        )
+        counts = self._counts[place]
+        worth = {word: self.rarity(word) for word in question if word in counts}
+        return bm25(worth, counts, self._lengths[place] / self._mean)
 
     def share(self, question: Mapping[str, float], place: int, around: str = "") -> float:
         """The rarity-weighted share of the question's words in the sentence at `place`, or in what is `around` it."""

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from retrieval.chunking import sentences
-from retrieval.quotes.support import K1, B
+from retrieval.quotes.support import bm25, rarity
 from retrieval.quotes.words import content_words, words
 
 NEAR: Final = 5  # words from one to the next that is asked for
@@ -55,30 +55,21 @@ def compared(question: str, texts: Sequence[Text]) -> list[Likeness]:
     worth = _worth(sought, counts)
     lengths = [sum(map(len, text.said)) for text in texts]
     mean = sum(lengths) / max(1, len(lengths)) or 1.0
-    bm25 = [_bm25(worth, count, length / mean) for count, length in zip(counts, lengths, strict=True)]
-    best = max(bm25, default=0.0) or 1.0
+    scores = [bm25(worth, count, length / mean) for count, length in zip(counts, lengths, strict=True)]
+    best = max(scores, default=0.0) or 1.0
     pairs, neighbours = set(pairwise(asked)), list(pairwise(sought))
     return [
         Likeness(score / best, _pairs(pairs, text), _near(neighbours, text), log(1 + length), _excerpt(worth, text))
-        for text, length, score in zip(texts, lengths, bm25, strict=True)
+        for text, length, score in zip(texts, lengths, scores, strict=True)
     ]
 
 
 def _worth(sought: Sequence[str], counts: Sequence[Counter[str]]) -> dict[str, float]:
-    """Of each word: the inverse of how many texts have it (Robertson and Spärck Jones), and its length."""
+    """Of each word: how rare it is, and its length."""
     holding = {word: sum(word in count for count in counts) for word in sought}
     return {
-        word: log(1 + (len(counts) - number + 0.5) / (number + 0.5)) + _LENGTH * min(len(word), _LONG) / _LONG
-        for word, number in holding.items()
+        word: rarity(number, len(counts)) + _LENGTH * min(len(word), _LONG) / _LONG for word, number in holding.items()
     }
-
-
-def _bm25(worth: dict[str, float], count: Counter[str], length: float) -> float:
-    """`length` as a share of the usual one."""
-    norm = K1 * (1 - B + B * length)
-    return sum(
-        weight * count[word] * (K1 + 1) / (count[word] + norm) for word, weight in worth.items() if word in count
-    )
 
 
 def _excerpt(worth: dict[str, float], text: Text) -> str:

@@ -101,9 +101,8 @@ class Glance:
         """As `shown.moment`."""
         granted = collection_id in caller.granted
         key = collection_id, caller.key_id, caller.team_id, granted
-        seen = (
-            None if self._watch is None else self._watch.seen()
-        )  # before it is asked: what comes meanwhile is seen by the next
+        # Before it is asked: what comes meanwhile is seen by the next.
+        seen = None if self._watch is None else self._watch.seen()
         said, rows = self._said
         if seen is not None and seen == said:
             known = rows.get(key)

@@ -148,7 +148,7 @@ class Work:
             self._check(job, worksheet, beat.count, beat)
             self._end(job, Path(self._terms.folder) / job.id, beat, "completed", publish=publish)
 
-    def _here(self, sheet: "Sheet") -> Iterator[Position]:
+    def _here(self, sheet: Sheet) -> Iterator[Position]:
         """Chunk by chunk in this process: where each of them ends. Raises Failed, Paused, LeaseLost."""
         position, size = sheet.position, sheet.job.spec.chunk_rows
         with self._scorer(sheet) as scorer, closing(chunks(sheet.source, position, size)) as found:
@@ -158,7 +158,7 @@ class Work:
                     kept(position)
                 yield position
 
-    def _there(self, sheet: "Sheet") -> Iterator[Position]:
+    def _there(self, sheet: Sheet) -> Iterator[Position]:
         """The same by a cluster. Raises Failed, LeaseLost."""
         job, position = sheet.job, sheet.position
         assert self._cluster is not None, "it was asked for"
@@ -178,7 +178,7 @@ class Work:
                         position = _scored(sheet, scorer, position, next(found))
                 yield position
 
-    def _scorer(self, sheet: "Sheet") -> Scorer:
+    def _scorer(self, sheet: Sheet) -> Scorer:
         return Scorer(sheet.bundle, self._terms.loader, self._terms.timeout_s)
 
     def _check(self, job: Job, worksheet: Worksheet, count: Count, beat: "Beat | None" = None) -> None:
@@ -280,7 +280,7 @@ def _held(
     yield lambda after: till.settle(id_, rows - (after.refused - position.refused))
 
 
-def _scored(sheet: "Sheet", scorer: Scorer, position: Position, rows: list[Row]) -> Position:
+def _scored(sheet: Sheet, scorer: Scorer, position: Position, rows: list[Row]) -> Position:
     """One chunk, from its rows to its place in the worksheet: where the next begins."""
     with sheet.worksheet.chunk() as chunk:
         part = scored(sheet.planned, scorer, position, rows, chunk.known)

@@ -199,9 +199,9 @@ class Resident:
         as_it_is = not state.dead and not len(matrix.tail)
         if there is not None and same and (as_it_is or not wanted.rows):
             others = "texts" in there.files and (texts is None or there.files["texts"].name != texts.name)
-            return (
-                there if others or not _untold(state) else self._told(there, state.ids[: there.rows], state.generation)
-            )
+            if others or not _untold(state):
+                return there
+            return self._told(there, state.ids[: there.rows], state.generation)
         if there is not None and not wanted.rows:
             return None
         slots = np.arange(state.rows) if state.alive is None else np.flatnonzero(state.alive)

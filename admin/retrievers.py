@@ -93,9 +93,9 @@ class Retrievers:
 
 def as_set(question: "Question", usual: "Question", settings: Mapping[str, Any]) -> "Question":
     """With what the settings say and the question does not. `usual`: a question in which nothing is said."""
-    from admin.api.search_wire import SearchBody  # noqa: PLC0415 — for whom there are retrievers
+    from admin.api.search_wire import SearchBody, unsaid  # noqa: PLC0415 — for whom there are retrievers
 
-    plain, said = SearchBody(query="-").question(), SearchBody.model_validate({"query": "-", **settings}).question()
+    plain, said = unsaid(), SearchBody.model_validate({"query": "-", **settings}).question()
     changes = {
         field: getattr(said, field)
         for fields in TOGETHER

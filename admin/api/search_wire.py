@@ -5,6 +5,7 @@ Answered: `plan` and `stages` of the page, `citation` and `explain` of a result;
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
@@ -156,6 +157,12 @@ class SearchBody(SearchSettings):
     def _recency(self) -> Recency | None:
         asked = self.recency
         return None if asked is None else Recency(DAY_S * asked.half_life_days, asked.attribute, asked.weight)
+
+
+@cache
+def unsaid() -> Question:
+    """One in which nothing is said of how it is searched for."""
+    return SearchBody(query="-").question()
 
 
 def results_view(asked: SearchBody, found: Results, recall: Mapping[str, Mapping[str, float]]) -> dict[str, object]:

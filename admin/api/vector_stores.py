@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from admin.api.gate import key_of
-from admin.api.search_wire import SearchBody, results_view
+from admin.api.search_wire import SearchBody, results_view, unsaid
 from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view
 from admin.api.wire import Cursor, answered, listing, read
 from admin.documents import caller_of
@@ -27,7 +27,6 @@ def router(
     retrievers: Retrievers,
 ) -> APIRouter:
     """`searchable` is told of each new store; `search_id` names a search for whoever wants to say something of it."""
-    usual = SearchBody(query="-").question()
     routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
 
     @routes.post("", summary="Create a vector store")
@@ -68,7 +67,7 @@ def router(
         asked = await read(request, SearchBody)
         plane = await retrieval()
         key = key_of(request.scope)
-        asker = Asker(search_id(key), usual, request.headers.get("x-penstock-session"))
+        asker = Asker(search_id(key), unsaid(), request.headers.get("x-penstock-session"))
         found, version = await retrievers.search(plane, caller_of(key), store_id, asked.question(), asker)
         answer = answered(results_view(asked, found, plane.recall(store_id)))
         answer.headers["x-request-id"] = asker.id

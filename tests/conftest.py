@@ -3,6 +3,7 @@
 import gc
 from importlib.util import find_spec
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A million objects live here, and the collector stops a test for a second whenever it looks at all of them: ten times as rarely, then.
@@ -30,3 +31,14 @@ pytest_plugins: list[str] = [
     "tests.fixtures.plane",
     *(["tests.fixtures.predictions"] if find_spec("skl2onnx") else []),  # not where optional packages are tested
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torn", action="store_true", help="every module in two parts, as sharing out its tests may do")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fixtures of a module are then made twice: what they put into a server that is everybody's must bear that."""
+    if config.getoption("torn"):
+        items[:] = items[::2] + items[1::2]

@@ -134,7 +134,7 @@ def test_an_error_is_shown_and_the_status_is_one(tmp_path: Path) -> None:
 def test_no_two_draw_the_same_numbers(tmp_path: Path) -> None:
     (tmp_path / "draws.py").write_text(
         "import random, secrets, ssl, gateway.ids\n"
-        "print(random.random(), secrets.token_hex(), ssl.RAND_bytes(8), gateway.ids.uuid7_hex()[-12:])\n"
+        "print(random.random(), secrets.token_hex(), ssl.RAND_bytes(8).hex(), gateway.ids.uuid7_hex()[-12:])\n"
     )
     first, second = (begun([str(tmp_path / "draws.py")])[0].split() for _ in range(2))
     assert len(first) == len(second) == 4

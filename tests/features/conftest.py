@@ -98,15 +98,18 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def feast() -> Iterator[FeatureServer]:
     with served(FeatureServer()) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(feast: FeatureServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Shared: each test has views and models of its own. `main` is the feature server that it knows."""
+    """Of a module, as what modules put in it is: their tests may be shared out, and what comes later begins again.
+
+    `main` is the feature server that it knows.
+    """
     main = {"url": f"http://127.0.0.1:{feast.server_port}", "token": "sesame", "timeout_s": 10}
     config = {"features": {"feast": {"main": main}}, "predictions": {"timeout_s": 20}}
     made = Store(config, tmp_path_factory.mktemp("features"))

@@ -67,6 +67,7 @@ class EngineChangeBody(Section):
     check_s: Seconds | None = None
     drain_s: Annotated[float | None, Field(ge=0, le=86_400)] = None
     stop_s: Annotated[float | None, Field(ge=0, le=3600)] = None
+    nice: Annotated[int | None, Field(ge=0, le=19)] = None
     idle: IdleSpec | None = None
     wake: WakeSpec | None = None
     sleep_mode: bool | None = None

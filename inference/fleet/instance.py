@@ -77,6 +77,8 @@ class Instance:
         """What concerns us and not the process may change while it runs."""
         if spec.lora != self._spec.lora:
             self.reason = ""  # an adapter that failed may be tried again
+        if spec.nice != self._spec.nice and self.phase != "starting":
+            self.process.yields(spec.nice)
         self._spec = spec
 
     def start(self) -> None:
@@ -139,6 +141,9 @@ class Instance:
 
     async def _serve(self) -> None:
         self.phase, self.reason, self.ready_at = "ready", "", time.monotonic()
+        self.process.yields(
+            self._spec.nice
+        )  # only now: one that starts is not to be held up by those that spin for their next token
         self.keep()
         log.info(
             "engine.ready",

@@ -29,6 +29,7 @@ OUTSIDE_THE_PROCESS = frozenset(  # may change while it runs
         "restart",
         "drain_s",
         "stop_s",
+        "nice",
         "check_s",
         "idle",
         "wake",
@@ -107,6 +108,7 @@ class EngineSpec(_Section):
 
     `model` is what it loads: a name or a folder. `gpus` are those of each replica in turn, or of all if there is one list. With a `port`
     the replicas use it and those above it; without, free ones. `drain_s`: how long running calls may take before a process is ended.
+    `nice`: how much a ready process yields to the gateway and to those that start, as nice(1) has it.
     """
 
     name: EngineName
@@ -129,6 +131,7 @@ class EngineSpec(_Section):
     check_s: Seconds = 10
     drain_s: float = Field(default=120, ge=0, le=86_400)
     stop_s: float = Field(default=10, ge=0, le=3600)
+    nice: int = Field(default=5, ge=0, le=19)
     idle: IdleSpec | None = None
     wake: WakeSpec = WakeSpec()
     sleep_mode: bool = False

@@ -33,9 +33,6 @@ def declaration(folder: Path) -> Json:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
-            # Two of them share two cores while one replaces the other: a thread that spins for work takes them from who starts.
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "KMP_BLOCKTIME": "0",
         },
         "ready": {"within_s": START_S},
         "restart": {"base_s": 0.5},

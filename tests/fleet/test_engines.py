@@ -1,7 +1,9 @@
 """Engines as processes under the real server: started, watched, replaced, woken and ended."""
 
+import os
 import threading
 import time
+from pathlib import Path
 
 from tests.fixtures.server import Json
 from tests.fleet.conftest import RUN, Fleet, Load, engine
@@ -24,6 +26,27 @@ def test_an_engine_of_the_file_answers_with_its_variables_and_gpus(fleet: Fleet)
     metrics = fleet.server.http.get("/metrics").text
     assert 'penstock_engine_state{engine="first",state="ready"} 1.0' in metrics
     assert 'penstock_engine_processes{engine="first",phase="ready"} 1.0' in metrics
+
+
+def test_an_engine_that_answers_yields_to_one_that_starts(fleet: Fleet) -> None:
+    """Where cores are short, one that spins for work leaves nothing to its successor otherwise. Threads and children yield with it."""
+
+    def nicer(pid: int) -> set[int]:
+        threads = [int(one.name) for one in Path(f"/proc/{pid}/task").iterdir()]
+        return {os.getpriority(os.PRIO_PROCESS, one) - os.getpriority(os.PRIO_PROCESS, 0) for one in threads}
+
+    fleet.create(engine("polite", "--slow-start", "1.5", nice=3))
+    starting = fleet.until("polite", lambda state: bool(state["replicas"]))["replicas"][0]
+    assert (starting["phase"], nicer(starting["pid"])) == ("starting", {0})
+    pid = fleet.ready("polite")["replicas"][0]["pid"]
+    assert pid == starting["pid"]
+    assert nicer(pid) == {3}
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        assert group.read_text().endswith("nice 3\n")
+    fleet.patch("polite", nice=4)
+    fleet.until("polite", lambda state: nicer(pid) == {4} and state["restarts"] == 0)
+    fleet.delete("polite")
 
 
 def test_replicas_are_replaced_one_by_one_without_a_failed_request(fleet: Fleet) -> None:

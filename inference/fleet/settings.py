@@ -131,7 +131,7 @@ class EngineSpec(_Section):
     check_s: Seconds = 10
     drain_s: float = Field(default=120, ge=0, le=86_400)
     stop_s: float = Field(default=10, ge=0, le=3600)
-    nice: int = Field(default=5, ge=0, le=19)
+    nice: int = Field(default=10, ge=0, le=19)
     idle: IdleSpec | None = None
     wake: WakeSpec = WakeSpec()
     sleep_mode: bool = False

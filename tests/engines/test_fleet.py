@@ -77,7 +77,7 @@ def test_vllm_lives_dies_and_is_replaced_under_load(fleet: Fleet) -> None:
     after = fleet.until(MODEL, lambda state: state["restarts"] == 1 and state["ready"] == 1)
     print(f"back {time.monotonic() - began:.0f} s after kill -9")
     pid = after["replicas"][0]["pid"]
-    with Load(fleet, MODEL, clients=2) as load:
+    with Load(fleet, MODEL, clients=2, patience_s=START_S, max_tokens=64) as load:
         load.await_answers(3)
         assert fleet.act(MODEL, "restart").status_code == 200
         began = time.monotonic()

@@ -109,9 +109,12 @@ class Fleet:
 class Load:
     """Clients that ask all the time; `failures` are answers other than 200."""
 
-    def __init__(self, fleet: Fleet, model: str, clients: int = 3) -> None:
+    def __init__(
+        self, fleet: Fleet, model: str, clients: int = 3, patience_s: float = 60.0, max_tokens: int | None = None
+    ) -> None:
         self._fleet = fleet
-        self._model = model
+        self._patience_s = patience_s
+        self._body = fleet.server.ask(model, "take 0.05") | ({} if max_tokens is None else {"max_tokens": max_tokens})
         self._stop = threading.Event()
         self.failures: list[str] = []
         self.answers: list[list[str]] = []
@@ -125,7 +128,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(self._patience_s)
 
     def await_answers(self, count: int) -> None:
         """So many more than there are now."""
@@ -137,9 +140,9 @@ class Load:
     def _run(self) -> None:
         server = self._fleet.server
         headers = {"authorization": f"Bearer {server.key}"}
-        with httpx.Client(base_url=server.url, timeout=60, trust_env=False, headers=headers) as http:
+        with httpx.Client(base_url=server.url, timeout=self._patience_s, trust_env=False, headers=headers) as http:
             while not self._stop.is_set():
-                answer = http.post("/v1/chat/completions", json=server.ask(self._model, "take 0.05"))
+                answer = http.post("/v1/chat/completions", json=self._body)
                 if answer.status_code == 200:
                     self.answers.append(answer.json()["choices"][0]["message"]["content"].split())
                 else:

@@ -77,7 +77,7 @@ class Instance:
         """What concerns us and not the process may change while it runs."""
         if spec.lora != self._spec.lora:
             self.reason = ""  # an adapter that failed may be tried again
-        if spec.nice != self._spec.nice and self.phase != "starting":
+        if spec.nice != self._spec.nice and self.phase not in ("starting", "draining", "stopping"):
             self.process.yields(spec.nice)
         self._spec = spec
 
@@ -91,6 +91,7 @@ class Instance:
         """Lets running calls end, then ends the process. Who serves nobody is ended at once."""
         waits = self.phase in ("ready", "dozing")
         self.phase = "draining" if waits else "stopping"
+        self.process.yields(0)  # what runs there is to end, whatever its successor does by now
         self._do(self._retire(waits=waits))
 
     def doze(self) -> None:

@@ -69,6 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(500, {"error": {"message": "it has no words"}})
             return
         text = body["messages"][-1]["content"]
+        self.state["said"] = text
         if text.startswith("take "):
             time.sleep(float(text.split()[1]))
         said = f"{body['model']} {option('--version', '1')} {os.getpid()}"

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fixtures.server import Json
@@ -46,7 +47,14 @@ def test_an_engine_that_answers_yields_to_one_that_starts(fleet: Fleet) -> None:
         assert group.read_text().endswith("nice 3\n")
     fleet.patch("polite", nice=4)
     fleet.until("polite", lambda state: nicer(pid) == {4} and state["restarts"] == 0)
-    fleet.delete("polite")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(fleet.ask, "polite", "take 3")
+        while fleet.told("polite")["state"].get("said") != "take 3":
+            assert not running.done()
+        fleet.delete("polite")
+        while nicer(pid) != {0}:
+            assert not running.done()
+        assert running.result().status_code == 200
 
 
 def test_replicas_are_replaced_one_by_one_without_a_failed_request(fleet: Fleet) -> None:

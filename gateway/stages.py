@@ -11,12 +11,14 @@ import msgspec
 from sqlalchemy import Engine
 
 from gateway.cache.ports import Store
+from gateway.call import CHAT, Call
 from gateway.catalog import Model
 from gateway.completion import Answers, Completions
 from gateway.grounding.ports import Searcher
 from gateway.metering import Meter
 from gateway.record import Record
 from gateway.snapshot import Snapshot
+from gateway.wire import NULL
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.meanings import Log
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.waking import Waking
 
 MEBI: Final = 1024 * 1024
+FILE_SEARCH: Final = b'"file_search"'
 KEEP_S: Final = 5.0  # what writing down what was said may take at the end
 
 
@@ -99,6 +102,7 @@ class Stages:
         self._caching: Caching | None = None
         self._searcher = searcher
         self._grounding: Grounding | None = None
+        self._named = False  # somebody asked for documents, whether there are any or not
         self._contents = contents
         self._listening: Listening | None = None
         self.keeper: Keeper | None = None
@@ -157,7 +161,10 @@ class Stages:
         if grounding is not None:
             grounding.behind.dispatch = last
             grounding.following = grounding.behind if caching is None else caching
-        self._guard(snapshot, grounding or caching or last)
+        first = grounding or caching or last
+        if grounding is None and self._searcher is not None:
+            first = _Unsearched(first, partial(self._search_all_the_same, snapshot))
+        self._guard(snapshot, first)
         self._listen(snapshot)
 
     def _guard(self, snapshot: Snapshot, stage: Answers) -> None:
@@ -180,9 +187,18 @@ class Stages:
             self._spawn(self._waking.run())
         return self._waking
 
+    def _search_all_the_same(self, snapshot: Snapshot) -> Answers:
+        """From now on there is a stage that says which documents are not there."""
+        self._named = True
+        self.choose(snapshot)
+        assert self._grounding is not None
+        return self._grounding
+
     def _grounds(self, snapshot: Snapshot, models: Sequence[Model]) -> "Grounding | None":
         """What looks something up before it is answered."""
-        if self._searcher is None or not (snapshot.searchable or any(model.retrieval is not None for model in models)):
+        if self._searcher is None:
+            return None
+        if not (self._named or snapshot.searchable or any(model.retrieval is not None for model in models)):
             return None
         if self._grounding is None:
             from gateway.grounding.stage import Grounding  # noqa: PLC0415 — an idle gateway without documents does without
@@ -290,3 +306,17 @@ def _summed(counts: "Sequence[Mapping[Any, int]]") -> Mapping[Any, int]:
         for place, count in each.items():
             total[place] = total.get(place, 0) + count
     return total
+
+
+@final
+class _Unsearched:
+    """Before the rest while there are no documents: a chat that asks for some is not answered as if it had seen them."""
+
+    def __init__(self, following: Answers, search: Callable[[], Answers]) -> None:
+        self._following = following
+        self._search = search
+
+    def answer(self, call: Call) -> Coroutine[Any, Any, None]:
+        if call.endpoint is CHAT and call.request.tools is not NULL and FILE_SEARCH in bytes(call.request.tools):  # type: ignore[union-attr]  # a chat's
+            return self._search().answer(call)
+        return self._following.answer(call)

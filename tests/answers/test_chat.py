@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -10,7 +11,7 @@ import openai
 import pytest
 
 from tests.answers.conftest import PRICE, TEXTS, Grounded, heard
-from tests.fixtures.server import ADMIN_KEY, refused_port
+from tests.fixtures.server import ADMIN_KEY, Server, refused_port
 from tests.fixtures.upstream import Upstream
 from tests.upstream.behaviour import Behaviour
 
@@ -351,3 +352,17 @@ def test_a_body_that_is_none_is_refused_as_ever(grounded: Grounded) -> None:
         answer: httpx.Response = grounded.server.post("/v1/chat/completions", body, key=key)
         assert answer.status_code == 200, answer.text  # nothing to look up: the upstream decides
     assert len(handle.entries()) == len(bodies)
+
+
+def test_documents_that_nobody_has_are_not_there_either(tmp_path: Path) -> None:
+    """On a server without any, too: an answer that only looks as if it rested on documents is worse than none."""
+    server = Server({"models": []}, tmp_path).start()
+    body = server.ask("penstock/quotes", "<document>A penstock is a gate.</document> What is a penstock?")
+    own = {"type": "function", "function": {"name": "file_search"}}
+    for tools, status in (([own], 200), ([own, tool("docs")], 404), ([own], 200)):
+        answer = server.post("/v1/chat/completions", {**body, "tools": tools})
+        assert answer.status_code == status, answer.text
+        if status == 404:
+            error = answer.json()["error"]
+            assert (error["code"], error["param"]) == ("vector_store_not_found", "tools[1].vector_store_ids")
+    server.stop()

@@ -106,7 +106,7 @@ def test_it_says_how_it_went_about_it(opened: Opener, crowd: Crowd, engine: str)
     graph = engine != "exact"
     assert [plan.name for plan in plans] == ["all", *(("widen", "graph") if graph else ("exact", "exact"))]
     tenth = state.search(crowd.queries[0], 10, state.allowed(ALL, below("random", 0.1), labelled=False)).plan
-    assert tenth.name == {"exact": "exact", "hnswlib": "widen", "usearch": "widen"}.get(engine, "pushed")
+    assert tenth.name == {"exact": "exact", "hnswlib": "widen", "usearch": "widen", "faiss": "widen"}.get(engine, "pushed")
     assert [plan.recall_mode for plan in plans] == ["exact", *(["estimated"] * 2 if graph else ["exact"] * 2)]
     assert state.search(crowd.queries[0], 10, half, exactly=True).plan.recall_mode == "exact"
 
@@ -152,9 +152,12 @@ def test_codes_of_other_rows_are_not_opened(tmp_path: Path, crowd: Crowd) -> Non
             engine.load(path, rows)
 
 
+@pytest.mark.parametrize("engine", ["usearch", "faiss"])
 @pytest.mark.parametrize("share", [1, 0.5, 0.1, 0.01])
-def test_vectors_of_eight_bits_are_compared_whole_in_the_end(opened: Opener, crowd: Crowd, share: float) -> None:
-    state = opened("usearch", "int8")
+def test_vectors_of_eight_bits_are_compared_whole_in_the_end(
+    opened: Opener, crowd: Crowd, engine: str, share: float
+) -> None:
+    state = opened(engine, "int8")
     allowed = state.allowed(ALL, below("random", share), labelled=False)
     wanted = np.arange(ROWS) if allowed.mask is None else np.flatnonzero(allowed.mask)
     found = 0

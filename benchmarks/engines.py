@@ -39,7 +39,14 @@ RECALL = 0.97
 SLOW_S = 2.0  # of a system under one filter
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
 RAW = ("hnswlib", "usearch", "faiss", "qdrant-edge", "pgvector")
-OURS = ("penstock:hnswlib", "penstock:usearch+int8", "penstock:qdrant_edge", "penstock:pgvector")
+OURS = (
+    "penstock:hnswlib",
+    "penstock:usearch+int8",
+    "penstock:faiss",
+    "penstock:faiss+int8",
+    "penstock:qdrant_edge",
+    "penstock:pgvector",
+)
 HEAD = ("", "filter", "passes", "recall@10", "per CPU-second", "p50 ms")
 
 Vectors = NDArray[np.float32]

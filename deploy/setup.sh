@@ -47,7 +47,7 @@ die() { printf '\033[31m%s\033[0m\n' "$*" >&2; exit 1; }
 main() {
     case "${1:-}" in
         serve) sync_environment --no-dev --compile-bytecode ;;
-        dev) sync_environment --group dev --extra retrieval --extra usearch --extra qdrant-edge --extra qdrant --extra pinecone --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
+        dev) sync_environment --group dev --extra retrieval --extra usearch --extra faiss --extra qdrant-edge --extra qdrant --extra pinecone --extra telemetry-grpc --extra kafka --extra classic --extra parquet --extra grpc ;;
         integrations) UV_PROJECT_ENVIRONMENT=.tools/integrations sync_environment --no-dev --group integrations --extra litellm --extra presidio --extra grpc --extra classic --extra parquet --extra kafka ;;
         stores) UV_PROJECT_ENVIRONMENT=.tools/stores sync_environment --no-dev --group integrations --extra chroma --extra milvus --extra weaviate --extra pinecone ;;
         ray) UV_PROJECT_ENVIRONMENT=.tools/ray sync_environment --no-dev --group integrations --extra classic --extra parquet --extra ray ;;

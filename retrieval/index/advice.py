@@ -73,7 +73,7 @@ def advise(database: Database, engines: Engines, collection: Collection, rows: i
     return msgspec.structs.replace(
         known,
         sampled=len(some),
-        graph_bytes=int(size * more) if engine in ("hnswlib", "qdrant_edge") else None,
+        graph_bytes=int(size * more) if engine in ("hnswlib", "faiss", "qdrant_edge") else None,
         build_seconds=round(seconds * more * max(1.0, log(max(count, 2)) / log(len(some))), 1),
     )
 

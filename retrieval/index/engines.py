@@ -10,6 +10,7 @@ from retrieval.index.settings import EngineName, EngineSettings, Quantization
 
 LIBRARIES: Final[dict[str, str]] = {
     "usearch": "usearch",
+    "faiss": "faiss",
     "hnswlib": "hnswlib",
     "qdrant_edge": "qdrant_edge",
     "qdrant": "qdrant_client",
@@ -88,6 +89,10 @@ def made(name: str, settings: EngineSettings, quantization: Quantization) -> Gra
             from retrieval.index.usearch import Usearch  # noqa: PLC0415 — as above
 
             return Usearch(quantization)
+        case "faiss":
+            from retrieval.index.faiss import Faiss  # noqa: PLC0415 — as above
+
+            return Faiss(quantization)
         case "qdrant_edge":
             from retrieval.index.edge import Edge  # noqa: PLC0415 — as above
 

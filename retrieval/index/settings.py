@@ -8,6 +8,7 @@ EngineName = Literal[
     "auto",
     "exact",
     "usearch",
+    "faiss",
     "hnswlib",
     "qdrant_edge",
     "qdrant",

@@ -49,11 +49,11 @@ def overwritten(folder: Path, chance: random.Random) -> str:
     return Path(name).suffix
 
 
-@pytest.mark.parametrize("name", ["exact", "hnswlib", "qdrant_edge", "pgvector", "pinecone"])
+@pytest.mark.parametrize("name", ["exact", "hnswlib", "faiss", "qdrant_edge", "pgvector", "pinecone"])
 def test_twenty_overwrites_are_noticed_and_mended(
     name: str, tmp_path: Path, servers: StoreServers, request: pytest.FixtureRequest
 ) -> None:
-    if name in ("hnswlib", "qdrant_edge"):
+    if name in ("hnswlib", "faiss", "qdrant_edge"):
         pytest.importorskip(name)
     settings = EngineSettings(timeout_s=30)
     if name == "pgvector":
@@ -90,7 +90,7 @@ def test_twenty_overwrites_are_noticed_and_mended(
 
     residents = opened()
     residents.maintain(collection.id)
-    whole = {"exact": "exact", "hnswlib": "widen"}.get(name, "pushed")
+    whole = {"exact": "exact", "hnswlib": "widen", "faiss": "widen"}.get(name, "pushed")
     files: list[str] = []
     noticed = mended = 0
     made_by = None if name == "exact" else name

@@ -5,6 +5,7 @@ Recall at 10 is 0.99 or more at every selectivity, whether the filter has to do 
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from retrieval.filters import Filter, parse
 from retrieval.index.building import measured
 from retrieval.index.codes import CodesEngine
 from retrieval.index.columns import Columns
-from retrieval.index.engines import Engines
+from retrieval.index.engines import Engines, made
 from retrieval.index.planner import Costs, plan
 from retrieval.index.ports import NotMade, Rows
 from retrieval.index.settings import EngineName, EngineSettings, Quantization
@@ -106,7 +107,8 @@ def test_it_says_how_it_went_about_it(opened: Opener, crowd: Crowd, engine: str)
     graph = engine != "exact"
     assert [plan.name for plan in plans] == ["all", *(("widen", "graph") if graph else ("exact", "exact"))]
     tenth = state.search(crowd.queries[0], 10, state.allowed(ALL, below("random", 0.1), labelled=False)).plan
-    assert tenth.name == {"exact": "exact", "hnswlib": "widen", "usearch": "widen"}.get(engine, "pushed")
+    walked = dict.fromkeys(("hnswlib", "usearch", "faiss"), "widen")
+    assert tenth.name == {"exact": "exact", **walked}.get(engine, "pushed")
     assert [plan.recall_mode for plan in plans] == ["exact", *(["estimated"] * 2 if graph else ["exact"] * 2)]
     assert state.search(crowd.queries[0], 10, half, exactly=True).plan.recall_mode == "exact"
 
@@ -152,9 +154,12 @@ def test_codes_of_other_rows_are_not_opened(tmp_path: Path, crowd: Crowd) -> Non
             engine.load(path, rows)
 
 
+@pytest.mark.parametrize("engine", ["usearch", "faiss"])
 @pytest.mark.parametrize("share", [1, 0.5, 0.1, 0.01])
-def test_vectors_of_eight_bits_are_compared_whole_in_the_end(opened: Opener, crowd: Crowd, share: float) -> None:
-    state = opened("usearch", "int8")
+def test_vectors_of_eight_bits_are_compared_whole_in_the_end(
+    opened: Opener, crowd: Crowd, engine: str, share: float
+) -> None:
+    state = opened(engine, "int8")
     allowed = state.allowed(ALL, below("random", share), labelled=False)
     wanted = np.arange(ROWS) if allowed.mask is None else np.flatnonzero(allowed.mask)
     found = 0
@@ -164,6 +169,20 @@ def test_vectors_of_eight_bits_are_compared_whole_in_the_end(opened: Opener, cro
         assert np.allclose(answer.hits.scores, crowd.vectors[answer.hits.slots] @ query, atol=1e-5)
         found += len(set(truth.tolist()).intersection(answer.hits.slots.tolist()))
     assert found / (10 * len(crowd.queries)) >= 0.99
+
+
+def test_graphs_of_other_rows_or_numbers_are_not_opened(tmp_path: Path, crowd: Crowd) -> None:
+    pytest.importorskip("faiss")
+    vectors = crowd.vectors[:1000]
+    rows, fewer = (Rows(some, np.arange(len(some)), np.arange(len(some))) for some in (vectors, vectors[1:]))
+    settings, path = EngineSettings(), tmp_path / "1.graph"
+    made("faiss", settings, "none").build(rows, path, "", 1)
+    for kept, others in (("none", fewer), ("int8", rows)):
+        with pytest.raises(OSError, match="it was made"):
+            made("faiss", settings, cast("Quantization", kept)).load(path, others)
+    graph = made("faiss", settings, "none").load(path, rows)
+    assert [int(graph.search(each, 3, 40).slots[0]) for each in vectors[:50]] == list(range(50))
+    assert len(graph.search(vectors[0], 2000, 2000)) <= 1000
 
 
 def test_single_bits_find_what_is_compared_whole_in_the_end(tmp_path: Path) -> None:

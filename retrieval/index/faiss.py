@@ -1,9 +1,9 @@
 """FAISS: the graph walks over numbers of sixteen bits, or of eight, and whole vectors have the last word.
 
-A walk waits for memory more than it computes: half of the bytes make it shorter by a fifth, most of which the last word takes. It comes
-as a wheel. What is known of the library and what is done about it: a damaged
-file that is read all the same (checksums of the artefact), places without a neighbour (-1, left out), threads of its own (none for a
-single question, and one where a graph is made), a wrapper in Python that checks and makes anew what is known here (called below it).
+A walk waits for memory more than it computes: half of the bytes make it shorter by a fifth. It comes as a wheel. What is known of the
+library and what is done about it: a damaged file that is read all the same (checksums of the artefact), places without a neighbour (-1,
+left out), threads of its own (none for a single question, and one where a graph is made), a wrapper in Python that checks and makes anew
+what is known here (called below it).
 """
 
 from importlib import import_module

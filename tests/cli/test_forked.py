@@ -20,6 +20,10 @@ import atexit, json, os, resource, signal, sys, threading
 def what(fd):
     return os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
 
+def libc():
+    with os.popen("/usr/bin/env") as told:  # closed, and so waited for: else its pipe is still there where it has not quite ended
+        return told.read().split()
+
 def handlers():
     return {number: str(signal.getsignal(number)).partition(" at ")[0] for number in signal.valid_signals()}
 
@@ -32,7 +36,7 @@ if __name__ == "__main__":
         "path": sys.path,
         "main": [main.__file__, main.__spec__ and main.__spec__.name, main.__dict__ is globals()],
         "environ": dict(os.environ),
-        "libc": os.popen("/usr/bin/env").read().split() if os.path.exists("/usr/bin/env") else [],
+        "libc": libc() if os.path.exists("/usr/bin/env") else [],
         "folder": os.getcwd(),
         "files": {fd: what(fd) for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")},
         "group": [os.getpgrp(), os.getsid(0)],

@@ -11,14 +11,14 @@ import msgspec
 from sqlalchemy import Engine
 
 from gateway.cache.ports import Store
-from gateway.call import CHAT, Call
+from gateway.call import Call
 from gateway.catalog import Model
 from gateway.completion import Answers, Completions
+from gateway.grounding.named import names_documents
 from gateway.grounding.ports import Searcher
 from gateway.metering import Meter
 from gateway.record import Record
 from gateway.snapshot import Snapshot
-from gateway.wire import NULL
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.cache.meanings import Log
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.waking import Waking
 
 MEBI: Final = 1024 * 1024
-FILE_SEARCH: Final = b'"file_search"'
 KEEP_S: Final = 5.0  # what writing down what was said may take at the end
 
 
@@ -317,6 +316,4 @@ class _Unsearched:
         self._search = search
 
     def answer(self, call: Call) -> Coroutine[Any, Any, None]:
-        if call.endpoint is CHAT and call.request.tools is not NULL and FILE_SEARCH in bytes(call.request.tools):  # type: ignore[union-attr]  # a chat's
-            return self._search().answer(call)
-        return self._following.answer(call)
+        return (self._search() if names_documents(call) else self._following).answer(call)

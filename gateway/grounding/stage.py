@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
-from gateway.call import CHAT, Call
+from gateway.call import Call
 from gateway.grounding import booking, prompt, wish
 from gateway.grounding.citing import Citing
 from gateway.grounding.looked import Looked
+from gateway.grounding.named import names_documents
 from gateway.grounding.policy import Retrieval
 from gateway.grounding.ports import Booking, Searcher, Store, Wanted
 from gateway.grounding.sources import INSTRUCTIONS, Sources
@@ -28,7 +29,6 @@ from gateway.wire import NULL, ChatRequest
 
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
-TOOL: Final = b'"file_search"'
 OURS: Final = "retrieval"  # the tag of calls that a search makes itself
 _pack: Final = msgspec.msgpack.Encoder(order="sorted").encode
 
@@ -51,7 +51,7 @@ class Grounding:
 
     def answer(self, call: Call) -> Coroutine[Any, Any, None]:
         """As the dispatch. Raises NotFound, BadRequest for a search that cannot be made."""
-        if call.model.retrieval is None and (call.endpoint is not CHAT or call.request.tools is NULL):  # type: ignore[union-attr]  # a chat's
+        if call.model.retrieval is None and not names_documents(call):
             return self.following.answer(call)
         if call.grounds is not None:  # another model is asked the same, because of a budget
             return self.behind.answer(call)
@@ -63,7 +63,7 @@ class Grounding:
 
     async def _looked(self, call: Call) -> Looked | None:
         request, headers, retrieval = call.request, call.exchange.headers, call.model.retrieval
-        if call.endpoint is CHAT and isinstance(request, ChatRequest) and TOOL in bytes(request.tools):
+        if isinstance(request, ChatRequest) and names_documents(call):
             others, wanted, at = wish.parted(request.tools)
             if wanted is not None:
                 request.tools = Raw(msgspec.json.encode(others)) if others else NULL

@@ -77,7 +77,7 @@ class Instance:
         """What concerns us and not the process may change while it runs."""
         if spec.lora != self._spec.lora:
             self.reason = ""  # an adapter that failed may be tried again
-        if spec.nice != self._spec.nice and self.phase not in ("starting", "draining", "stopping"):
+        if spec.nice != self._spec.nice and self.phase != "starting" and not self.ending:
             self.process.yields(spec.nice)
         self._spec = spec
 
@@ -142,9 +142,8 @@ class Instance:
 
     async def _serve(self) -> None:
         self.phase, self.reason, self.ready_at = "ready", "", time.monotonic()
-        self.process.yields(
-            self._spec.nice
-        )  # only now: one that starts is not to be held up by those that spin for their next token
+        # Only now: one that starts is not to be held up by those that spin for their next token.
+        self.process.yields(self._spec.nice)
         self.keep()
         log.info(
             "engine.ready",

@@ -45,12 +45,31 @@ class Texts:
         self._passage = msgspec.msgpack.Decoder(Found).decode
         self._document = msgspec.msgpack.Decoder(Document).decode
         self._documents: dict[int, Document] = {}
+        self._known: dict[int, Shown] = {}
+        self.nbytes = 0  # of what is kept
 
     def read(self, ids: Sequence[int], slots: Sequence[int]) -> list[Shown | None]:
         """None where the truth had none when it was written, and where it is damaged: then `damaged` says so from there on.
 
-        In one loop: what lies between two records in Python costs as much as to read them.
+        What was read is kept for the next who finds it. A graph's walk leaves the processor's caches without anything of ours: to decode
+        ten records after it takes 30 µs, to look them up 5.
         """
+        shown = list(map(self._known.get, ids))
+        if all(shown):
+            return shown
+        missing = [at for at, each in enumerate(shown) if each is None]
+        found = self._read([ids[at] for at in missing], [slots[at] for at in missing])
+        if self.nbytes > SHOWN_BYTES:
+            self._known = {}
+            self.nbytes = 0
+        for at, each in zip(missing, found, strict=True):
+            if each is not None:
+                shown[at] = self._known[ids[at]] = each
+                self.nbytes += SHOWN_OBJECT + 2 * len(each[0].text)
+        return shown
+
+    def _read(self, ids: Sequence[int], slots: Sequence[int]) -> list[Shown | None]:
+        """In one loop: what lies between two records in Python costs as much as to read them."""
         place, head, decode, document_of = _PLACE.unpack_from, _HEAD.unpack_from, self._passage, self._documents.get
         texts, places, rows = self._texts, self._places, self.rows
         last = len(texts) - _HEAD.size
@@ -103,7 +122,11 @@ class Told:
         self.stale = stale
         self.asked: dict[int, Shown] = {}
         self.documents: dict[int, Document] = {}
-        self.nbytes = 0
+        self._nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes + (0 if self.texts is None else self.texts.nbytes)
 
     @property
     def damaged(self) -> bool:
@@ -127,14 +150,14 @@ class Told:
 
     def remember(self, shown: Mapping[int, Shown]) -> None:
         """What the truth has of passages at this generation, for the next who finds them."""
-        if self.nbytes > SHOWN_BYTES:
+        if self._nbytes > SHOWN_BYTES:
             self.asked.clear()
             self.documents.clear()
-            self.nbytes = 0
+            self._nbytes = 0
         self.asked.update(shown)
         for passage, document in shown.values():
             self.documents[document.id] = document
-            self.nbytes += SHOWN_OBJECT + 2 * len(passage.text)
+            self._nbytes += SHOWN_OBJECT + 2 * len(passage.text)
 
 
 def packed(shown: Iterable[Sequence[Shown | None]], places: bytearray) -> Iterator[bytes]:

@@ -172,36 +172,70 @@ def test_files_are_swapped_under_searches(
     assert artefact.opened(folder) is not None, "killed at any moment, it is whole"
 
 
-def test_damage_under_a_search_is_noticed_and_mended(
-    database: Database, residents: Residents, search: Search, tmp_path: Path
-) -> None:
-    """Bytes of a file that is mapped: what is shown is right all the same, and the file is written again."""
+@contextmanager
+def another_process(database: Database, tmp_path: Path) -> Iterator[tuple[Residents, Search]]:
+    """As one that has shown nothing yet."""
+    residents = Residents(database, tmp_path / "retrieval", 1 << 26, SIZES)
+    search = Search(database, residents, Same())
+    yield residents, search
+    search.close()
+    residents.close()
+
+
+def damage(path: Path) -> None:
+    """The same file, which is mapped."""
+    data = bytes(byte ^ 0x15 for byte in path.read_bytes())
+    with path.open("rb+") as file:
+        file.write(data)
+
+
+def test_damage_under_a_search_is_noticed_and_mended(database: Database, residents: Residents, tmp_path: Path) -> None:
+    """By whoever reads there: what is shown is right all the same, and the file is written again."""
     collection, documents = written(database, residents, 3)
     everything = sorted(text for each in documents for text in version_of(each.source_id, 0))
     folder = tmp_path / "retrieval" / collection.id
     vectors = sorted(folder.glob("*.vectors"))
     for _ in range(3):
-        (path,) = folder.glob("*.texts")
-        data = bytes(byte ^ 0x15 for byte in path.read_bytes())
-        with path.open("rb+") as file:  # the same file, which is mapped
-            file.write(data)
-        assert texts(found(search, collection)) == everything
-        until = time.monotonic() + 200
-        while path.exists():
-            assert time.monotonic() < until, "it is not written again"
+        with another_process(database, tmp_path) as (theirs, search):
+            theirs.current(collection.id)
+            (path,) = folder.glob("*.texts")
+            damage(path)
             assert texts(found(search, collection)) == everything
-        while search.checking:
-            time.sleep(0.01)
-        assert artefact.opened(folder) is not None
-        assert sorted(folder.glob("*.vectors")) == vectors, "what was not damaged stays"
+            until = time.monotonic() + 200
+            while path.exists():
+                assert time.monotonic() < until, "it is not written again"
+                assert texts(found(search, collection)) == everything
+            while search.checking:
+                time.sleep(0.01)
+            assert artefact.opened(folder) is not None
+            assert sorted(folder.glob("*.vectors")) == vectors, "what was not damaged stays"
     for path in folder.glob("*.texts"):
         path.write_bytes(path.read_bytes()[::-1])
-    again = Residents(database, tmp_path / "retrieval", 1 << 26, SIZES)
-    again.current(collection.id)
-    assert artefact.opened(folder) is None
-    again.retry()
-    assert artefact.opened(folder) is not None, "also where it is found damaged, and nobody changes anything"
-    again.close()
+    with another_process(database, tmp_path) as (again, _):
+        again.current(collection.id)
+        assert artefact.opened(folder) is None
+        again.retry()
+        assert artefact.opened(folder) is not None, "also where it is found damaged, and nobody changes anything"
+
+
+def test_what_was_shown_once_is_shown_again_whatever_becomes_of_the_file(
+    database: Database, residents: Residents, search: Search, tmp_path: Path
+) -> None:
+    """From memory, as long as nobody changed it."""
+    collection, documents = written(database, residents, 2)
+    everything = sorted(text for each in documents for text in version_of(each.source_id, 0))
+    assert texts(found(search, collection)) == everything
+    (path,) = (tmp_path / "retrieval" / collection.id).glob("*.texts")
+    damage(path)
+    assert texts(found(search, collection)) == everything
+    assert not search.checking, "nothing was read"
+    database.write(lambda tx: document_store.describe(tx, documents[0], {"n": 8}))
+    told = found(search, collection).results
+    assert sorted(each.passage.text for each in told) == everything
+    assert {each.document.id: each.document.attributes["n"] for each in told} == {
+        documents[0].id: 8,
+        documents[1].id: 1,
+    }
 
 
 def test_what_was_changed_much_is_written_again(

@@ -197,11 +197,11 @@ class Search:
             self._mend(collection)
         if there is None:
             return None
-        results = []
-        for rank, (known, score) in enumerate(zip(there, scores, strict=True), 1):
-            said = _cosine(score)
-            if known is not None and said >= question.threshold:
-                results.append(Result(*known, said, [Trace("dense", rank, score)]))
+        results = [
+            Result(known[0], known[1], said, (Trace("dense", rank, score),))
+            for rank, (known, said, score) in enumerate(zip(there, _cosines(scores), scores, strict=True), 1)
+            if known is not None and said >= question.threshold
+        ]
         made = _embedded(collection)
         return Results(
             results, [answer.plan], answer.plan.recall_mode, state.generation, question.queries, embedded=made
@@ -410,6 +410,12 @@ def _results(
 
 def _embedded(collection: Collection) -> Embedded:
     return Embedded(collection.version, collection.model, collection.dimensions)
+
+
+def _cosines(scores: Sequence[float]) -> Sequence[float]:
+    """Of scores that fall."""
+    sound = not scores or (scores[0] <= 1.0 and scores[-1] >= 0.0)
+    return scores if sound else [_cosine(score) for score in scores]
 
 
 def _cosine(score: float) -> float:

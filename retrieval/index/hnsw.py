@@ -49,7 +49,7 @@ class HnswGraph:
                 self._index.set_ef(effort)
                 self._effort = effort
             try:
-                labels, distances = self._index.knn_query(query, k=k, num_threads=1)
+                labels, distances = self._index.knn_query(query, k, 1)
             except RuntimeError:  # it found fewer than k, and says so with an error
                 return Hits(np.zeros(0, np.int64), np.zeros(0, np.float32))
         return Hits(labels[0].view(np.int64), 1.0 - distances[0])

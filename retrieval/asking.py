@@ -141,7 +141,10 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """`more`: further passages of the same document, where they are grouped. `highlights` are spans of the passage's text."""
+    """`more`: further passages of the same document, where they are grouped. `highlights` are spans of the passage's text.
+
+    `matched`: where in the document's text that stands which was found, if its parent is shown for it.
+    """
 
     passage: Found
     document: Document
@@ -150,6 +153,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     more: "Sequence[Result]" = ()
     context: Context | None = None
     highlights: Sequence[Span] = ()
+    matched: Span | None = None
 
 
 class Stage(msgspec.Struct, frozen=True, omit_defaults=True):

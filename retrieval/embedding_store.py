@@ -26,6 +26,11 @@ class Missing(msgspec.Struct, frozen=True):
     text: str
 
 
+def embedded(heading: Sequence[str], context: str, text: str) -> str:
+    """What of a passage has a vector, and an index of words: what it stands under, what a model said before it, itself."""
+    return "\n".join((*heading, context, text) if context else (*heading, text))
+
+
 def column(version: int) -> KeyedColumnElement[bytes]:
     """Where the vectors of a version stand, in what `joined` gives."""
     return _Body.vector if version == FIRST else _Vector.vector
@@ -60,7 +65,7 @@ def add(tx: Connection, collection_id: str, version: int, vectors: Mapping[int, 
 def missing(tx: Connection, collection_id: str, version: int, after: int, limit: int) -> Sequence[Missing]:
     """Published passages behind `after` that have none, by id."""
     query = (
-        select(_Passage.id, _Body.heading, _Body.text)
+        select(_Passage.id, _Body.heading, _Body.context, _Body.text)
         .join(passage_bodies, _Body.passage_id == _Passage.id)
         .where(
             _Passage.collection_id.concat("") == collection_id
@@ -69,7 +74,7 @@ def missing(tx: Connection, collection_id: str, version: int, after: int, limit:
         .order_by(_Passage.id)
         .limit(limit)
     )
-    return [Missing(id_, "\n".join((*heading, text))) for id_, heading, text in tx.execute(query)]
+    return [Missing(id_, embedded(*of_it)) for id_, *of_it in tx.execute(query)]
 
 
 def still_missing(tx: Connection, collection_id: str, version: int, ids: Sequence[int]) -> Sequence[int]:

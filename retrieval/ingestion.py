@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from retrieval import collection_store, document_store, embedding_store, job_store, passage_store, quotas
-from retrieval.access import Account
+from retrieval.access import Account, Caller
 from retrieval.changes import Changes, Fresh, changes
+from retrieval.chunking.context import contexts
 from retrieval.collection_store import Collection
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document
-from retrieval.errors import QuotaExceeded, Refused, RetrievalError
+from retrieval.errors import QuotaExceeded, Refused, RetrievalError, Unavailable
 from retrieval.job_store import Job, LeaseLost
 from retrieval.passage_store import New
-from retrieval.ports import Embedder, Reader, Reading, Sources, Unreadable
+from retrieval.ports import Embedder, Reader, Reading, Sources, Unreadable, Writer
 from retrieval.quotas import Quota
 from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.record import Reembedding
@@ -42,6 +43,7 @@ EMBEDDED_AT_ONCE: Final = 64  # texts of one call
 MAX_ATTEMPTS: Final = 5
 UNIT_WITHIN: Final = 1e-6  # what 32 bits leave over of a length of 1, squared
 MAX_PASSAGES: Final = 200_000
+CONTEXT_TOKENS: Final = 200  # that a model may say before a passage
 BACKOFF_S: Final = 2.0
 MAX_WAIT_S: Final = 60.0
 ANEW: Final = Account(tags=("reembedding",))  # how vectors of the version are booked that is not read
@@ -76,13 +78,20 @@ class Ingestion:
     """One per process. `run` may run for many jobs at a time."""
 
     def __init__(
-        self, database: Database, sources: Sources, reader: Reader, embedder: Embedder, quota: Quota | None = None
+        self,
+        database: Database,
+        sources: Sources,
+        reader: Reader,
+        embedder: Embedder,
+        quota: Quota | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
         self._reader = reader
         self._embedder = embedder
         self._quota = quota or Quota()
+        self._writer = writer
 
     async def run(self, job: Job) -> None:
         """To its end, or to the next attempt. Raises LeaseLost, SQLAlchemyError."""
@@ -104,17 +113,21 @@ class Ingestion:
             await self._later(work, BACKOFF_S * 2**job.attempts, reason, counted=True)
 
     async def _ingest(self, work: _Work) -> None:
-        reading, fingerprint = await self._reading(work.document)
+        reading, fingerprint = await self._reading(work)
         found = await self._do(lambda tx: _changes(tx, work, reading))
         dimensions = work.collection.dimensions
         await self._fits(work, reading, dimensions)  # before anything is paid for
         beside = work.beside
         for start in range(0, len(found.fresh), EMBEDDED_AT_ONCE):
-            some = found.fresh[start : start + EMBEDDED_AT_ONCE]
+            some, refusal = await self._situated(work, reading.text, found.fresh[start : start + EMBEDDED_AT_ONCE])
+            if not some and refusal is not None:
+                raise refusal
             vectors = await self._embedded(work, some)
             others = None if beside is None else await self._anew(beside, some)
             beside = None if others is None else beside  # once it fails, it is left to others
             dimensions = await self._do(partial(_prepare, work=work, some=some, vectors=vectors, others=others))
+            if refusal is not None:  # what was said until then is kept
+                raise refusal
         await self._fits(work, reading, dimensions)
         usage_bytes = _usage(reading, dimensions)
         await self._do(lambda tx: _publish(tx, work, reading, fingerprint, usage_bytes))
@@ -122,14 +135,20 @@ class Ingestion:
             "document.completed", document=work.document.id, passages=len(reading.chunks), embedded=len(found.fresh)
         )
 
-    async def _reading(self, document: Document) -> tuple[Reading, str]:
+    async def _reading(self, work: _Work) -> tuple[Reading, str]:
         """The document as passages, and a fingerprint of its file."""
+        document, into = work.document, work.collection.space
+
+        async def meaning(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+            vectors = await self._embedder.embed(texts, into.model, work.job.payer, aside=True, dimensions=into.cut)
+            return list(normalised(vectors, len(texts)))
+
         source = await asyncio.to_thread(self._sources.open, document.source_id)
         if source is None:
             raise _Failure("invalid_file", "The file is not there any more")
         try:
             fingerprint = await asyncio.to_thread(_fingerprint, source.path)
-            reading = await self._reader.read(source.path, document.filename, document.chunking)
+            reading = await self._reader.read(source.path, document.filename, document.chunking, meaning)
         except FileNotFoundError:
             raise _Failure("invalid_file", "The content of the file is gone from the server's folder") from None
         except Unreadable as error:
@@ -137,6 +156,28 @@ class Ingestion:
         if len(reading.chunks) > MAX_PASSAGES:
             raise _Failure("invalid_file", f"The file has more than {MAX_PASSAGES:,} passages: split it")
         return storable(reading), fingerprint
+
+    async def _situated(
+        self, work: _Work, text: str, some: Sequence[Fresh]
+    ) -> tuple[Sequence[Fresh], Exception | None]:
+        """With what a model says of each one's place in the document, if one is to, on the account of who added it.
+
+        Those of which it was said, and what is to be raised for the others.
+        """
+        model = work.document.chunking.context_model
+        if model is None:
+            return some, None
+        if self._writer is None:
+            raise Unavailable("No chat model is to be had here, and passages are to have a context by one")
+        writer, payer = self._writer, Caller(work.job.payer)
+
+        async def ask(document: str, question: str) -> str:
+            return await writer.write(document, question, model, payer, CONTEXT_TOKENS)
+
+        said, refusal = await contexts(text, [each.chunk for each in some], ask)
+        pairs = zip(some, said, strict=True)
+        known = [msgspec.structs.replace(each, context=_clean(told)) for each, told in pairs if told is not None]
+        return known, refusal
 
     async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
         """Each of length 1."""
@@ -190,7 +231,7 @@ class Ingestion:
 
 
 def _texts(some: Sequence[Fresh]) -> list[str]:
-    return ["\n".join((*each.chunk.heading, each.chunk.text)) for each in some]
+    return [embedding_store.embedded(each.chunk.heading, each.context, each.chunk.text) for each in some]
 
 
 def _usage(reading: Reading, dimensions: int | None) -> int:
@@ -252,7 +293,8 @@ def _found(tx: Connection, job: Job) -> _Work:
 def _changes(tx: Connection, work: _Work, reading: Reading) -> Changes:
     document, collection = work.document, work.collection
     prepared = passage_store.prepared(tx, document.id, collection.id, collection.version)
-    return changes(reading.chunks, passage_store.published(tx, document.id), prepared)
+    published = passage_store.published(tx, document.id)
+    return changes(reading.chunks, published, prepared, document.chunking.context_model)
 
 
 def _require_version(tx: Connection, work: _Work) -> None:
@@ -281,7 +323,8 @@ def _prepare(
             f"The embedding model gives {vectors.shape[1]} dimensions, and this vector store has {dimensions}",
         )
     new = [
-        New(each.ordinal, each.hash, each.chunk, vector.tobytes()) for each, vector in zip(some, vectors, strict=True)
+        New(each.ordinal, each.hash, each.chunk, vector.tobytes(), each.context)
+        for each, vector in zip(some, vectors, strict=True)
     ]
     ids = passage_store.prepare(tx, work.collection.id, work.document.id, new, work.collection.version)
     if others is not None:

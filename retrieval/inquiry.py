@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from retrieval import passage_store, refining
 from retrieval.access import Caller
-from retrieval.asking import Neighbours, Question, Rerank, Result, Results, Stage
+from retrieval.asking import Neighbours, Question, Rerank, Result, Results, Span, Stage
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import RetrievalError
@@ -53,12 +53,17 @@ class Inquiry:
         """Raises NotFound, Expired, BadRequest, Forbidden, Refused."""
         asked = question.queries
         rerank = self.reranks(question.rerank, caller)
-        if _plain(question, rerank):
-            return await self._search.run(caller, collection_id, question)
         collection = await self._search.begun(caller, collection_id, question)
+        if _plain(question, rerank):
+            found = await self._search.answered(caller, collection, question, partial(self._found, question.k))
+            if not _children(found.results):
+                return found
+            whole = await asyncio.to_thread(self._parents, caller, collection_id, list(found.results[: question.k]))
+            return msgspec.structs.replace(found, results=whole)
         made = await expanded(self._writer, question, caller)
         question, stages = made.question, list(made.stages)
-        found = await self._search.answered(caller, collection, question, partial(self._found, _pool(question, rerank)))
+        wide = msgspec.structs.replace(question, threshold=0.0)
+        found = await self._search.answered(caller, collection, wide, partial(self._found, _pool(question, rerank)))
         results = list(found.results)
         if rerank is not None and results:
             results, stage = await self._reranked(caller, asked, rerank, _candidates(question, rerank, results))
@@ -88,12 +93,15 @@ class Inquiry:
     async def _found(
         self, pool: int, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
     ) -> Results:
-        """Enough passages for what comes behind. Where documents are wanted, more until there are enough of them."""
+        """Enough passages for what comes behind. Where documents are wanted, or parents shown, more until there are enough of them."""
+        wanted = pool
         while True:
-            wide = msgspec.structs.replace(question, k=pool, threshold=0.0)
+            wide = question if pool == question.k else msgspec.structs.replace(question, k=pool)
             found = await self._search.found(caller, collection, wide, vectors)
-            documents = len({each.document.id for each in found.results})
-            if question.group is None or documents >= question.k or len(found.results) < pool or pool >= MOST:
+            few = len(found.results) < pool or pool >= MOST
+            if _children(found.results):
+                found = msgspec.structs.replace(found, results=refining.families(found.results))
+            if few or _enough(question, found.results, wanted):
                 return found
             pool = min(MOST, 4 * pool)
 
@@ -118,6 +126,11 @@ class Inquiry:
             return skipped(error.message)
         return refining.reranked(results, scores), Stage("rerank", "done", None, rerank.model, _ms(began))
 
+    def _parents(self, caller: Caller, collection_id: str, results: list[Result]) -> list[Result]:
+        """Blocks. What is shown for what was found, of documents as they are now."""
+        with self._database.reading() as tx:
+            return [_parent(tx, each) for each in _still_there(tx, caller, collection_id, results)]
+
     def _last(
         self, caller: Caller, collection_id: str, version: int, question: Question, results: list[Result]
     ) -> list[Result]:
@@ -133,6 +146,7 @@ class Inquiry:
             around = question.neighbours
             if around is not None:
                 results = refining.every(results, lambda each: _with_context(tx, each, around))
+            results = refining.every(results, lambda each: _parent(tx, each))
         if question.highlight:
             results = refining.every(results, lambda each: _highlighted(each, question.queries))
         return results
@@ -176,10 +190,33 @@ def _still_there(tx: Connection, caller: Caller, collection_id: str, results: li
     there = shown(tx, caller, collection_id, ids, labelled=now.labelled)
     kept = []
     for each in results:
-        parts = [part for part in (each, *each.more) if part.passage.id in there]
+        parts = [
+            msgspec.structs.replace(part, passage=there[id_][0], document=there[id_][1])
+            for part in (each, *each.more)
+            if (id_ := part.passage.id) in there
+        ]
         if parts:
             kept.append(msgspec.structs.replace(parts[0], more=tuple(parts[1:])))
     return kept
+
+
+def _children(results: Sequence[Result]) -> bool:
+    """Whether anything else is shown for one of them."""
+    return any(each.passage.parent_start is not None for each in results)
+
+
+def _enough(question: Question, results: Sequence[Result], wanted: int) -> bool:
+    if question.group is None:
+        return len(results) >= wanted
+    return len({each.document.id for each in results}) >= question.k
+
+
+def _parent(tx: Connection, result: Result) -> Result:
+    child = result.passage
+    shown_ = passage_store.parent(tx, child)
+    if shown_ is child:
+        return result
+    return msgspec.structs.replace(result, passage=shown_, matched=Span(child.start, child.end))
 
 
 def _with_context(tx: Connection, result: Result, wanted: Neighbours) -> Result:

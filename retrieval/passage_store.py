@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, 
 from retrieval import embedding_store
 from retrieval.ports import Chunk
 from retrieval.spaces import FIRST
-from retrieval.tables import passage_bodies, passages, removals
+from retrieval.tables import document_texts, passage_bodies, passages, removals
 
 TOGETHER: Final = 200  # rows of one statement
 
@@ -32,6 +32,7 @@ class New(msgspec.Struct, frozen=True):
     hash: bytes
     chunk: Chunk
     vector: bytes
+    context: str = ""
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ class Indexed(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """What is shown of a passage."""
+    """What is shown of a passage, or of its parent for it: characters of the document's text."""
 
     id: int
     document_id: int
@@ -63,9 +64,12 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     tokens: int
     heading: Sequence[str]
     text: str
+    parent_start: int | None = None
+    parent_end: int | None = None
 
 
 _FOUND = (_Row.id, _Row.document_id, _Row.ordinal, _Row.start, _Row.end, _Row.page, _Row.line, _Row.tokens)
+SHOWN: Final = (*_FOUND, _Body.heading, _Body.text, _Row.parent_start, _Row.parent_end)  # as `Found` has them
 
 
 def published(tx: Connection, document_id: int) -> Sequence[Known]:
@@ -100,6 +104,7 @@ def prepare(
             "heading": list(each.chunk.heading),
             "text": each.chunk.text,
             "vector": each.vector if first else embedding_store.NOTHING,
+            "context": each.context,
         }
         for id_, each in zip(ids, new, strict=True)
     ]
@@ -170,17 +175,17 @@ def indexed(
 
 
 def texts(tx: Connection, collection_id: str, since: int, limit: int) -> Iterator[Sequence[tuple[int, str]]]:
-    """The same for an index of words: the headings that a passage stands under are part of it."""
+    """The same for an index of words: the headings that a passage stands under are part of it, and its context is."""
     last = 0
     query = (
-        select(_Row.id, _Body.heading, _Body.text)
+        select(_Row.id, _Body.heading, _Body.context, _Body.text)
         .join(passage_bodies, _Body.passage_id == _Row.id)
         .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.id > bindparam("last"))
         .order_by(_Row.id)
         .limit(limit)
     )
     while True:
-        found = [(id_, "\n".join((*heading, text))) for id_, heading, text in tx.execute(query, {"last": last})]
+        found = [(id_, embedding_store.embedded(*of_it)) for id_, *of_it in tx.execute(query, {"last": last})]
         if found:
             yield found
         if len(found) < limit:
@@ -197,7 +202,7 @@ def number(tx: Connection, collection_id: str) -> int:
 def of_document(tx: Connection, document_id: int, limit: int, after: int = -1) -> Sequence[Found]:
     """By their order in the document, from behind an ordinal."""
     query = (
-        select(*_FOUND, _Body.heading, _Body.text)
+        select(*SHOWN)
         .join(passage_bodies, _Body.passage_id == _Row.id)
         .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.ordinal > after)
         .order_by(_Row.ordinal)
@@ -208,7 +213,9 @@ def of_document(tx: Connection, document_id: int, limit: int, after: int = -1) -
 
 def _moved(tx: Connection, document_id: int, placed: Sequence[Placed]) -> list[dict[str, Any]]:
     """Where those that stand elsewhere than they did go: of what was just prepared usually none, and no row is written for nothing."""
-    query = select(_Row.id, _Row.ordinal, _Row.start, _Row.end, _Row.page, _Row.line)
+    query = select(
+        _Row.id, _Row.ordinal, _Row.start, _Row.end, _Row.page, _Row.line, _Row.parent_start, _Row.parent_end
+    )
     stand = {row.id: tuple(row)[1:] for row in tx.execute(query.where(_Row.document_id == document_id))}
     places = ((each.id, _place(each.ordinal, each.chunk)) for each in placed)
     return [{"_id": id_, **place} for id_, place in places if stand.get(id_) != tuple(place.values())]
@@ -217,12 +224,32 @@ def _moved(tx: Connection, document_id: int, placed: Sequence[Placed]) -> list[d
 def around(tx: Connection, document_id: int, first: int, last: int) -> Sequence[Found]:
     """The published passages of a document from one ordinal to another."""
     query = (
-        select(*_FOUND, _Body.heading, _Body.text)
+        select(*SHOWN)
         .join(passage_bodies, _Body.passage_id == _Row.id)
         .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.ordinal.between(first, last))
         .order_by(_Row.ordinal)
     )
     return [_shown(row) for row in tx.execute(query)]
+
+
+def parent(tx: Connection, child: Found) -> Found:
+    """What is shown for a passage: text of its document that is around it. Itself, where there is nothing else."""
+    if child.parent_start is None or child.parent_end is None:
+        return child
+    whole, length = document_texts.c.text, child.parent_end - child.parent_start
+    text = select(func.substr(whole, child.parent_start + 1, length))
+    first = select(_Row.page, _Row.line, _Body.heading).join(passage_bodies, _Body.passage_id == _Row.id)
+    mine = _Row.generation.is_not(None) & _Row.start.between(child.parent_start, child.start)
+    found = tx.execute(text.where(document_texts.c.document_id == child.document_id)).scalar_one_or_none()
+    begins = tx.execute(
+        first.where(_Row.document_id == child.document_id, mine).order_by(_Row.start, _Row.ordinal).limit(1)
+    ).one_or_none()
+    if found is None or len(found) != length or begins is None:  # it is being changed at this moment
+        return child
+    page, line, heading = begins
+    return msgspec.structs.replace(
+        child, text=found, start=child.parent_start, end=child.parent_end, page=page, line=line, heading=heading
+    )
 
 
 def vectors(tx: Connection, ids: Sequence[int], collection_id: str = "", version: int = FIRST) -> Mapping[int, bytes]:
@@ -238,8 +265,17 @@ def _known(tx: Connection, document_id: int, state: ColumnElement[bool]) -> Sequ
 
 
 def _shown(row: Row[*tuple[Any, ...]]) -> Found:
-    return Found(*row[: len(Found.__struct_fields__)])
+    return Found(*row)
 
 
 def _place(ordinal: int, chunk: Chunk) -> dict[str, Any]:
-    return {"ordinal": ordinal, "start": chunk.start, "end": chunk.end, "page": chunk.page, "line": chunk.line}
+    start, end = chunk.parent or (None, None)
+    return {
+        "ordinal": ordinal,
+        "start": chunk.start,
+        "end": chunk.end,
+        "page": chunk.page,
+        "line": chunk.line,
+        "parent_start": start,
+        "parent_end": end,
+    }

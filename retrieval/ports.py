@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # loaded with the first vector
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """One passage to be: `start` and `end` are characters of the document's text, `heading` the path of headings that it stands under."""
+    """One passage to be: `start` and `end` are characters of the document's text, `heading` the path of headings that it stands under.
+
+    `parent`: from where to where goes what is shown for it.
+    """
 
     text: str
     start: int
@@ -26,6 +29,7 @@ class Chunk(msgspec.Struct, frozen=True):
     line: int | None = None
     heading: tuple[str, ...] = ()
     tokens: int = 0
+    parent: tuple[int, int] | None = None
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -53,11 +57,15 @@ class Source(msgspec.Struct, frozen=True):
     path: Path
 
 
+Meaning = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
+"""Vectors of texts, in their order, for who cuts by what they mean."""
+
+
 class Reader(Protocol):
     """Makes text of files and cuts it."""
 
-    async def read(self, path: Path, filename: str, chunking: Chunking) -> Reading:
-        """Raises Unreadable, OSError; RetrievalError where the server is at fault."""
+    async def read(self, path: Path, filename: str, chunking: Chunking, meaning: Meaning) -> Reading:
+        """Raises Unreadable, OSError; RetrievalError where the server is at fault, and what `meaning` raises."""
 
     async def close(self) -> None: ...
 

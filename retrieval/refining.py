@@ -69,6 +69,19 @@ def grouped(results: Sequence[Result], size: int) -> list[Result]:
     return [msgspec.structs.replace(first, more=tuple(rest)) for first, *rest in groups.values()]
 
 
+def families(results: Sequence[Result]) -> list[Result]:
+    """Of those with one parent, which is shown for them, the best."""
+    seen: set[tuple[int, int | None, int | None]] = set()
+    kept = []
+    for result in results:
+        passage = result.passage
+        family = passage.document_id, passage.parent_start, passage.parent_end
+        if passage.parent_start is None or family not in seen:
+            seen.add(family)
+            kept.append(result)
+    return kept
+
+
 def diverse(
     results: Sequence[Result], vectors: "Mapping[int, NDArray[np.float32]]", wanted: Diversity, k: int
 ) -> list[Result]:

@@ -405,7 +405,7 @@ def _results(
     there: Shown, ranked: Sequence[tuple[int, float]], traces: Mapping[int, Sequence[Trace]]
 ) -> Sequence[Result]:
     pairs = zip(there, ranked, strict=True)
-    return [Result(*known, score, traces[slot]) for known, (slot, score) in pairs if known is not None]
+    return [Result(*known, score, tuple(traces[slot])) for known, (slot, score) in pairs if known is not None]
 
 
 def _embedded(collection: Collection) -> Embedded:

@@ -14,11 +14,11 @@ from retrieval import batch_store, collection_store, document_store, job_store, 
 from retrieval.access import Caller, require_held
 from retrieval.asking import Question, Rerank, Results, Seen, Wanted
 from retrieval.batch_store import FileBatch
-from retrieval.chunking_strategy import auto
+from retrieval.chunking_strategy import Chunking, resolved
 from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
-from retrieval.errors import BadRequest, NotFound
+from retrieval.errors import BadRequest, NotFound, RetrievalError
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
 from retrieval.index.residents import Residents
@@ -70,7 +70,7 @@ class Retrieval:
         self._advising = asyncio.Lock()
         self._quota = quota or Quota()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
-        self._ingestion = Ingestion(database, sources, reader, embedder, quota)
+        self._ingestion = Ingestion(database, sources, reader, embedder, quota, writer)
         self._search = Search(database, self._residents, embedder, asked=asked or nobody)
         self._searched = searched
         self._writer = writer
@@ -350,7 +350,7 @@ class Retrieval:
         sources: Mapping[str, Source],
         batch_id: str | None = None,
     ) -> Sequence[Document]:
-        usual = auto(self._embedder.window(collection.model))
+        window = self._embedder.window(collection.model)
         if files:
             quotas.require(tx, collection, self._quota, 1, 0)
         made = []
@@ -359,12 +359,28 @@ class Retrieval:
             document_store.require_own(tx, caller, collection, each.file_id)
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
-            name, chunking = sources[each.file_id].filename, each.chunking or usual
+            name, chunking = sources[each.file_id].filename, self._chunking(caller, each.chunking, window)
             new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
             document = document_store.attach(tx, collection, new)
             job_store.add(tx, collection.id, document.id, caller.key_id)
             made.append(document)
         return made
+
+    def _chunking(self, caller: Caller, asked: Chunking | None, window: int | None) -> Chunking:
+        """Raises BadRequest, Forbidden where nobody is there who could say what is to be said before passages."""
+        chunking = resolved(asked, window)
+        model, where = chunking.context_model, "chunking_strategy.context.model"
+        if model is None:
+            return chunking
+        model = model or (None if self._writer is None else self._writer.default())
+        if model is None or self._writer is None:
+            raise BadRequest("There is no chat model to write contexts with: name one", param=where)
+        try:
+            self._writer.require(model, caller.key_id)
+        except RetrievalError as error:
+            error.param = where
+            raise
+        return msgspec.structs.replace(chunking, context_model=model)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.read, work)

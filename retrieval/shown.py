@@ -15,7 +15,7 @@ from retrieval.access import Caller, may_read
 from retrieval.chunking_strategy import Chunking
 from retrieval.document_store import Document
 from retrieval.errors import NotFound
-from retrieval.passage_store import Found
+from retrieval.passage_store import SHOWN, Found
 from retrieval.spaces import Canary, version_for
 from retrieval.tables import collections, document_labels, documents, passage_bodies, passages
 
@@ -100,8 +100,8 @@ def copied(tx: Connection, collection_id: str, ids: Sequence[int]) -> Sequence[t
 
 def as_passage(row: Sequence[Any]) -> Found:
     """Of a row of `passages_query`."""
-    *of_passage, heading, body = row
-    return Found(*(*of_passage, _json(heading), body))
+    *of_passage, heading, body, start, end = row
+    return Found(*(*of_passage, _json(heading), body, start, end))
 
 
 def as_document(row: Sequence[Any]) -> Document:
@@ -149,7 +149,7 @@ def _generation() -> Select[Any]:
 def passages_query() -> Select[Any]:
     """Of published ones; `$ids` is to be replaced."""
     p, b = passages.c, passage_bodies.c
-    joined = select(*_passage_columns()).join(passage_bodies, b.passage_id == p.id)
+    joined = select(*SHOWN).join(passage_bodies, b.passage_id == p.id)
     return joined.where(p.id.in_(text("$ids")), p.generation.is_not(None))
 
 
@@ -157,11 +157,6 @@ def passages_query() -> Select[Any]:
 def documents_query() -> Select[Any]:
     """As `passages_query`."""
     return select(*_document_columns()).where(documents.c.id.in_(text("$ids")))
-
-
-def _passage_columns() -> Sequence[Any]:
-    p, b = passages.c, passage_bodies.c
-    return p.id, p.document_id, p.ordinal, p.start, p.end, p.page, p.line, p.tokens, b.heading, b.text
 
 
 def _document_columns() -> Sequence[Any]:
@@ -174,7 +169,7 @@ def _shown() -> Select[Any]:
     """By id alone: with the collection in the condition, SQLite walks through all of it."""
     p, b, d = passages.c, passage_bodies.c, documents.c
     return (
-        select(*_passage_columns(), *_document_columns(), p.generation)
+        select(*SHOWN, *_document_columns(), p.generation)
         .join(passage_bodies, b.passage_id == p.id)
         .join(documents, d.id == p.document_id)
         .where(p.id.in_(text("SELECT value FROM json_each(:ids)")))

@@ -161,7 +161,7 @@ def _passages_of(
 ) -> Iterator[list[Mapping[str, Any]]]:
     last = 0
     body, vector = passage_bodies.c, embedding_store.column(version)
-    query = select(passages, body.heading, body.text, vector).select_from(
+    query = select(passages, body.heading, body.text, body.context, vector).select_from(
         embedding_store.joined(collection_id, version)
     )
     mine = query.where(passages.c.document_id == document_id, passages.c.generation.is_not(None))
@@ -171,7 +171,12 @@ def _passages_of(
             yield [
                 {
                     "passage": _columns(passages, row),
-                    "body": {"heading": list(row["heading"]), "text": row["text"], "vector": bytes(row["vector"])},
+                    "body": {
+                        "heading": list(row["heading"]),
+                        "text": row["text"],
+                        "context": row["context"],
+                        "vector": bytes(row["vector"]),
+                    },
                 }
                 for row in rows
             ]

@@ -117,7 +117,8 @@ document_texts = Table(
     Column("text", Text, nullable=False),
 )
 
-# Without a generation it is being prepared, and no search sees it. `start` and `end` are characters of the document's text.
+# Without a generation it is being prepared, and no search sees it. `start` and `end` are characters of the document's text, and so are
+# those of its parent, which is shown for it.
 passages = Table(
     "passages",
     metadata,
@@ -132,12 +133,14 @@ passages = Table(
     Column("line", Integer),
     Column("tokens", Integer, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    Column("parent_start", Integer),
+    Column("parent_end", Integer),
     Index("ix_passages_collection_id_generation", "collection_id", "generation"),
     sqlite_autoincrement=True,
 )
 
 # Apart, so that a passage can be published or moved without its body being written again. `vector` is float32, little-endian, of length 1:
-# that of the collection's first version, and empty where there is none of it.
+# that of the collection's first version, and empty where there is none of it. `context`: what a model said before it, to be found by.
 passage_bodies = Table(
     "passage_bodies",
     metadata,
@@ -145,6 +148,7 @@ passage_bodies = Table(
     Column("heading", JSON, nullable=False),
     Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
+    Column("context", Text, nullable=False, server_default=""),
 )
 
 # Vectors of later versions, as above.

@@ -8,7 +8,7 @@ import resource
 import signal
 import zipfile
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -268,10 +268,14 @@ async def test_a_process_that_cannot_start_now_is_tried_again(tmp_path: Path, mo
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
     (tmp_path / "a.txt").write_text("text")
     reader = Documents()
+
+    async def unasked(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        raise AssertionError(texts)
+
     with pytest.raises(OSError, match="could not be started"):
-        await reader.read(tmp_path / "a.txt", "a.txt", Chunking())
+        await reader.read(tmp_path / "a.txt", "a.txt", Chunking(), unasked)
     monkeypatch.undo()
-    assert (await reader.read(tmp_path / "a.txt", "a.txt", Chunking())).text == "text"
+    assert (await reader.read(tmp_path / "a.txt", "a.txt", Chunking(), unasked)).text == "text"
     await reader.close()
 
 

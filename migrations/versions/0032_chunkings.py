@@ -1,0 +1,25 @@
+"""Passages with a parent that is shown for them, and with what a model said of their place in the document.
+
+Revision ID: 0032
+Revises: 0031
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0032"
+down_revision = "0031"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("passages", sa.Column("parent_start", sa.Integer()))
+    op.add_column("passages", sa.Column("parent_end", sa.Integer()))
+    op.add_column("passage_bodies", sa.Column("context", sa.Text(), server_default="", nullable=False))
+
+
+def downgrade() -> None:
+    op.drop_column("passage_bodies", "context")
+    op.drop_column("passages", "parent_end")
+    op.drop_column("passages", "parent_start")

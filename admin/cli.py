@@ -34,6 +34,9 @@ class Command(Protocol):
     def run(self, arguments: argparse.Namespace) -> int: ...
 
 
+CHUNKINGS = ("auto", "sentences", "headings", "code", "semantic")  # of `penstock ingest`; "static" needs sizes
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command: 0 it worked, 1 it did not (the reason is on stderr), 2 it was not understood."""
     arguments = parser().parse_args(argv)
@@ -298,6 +301,11 @@ def _documents(
     ingest = commands.add_parser("ingest", parents=[*parents, reach], help="put files and folders into a collection")
     ingest.add_argument("paths", metavar="PATH", nargs="+")
     ingest.add_argument("--model", metavar="NAME", help="what embeds the collection, if it is made now")
+    ingest.add_argument("--chunking", choices=CHUNKINGS, help="how what is sent is cut; default: auto")
+    ingest.add_argument("--children", action="store_true", help="search small pieces, and show what they are of")
+    ingest.add_argument(
+        "--context", metavar="MODEL", help="a chat model that says of each passage where it stands, to be found by"
+    )
     ingest.add_argument("--prune", action="store_true", help="take out what is not there any more under these paths")
     search = commands.add_parser("search", parents=[*parents, reach], help="ask a collection")
     search.add_argument("query", metavar="QUERY")

@@ -205,6 +205,8 @@ def _text_view(result: Result, asked: SearchBody) -> dict[str, object]:
         view |= {"citation": _citation(result), "score": round(result.score, 6)}
     if asked.neighbors is not None:
         view["context"] = result.context
+    if result.matched is not None:
+        view["matched"] = result.matched
     if asked.highlight:
         view["highlights"] = list(result.highlights)
     return view

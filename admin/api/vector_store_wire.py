@@ -1,19 +1,20 @@
 """Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
 
 Beside those stand a few fields of ours: `embedding_model`, `access`, `engine` and `quantization` of a store, `access_labels` of a file and
-what it `replaces`. `search_wire` has the searches.
+what it `replaces`, and chunking strategies beside `auto` and `static`. `search_wire` has the searches.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
+from msgspec.structs import replace
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from admin.api.wire import Strict, seconds
 from retrieval import filters
 from retrieval.asking import Seen, Wanted
 from retrieval.batch_store import FileBatch
-from retrieval.chunking_strategy import Chunking, static
+from retrieval.chunking_strategy import CHILD_TOKENS, Chunking, Kind, sized, with_children
 from retrieval.collection_store import Change, Counts, NewCollection
 from retrieval.document_store import Document
 from retrieval.index.settings import EngineName, Quantization
@@ -50,21 +51,56 @@ class StaticSizes(Strict):
     chunk_overlap_tokens: int
 
 
+class Sizes(Strict):
+    max_chunk_size_tokens: int
+    chunk_overlap_tokens: int = 0
+
+
+class Children(Strict):
+    max_chunk_size_tokens: int = CHILD_TOKENS
+
+
+class Context(Strict):
+    """`model` None: the usual one for what searches want written."""
+
+    model: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+
+
 class ChunkingStrategy(Strict):
-    type: Literal["auto", "static"]
+    """OpenAI's two types, and others of ours; `children` and `context` go with each of them."""
+
+    type: Kind
     static: StaticSizes | None = None
+    sentences: Sizes | None = None
+    headings: Sizes | None = None
+    code: Sizes | None = None
+    semantic: Sizes | None = None
+    children: Children | None = None
+    context: Context | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "ChunkingStrategy":
-        if (self.type == "static") != (self.static is not None):
-            raise ValueError("`static` belongs to the type 'static', and to no other")
+        if self.type == "static" and self.static is None:
+            raise ValueError("the type 'static' needs `static`")
+        for kind in get_args(Kind):
+            if kind not in ("auto", self.type) and getattr(self, kind) is not None:
+                raise ValueError(f"`{kind}` belongs to the type '{kind}', and to no other")
         return self
 
     def asked(self) -> Chunking | None:
         """None: whatever is best. Raises BadRequest."""
-        return (
-            None if self.static is None else static(self.static.max_chunk_size_tokens, self.static.chunk_overlap_tokens)
-        )
+        sizes: StaticSizes | Sizes | None = None if self.type == "auto" else getattr(self, self.type)
+        if sizes is not None:
+            asked = sized(self.type, sizes.max_chunk_size_tokens, sizes.chunk_overlap_tokens)
+        elif self.type == "auto" and self.children is None and self.context is None:
+            return None
+        else:
+            asked = Chunking(self.type, 0, 0)
+        if self.children is not None:
+            asked = with_children(asked, self.children.max_chunk_size_tokens)
+        if self.context is not None:
+            asked = replace(asked, context_model=self.context.model or "")
+        return asked
 
 
 class StoreBody(Strict):
@@ -201,15 +237,21 @@ def file_view(document: Document) -> dict[str, object]:
         "last_error": error,
         "usage_bytes": document.usage_bytes,
         "attributes": dict(document.attributes),
-        "chunking_strategy": {
-            "type": "static",
-            "static": {
-                "max_chunk_size_tokens": document.chunking.max_tokens,
-                "chunk_overlap_tokens": document.chunking.overlap_tokens,
-            },
-        },
+        "chunking_strategy": chunking_view(document.chunking),
     }
     return {**shown, "empty": True} if document.empty else shown
+
+
+def chunking_view(chunking: Chunking) -> dict[str, object]:
+    """As it was done: of `auto` its sizes, as OpenAI tells them."""
+    kind = "static" if chunking.type == "auto" else chunking.type
+    sizes = {"max_chunk_size_tokens": chunking.max_tokens, "chunk_overlap_tokens": chunking.overlap_tokens}
+    view: dict[str, object] = {"type": kind, kind: sizes}
+    if chunking.child_tokens is not None:
+        view["children"] = {"max_chunk_size_tokens": chunking.child_tokens}
+    if chunking.context_model is not None:
+        view["context"] = {"model": chunking.context_model}
+    return view
 
 
 def batch_view(batch: FileBatch) -> dict[str, object]:

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     with server(arguments) as client:
         store = collection(client, arguments.collection) or _made(client, arguments)
         known = _known(client, store)
-        report = _sent(client, store, found, known, quiet=arguments.json)
+        report = _sent(client, store, found, known, _chunking(arguments), quiet=arguments.json)
         if arguments.prune:
             _pruned(client, arguments.paths, found, known, report)
     _tell(report, store, as_json=arguments.json)
@@ -76,6 +76,16 @@ def _made(client: httpx.Client, arguments: argparse.Namespace) -> Json:
     return made
 
 
+def _chunking(arguments: argparse.Namespace) -> Json | None:
+    """What is said of how files are cut, if anything is."""
+    said: dict[str, Any] = {"type": arguments.chunking or "auto"}
+    if arguments.children:
+        said["children"] = {}
+    if arguments.context:
+        said["context"] = {"model": arguments.context}
+    return said if len(said) > 1 or arguments.chunking else None
+
+
 def _known(client: httpx.Client, store: Json) -> Mapping[str, Known]:
     found = {}
     for file in pages(client, f"vector_stores/{store['id']}/files"):
@@ -86,12 +96,18 @@ def _known(client: httpx.Client, store: Json) -> Mapping[str, Known]:
 
 
 def _sent(
-    client: httpx.Client, store: Json, found: Mapping[str, Path], known: Mapping[str, Known], *, quiet: bool
+    client: httpx.Client,
+    store: Json,
+    found: Mapping[str, Path],
+    known: Mapping[str, Known],
+    chunking: Json | None,
+    *,
+    quiet: bool,
 ) -> Report:
     """Sends what is new, and waits until all of it is read."""
     report = Report(failed={})
     with _progress(len(found), quiet=quiet) as tick, ThreadPoolExecutor(AT_ONCE) as pool:
-        sent = [each for each in pool.map(lambda name: _send(client, store, name, found[name], known), found) if each]
+        sent = list(pool.map(lambda name: _send(client, store, name, found[name], known, chunking), found))
         for what in sent:
             setattr(report, what[0], getattr(report, what[0]) + 1)
         waiting = {file_id: name for what, name, file_id in sent if what != "unchanged"}
@@ -103,7 +119,9 @@ def _sent(
     return report
 
 
-def _send(client: httpx.Client, store: Json, name: str, path: Path, known: Mapping[str, Known]) -> tuple[str, str, str]:
+def _send(
+    client: httpx.Client, store: Json, name: str, path: Path, known: Mapping[str, Known], chunking: Json | None
+) -> tuple[str, str, str]:
     """What it was, its path, and the id that it has now."""
     with path.open("rb") as file:
         sum_ = hashlib.file_digest(file, "sha256").hexdigest()
@@ -113,6 +131,8 @@ def _send(client: httpx.Client, store: Json, name: str, path: Path, known: Mappi
         file.seek(0)
         made = ask(client, "POST", "files", data={"purpose": "assistants"}, files={"file": (path.name, file)})
     body: dict[str, Any] = {"file_id": made["id"], "attributes": {"path": name[-512:], "sha256": sum_}}
+    if chunking is not None:
+        body["chunking_strategy"] = chunking
     if before is not None:
         body["replaces"] = before.file_id
     ask(client, "POST", f"vector_stores/{store['id']}/files", json=body)

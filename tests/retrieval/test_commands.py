@@ -84,6 +84,17 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(shell: Shell, folder
     assert "1 failed" in said
 
 
+def test_files_are_cut_as_is_said(shell: Shell, folder: Path) -> None:
+    """And a piece that is found brings what it is of."""
+    (folder / "guide.md").write_text("# Guide\n\n" + "Turn the valve of the penstock slowly. Wait for the water. " * 20)
+    shell("ingest", str(folder / "guide.md"), "--collection", "handbook", "--chunking", "headings", "--children")
+    (one,) = shell.json("search", "how do I open the water?", "--collection", "handbook")["data"]
+    assert one["content"][0]["text"] == (folder / "guide.md").read_text().strip()
+    assert one["content"][0]["matched"]["end"] - one["content"][0]["matched"]["start"] < 800
+    said = shell("ingest", str(folder), "--collection", "other", "--context", "nobody", status=1)
+    assert "The model 'nobody' does not exist" in said
+
+
 def test_what_is_wrong_is_said_in_a_line(shell: Shell, folder: Path) -> None:
     assert "there is no file or folder" in shell("ingest", str(folder / "none"), "--collection", "c", status=1)
     assert "there is no collection 'none'" in shell("search", "q", "--collection", "none", status=1)

@@ -175,7 +175,7 @@ def _models(models: argparse.ArgumentParser, parents: Sequence[argparse.Argument
         metavar="ARTIFACT",
         help="a file, a folder of MLflow, or models:/NAME@ALIAS, which the server fetches",
     )
-    register.add_argument("--runtime", choices=("sklearn", "onnx", "xgboost", "lightgbm", "mlflow"))
+    register.add_argument("--runtime", choices=("sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "remote"))
     register.add_argument("--alias", metavar="ALIAS", help="set it with the registration, as in --alias champion")
     register.add_argument(
         "--reference", metavar="FILE", help="training data, CSV or Parquet: what monitors compare with"

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, SecretStr
 
 from gateway.settings import PositiveSeconds, Section
+
+if TYPE_CHECKING:
+    from inference.runtimes.peers import Peer
 
 
 class MlflowSection(Section):
@@ -32,6 +35,18 @@ class MlflowSection(Section):
         return {name: value for name, value in said.items() if value}
 
 
+class PeerSection(Section):
+    """A server whose models are served here as well: Triton, KServe, MLServer (`oip`), or TorchServe by its own REST."""
+
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    protocol: Literal["oip", "torchserve"] = "oip"
+    api_key: SecretStr | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 5.0
+
+
+PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
 class RegistrySection(Section):
     """Where the artefacts of classic models lie, how large one may be, and what a process that reads one may take.
 
@@ -44,3 +59,20 @@ class RegistrySection(Section):
     memory_mb: float = Field(default=4096, ge=512, le=1 << 20)
     timeout_s: PositiveSeconds = 120
     mlflow: MlflowSection = MlflowSection()
+    peers: Mapping[PeerName, PeerSection] = Field(default={}, max_length=100)
+
+    def elsewhere(self) -> "Mapping[str, Peer]":
+        if not self.peers:
+            return {}
+        from inference.runtimes.peers import Peer  # noqa: PLC0415 — httpx comes with it
+
+        return {
+            name: Peer(
+                name,
+                each.url.rstrip("/"),
+                each.protocol,
+                None if each.api_key is None else each.api_key.get_secret_value(),
+                each.timeout_s,
+            )
+            for name, each in self.peers.items()
+        }

@@ -400,6 +400,7 @@ class House:
             features=settings.features,
             views=lambda: self.library.catalogue.views,
             post=self._poster,
+            elsewhere=settings.registry.elsewhere,
         )
 
     async def _ask_judge(self, payer: str, fields: Mapping[str, Any]) -> bytes:
@@ -555,7 +556,9 @@ class House:
         said = self._settings.registry
         most = int(said.max_mb * MEBI)
         limits = Limits(int(said.memory_mb * MEBI), max(1, int(said.timeout_s)), said.timeout_s, 4 * most)
-        return Registrar(self._artefacts, Sandbox(limits), frozenset(said.pickles), most, self._tracking())
+        return Registrar(
+            self._artefacts, Sandbox(limits), frozenset(said.pickles), most, self._tracking(), said.elsewhere()
+        )
 
     def _tracking(self) -> "Tracking | None":
         said = self._settings.registry

@@ -72,5 +72,9 @@ class Unavailable(InferenceError):
     status, type, code = 503, "overloaded", "runtime_unavailable"
 
 
+class TimedOut(InferenceError):
+    status, type, code = 504, "timeout_error", "model_timeout"
+
+
 class RunFailed(InferenceError):
     code = "model_failed"

@@ -25,7 +25,7 @@ class Bundle:
 
     model: str
     version: int
-    runtime: str  # onnx, sklearn, xgboost, lightgbm, mlflow
+    runtime: str  # onnx, sklearn, xgboost, lightgbm, mlflow, remote
     digest: str
     artifact: Path
     signature: Signature

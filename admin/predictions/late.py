@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from admin.predictions.made import Made
     from inference.features.joining import Views
     from inference.features.online import Post
+    from inference.runtimes.peers import Peer
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,8 +57,12 @@ class LatePredictions:
         features: FeaturesSection,
         views: "Views",
         post: "Post",
+        elsewhere: "Callable[[], Mapping[str, Peer]]" = dict,
     ) -> None:
-        """`loader`: where a bundle is loaded, as `module:function`: in this process, and in one of its own. `tell` hears of captures."""
+        """`loader`: where a bundle is loaded, as `module:function`: in this process, and in one of its own. `tell` hears of captures.
+
+        `elsewhere`: servers whose models are served here as well.
+        """
         self._settings = settings
         self._folder = data_dir / CAPTURES
         self._engine = engine
@@ -73,6 +78,7 @@ class LatePredictions:
         self._features = features
         self._views = views
         self._post = post
+        self._elsewhere = elsewhere
         self._loading: asyncio.Task[None] | None = None
         self._made: Made | None = None
         self._ready = asyncio.Event()
@@ -196,6 +202,7 @@ class LatePredictions:
             random=random.random,
             trim=allocator.trim,
             tell=self._tell,
+            peers=self._elsewhere(),
         )
 
     def _spawn(self, coro: Coroutine[Any, Any, None]) -> object:

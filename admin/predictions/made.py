@@ -1,6 +1,6 @@
 """The serving plane put together, with the first request for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +24,7 @@ from inference.serving.service import Predictions, Prices, Spawn
 
 if TYPE_CHECKING:
     from inference.oip.grpc import Server
+    from inference.runtimes.peers import Peer
 
 MEBI = 1 << 20
 
@@ -74,6 +75,7 @@ def make(
     random: Callable[[], float],
     trim: Callable[[], object],
     tell: Callable[[bytes], None] | None = None,
+    peers: "Mapping[str, Peer]",
 ) -> Made:
     """`loader`: `module:function` in this process, and in one of its own. `tell` hears of each capture that is stored."""
     here, apart = loader
@@ -86,7 +88,7 @@ def make(
         waiting=settings.waiting,
         processes=settings.processes,
     )
-    models = Fleet(partial(_loaded, here), apart, terms, trim)
+    models = Fleet(partial(_loaded, here, peers), apart, terms, trim)
     keep = partial(capture_store.store, writing)
     store = OnlineStore(reading, post, _servers(features))
     predictions = Predictions(
@@ -113,7 +115,11 @@ def make(
     return Made(predictions, Rest(predictions, desk, settings.max_rows), oip, repository, feast)
 
 
-def _loaded(where: str, bundle: Bundle) -> Runnable:
+def _loaded(where: str, peers: "Mapping[str, Peer]", bundle: Bundle) -> Runnable:
+    if bundle.runtime == "remote":
+        from inference.runtimes.peers import restore  # noqa: PLC0415 — httpx, for those who have such models
+
+        return restore(bundle.artifact, bundle.digest, bundle.signature, peers)
     module, _, name = where.partition(":")
     runnable: Runnable = getattr(import_module(module), name)(bundle)
     return runnable

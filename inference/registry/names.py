@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from inference.errors import BadRequest
 
-Runtime = Literal["onnx", "sklearn", "xgboost", "lightgbm", "mlflow"]
-RUNTIMES: Final[tuple[Runtime, ...]] = ("onnx", "sklearn", "xgboost", "lightgbm", "mlflow")
+Runtime = Literal["onnx", "sklearn", "xgboost", "lightgbm", "mlflow", "remote"]
+RUNTIMES: Final[tuple[Runtime, ...]] = ("onnx", "sklearn", "xgboost", "lightgbm", "mlflow", "remote")
 
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 ALIAS: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from inference.errors import ArtefactRefused, BadRequest, TooLarge, Unavailable
 from inference.mlflow.folder import write_folder
@@ -16,6 +16,9 @@ from inference.runtimes import archive
 from inference.runtimes.job import Convert, Examined, Job
 from inference.runtimes.sandbox import Sandbox
 from inference.signature import Column, Signature
+
+if TYPE_CHECKING:
+    from inference.runtimes.peers import Peer
 
 HOW_TO_PIN = "Save it with skops (`skops.io.dump`), or, if you trust whoever made it, name its hash under `registry.pickles`: {digest}"
 
@@ -53,12 +56,14 @@ class Registrar:
         pickles: frozenset[str],
         most_bytes: int,
         tracking: Tracking | None = None,
+        peers: "Mapping[str, Peer] | None" = None,
     ) -> None:
         self.artefacts = artefacts
         self._tracking = tracking
         self.most_bytes = most_bytes
         self._sandbox = sandbox
         self._pickles = pickles
+        self._peers = peers or {}
 
     def examined(self, offer: Offer, folder: Path) -> NewVersion:
         """The version, with its files on the disk. `folder` is one of `Artefacts.aside`, with the offered files in it.
@@ -144,7 +149,19 @@ class Registrar:
             reference=None if offer.reference is None else str(offer.reference),
             target=offer.target,
             classes=offer.classes,
+            peer=self._peer(offer),
         )
+
+    def _peer(self, offer: Offer) -> "Peer | None":
+        """Raises ArtefactRefused, BadRequest."""
+        if offer.runtime != "remote":
+            return None
+        from inference.runtimes.peers import named, require  # noqa: PLC0415 — httpx comes with it
+
+        try:
+            return require(self._peers, named(offer.artefact.read_bytes()).peer)
+        except Unavailable as error:
+            raise BadRequest(error.message, param="artifact", code=error.code) from None
 
     def _kept(self, offer: Offer, found: Examined, folder: Path) -> NewVersion:
         served = Path(found.path)

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +37,8 @@ def examine(job: Job) -> Examined:
     """Raises InferenceError."""
     if job.runtime == "mlflow":
         return _of_mlflow(job)
+    if job.runtime == "remote":
+        return _Examination(job, Path(job.path), job.runtime, job.inputs, job.example).elsewhere()
     return _Examination(job, Path(job.path), job.runtime, job.inputs, job.example).done()
 
 
@@ -130,6 +133,24 @@ class _Examination:
         model = OnnxModel(graph, signature, facts.get("labels"))
         outputs = tuple(column_of(name, array) for name, array in model.run(rows).items())
         return Examined("onnx", runtime, str(path), Signature(inputs, outputs), facts, self._profile(inputs))
+
+    def elsewhere(self) -> Examined:
+        """What another server says of its model, and what it answers."""
+        from inference.runtimes.peers import Peer, PeerModel, named  # noqa: PLC0415 — httpx comes with it
+
+        peer, said = msgspec.convert(self._job.peer, Peer), named(self._path.read_bytes())
+        inputs = self._declared or PeerModel(peer, said, ()).inputs()
+        if inputs is None:
+            raise ArtefactRefused(
+                f"The server '{peer.name}' does not say what the model takes: give its signature in the metadata",
+                param="metadata.signature",
+                code="signature_missing",
+            )
+        outputs = _run(PeerModel(peer, said, inputs), self._rows(inputs))
+        signature = Signature(inputs, tuple(column_of(name, array) for name, array in outputs.items()))
+        classes = None if self._job.classes is None else list(self._job.classes)
+        facts = {"task": "other", "classes": classes, "peer": peer.name, "protocol": peer.protocol}
+        return Examined("remote", "remote", str(self._path), signature, facts, self._profile(inputs))
 
     def _graph(self, opened: Any, inputs: tuple[Column, ...], facts: dict[str, Any]) -> Examined:
         """What came as a graph is served as it is, or with eight bits where that holds."""

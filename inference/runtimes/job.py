@@ -27,6 +27,7 @@ class Job(msgspec.Struct, frozen=True):
     reference: str | None = None
     target: str | None = None
     classes: tuple[Any, ...] | None = None
+    peer: Any = None  # of `inference.runtimes.peers`, which is not imported for others
 
 
 class Examined(msgspec.Struct, frozen=True):

@@ -22,6 +22,10 @@ def load(bundle: Bundle) -> Runnable:
 
     Raises Unavailable where the artefact or a library is missing or the file's bytes have changed, ArtefactRefused where it does not load.
     """
+    if (
+        bundle.runtime == "remote"
+    ):  # see `inference.runtimes.peers`: their servers are known to the serving process alone
+        raise Unavailable("A model of another server answers requests, and no jobs", code="peer_unknown")
     try:
         made: Runnable = import_module(_MODULES[bundle.runtime]).restore(
             bundle.artifact, bundle.digest, bundle.signature, bundle.metadata

@@ -23,7 +23,8 @@ from inference.serving.warming import batches, warm
 
 log = structlog.stdlib.get_logger(__name__)
 
-THREADED: Final = frozenset({"onnx"})  # its run gives the lock away
+THREADED: Final = frozenset({"onnx", "remote"})  # their runs give the lock away
+ELSEWHERE: Final = frozenset({"remote"})  # a process of its own would be no safer
 TICK_S: Final = 0.1
 PAGE: Final = 4096
 FAILED_FOR_S: Final = 5.0  # a model that cannot be loaded is not tried again for each request
@@ -252,6 +253,8 @@ class Fleet:
         )
 
     def _needs_process(self, bundle: Bundle) -> bool:
+        if bundle.runtime in ELSEWHERE:
+            return False
         return bundle.runtime not in THREADED or (bundle.model, bundle.version) in self._isolated
 
     def _make_room(self, newest: Loaded) -> None:

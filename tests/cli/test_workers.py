@@ -17,7 +17,7 @@ from admin.workers import Backoff, reserved
 
 ROOT = Path(__file__).parents[2]
 READY = "import signal, sys, time, os; open(f'{sys.argv[1]}-{os.getpid()}', 'w').close()\n"
-SLEEPER = READY + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(60)"
+SLEEPER = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + READY + "time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "time.sleep(60)"
 BROKEN = READY + "sys.exit(3)"
 

@@ -70,6 +70,13 @@ async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) ->
     await reader.read()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is there is found, however late it answers on a busy machine."""
+    monkeypatch.setattr("admin.discovery.CONNECT_S", 20)
+    monkeypatch.setattr("admin.discovery.TOTAL_S", 20)
+
+
 LISTING = json.dumps({"object": "list", "data": [{"id": "llama3.2:1b"}, {"id": "nomic-embed-text"}]}).encode()
 
 
@@ -138,6 +145,7 @@ def test_the_usual_ports_are_candidates_but_never_our_own() -> None:
     assert "http://127.0.0.1:8000/v1" not in {candidate.base_url for candidate in candidates({}, own_port=8000)}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_servers_that_answer_are_found_with_their_models() -> None:
     """Several at the same time; a closed port, a refusal and a stranger's page are not servers."""
     async with (
@@ -181,6 +189,7 @@ async def test_an_endless_listing_is_given_up() -> None:
         assert await probe([Candidate("vllm", url)], {}) == ()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_the_key_goes_along_where_one_is_named() -> None:
     """For OPENAI_BASE_URL; a local server on its usual port gets none."""
     seen: list[bytes] = []

@@ -198,9 +198,9 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def cut_off(engine_: Engine) -> None:
-    """Ends the connections that hold the lead."""
+    """Ends the connections that hold the lead, and waits until they are gone: their locks go with them."""
     query = (
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+        "SELECT pg_terminate_backend(pid, 20000) FROM pg_locks WHERE locktype = 'advisory'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     with engine_.connect() as tx:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -69,8 +70,9 @@ def wakes(pid: int) -> int:
     """How often any thread of a process has gone to sleep by itself."""
     found = 0
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        lines = (thread / "status").read_text().splitlines()
-        found += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            lines = (thread / "status").read_text().splitlines()
+            found += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
     return found
 
 
@@ -90,8 +92,8 @@ def test_the_date_is_right_after_a_rest(resting: Server) -> None:
     for rest_s in (0.0, 2.5):
         time.sleep(rest_s)
         with resting.connect() as raw:
-            raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             asked = time.time()
+            raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             answer = b"".join(iter(lambda: raw.recv(65_536), b""))
         date = next(line for line in answer.decode().split("\r\n") if line.lower().startswith("date:"))
         told = parsedate_to_datetime(date.partition(":")[2].strip()).timestamp()

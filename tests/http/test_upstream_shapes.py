@@ -149,7 +149,10 @@ def test_a_connection_that_the_upstream_closed_while_it_was_idle_costs_no_reques
         for number in range(10):
             raw.send(whole(server, chat(server, scripted.model, f"q{number}")))
             assert said(raw.reply()) == f"ann|q{number}"
-            time.sleep(0.1)
+            time.sleep(0.05)
+            for _ in range(3):  # by then the upstream's timer has run, however late, and the connection is closed
+                assert len(scripted.upstream.entries()) == number + 1
+            assert server.http.get("/health/live").status_code == 200  # and its end, which came before, was read
 
 
 def test_without_retries_what_was_sent_is_not_sent_again(server: Server, scripts: Scripts) -> None:

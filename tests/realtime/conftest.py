@@ -16,7 +16,7 @@ from tests.fixtures.upstream import Upstream
 
 PRICE = {"input": 1000, "output": 2000, "cached_input": 100, "audio_input": 5000, "audio_output": 9000}
 NEVER_LONG = {"max_input_tokens": 1000, "max_output_tokens": 100, "price": PRICE}
-STRICT = {"idle_s": 5, "ping_s": 1, "message_mb": 0.01}
+STRICT = {"idle_s": 5, "ping_s": 2, "message_mb": 0.01}
 
 
 class Talker:

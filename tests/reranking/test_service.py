@@ -138,7 +138,7 @@ def test_searches_take_it_by_name(client: openai.OpenAI, store: str) -> None:
         store,
         query=QUERY,
         ranking_options={"ranker": MODEL},  # type: ignore[arg-type] # OpenAI's names alone are typed
-        extra_body={"explain": True},
+        extra_body={"explain": True, "rerank": {"timeout_s": 30}},
     )
     assert page.data[0].filename == "1.txt"
     stage = (page.model_extra or {})["stages"][0]

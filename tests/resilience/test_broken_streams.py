@@ -14,7 +14,7 @@ from tests.upstream.behaviour import Behaviour, ToolCall
 
 FIRST = Behaviour(text="The answer has ", chunks=3, fault="fin", fault_after=4)  # the role, and three pieces of text
 REST = Behaviour(text="two halves.", chunks=2)
-TIMEOUTS = {"first_token_s": 1.2, "stall_s": 1.2, "total_s": 20}
+TIMEOUTS = {"first_token_s": 15, "stall_s": 1.2, "total_s": 20}
 
 
 def bodies(route: Route, number: int) -> list[Json]:

@@ -91,7 +91,7 @@ def pair(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     config = {"server": {"workers": 2}, "models": models(upstream)}
     server = Server(config, tmp_path_factory.mktemp("pair")).start()
     known = 0
-    while known < 10:  # a worker may learn of the key a little later than the other one
+    while known < 30:  # a worker may learn of the key a little later than the other one; chance says which is asked
         headers = {"authorization": f"Bearer {server.key}"}
         status = httpx.get(f"{server.base_url}/models", headers=headers, trust_env=False).status_code
         known = known + 1 if status == 200 else 0

@@ -259,7 +259,7 @@ async def test_documents_do_not_wait_for_the_version_that_nobody_reads(house: Ho
     """Its model is away: what is added is found at once, canary keys read the old version until what is missing is made up for."""
     home, _ = await house.filled("alpha")
     house.work()
-    one = await house.reach(house.begin(home), "ready")
+    one = await house.reach(house.begin(home, terms=Terms(max_attempts=1000)), "ready")
     house.database.write(lambda tx: moves.lend(tx, home, one.id, 1.0, []))
     assert await house.reads(home) == 2
     house.models.failing["better"] = Refused(503, "away", "upstream_error", None, again=True, wait_s=0.2)

@@ -34,9 +34,9 @@ def test_a_healthy_challenger_is_promoted(rolling_server: Server, arm: Arms) -> 
     [
         (Behaviour(status=500), "error_rate"),
         (Behaviour(body='{"choices": [{"mess'), "error_rate"),
-        (Behaviour(headers_after_s=0.2), "latency_p95_ms"),
+        (Behaviour(headers_after_s=0.5), "latency_p95_ms"),
     ],
-    ids=["5xx", "broken JSON", "200 ms"],
+    ids=["5xx", "broken JSON", "500 ms"],
 )
 def test_a_broken_challenger_is_rolled_back(rolling_server: Server, arm: Arms, broken: Behaviour, gate: str) -> None:
     """Before it is asked for more than its first step, with the gate that saw it as the reason; the weight is back where it was."""

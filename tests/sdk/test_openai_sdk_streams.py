@@ -38,7 +38,7 @@ def test_a_client_that_leaves_a_stream_cancels_the_upstream(server: Server, scri
 async def test_an_async_client_that_gives_up_cancels_the_upstream(server: Server, scripts: Scripts) -> None:
     """A timeout on the client's side, before any answer: nobody waits for it, so nobody works on it."""
     scripted = scripts(Behaviour(headers_after_s=30))
-    async with openai.AsyncOpenAI(api_key=server.key, base_url=server.base_url, max_retries=0, timeout=0.3) as client:
+    async with openai.AsyncOpenAI(api_key=server.key, base_url=server.base_url, max_retries=0, timeout=2) as client:
         with pytest.raises(openai.APITimeoutError):
             await client.chat.completions.create(model=scripted.model, messages=HELLO)
     assert scripted.upstream.ended(timeout_s=10).outcome == "client_left"

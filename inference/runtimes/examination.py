@@ -139,15 +139,19 @@ class _Examination:
         from inference.runtimes.peers import Peer, PeerModel, named  # noqa: PLC0415 — httpx comes with it
 
         peer, said = msgspec.convert(self._job.peer, Peer), named(self._path.read_bytes())
-        inputs = self._declared or PeerModel(peer, said, ()).inputs()
-        if inputs is None:
+        inputs, single = (self._declared, frozenset[str]()) if self._declared else PeerModel(peer, said, ()).said()
+        if not inputs:
             raise ArtefactRefused(
                 f"The server '{peer.name}' does not say what the model takes: give its signature in the metadata",
                 param="metadata.signature",
                 code="signature_missing",
             )
         outputs = _run(PeerModel(peer, said, inputs), self._rows(inputs))
-        signature = Signature(inputs, tuple(column_of(name, array) for name, array in outputs.items()))
+        made = {  # MLServer says a value a row, and gives a matrix of one column
+            name: array.reshape(-1) if name in single and array.ndim == 2 and array.shape[1] == 1 else array
+            for name, array in outputs.items()
+        }
+        signature = Signature(inputs, tuple(column_of(name, array) for name, array in made.items()))
         classes = None if self._job.classes is None else list(self._job.classes)
         facts = {"task": "other", "classes": classes, "peer": peer.name, "protocol": peer.protocol}
         return Examined("remote", "remote", str(self._path), signature, facts, self._profile(inputs))

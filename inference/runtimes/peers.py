@@ -56,6 +56,7 @@ class _Answer(msgspec.Struct):
 
 class _Metadata(msgspec.Struct):
     inputs: list[_Tensor] = []
+    outputs: list[_Tensor] = []
 
 
 _named: Final = msgspec.json.Decoder(Named).decode
@@ -106,18 +107,21 @@ class PeerModel:
         headers = {} if peer.token is None else {"authorization": f"Bearer {peer.token}"}
         self._client = httpx.Client(base_url=peer.url, headers=headers, timeout=peer.timeout_s, trust_env=False)
 
-    def inputs(self) -> tuple[Column, ...] | None:
-        """What the server says that the model takes; None where it says nothing. Raises InferenceError."""
+    def said(self) -> tuple[tuple[Column, ...], frozenset[str]]:
+        """What the server says that the model takes, if it says so, and which outputs are a value a row. Raises InferenceError."""
         if self._peer.protocol != "oip":
-            return None
+            return (), frozenset()
         try:
-            found = _metadata(self._sent("GET", self._place)).inputs
+            found = _metadata(self._sent("GET", self._place))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._odd(f"metadata that cannot be read: {error}") from None
+        return self._columns(found.inputs), frozenset(each.name for each in found.outputs if len(each.shape) == 1)
+
+    def _columns(self, found: Sequence[_Tensor]) -> tuple[Column, ...]:
         for each in found:
             if each.datatype not in get_args(DataType) or each.datatype == "FP16":
                 raise ArtefactRefused(f"'{each.name}' is {each.datatype}, which JSON has no numbers for")
-        return tuple(Column(each.name, each.datatype, tuple(each.shape) or (-1,)) for each in found) or None  # type: ignore[arg-type]
+        return tuple(Column(each.name, each.datatype, tuple(each.shape) or (-1,)) for each in found)  # type: ignore[arg-type]
 
     def run(self, columns: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Raises InferenceError."""

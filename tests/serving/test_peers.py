@@ -227,6 +227,30 @@ def test_what_goes_wrong_there_is_told_here(server: Server, scripted: Scripted, 
     assert ask(server, fault, {"instances": [{"a": 2.5}]}).json()["predictions"] == [2.5]
 
 
+def test_the_signature_is_what_the_server_tells(server: Server, scripted: Scripted) -> None:
+    """An output of a value a row is one, also where it comes as a matrix of one column."""
+    scripted.answers["/v2/models/told"] = (
+        200,
+        {
+            "name": "told",
+            "inputs": [{"name": "rows", "datatype": "FP32", "shape": [-1, 3]}],
+            "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
+        },
+    )
+
+    def summed(body: Json) -> Json:
+        (tensor,) = body["inputs"]
+        rows = np.reshape(tensor["data"], tensor["shape"])
+        data = rows.sum(axis=1).astype(int).tolist()
+        return {"outputs": [{"name": "y", "datatype": "INT64", "shape": [len(rows), 1], "data": data}]}
+
+    scripted.answers["/v2/models/told/infer"] = 200, summed
+    made = register(server, "told", {"peer": "odd", "model": "told"})
+    assert made["signature"]["inputs"][0]["shape"] == [-1, 3]
+    assert made["signature"]["outputs"][0]["shape"] == [-1]
+    assert ask(server, "told", {"instances": [[1, 2, 3], [4, 5, 6]]}).json()["predictions"] == [6, 15]
+
+
 def test_texts_numbers_and_gaps_travel(server: Server, scripted: Scripted) -> None:
     columns = [
         {"name": "text", "datatype": "BYTES"},

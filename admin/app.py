@@ -80,7 +80,7 @@ if TYPE_CHECKING:  # logins of people are loaded for those who have them
 
 class Api(msgspec.Struct, frozen=True):
     """What the data plane's paths need that are not hot. `identify` finds the virtual key of a request by its headers,
-    `entered` hears those of who has one, `searchable` is told of each new vector store.
+    `entered` hears those of who has one, `searchable` is told of each new vector store. `draining`: the server is about to end.
     """
 
     identify: Callable[[Mapping[bytes, bytes]], Key]
@@ -92,6 +92,7 @@ class Api(msgspec.Struct, frozen=True):
     feedback: Feedback
     retrievers: Retrievers
     entered: Callable[[Mapping[bytes, bytes]], None] = lambda _: None
+    draining: Callable[[], bool] = lambda: False
 
 
 class Steering(msgspec.Struct, frozen=True):
@@ -189,8 +190,10 @@ def create_app(
             files_api.router(api.files),
             uploads_api.router(api.files),
             batches_api.router(api.batches),
-            vector_stores_api.router(api.retrieval, api.searchable, api.feedback.search_id, api.retrievers),
-            vector_store_files_api.router(api.retrieval),
+            vector_stores_api.router(
+                api.retrieval, api.searchable, api.feedback.search_id, api.retrievers, api.draining
+            ),
+            vector_store_files_api.router(api.retrieval, api.draining),
             dify_api.router(api.identify, api.searcher),
             feedback_api.router(api.feedback),
         ):

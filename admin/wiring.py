@@ -524,6 +524,7 @@ class House:
                 ),
                 self._retrievers,
                 (lambda _: None) if self._watch is None else self._watch.entered,
+                lambda: self.listener.draining,
             ),
             registrar=self._registrar(),
             vectors=self._local.vectors,

@@ -1,11 +1,13 @@
 """`/v1/vector_stores/{id}/files` and `…/file_batches`: which documents a collection has, and what becomes of them."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
 from admin.api.gate import key_of
+from admin.api.progress import polled, shown
 from admin.api.vector_store_wire import BatchBody, FileBody, FileChangeBody, batch_view, file_view
 from admin.api.vector_stores import Limit, Order
 from admin.api.wire import Cursor, answered, listing, read
@@ -16,17 +18,15 @@ if TYPE_CHECKING:  # loaded with the first request
 
 Status = Annotated[Literal["in_progress", "completed", "failed", "cancelled"] | None, Query(alias="filter")]
 
-POLL_MS = "200"  # when to ask again, for the SDK's polling helpers
 
-
-def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
+def router(retrieval: "Callable[[], Awaitable[Retrieval]]", draining: Callable[[], bool]) -> APIRouter:
     routes = APIRouter(prefix="/v1/vector_stores/{store_id}", include_in_schema=False)
 
     @routes.post("/files", summary="Add a file to a vector store")
     async def create(request: Request, store_id: str) -> Response:
         asked = await read(request, FileBody)
         plane = await retrieval()
-        return _polled(file_view(await plane.attach(caller_of(key_of(request.scope)), store_id, asked.wanted())))
+        return polled(file_view(await plane.attach(caller_of(key_of(request.scope)), store_id, asked.wanted())))
 
     @routes.get("/files", summary="List a vector store's files")
     async def listed(
@@ -47,8 +47,8 @@ def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
 
     @routes.get("/files/{file_id}", summary="Retrieve a file of a vector store")
     async def retrieve(request: Request, store_id: str, file_id: str) -> Response:
-        plane = await retrieval()
-        return _polled(file_view(await plane.document(caller_of(key_of(request.scope)), store_id, file_id)))
+        look = partial((await retrieval()).document, caller_of(key_of(request.scope)), store_id, file_id)
+        return await shown(request, look, file_view, draining)
 
     @routes.post("/files/{file_id}", summary="Change a file's attributes")
     async def modify(request: Request, store_id: str, file_id: str) -> Response:
@@ -76,12 +76,12 @@ def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
     async def create_batch(request: Request, store_id: str) -> Response:
         asked = await read(request, BatchBody)
         plane = await retrieval()
-        return _polled(batch_view(await plane.add_batch(caller_of(key_of(request.scope)), store_id, asked.wanted())))
+        return polled(batch_view(await plane.add_batch(caller_of(key_of(request.scope)), store_id, asked.wanted())))
 
     @routes.get("/file_batches/{batch_id}", summary="Retrieve a batch of files")
     async def retrieve_batch(request: Request, store_id: str, batch_id: str) -> Response:
-        plane = await retrieval()
-        return _polled(batch_view(await plane.batch(caller_of(key_of(request.scope)), store_id, batch_id)))
+        look = partial((await retrieval()).batch, caller_of(key_of(request.scope)), store_id, batch_id)
+        return await shown(request, look, batch_view, draining)
 
     @routes.post("/file_batches/{batch_id}/cancel", summary="Cancel a batch of files")
     async def cancel_batch(request: Request, store_id: str, batch_id: str) -> Response:
@@ -114,11 +114,3 @@ def router(retrieval: "Callable[[], Awaitable[Retrieval]]") -> APIRouter:
         return listing([file_view(each) for each in found.data], has_more=found.has_more)
 
     return routes
-
-
-def _polled(view: dict[str, object]) -> Response:
-    """Something to wait for says how long."""
-    response = answered(view)
-    if view["status"] == "in_progress":
-        response.headers["openai-poll-after-ms"] = POLL_MS
-    return response

@@ -1,11 +1,13 @@
 """`/v1/vector_stores`: collections of documents, and searches in them."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
 from admin.api.gate import key_of
+from admin.api.progress import shown
 from admin.api.search_wire import SearchBody, results_view, unsaid
 from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view
 from admin.api.wire import Cursor, answered, listing, read
@@ -25,6 +27,7 @@ def router(
     searchable: Callable[[], Awaitable[None]],
     search_id: Callable[[Key], str],
     retrievers: Retrievers,
+    draining: Callable[[], bool],
 ) -> APIRouter:
     """`searchable` is told of each new store; `search_id` names a search for whoever wants to say something of it."""
     routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
@@ -47,8 +50,8 @@ def router(
 
     @routes.get("/{store_id}", summary="Retrieve a vector store")
     async def retrieve(request: Request, store_id: str) -> Response:
-        plane = await retrieval()
-        return answered(store_view(await plane.get(caller_of(key_of(request.scope)), store_id)))
+        look = partial((await retrieval()).get, caller_of(key_of(request.scope)), store_id)
+        return await shown(request, look, store_view, draining)
 
     @routes.post("/{store_id}", summary="Modify a vector store")
     async def modify(request: Request, store_id: str) -> Response:

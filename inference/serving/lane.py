@@ -28,6 +28,10 @@ log = structlog.stdlib.get_logger(__name__)
 QUICK_S: Final = 0.0003
 SLOW_S: Final = 0.005  # by the wall: somebody else may have had the processor
 
+MOVED: Final = (
+    3  # times as long waits who lost a lane to another call: for a new lane, and until that call has hung there alone
+)
+
 MOST_SAID: Final = 300  # characters of what a model complains of
 
 Outputs = dict[str, NDArray[Any]]
@@ -36,15 +40,16 @@ Result = Outputs | InferenceError
 
 @final
 class Job:
-    """One call on its way. `since` and `began` are monotonic seconds; `alone`: it shares no batch any more."""
+    """One call on its way. `since` and `began` are monotonic seconds; `alone`: it shares no batch any more; `moved`: its lane died."""
 
-    __slots__ = ("alone", "done", "frame", "since")
+    __slots__ = ("alone", "done", "frame", "moved", "since")
 
     def __init__(self, frame: Frame, done: "asyncio.Future[Outputs]", since: float) -> None:
         self.frame = frame
         self.done = done
         self.since = since
         self.alone = False
+        self.moved = False
 
 
 @final
@@ -137,10 +142,11 @@ class Lane:
             why = f"The model '{self._bundle.model}' did not return within {timeout_s:g} s; it was replaced"
             return self._die(ModelTimeout(why))
         for job in tuple(self._jobs):
-            if job not in self._batch and now - job.since > timeout_s:
+            patience_s = MOVED * timeout_s if job.moved else timeout_s
+            if job not in self._batch and now - job.since > patience_s:
                 self._jobs.pop(job, None)
                 if not job.done.done():
-                    why = f"The model '{self._bundle.model}' did not come to this call in {timeout_s:g} s"
+                    why = f"The model '{self._bundle.model}' did not come to this call in {patience_s:g} s"
                     job.done.set_exception(ModelBusy(why, headers=(("retry-after", "1"),)))
         return ()
 
@@ -168,6 +174,7 @@ class Lane:
                 job.done.set_exception(error)
                 continue
             job.alone = job.alone or job in batch  # one of these it is
+            job.moved = True
             job.since = time.monotonic()
             left.append(job)
         self._jobs.clear()

@@ -103,11 +103,15 @@ class GatewayWriter(_Named):
 
     param = "expand.model"
 
-    async def write(self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int) -> str:
+    async def write(
+        self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int, *, aside: bool = False
+    ) -> str:
         """Raises Refused."""
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
         fields = {"model": model, "messages": messages, "max_tokens": max_tokens}
-        answer = await self._calls.answer(self._handler, CHAT, payer.key_id, fields, "Chat", account=payer.account)
+        answer = await self._calls.answer(
+            self._handler, CHAT, payer.key_id, fields, "Chat", aside=aside, account=payer.account
+        )
         try:
             choices = msgspec.json.decode(answer, type=_Completion).choices
         except msgspec.MsgspecError as error:

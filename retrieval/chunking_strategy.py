@@ -10,10 +10,9 @@ AUTO_TOKENS: Final = 800
 AUTO_OVERLAP: Final = 400
 MIN_TOKENS: Final = 100
 MAX_TOKENS: Final = 4096
-
-
 MIN_CHILD_TOKENS: Final = 32
 CHILD_TOKENS: Final = 160
+CONTEXT_TOKENS: Final = 200  # that a model may say before a passage
 
 Kind = Literal["auto", "static", "sentences", "headings", "code", "semantic"]
 
@@ -66,6 +65,8 @@ def resolved(asked: Chunking | None, window: int | None) -> Chunking:
     """As it is done for a model that reads `window` tokens: what it would not see of a passage, no vector would know of."""
     if asked is None:
         return auto(window)
+    if window is not None and asked.context_model is not None:
+        window -= context_tokens(window)
     seen = None if window is None else max(MIN_CHILD_TOKENS, window * 7 // 8)
     children = asked.child_tokens
     if children is not None and seen is not None:
@@ -77,6 +78,11 @@ def resolved(asked: Chunking | None, window: int | None) -> Chunking:
     usual = auto(window)
     overlap = usual.overlap_tokens if asked.type == "auto" else 0
     return msgspec.structs.replace(asked, max_tokens=usual.max_tokens, overlap_tokens=overlap)
+
+
+def context_tokens(window: int | None) -> int:
+    """Of what a model says before a passage, so many are embedded with it: the passage is to have most of the `window`."""
+    return CONTEXT_TOKENS if window is None else min(CONTEXT_TOKENS, window // 4)
 
 
 def auto(window: int | None) -> Chunking:

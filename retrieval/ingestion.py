@@ -25,7 +25,8 @@ from sqlalchemy import Connection
 from retrieval import collection_store, document_store, embedding_store, job_store, passage_store, quotas
 from retrieval.access import Account, Caller
 from retrieval.changes import Changes, Fresh, changes
-from retrieval.chunking.context import contexts
+from retrieval.chunking.context import contexts, shortened
+from retrieval.chunking_strategy import CONTEXT_TOKENS, context_tokens
 from retrieval.collection_store import Collection
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document
@@ -43,13 +44,14 @@ EMBEDDED_AT_ONCE: Final = 64  # texts of one call
 MAX_ATTEMPTS: Final = 5
 UNIT_WITHIN: Final = 1e-6  # what 32 bits leave over of a length of 1, squared
 MAX_PASSAGES: Final = 200_000
-CONTEXT_TOKENS: Final = 200  # that a model may say before a passage
+SITUATED_AT_ONCE: Final = 16  # passages of whose contexts are written down together
 BACKOFF_S: Final = 2.0
 MAX_WAIT_S: Final = 60.0
 ANEW: Final = Account(tags=("reembedding",))  # how vectors of the version are booked that is not read
 
 T = TypeVar("T")
 
+_REASONING: Final = f"One that reasons has used up the {CONTEXT_TOKENS} tokens of its answer: choose another"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -119,15 +121,11 @@ class Ingestion:
         await self._fits(work, reading, dimensions)  # before anything is paid for
         beside = work.beside
         for start in range(0, len(found.fresh), EMBEDDED_AT_ONCE):
-            some, refusal = await self._situated(work, reading.text, found.fresh[start : start + EMBEDDED_AT_ONCE])
-            if not some and refusal is not None:
-                raise refusal
+            some = await self._situated(work, reading.text, found.fresh[start : start + EMBEDDED_AT_ONCE])
             vectors = await self._embedded(work, some)
             others = None if beside is None else await self._anew(beside, some)
             beside = None if others is None else beside  # once it fails, it is left to others
             dimensions = await self._do(partial(_prepare, work=work, some=some, vectors=vectors, others=others))
-            if refusal is not None:  # what was said until then is kept
-                raise refusal
         await self._fits(work, reading, dimensions)
         usage_bytes = _usage(reading, dimensions)
         await self._do(lambda tx: _publish(tx, work, reading, fingerprint, usage_bytes))
@@ -157,27 +155,43 @@ class Ingestion:
             raise _Failure("invalid_file", f"The file has more than {MAX_PASSAGES:,} passages: split it")
         return storable(reading), fingerprint
 
-    async def _situated(
-        self, work: _Work, text: str, some: Sequence[Fresh]
-    ) -> tuple[Sequence[Fresh], Exception | None]:
+    async def _situated(self, work: _Work, text: str, some: Sequence[Fresh]) -> Sequence[Fresh]:
         """With what a model says of each one's place in the document, if one is to, on the account of who added it.
 
-        Those of which it was said, and what is to be raised for the others.
+        It is written down as it comes: whoever goes on asks for none of it again, whatever became of the vectors.
         """
         model = work.document.chunking.context_model
         if model is None:
-            return some, None
+            return some
+        hashes, document_id = {each.hash for each in some}, work.document.id
+        known = dict(
+            await asyncio.to_thread(self._database.read, lambda tx: passage_store.said(tx, document_id, hashes))
+        )
+        asked = [each for each in some if each.hash not in known]
+        for start in range(0, len(asked), SITUATED_AT_ONCE):
+            told = await self._told(work, text, asked[start : start + SITUATED_AT_ONCE], model)
+            known |= {each.hash: each.context for each in told}
+        return [msgspec.structs.replace(each, context=known[each.hash]) for each in some]
+
+    async def _told(self, work: _Work, text: str, some: Sequence[Fresh], model: str) -> Sequence[Fresh]:
         if self._writer is None:
             raise Unavailable("No chat model is to be had here, and passages are to have a context by one")
         writer, payer = self._writer, Caller(work.job.payer)
+        most = context_tokens(self._embedder.window(work.collection.space.model))
 
         async def ask(document: str, question: str) -> str:
-            return await writer.write(document, question, model, payer, CONTEXT_TOKENS)
+            return await writer.write(document, question, model, payer, CONTEXT_TOKENS, aside=True)
 
         said, refusal = await contexts(text, [each.chunk for each in some], ask)
-        pairs = zip(some, said, strict=True)
-        known = [msgspec.structs.replace(each, context=_clean(told)) for each, told in pairs if told is not None]
-        return known, refusal
+        pairs = ((each, answer) for each, answer in zip(some, said, strict=True) if answer is not None)
+        told = [msgspec.structs.replace(each, context=shortened(_clean(answer), most)) for each, answer in pairs]
+        if told:
+            await self._do(partial(_said, work=work, told=told))
+        if refusal is not None:
+            raise refusal
+        if not any(each.context for each in told):
+            raise _Failure("server_error", f"The model '{model}' said nothing about {len(told)} passages. {_REASONING}")
+        return told
 
     async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
         """Each of length 1."""
@@ -306,6 +320,14 @@ def _require_version(tx: Connection, work: _Work) -> None:
         raise _Swapped
 
 
+def _said(tx: Connection, work: _Work, told: Sequence[Fresh]) -> None:
+    """Without vectors, for `passage_store.said`."""
+    locked_for(tx, work.collection.id)
+    job_store.went_on(tx, work.job)
+    new = [New(each.ordinal, each.hash, each.chunk, embedding_store.NOTHING, each.context) for each in told]
+    passage_store.prepare(tx, work.collection.id, work.document.id, new)
+
+
 def _prepare(
     tx: Connection,
     work: _Work,
@@ -314,7 +336,7 @@ def _prepare(
     others: NDArray[np.float32] | None,
 ) -> int:
     locked_for(tx, work.collection.id)
-    job_store.hold(tx, work.job)
+    job_store.went_on(tx, work.job)
     _require_version(tx, work)
     dimensions = collection_store.learn_dimensions(tx, work.collection.id, vectors.shape[1])
     if dimensions != vectors.shape[1]:

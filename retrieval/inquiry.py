@@ -129,7 +129,7 @@ class Inquiry:
     def _parents(self, caller: Caller, collection_id: str, results: list[Result]) -> list[Result]:
         """Blocks. What is shown for what was found, of documents as they are now."""
         with self._database.reading() as tx:
-            return [_parent(tx, each) for each in _still_there(tx, caller, collection_id, results)]
+            return _with_parents(tx, _still_there(tx, caller, collection_id, results))
 
     def _last(
         self, caller: Caller, collection_id: str, version: int, question: Question, results: list[Result]
@@ -146,7 +146,7 @@ class Inquiry:
             around = question.neighbours
             if around is not None:
                 results = refining.every(results, lambda each: _with_context(tx, each, around))
-            results = refining.every(results, lambda each: _parent(tx, each))
+            results = _with_parents(tx, results)
         if question.highlight:
             results = refining.every(results, lambda each: _highlighted(each, question.queries))
         return results
@@ -195,9 +195,10 @@ def _still_there(tx: Connection, caller: Caller, collection_id: str, results: li
             for part in (each, *each.more)
             if (id_ := part.passage.id) in there
         ]
-        if parts:
-            kept.append(msgspec.structs.replace(parts[0], more=tuple(parts[1:])))
-    return kept
+        if parts:  # what had a parent of its own when it was found may share one by now
+            first, *more = refining.families(parts)
+            kept.append(msgspec.structs.replace(first, more=tuple(more)))
+    return refining.families(kept)
 
 
 def _children(results: Sequence[Result]) -> bool:
@@ -211,12 +212,17 @@ def _enough(question: Question, results: Sequence[Result], wanted: int) -> bool:
     return len({each.document.id for each in results}) >= question.k
 
 
-def _parent(tx: Connection, result: Result) -> Result:
-    child = result.passage
-    shown_ = passage_store.parent(tx, child)
-    if shown_ is child:
-        return result
-    return msgspec.structs.replace(result, passage=shown_, matched=Span(child.start, child.end))
+def _with_parents(tx: Connection, results: list[Result]) -> list[Result]:
+    parents = passage_store.parents(tx, [part.passage for each in results for part in (each, *each.more)])
+
+    def shown_(result: Result) -> Result:
+        child = result.passage
+        parent = parents.get(child.id)
+        if parent is None:
+            return result
+        return msgspec.structs.replace(result, passage=parent, matched=Span(child.start, child.end))
+
+    return refining.every(results, shown_) if parents else results
 
 
 def _with_context(tx: Connection, result: Result, wanted: Neighbours) -> Result:

@@ -115,11 +115,17 @@ def hold(tx: Connection, job: Job) -> None:
         raise LeaseLost
 
 
+def went_on(tx: Connection, job: Job) -> None:
+    """As `hold`, with something of it done: attempts before this one brought it further, and count no more. Raises LeaseLost."""
+    hold(tx, job)
+    tx.execute(update(ingestion_jobs).where(_Row.id == job.id, _Row.attempts > 1).values(attempts=1))
+
+
 def later(tx: Connection, job: Job, wait_s: float, note: str | None, *, counted: bool) -> None:
     """Somebody tries again, in a while. `counted`: the attempt was one. Raises LeaseLost."""
     hold(tx, job)
     free = {"owner": None, "host": None, "seen_at": None, "note": note, "not_before": now(tx) + wait_s}
-    attempts = job.attempts if counted else job.attempts - 1
+    attempts = _Row.attempts if counted else _Row.attempts - 1
     tx.execute(update(ingestion_jobs).where(_Row.id == job.id).values(**free, attempts=attempts))
 
 

@@ -3,7 +3,8 @@
 A passage without a generation is being prepared: no search sees it, and whoever goes on with the document finds it and embeds it not again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from struct import pack
 from typing import Any, Final
 
@@ -113,6 +114,13 @@ def prepare(
         vectors = {id_: each.vector for id_, each in zip(ids, new, strict=True)}
         embedding_store.add(tx, collection_id, version, vectors)
     return ids
+
+
+def said(tx: Connection, document_id: int, hashes: Iterable[bytes]) -> Sequence[tuple[bytes, str]]:
+    """Those of the hashes that are being prepared, with a vector or without one, and their contexts."""
+    query = select(_Row.hash, _Body.context).join(passage_bodies, _Body.passage_id == _Row.id)
+    mine = (_Row.document_id == document_id) & _Row.generation.is_(None) & _Row.hash.in_(hashes)
+    return [(bytes(hash_), context) for hash_, context in tx.execute(query.where(mine))]
 
 
 def publish(
@@ -232,24 +240,39 @@ def around(tx: Connection, document_id: int, first: int, last: int) -> Sequence[
     return [_shown(row) for row in tx.execute(query)]
 
 
-def parent(tx: Connection, child: Found) -> Found:
-    """What is shown for a passage: text of its document that is around it. Itself, where there is nothing else."""
-    if child.parent_start is None or child.parent_end is None:
-        return child
-    whole, length = document_texts.c.text, child.parent_end - child.parent_start
-    text = select(func.substr(whole, child.parent_start + 1, length))
-    first = select(_Row.page, _Row.line, _Body.heading).join(passage_bodies, _Body.passage_id == _Row.id)
-    mine = _Row.generation.is_not(None) & _Row.start.between(child.parent_start, child.start)
-    found = tx.execute(text.where(document_texts.c.document_id == child.document_id)).scalar_one_or_none()
-    begins = tx.execute(
-        first.where(_Row.document_id == child.document_id, mine).order_by(_Row.start, _Row.ordinal).limit(1)
-    ).one_or_none()
-    if found is None or len(found) != length or begins is None:  # it is being changed at this moment
-        return child
-    page, line, heading = begins
-    return msgspec.structs.replace(
-        child, text=found, start=child.parent_start, end=child.parent_end, page=page, line=line, heading=heading
+def parents(tx: Connection, children: Sequence[Found]) -> Mapping[int, Found]:
+    """What is shown for those that have a parent, by their ids: text of their document that is around them.
+
+    Each document is looked at once, however many of them are of it: a long one takes milliseconds. One that is being changed at this
+    moment, or has no such text, is left out.
+    """
+    families: defaultdict[int, list[tuple[Found, int, int]]] = defaultdict(list)
+    for child in children:
+        if child.parent_start is not None and child.parent_end is not None:
+            families[child.document_id].append((child, child.parent_start, child.parent_end))
+    shown = {}
+    for document_id, family in families.items():
+        first, last = min(start for _, start, _ in family), max(end for _, _, end in family)
+        around_ = func.substr(document_texts.c.text, first + 1, last - first)
+        text = tx.execute(select(around_).where(document_texts.c.document_id == document_id)).scalar_one_or_none() or ""
+        begins = _begins(tx, document_id, {start for _, start, _ in family})
+        for child, start, end in family:
+            if start in begins and len(text) >= end - first:
+                page, line, heading = begins[start]
+                place = {"start": start, "end": end, "page": page, "line": line, "heading": heading}
+                shown[child.id] = msgspec.structs.replace(child, text=text[start - first : end - first], **place)
+    return shown
+
+
+def _begins(tx: Connection, document_id: int, starts: Iterable[int]) -> Mapping[int, tuple[Any, ...]]:
+    """Page, line and headings of the first passage of each parent, by where both start."""
+    query = (
+        select(_Row.start, _Row.page, _Row.line, _Body.heading)
+        .join(passage_bodies, _Body.passage_id == _Row.id)
+        .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.start == _Row.parent_start)
+        .where(_Row.start.in_(starts))
     )
+    return {start: tuple(place) for start, *place in tx.execute(query)}
 
 
 def vectors(tx: Connection, ids: Sequence[int], collection_id: str = "", version: int = FIRST) -> Mapping[int, bytes]:

@@ -129,8 +129,10 @@ class Ranker(Protocol):
 class Writer(Protocol):
     """Lets a chat model write, on the account of a key."""
 
-    async def write(self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int) -> str:
-        """Raises Refused."""
+    async def write(
+        self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int, *, aside: bool = False
+    ) -> str:
+        """`aside`: nobody waits for it. Raises Refused."""
 
     def require(self, model: str, payer: str) -> None:
         """Raises BadRequest where there is no such model, Forbidden where the key may not use it."""

@@ -23,7 +23,7 @@ class Sources:
 
     def __init__(self) -> None:
         self._found: list[Found] = []
-        self._numbers: dict[tuple[str, int, str], int] = {}
+        self._numbers: dict[tuple[str, str, int, str], int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -89,7 +89,12 @@ class Sources:
         return f'<passage title="{title(one)}" id="{number}">\n{text}\n</passage>'
 
     def _add(self, one: Found) -> int:
-        place = (one.store_id, one.passage_id, one.text if one.passage_id < 0 else "")
+        place = (
+            one.store_id,
+            one.file_id,
+            one.start,
+            one.text,
+        )  # two passages may have one parent, which is shown for both
         number = self._numbers.get(place)
         if number is None:
             self._found.append(one)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import msgspec
 
 from retrieval.chunking.chunk import Chunk, Document
+from retrieval.chunking.tokens import Estimate
 
 Ask = Callable[[str, str], Awaitable[str]]
 """A model: the part that is the same for all passages of a document (to be cached), the question about one of them."""
@@ -77,6 +78,11 @@ async def contexts(
 
     said = await asyncio.gather(*map(one, passages))
     return said, raised[0] if raised else None
+
+
+def shortened(context: str, most_tokens: int) -> str:
+    ends = Estimate().ends(context)
+    return context if len(ends) <= most_tokens else context[: ends[most_tokens - 1]]
 
 
 def _shown(text: str, chunk: Passage, most: int) -> str:

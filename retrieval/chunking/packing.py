@@ -32,6 +32,7 @@ class Packer:
         self._ends: array[int] = measure.ends(document.text)
         self._cuts = cuts or Cuts(document.text, document.blocks)
         self._places = [block.start for block in document.blocks]
+        self._counted = 0, 0, 0
 
     def tokens(self, begin: int, end: int) -> int:
         """How many tokens a stretch has, give or take one at its edges."""
@@ -108,11 +109,19 @@ class Packer:
         return blocks[index]
 
     def _line(self, block: Block | None, place: int) -> int | None:
-        text = self.document.text
         if block is None:
-            return 1 + text.count("\n", 0, place) if self.document.verbatim else None
+            return 1 + self._breaks(0, place) if self.document.verbatim else None
         if block.line is None or not self.document.verbatim:
             return block.line
         if place >= block.start:
-            return block.line + text.count("\n", block.start, place)
-        return block.line - text.count("\n", place, block.start)
+            return block.line + self._breaks(block.start, place)
+        return block.line - self.document.text.count("\n", place, block.start)
+
+    def _breaks(self, begin: int, place: int) -> int:
+        """Line breaks in between, from the last place on: a block may be all of the text, and have thousands of passages."""
+        text, (first, last, found) = self.document.text, self._counted
+        if first != begin:
+            last, found = begin, 0
+        found += text.count("\n", last, place) - text.count("\n", place, last)
+        self._counted = begin, place, found
+        return found

@@ -27,21 +27,26 @@ async def by_meaning(document: Document, measure: Measure, embed: Embed, sizes: 
 
 
 async def places(document: Document, embed: Embed) -> Sequence[int]:
-    """The characters of its text with which a new subject begins. Embeds each sentence with its neighbours once."""
-    spans, groups = await asyncio.to_thread(_groups, document.text)
-    vectors: list[Sequence[float]] = []
-    for start in range(0, len(groups), _BATCH):
-        vectors += await embed(groups[start : start + _BATCH])
-    return [spans[place][0] for place in await asyncio.to_thread(breaks, vectors)]
+    """The characters of its text with which a new subject begins. Embeds each sentence with its neighbours once.
+
+    No more vectors are kept than those of one call: a book has a hundred thousand sentences.
+    """
+    text = document.text
+    spans = await asyncio.to_thread(lambda: list(sentences.spans(text)))
+    distances: list[float] = []
+    last: list[Sequence[float]] = []
+    for start in range(0, len(spans), _BATCH):
+        groups = [_group(text, spans, place) for place in range(start, min(len(spans), start + _BATCH))]
+        vectors = [*last, *await embed(groups)]
+        distances += _distances(vectors)
+        last = vectors[-1:]
+    return [spans[place][0] for place in await asyncio.to_thread(_peaks, distances)]
 
 
-def _groups(text: str) -> tuple[Sequence[tuple[int, int]], Sequence[str]]:
-    """Sentences, and each with those around it."""
-    spans = list(sentences.spans(text))
-    last = len(spans) - 1
-    return spans, [
-        text[spans[max(0, place - _AROUND)][0] : spans[min(last, place + _AROUND)][1]] for place in range(len(spans))
-    ]
+def _group(text: str, spans: Sequence[tuple[int, int]], place: int) -> str:
+    """A sentence with those around it."""
+    first, last = max(0, place - _AROUND), min(len(spans) - 1, place + _AROUND)
+    return text[spans[first][0] : spans[last][1]]
 
 
 def breaks(vectors: Sequence[Sequence[float]]) -> list[int]:
@@ -49,7 +54,11 @@ def breaks(vectors: Sequence[Sequence[float]]) -> list[int]:
 
     A distance is compared with those near it alone: what is appended to a document moves no cut far above it.
     """
-    distances = _distances(vectors)
+    return _peaks(_distances(vectors))
+
+
+def _peaks(distances: Sequence[float]) -> list[int]:
+    """As `breaks`, of the distance of each vector to the next."""
     found = []
     for place, distance in enumerate(distances):
         near = distances[max(0, place - _NEIGHBOURS) : place + _NEIGHBOURS + 1]

@@ -41,7 +41,7 @@ def test_a_parent_is_what_the_document_says_there(database: Database) -> None:
     document = attach(database, new_collection(database), "file-1")
     child = family(database, document)
     assert (child.parent_start, child.parent_end) == PARENT
-    parent = database.read(lambda tx: passage_store.parent(tx, child))
+    parent = database.read(lambda tx: passage_store.parents(tx, [child])[child.id])
     assert parent.text == TEXT[slice(*PARENT)]
     assert (parent.start, parent.end, parent.page, parent.line, parent.id) == (*PARENT, 3, 5, child.id)
 
@@ -54,7 +54,7 @@ def test_a_parent_that_is_not_there_any_more_is_not_made_up(database: Database) 
         document_store.complete(tx, document, 9, fingerprint="g", text=TEXT[:20], usage_bytes=1, passages=2)  # type: ignore[arg-type]
 
     database.write(shorter)
-    assert database.read(lambda tx: passage_store.parent(tx, child)) == child
+    assert database.read(lambda tx: passage_store.parents(tx, [child])) == {}
 
 
 def test_a_moved_child_has_its_parent_where_it_is_now(database: Database) -> None:
@@ -92,8 +92,11 @@ class Teller:
         self.asked: list[tuple[str, str]] = []  # payer, question
         self._refused = refused
 
-    async def write(self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int) -> str:
+    async def write(
+        self, instruction: str, text: str, model: str, payer: Caller, max_tokens: int, *, aside: bool = False
+    ) -> str:
         assert instruction.startswith("<document>")
+        assert aside
         assert (model, max_tokens) == ("teller", 200)
         if len(self.asked) == self._refused:
             self._refused = -1
@@ -144,6 +147,8 @@ async def test_what_was_said_is_not_asked_again(database: Database, tmp_path: Pa
         (Chunking("auto", 0, 0, 300), 256, (800, 0, 224)),
         (Chunking("code", 900, 0, 160), 64, (900, 0, 56)),
         (Chunking("auto", 0, 0, None, "m"), None, (800, 400, None)),
+        (Chunking("auto", 0, 0, None, "m"), 256, (168, 42, None)),
+        (Chunking("auto", 0, 0, 300, "m"), 256, (800, 0, 168)),
     ],
 )
 def test_sizes_suit_the_model(asked: Chunking | None, window: int | None, sizes: tuple[int, int, int | None]) -> None:

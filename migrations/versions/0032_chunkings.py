@@ -20,6 +20,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """What was read before knows two types, and nothing beside their sizes."""
+    documents = sa.table("documents", sa.column("id", sa.BigInteger()), sa.column("chunking", sa.JSON()))
+    known, bind = ("max_tokens", "overlap_tokens"), op.get_bind()
+    for id_, chunking in bind.execute(sa.select(documents.c.id, documents.c.chunking)).all():
+        kind = "auto" if chunking["type"] == "auto" else "static"
+        old = {"type": kind, **{name: chunking[name] for name in known}}
+        if old != chunking:
+            bind.execute(sa.update(documents).where(documents.c.id == id_).values(chunking=old))
     op.drop_column("passage_bodies", "context")
     op.drop_column("passages", "parent_end")
     op.drop_column("passages", "parent_start")

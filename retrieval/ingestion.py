@@ -26,6 +26,7 @@ from retrieval import collection_store, document_store, embedding_store, job_sto
 from retrieval.access import Account, Caller
 from retrieval.changes import Changes, Fresh, changes
 from retrieval.chunking.context import contexts, shortened
+from retrieval.chunking.semantic import Progress
 from retrieval.chunking_strategy import CONTEXT_TOKENS, context_tokens
 from retrieval.collection_store import Collection
 from retrieval.database import Database, locked_for
@@ -33,7 +34,7 @@ from retrieval.document_store import Document
 from retrieval.errors import QuotaExceeded, Refused, RetrievalError, Unavailable
 from retrieval.job_store import Job, LeaseLost
 from retrieval.passage_store import New
-from retrieval.ports import Embedder, Reader, Reading, Sources, Unreadable, Writer
+from retrieval.ports import Embedder, Meaning, Reader, Reading, Sources, Unreadable, Writer
 from retrieval.quotas import Quota
 from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.record import Reembedding
@@ -45,6 +46,7 @@ MAX_ATTEMPTS: Final = 5
 UNIT_WITHIN: Final = 1e-6  # what 32 bits leave over of a length of 1, squared
 MAX_PASSAGES: Final = 200_000
 SITUATED_AT_ONCE: Final = 16  # passages of whose contexts are written down together
+BEGUN: Final = 64  # documents of which is known how far they are, without passages
 BACKOFF_S: Final = 2.0
 MAX_WAIT_S: Final = 60.0
 ANEW: Final = Account(tags=("reembedding",))  # how vectors of the version are booked that is not read
@@ -94,6 +96,7 @@ class Ingestion:
         self._embedder = embedder
         self._quota = quota or Quota()
         self._writer = writer
+        self._begun: dict[tuple[int, str, str, int | None], Progress] = {}  # the last one is the newest
 
     async def run(self, job: Job) -> None:
         """To its end, or to the next attempt. Raises LeaseLost, SQLAlchemyError."""
@@ -135,17 +138,13 @@ class Ingestion:
 
     async def _reading(self, work: _Work) -> tuple[Reading, str]:
         """The document as passages, and a fingerprint of its file."""
-        document, into = work.document, work.collection.space
-
-        async def meaning(texts: Sequence[str]) -> Sequence[Sequence[float]]:
-            vectors = await self._embedder.embed(texts, into.model, work.job.payer, aside=True, dimensions=into.cut)
-            return list(normalised(vectors, len(texts)))
-
+        document = work.document
         source = await asyncio.to_thread(self._sources.open, document.source_id)
         if source is None:
             raise _Failure("invalid_file", "The file is not there any more")
         try:
             fingerprint = await asyncio.to_thread(_fingerprint, source.path)
+            meaning = self._meaning(work, fingerprint)
             reading = await self._reader.read(source.path, document.filename, document.chunking, meaning)
         except FileNotFoundError:
             raise _Failure("invalid_file", "The content of the file is gone from the server's folder") from None
@@ -154,6 +153,19 @@ class Ingestion:
         if len(reading.chunks) > MAX_PASSAGES:
             raise _Failure("invalid_file", f"The file has more than {MAX_PASSAGES:,} passages: split it")
         return storable(reading), fingerprint
+
+    def _meaning(self, work: _Work, fingerprint: str) -> Meaning:
+        into = work.collection.space
+        place = work.document.id, fingerprint, into.model, into.cut
+        progress = self._begun[place] = self._begun.pop(place, Progress())
+        if len(self._begun) > BEGUN:
+            del self._begun[next(iter(self._begun))]
+
+        async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+            vectors = await self._embedder.embed(texts, into.model, work.job.payer, aside=True, dimensions=into.cut)
+            return list(normalised(vectors, len(texts)))
+
+        return Meaning(embed, progress)
 
     async def _situated(self, work: _Work, text: str, some: Sequence[Fresh]) -> Sequence[Fresh]:
         """With what a model says of each one's place in the document, if one is to, on the account of who added it.
@@ -167,7 +179,8 @@ class Ingestion:
         known = dict(
             await asyncio.to_thread(self._database.read, lambda tx: passage_store.said(tx, document_id, hashes))
         )
-        asked = [each for each in some if each.hash not in known]
+        unknown = {each.hash: each for each in some if each.hash not in known}  # what is there twice is asked for once
+        asked = list(unknown.values())
         for start in range(0, len(asked), SITUATED_AT_ONCE):
             told = await self._told(work, text, asked[start : start + SITUATED_AT_ONCE], model)
             known |= {each.hash: each.context for each in told}

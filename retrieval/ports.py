@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # loaded with the first vector
     from numpy.typing import NDArray
 
     from retrieval.access import Account, Caller
+    from retrieval.chunking.semantic import Progress
     from retrieval.chunking_strategy import Chunking
 
 
@@ -57,15 +58,18 @@ class Source(msgspec.Struct, frozen=True):
     path: Path
 
 
-Meaning = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
-"""Vectors of texts, in their order, for who cuts by what they mean."""
+class Meaning(msgspec.Struct, frozen=True):
+    """For who cuts a document by what is meant: vectors of texts, in their order, and how far that is done."""
+
+    embed: Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
+    progress: Progress
 
 
 class Reader(Protocol):
     """Makes text of files and cuts it."""
 
     async def read(self, path: Path, filename: str, chunking: Chunking, meaning: Meaning) -> Reading:
-        """Raises Unreadable, OSError; RetrievalError where the server is at fault, and what `meaning` raises."""
+        """Raises Unreadable, OSError; RetrievalError where the server is at fault, and what `meaning.embed` raises."""
 
     async def close(self) -> None: ...
 

@@ -31,7 +31,7 @@ class Documents:
         self._sandbox = Sandbox(workers=workers)
 
     async def read(self, path: Path, filename: str, chunking: Chunking, meaning: Meaning) -> Reading:
-        """Raises Unreadable, Unavailable, OSError, and what `meaning` raises."""
+        """Raises Unreadable, Unavailable, OSError, and what `meaning.embed` raises."""
         if not await asyncio.to_thread(path.exists):
             raise FileNotFoundError(path)
         try:
@@ -49,7 +49,7 @@ class Documents:
         document = chunk.Document(parsed.text, parsed.blocks, verbatim=parsed.media_type.startswith(_VERBATIM))
         places: Sequence[int] = ()
         if chunking.type == "semantic":
-            places = await semantic.places(document, meaning)
+            places = await semantic.places(document, meaning.embed, meaning.progress)
         return await asyncio.to_thread(_cut, document, chunking, places)
 
     async def close(self) -> None:

@@ -1,8 +1,9 @@
 """Cuts where the subject changes: between sentences whose meanings are further apart than those around them."""
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, final
 
 import numpy as np
 
@@ -26,21 +27,29 @@ async def by_meaning(document: Document, measure: Measure, embed: Embed, sizes: 
     return await asyncio.to_thread(by_sections, document, measure, found, sizes)
 
 
-async def places(document: Document, embed: Embed) -> Sequence[int]:
+@final
+class Progress:
+    """How far a document's sentences were embedded: who goes on after a refusal buys none of them again."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.distances = array("d")
+        self.last: list[Sequence[float]] = []
+
+
+async def places(document: Document, embed: Embed, progress: Progress | None = None) -> Sequence[int]:
     """The characters of its text with which a new subject begins. Embeds each sentence with its neighbours once.
 
     No more vectors are kept than those of one call: a book has a hundred thousand sentences.
     """
-    text = document.text
+    text, at = document.text, progress or Progress()
     spans = await asyncio.to_thread(lambda: list(sentences.spans(text)))
-    distances: list[float] = []
-    last: list[Sequence[float]] = []
-    for start in range(0, len(spans), _BATCH):
-        groups = [_group(text, spans, place) for place in range(start, min(len(spans), start + _BATCH))]
-        vectors = [*last, *await embed(groups)]
-        distances += _distances(vectors)
-        last = vectors[-1:]
-    return [spans[place][0] for place in await asyncio.to_thread(_peaks, distances)]
+    while at.done < len(spans):
+        end = min(len(spans), at.done + _BATCH)
+        vectors = [*at.last, *await embed([_group(text, spans, place) for place in range(at.done, end)])]
+        at.distances.extend(_distances(vectors))
+        at.done, at.last = end, vectors[-1:]
+    return [spans[place][0] for place in await asyncio.to_thread(_peaks, at.distances)]
 
 
 def _group(text: str, spans: Sequence[tuple[int, int]], place: int) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from retrieval.database import Database
 from retrieval.document_store import Document
 from retrieval.errors import Refused
 from retrieval.index.texts import Texts, packed
-from retrieval.ports import Chunk
+from retrieval.ports import Chunk, Meaning
 from retrieval.reading import Documents
 from tests.fixtures.plane import Folder, Plane, Words
 from tests.fixtures.retrieval import ANN, BEN, attach, fill, new_collection
@@ -267,7 +268,7 @@ async def test_whatever_a_model_says_is_kept_as_text_and_in_bounds(plane: Plane)
     answers = iter(("a\0b \x1b[31m\x7f", "\ud800 lone", "x " * 500_000))
     await teller(plane, lambda _question: next(answers))
     plane.words.window = lambda _model: 256  # type: ignore[method-assign]
-    text = "w " * 220
+    text = "w " * 190 + "v " * 30
     document = await added(plane, store, text, CONTEXTS)
     assert (document.status, document.passages) == ("completed", 3)
     said = {embedded.partition("\nw")[0] for _, embedded in plane.words.embedded}
@@ -295,6 +296,24 @@ async def test_subjects_are_found_across_the_calls_of_a_model(count: int) -> Non
     assert found == [spans[place][0] for place in semantic.breaks(made)]
 
 
+async def test_sentences_are_bought_once_for_their_subjects(plane: Plane) -> None:
+    """However often the embedding model turns the file away, while it is cut and afterwards."""
+    store = await plane.store()
+    late = Refused(429, "later", "rate_limit_error", None, again=True, wait_s=0.0)
+    embed, calls = plane.words.embed, itertools.count()
+
+    async def limited(texts: Sequence[str], *given: Any, **named: Any) -> Any:
+        if next(calls) % 2:
+            raise late
+        return await embed(texts, *given, **named)
+
+    plane.words.embed = limited  # type: ignore[method-assign]
+    text = " ".join(f"Sentence {n} is here." for n in range(600))
+    document = await added(plane, store, text, Chunking("semantic", 200, 0))
+    assert document.status == "completed"
+    assert len(plane.words.embedded) == 600 + document.passages
+
+
 async def test_lines_are_right_in_a_block_of_any_length(tmp_path: Path) -> None:
     """Also of children of parents that overlap, which are counted from in front again; and in a moment."""
     text = "".join(f"line {n} of a list that never ends\n" for n in range(6000))
@@ -302,7 +321,9 @@ async def test_lines_are_right_in_a_block_of_any_length(tmp_path: Path) -> None:
     path.write_text(text)
     reader = Documents()
     try:
-        reading_ = await reader.read(path, "a.txt", Chunking("static", 200, 100, 32), _no_meaning)
+        reading_ = await reader.read(
+            path, "a.txt", Chunking("static", 200, 100, 32), Meaning(_nothing, semantic.Progress())
+        )
     finally:
         await reader.close()
     assert all(text.count("\n", 0, each.start) + 1 == each.line for each in reading_.chunks)
@@ -310,7 +331,7 @@ async def test_lines_are_right_in_a_block_of_any_length(tmp_path: Path) -> None:
     assert starts != sorted(starts)
 
 
-async def _no_meaning(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+async def _nothing(texts: Sequence[str]) -> Sequence[Sequence[float]]:
     raise AssertionError(texts)
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from retrieval.chunking.semantic import Progress
 from retrieval.chunking_strategy import Chunking
 from retrieval.parsing import errors
 from retrieval.parsing.parsed import Limits
 from retrieval.parsing.sandbox import Sandbox, _Worker
+from retrieval.ports import Meaning
 from retrieval.reading import Documents
 from tests.fixtures import documents
 
@@ -277,10 +279,11 @@ async def test_a_process_that_cannot_start_now_is_tried_again(tmp_path: Path, mo
     async def unasked(texts: Sequence[str]) -> Sequence[Sequence[float]]:
         raise AssertionError(texts)
 
+    meaning = Meaning(unasked, Progress())
     with pytest.raises(OSError, match="could not be started"):
-        await reader.read(tmp_path / "a.txt", "a.txt", Chunking(), unasked)
+        await reader.read(tmp_path / "a.txt", "a.txt", Chunking(), meaning)
     monkeypatch.undo()
-    assert (await reader.read(tmp_path / "a.txt", "a.txt", Chunking(), unasked)).text == "text"
+    assert (await reader.read(tmp_path / "a.txt", "a.txt", Chunking(), meaning)).text == "text"
     await reader.close()
 
 

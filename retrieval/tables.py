@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -148,7 +149,7 @@ passage_bodies = Table(
     Column("heading", JSON, nullable=False),
     Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
-    Column("context", Text, nullable=False, server_default=""),
+    Column("context", Text, nullable=False, server_default=text("''")),
 )
 
 # Vectors of later versions, as above.

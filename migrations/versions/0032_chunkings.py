@@ -16,7 +16,7 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("passages", sa.Column("parent_start", sa.Integer()))
     op.add_column("passages", sa.Column("parent_end", sa.Integer()))
-    op.add_column("passage_bodies", sa.Column("context", sa.Text(), server_default="", nullable=False))
+    op.add_column("passage_bodies", sa.Column("context", sa.Text(), server_default=sa.text("''"), nullable=False))
 
 
 def downgrade() -> None:

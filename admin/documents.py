@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from embedding import bundled
 from gateway.authentication import ADMIN, Authenticator
 from gateway.batches.carrier import LineExchange, header
-from gateway.catalog import Deployment
+from gateway.catalog import Deployment, Roles
 from gateway.database import appending, bare, reading
 from gateway.drive import driven
 from gateway.exchange import Exchange
@@ -28,7 +28,7 @@ from retrieval.access import EVERY, PLAIN, Account, Caller
 from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
-from retrieval.ports import Ranker, Source, Writer
+from retrieval.ports import Ranker, Role, Source, Writer
 from retrieval.quotas import Quota
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
@@ -44,6 +44,7 @@ LABELS: Final = "access_labels"
 MAX_DEPUTIES: Final = 1024
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 
+_roles: Final = msgspec.json.Decoder(Roles)
 _AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
@@ -187,15 +188,41 @@ class GatewayEmbedder:
         aside: bool,
         account: Account | None = None,
         dimensions: int | None = None,
+        role: Role,
+        prompts: str | None,
     ) -> "NDArray[np.float32]":
         """Raises Refused."""
-        fields: dict[str, object] = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        told: dict[str, str] = {}
+        if prompts is not None:
+            texts, told = self._told(texts, model, role, _roles.decode(prompts))
+        fields: dict[str, object] = {"model": model, "input": list(texts), "encoding_format": "base64", **told}
         if dimensions is not None:
             fields["dimensions"] = dimensions
         answer = await self._calls.answer(self._handler, PATH, payer, fields, "Embedding", aside=aside, account=account)
         if len(texts) > 1:
             return await asyncio.to_thread(_vectors, answer)
         return _vectors(answer)
+
+    def prompts(self, model: str) -> str | None:
+        found = self._current.snapshot.catalog.find(model)
+        roles = None if found is None else found[0].roles
+        return None if roles is None else msgspec.json.encode(roles).decode()
+
+    def _told(self, texts: Sequence[str], model: str, role: Role, roles: Roles) -> tuple[Sequence[str], dict[str, str]]:
+        """As the vectors that these are compared with were told, whatever the model's settings are by now. Raises Refused."""
+        type_ = roles.type_of(role)
+        if type_ is None:
+            return [roles.prefix(role) + text for text in texts], {}
+        found = self._current.snapshot.catalog.find(model)
+        now = None if found is None else found[0].roles
+        if now is not None and now.query_type is None:
+            raise Refused(
+                409,
+                f"The model '{model}' has prefixes by now, and the vector store was made with input types: it has to be embedded anew",
+                "invalid_request_error",
+                "prompts_changed",
+            )
+        return texts, {"input_type": type_}
 
     def window(self, model: str) -> int | None:
         return min(

@@ -50,7 +50,7 @@ from retrieval.inquiry import Inquiry
 from retrieval.parsing.registry import read
 from retrieval.parsing.source import Source
 from retrieval.passage_store import New, Placed
-from retrieval.ports import Chunk
+from retrieval.ports import Chunk, Role
 from retrieval.reranking.reranker import Reranker
 from retrieval.search import Search
 
@@ -191,9 +191,15 @@ class Known:
         aside: bool,
         account: Account | None = None,
         dimensions: int | None = None,
+        role: Role,
+        prompts: str | None,
     ) -> Vectors:
-        del model, payer, aside, account, dimensions
+        del model, payer, aside, account, dimensions, role, prompts
         return await self._kept.of(texts)
+
+    def prompts(self, model: str) -> str | None:
+        del model
+        return None
 
     def window(self, model: str) -> int | None:
         del model

@@ -31,7 +31,7 @@ from retrieval.index.edge import EdgeGraph
 from retrieval.index.residents import Residents
 from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.passage_store import New, Placed
-from retrieval.ports import Chunk
+from retrieval.ports import Chunk, Role
 from retrieval.search import Search
 from retrieval.tables import collections
 
@@ -57,9 +57,15 @@ class Known:
         aside: bool,
         account: Account | None = None,
         dimensions: int | None = None,
+        role: Role,
+        prompts: str | None,
     ) -> Vectors:
-        del texts, model, payer, aside, account, dimensions
+        del texts, model, payer, aside, account, dimensions, role, prompts
         return self.vector
+
+    def prompts(self, model: str) -> str | None:
+        del model
+        return None
 
     def window(self, model: str) -> int | None:
         del model

@@ -93,6 +93,21 @@ class Deployment(msgspec.Struct, frozen=True):
         return f"Deployment(id={self.id!r}, provider={self.provider!r}, base_url={self.base_url!r}, target={self.target!r})"
 
 
+class Roles(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an embedding model is told questions from passages: by words before them, or by an `input_type` that its provider knows."""
+
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    query_type: str | None = None
+    passage_type: str | None = None
+
+    def prefix(self, role: Literal["query", "passage"]) -> str:
+        return self.query_prefix if role == "query" else self.passage_prefix
+
+    def type_of(self, role: Literal["query", "passage"]) -> str | None:
+        return self.query_type if role == "query" else self.passage_type
+
+
 class Hedge(msgspec.Struct, frozen=True):
     """A second attempt elsewhere for a call that has no answer after `after_s`, for at most `max_share` of a model's calls.
 
@@ -154,6 +169,7 @@ class Model(msgspec.Struct, frozen=True):
     shadow: Shadow | None = None
     cache: Policy | None = None
     retrieval: Retrieval | None = None
+    roles: Roles | None = None
     awaited: tuple[Awaited, ...] = ()
     steered: bool = (
         False  # set by itself: there is something to decide, with several deployments or one that is not for every call

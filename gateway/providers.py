@@ -14,6 +14,7 @@ class Provider(msgspec.Struct, frozen=True):
     """`wildcards` are public names that mean this provider alone; each also answers under `<name>/*`.
 
     `base_url` of None: every deployment names its own. `example` is a chat model that a fresh key can usually reach.
+    `input_types`: what it calls questions and passages, where its embedding models have to be told.
     `responses`: at its own address it speaks `/v1/responses`, too.
     `litellm` is LiteLLM's prefix for a provider that is only reached through it, empty where a model's name has the prefix itself.
     """
@@ -30,6 +31,7 @@ class Provider(msgspec.Struct, frozen=True):
     example: str | None = None
     litellm: str | None = None
     responses: bool = False
+    input_types: tuple[str, str] | None = None
 
     @property
     def placed(self) -> bool:
@@ -167,6 +169,7 @@ _EVERY = (
         "https://integrate.api.nvidia.com/v1",
         env="NVIDIA_API_KEY",
         example="nvidia/meta/llama-3.1-8b-instruct",
+        input_types=("query", "passage"),
     ),
     Provider(
         "cerebras",

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, select
 
 from gateway import budget_store, key_store, model_store, version_store
-from gateway.catalog import Awaited, Catalog, Deployment, Model, compile_catalog
+from gateway.catalog import Awaited, Catalog, Deployment, Model, Roles, compile_catalog
 from gateway.database import newest_revision, reading
 from gateway.guards.policy import Guard, Guards
 from gateway.kinds import served_by
@@ -299,8 +299,18 @@ def _model(
         shadow=None if spec.shadow is None else spec.shadow.compile(),
         cache=cache.compile(spec.name, ready) if cache else None,
         retrieval=None if spec.retrieval is None else spec.retrieval.compile(),
+        roles=_roles(spec, ready),
         awaited=awaited,
     )
+
+
+def _roles(spec: ModelSpec, ready: Sequence[Deployment]) -> Roles | None:
+    """As it is declared, else as the one provider that it has wants it."""
+    if spec.embedding is not None:
+        return spec.embedding.compile()
+    providers = {one.provider for one in ready}
+    told = PROVIDERS.get(providers.pop()) if len(providers) == 1 else None
+    return None if told is None or told.input_types is None else Roles("", "", *told.input_types)
 
 
 def _last_resort(spec: ModelSpec, ready: tuple[Deployment, ...]) -> tuple[str, ...]:

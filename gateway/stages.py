@@ -163,6 +163,10 @@ class Stages:
         first = grounding or caching or last
         if grounding is None and self._searcher is not None:
             first = _Unsearched(first, partial(self._search_all_the_same, snapshot))
+        if any(model.roles is not None for model in models):
+            from gateway.embedding_roles import Telling  # noqa: PLC0415 — as for the others
+
+            first = Telling(first)
         self._guard(snapshot, first)
         self._listen(snapshot)
 

@@ -220,6 +220,15 @@ def rewrite(body: bytes, target: str, *, ask_usage: bool) -> bytes:
     return _encode(fields)
 
 
+def replaced(body: bytes, values: Mapping[str, object], *, without: str | None = None) -> bytes:
+    """The body with other values for some fields, and less one. Raises BadRequest."""
+    fields = _fields(body)
+    fields.update({name: msgspec.Raw(_encode(value)) for name, value in values.items()})
+    if without is not None:
+        fields.pop(without, None)
+    return _encode(fields)
+
+
 class _Asked(msgspec.Struct, gc=False):
     model: str | None = None
 

@@ -25,7 +25,7 @@ _FIELDS = tuple(column for column in collections.columns if column.name != "dele
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. `version`, `cut`: see `Space`."""
+    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. `version`, `cut`, `prompts`: see `Space`."""
 
     id: str
     key_id: str
@@ -49,10 +49,11 @@ class Collection(msgspec.Struct, frozen=True):
     version: int = FIRST
     cut: int | None = None
     canary: Canary | None = None
+    prompts: str | None = None
 
     @property
     def space(self) -> Space:
-        return Space(self.version, self.model, self.dimensions, self.cut, self.engine, self.quantization)
+        return Space(self.version, self.model, self.dimensions, self.cut, self.engine, self.quantization, self.prompts)
 
     def within(self, space: Space) -> "Collection":
         """The same with vectors of another version."""
@@ -75,6 +76,7 @@ class NewCollection(msgspec.Struct, frozen=True):
     engine: EngineName | None = None
     quantization: Quantization = "none"
     cut: int | None = None
+    prompts: str | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):

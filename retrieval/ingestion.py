@@ -38,6 +38,7 @@ from retrieval.ports import Embedder, Meaning, Reader, Reading, Sources, Unreada
 from retrieval.quotas import Quota
 from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.record import Reembedding
+from retrieval.spaces import Space
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -156,14 +157,13 @@ class Ingestion:
 
     def _meaning(self, work: _Work, fingerprint: str) -> Meaning:
         into = work.collection.space
-        place = work.document.id, fingerprint, into.model, into.cut
+        place = work.document.id, fingerprint, into.model, into.cut, into.prompts
         progress = self._begun[place] = self._begun.pop(place, Progress())
         if len(self._begun) > BEGUN:
             del self._begun[next(iter(self._begun))]
 
         async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
-            vectors = await self._embedder.embed(texts, into.model, work.job.payer, aside=True, dimensions=into.cut)
-            return list(normalised(vectors, len(texts)))
+            return list(await self._passages(texts, into, work.job.payer))
 
         return Meaning(embed, progress)
 
@@ -208,24 +208,31 @@ class Ingestion:
 
     async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
         """Each of length 1."""
-        into = work.collection.space
-        vectors = await self._embedder.embed(_texts(some), into.model, work.job.payer, aside=True, dimensions=into.cut)
-        return normalised(vectors, len(some))
+        return await self._passages(_texts(some), work.collection.space, work.job.payer)
 
     async def _anew(self, beside: Reembedding, some: Sequence[Fresh]) -> NDArray[np.float32] | None:
         """The same in the version that is not read, on its own account; None where that cannot be had at the first attempt."""
-        into = beside.unread
         try:
-            vectors = normalised(
-                await self._embedder.embed(
-                    _texts(some), into.model, beside.payer, aside=True, account=ANEW, dimensions=into.cut
-                ),
-                len(some),
-            )
+            return await self._passages(_texts(some), beside.unread, beside.payer, ANEW)
         except RetrievalError as error:
             log.info("document.beside_missed", reembedding=beside.id, reason=error.message)
             return None
-        return vectors
+
+    async def _passages(
+        self, texts: Sequence[str], into: Space, payer: str, account: Account | None = None
+    ) -> NDArray[np.float32]:
+        """Each of length 1."""
+        made = await self._embedder.embed(
+            texts,
+            into.model,
+            payer,
+            aside=True,
+            account=account,
+            dimensions=into.cut,
+            role="passage",
+            prompts=into.prompts,
+        )
+        return normalised(made, len(texts))
 
     async def _fits(self, work: _Work, reading: Reading, dimensions: int | None) -> None:
         """Raises _Failure."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -84,8 +84,15 @@ class Sources(Protocol):
         """Whoever's it is, for a document that was accepted."""
 
 
+Role = Literal["query", "passage"]
+"""Whether a text asks or may answer: many models embed the two differently."""
+
+
 class Embedder(Protocol):
     """Makes vectors on the account of a key."""
+
+    def prompts(self, model: str) -> str | None:
+        """How the model is told the roles of texts now; it is kept with vectors, and given back with what they are compared with."""
 
     async def embed(
         self,
@@ -96,6 +103,8 @@ class Embedder(Protocol):
         aside: bool,
         account: Account | None = None,
         dimensions: int | None = None,
+        role: Role,
+        prompts: str | None,
     ) -> NDArray[np.float32]:
         """`[texts, dimensions]`, in the order of the texts, of any length. `aside`: nobody waits for it. Raises Refused.
 

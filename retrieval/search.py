@@ -12,6 +12,7 @@ from typing import Final, final
 import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from retrieval import collection_store
 from retrieval.access import Caller, sees
@@ -28,7 +29,7 @@ from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
 from retrieval.index.state import Answer, State
 from retrieval.ingestion import normalised
-from retrieval.ports import Embedder
+from retrieval.ports import Embedder, Role
 from retrieval.sampling import Asked, nobody
 from retrieval.shown import moment, shown
 from retrieval.spaces import FIRST, place_of
@@ -141,16 +142,15 @@ class Search:
         """One for each text that is searched for; none where none is needed. Raises BadRequest, Refused."""
         if question.dense <= 0 or collection.dimensions is None:
             return ()
-        texts = (*question.queries, *question.meanings)
-        made = await self._embedder.embed(
-            texts,
-            collection.model,
-            caller.key_id,
-            aside=False,
-            account=caller.account,
-            dimensions=collection.cut,
-        )
-        vectors = normalised(made, len(texts))
+        queries, meanings = question.queries, question.meanings
+        if not meanings:
+            vectors = await self._embedded(caller, collection, queries, "query")
+        elif collection.prompts is None:
+            vectors = await self._embedded(caller, collection, (*queries, *meanings), "query")
+        else:  # an answer that was made up is near answers, as a passage is
+            asked = self._embedded(caller, collection, queries, "query")
+            told = self._embedded(caller, collection, meanings, "passage")
+            vectors = np.concatenate(await asyncio.gather(asked, told))
         if vectors.shape[1] != collection.dimensions:
             raise BadRequest(
                 f"The model '{collection.model}' gives {vectors.shape[1]} dimensions by now, and the vector store has "
@@ -158,6 +158,21 @@ class Search:
                 code="dimension_mismatch",
             )
         return list(vectors)
+
+    async def _embedded(
+        self, caller: Caller, collection: Collection, texts: Sequence[str], role: Role
+    ) -> NDArray[np.float32]:
+        made = await self._embedder.embed(
+            texts,
+            collection.model,
+            caller.key_id,
+            aside=False,
+            account=caller.account,
+            dimensions=collection.cut,
+            role=role,
+            prompts=collection.prompts,
+        )
+        return normalised(made, len(texts))
 
     async def found(
         self, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]

@@ -91,7 +91,7 @@ class Retrieval:
             )
         self._embedder.require(model, caller.key_id)
         self._residents.require(new.engine)
-        new = msgspec.structs.replace(new, model=model)
+        new = msgspec.structs.replace(new, model=model, prompts=self._embedder.prompts(model))
         sources = await self._found(caller, files)
 
         def work(tx: Connection) -> Collection:

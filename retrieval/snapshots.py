@@ -200,6 +200,7 @@ def _begin(tx: Connection, head: Mapping[str, Any]) -> Collection:
         head["engine"],
         head["quantization"],
         head.get("cut"),
+        head.get("prompts"),
     )
     made = collection_store.create(tx, Caller(NOBODY), new)
     if head["dimensions"] is not None:

@@ -16,7 +16,10 @@ FIRST: Final = 1  # whose vectors stand with the passages' bodies
 
 
 class Space(msgspec.Struct, frozen=True):
-    """`cut`: the dimensions that its model is asked for; None: as many as it gives. `dimensions` is known with the first vector."""
+    """`cut`: the dimensions that its model is asked for; None: as many as it gives. `dimensions` is known with the first vector.
+
+    `prompts`: how its model is told questions from passages, as the embedder wrote it down when the version was begun; None: not at all.
+    """
 
     version: int
     model: str
@@ -24,6 +27,7 @@ class Space(msgspec.Struct, frozen=True):
     cut: int | None = None
     engine: EngineName | None = None
     quantization: Quantization = "none"
+    prompts: str | None = None
 
 
 class Canary(msgspec.Struct, frozen=True):

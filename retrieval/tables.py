@@ -50,7 +50,8 @@ def _whose() -> list[Column[Any]]:
 # `model` embeds it, for good; `dimensions` is known with the first vector. `labelled`: a document without labels is for nobody.
 # `engine` makes its graph, if it is not the usual one; `quantization`: of what that keeps. The quotas bound what is published in it.
 # `expires_days` counts from `last_active_at`. `deleted`: it is for nobody any more, and what is left of it goes piece by piece.
-# `version` of its vectors is read, by the keys of a `canary` another one; `cut`: the dimensions that the model is asked for.
+# `version` of its vectors is read, by the keys of a `canary` another one; `cut`: the dimensions that the model is asked for;
+# `prompts`: how it is told questions from passages.
 collections = Table(
     "collections",
     metadata,
@@ -75,6 +76,7 @@ collections = Table(
     Column("version", Integer, nullable=False, server_default="1"),
     Column("cut", Integer),
     Column("canary", JSON(none_as_null=True)),
+    Column("prompts", Text),
 )
 
 # A file in a collection; `source_id` is who it is, `fingerprint` what it was when it was read. `generation` is that of its last change.

@@ -41,7 +41,10 @@ class CollectionChangeBody(Section):
 
 
 class CollectionView(BaseModel):
-    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one."""
+    """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one.
+
+    `prompts`: how its model is told questions from passages, for as long as it is not embedded anew.
+    """
 
     id: str
     name: str
@@ -56,6 +59,7 @@ class CollectionView(BaseModel):
     quota_bytes: int | None
     engine: str | None
     quantization: str
+    prompts: dict[str, str] | None
     documents: CountsView
     passages: int
     usage_bytes: int
@@ -164,6 +168,7 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         quota_bytes=one.quota_bytes,
         engine=one.engine,
         quantization=one.quantization,
+        prompts=None if one.prompts is None else msgspec.json.decode(one.prompts),
         documents=CountsView(
             in_progress=counts.in_progress,
             completed=counts.completed,

@@ -17,6 +17,7 @@ from gateway.model_store import DeploymentRecord
 from gateway.named_specs import SpecRecord
 from gateway.settings import (
     BreakerSpec,
+    EmbeddingSpec,
     HedgeSpec,
     ModelSpec,
     Name,
@@ -52,6 +53,7 @@ class ModelChangeBody(Section):
     timeouts: TimeoutsSpec | None = None
     shadow: ShadowSpec | None = None
     retrieval: RetrievalSpec | None = None
+    embedding: EmbeddingSpec | None = None
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
     guards: tuple[Name, ...] | None = None

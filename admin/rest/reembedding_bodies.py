@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
+import msgspec
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Connection
 
@@ -82,7 +83,10 @@ class StopBody(Section):
 
 
 class SpaceView(BaseModel):
-    """`dimensions` is known with the first vector; `dimensions_asked`: what the model is asked for, if it is."""
+    """`dimensions` is known with the first vector; `dimensions_asked`: what the model is asked for, if it is.
+
+    `prompts`: how it is told questions from passages in this version, if it is.
+    """
 
     version: int
     embedding_model: str
@@ -90,6 +94,7 @@ class SpaceView(BaseModel):
     dimensions_asked: int | None
     engine: str | None
     quantization: str
+    prompts: dict[str, str] | None
 
 
 class ProgressView(BaseModel):
@@ -224,4 +229,5 @@ def _space(one: Space) -> SpaceView:
         dimensions_asked=one.cut,
         engine=one.engine,
         quantization=one.quantization,
+        prompts=None if one.prompts is None else msgspec.json.decode(one.prompts),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import Connection
@@ -95,6 +96,7 @@ def _begin(routes: APIRouter, control: Control, retrieval: Plane | None, notice:
         backfill = (await retrieval()).backfill
         wanted = _space(body, collection)
         backfill.require(wanted.model, payer)
+        wanted = msgspec.structs.replace(wanted, prompts=backfill.prompts(wanted.model))
         backfill.require_engine(wanted.engine)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:

@@ -65,7 +65,9 @@ class PenstockVectorStore(VectorStore):
         before = [file for name in dict.fromkeys(known) for file in self._files(name)]
         files = [self._file(name, text, about) for name, (text, about) in wanted.items()]
         for start in range(0, len(files), AT_ONCE):
-            batch = self._client.vector_stores.file_batches.create_and_poll(self.id, files=files[start : start + AT_ONCE])
+            batch = self._client.vector_stores.file_batches.create_and_poll(
+                self.id, files=files[start : start + AT_ONCE]
+            )
             if batch.file_counts.failed:
                 raise ValueError(f"{batch.file_counts.failed} of {len(files)} documents could not be read")
         self._remove(before)
@@ -121,7 +123,9 @@ class PenstockVectorStore(VectorStore):
     def _file(self, name: str, text: str, metadata: dict[str, Any]) -> dict[str, Any]:
         odd = [key for key, value in metadata.items() if not isinstance(value, (str, int, float, bool))]
         if odd or len(metadata) > 15 or ID in metadata:
-            raise ValueError(f"Metadata are up to 15 texts, numbers and booleans, and none called {ID}: {odd or len(metadata)}")
+            raise ValueError(
+                f"Metadata are up to 15 texts, numbers and booleans, and none called {ID}: {odd or len(metadata)}"
+            )
         made = self._client.files.create(file=("document.txt", text.encode()), purpose="assistants")
         return {"file_id": made.id, "attributes": {**metadata, ID: name}}
 

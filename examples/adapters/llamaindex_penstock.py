@@ -76,9 +76,7 @@ class PenstockVectorStore(BasePydanticVectorStore):
         """All nodes of a document."""
         self._remove({"type": "eq", "key": DOCUMENT, "value": ref_doc_id})
 
-    def delete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
-    ) -> None:
+    def delete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any) -> None:
         if node_ids:
             self._remove({"type": "in", "key": NODE, "value": node_ids})
         elif filters is not None:

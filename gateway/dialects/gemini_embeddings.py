@@ -2,6 +2,8 @@
 
 import base64
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -16,6 +18,16 @@ from gateway.usage_reports import GeminiUsage
 from gateway.wire import NULL, present
 
 BYTES_PER_TOKEN: Final = 4
+# What others call `input_type`, as Gemini calls its `taskType`; `classification` and `clustering` are the same word.
+TASKS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "query": "RETRIEVAL_QUERY",
+        "search_query": "RETRIEVAL_QUERY",
+        "passage": "RETRIEVAL_DOCUMENT",
+        "document": "RETRIEVAL_DOCUMENT",
+        "search_document": "RETRIEVAL_DOCUMENT",
+    }
+)
 
 
 class _Asked(msgspec.Struct, gc=False):
@@ -24,6 +36,7 @@ class _Asked(msgspec.Struct, gc=False):
     input: str | list[str]
     model: str = ""
     dimensions: int | None = None
+    input_type: str | None = None
     encoding_format: str | None = None
 
 
@@ -68,7 +81,8 @@ def embed_request(body: bytes, model: str) -> Outgoing:
             "'encoding_format' is 'float' or 'base64'", param="encoding_format", code="invalid_value"
         )
     path = resource(model)
-    requests = [EmbedContentRequest(path, Content([Part(text=text)]), asked.dimensions) for text in _texts(asked)]
+    task = None if asked.input_type is None else TASKS.get(asked.input_type, asked.input_type.upper())
+    requests = [EmbedContentRequest(path, Content([Part(text=text)]), asked.dimensions, task) for text in _texts(asked)]
     return Outgoing(f"/{path}:batchEmbedContents", _encode(BatchEmbedContentsRequest(requests)))
 
 

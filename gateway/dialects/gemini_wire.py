@@ -111,6 +111,7 @@ class EmbedContentRequest(msgspec.Struct, frozen=True, omit_defaults=True, renam
     model: str
     content: Content
     output_dimensionality: int | None = None
+    task_type: str | None = None
 
 
 class BatchEmbedContentsRequest(msgspec.Struct, frozen=True):

@@ -51,6 +51,10 @@ class Backfill:
         """Raises NotFound, Forbidden."""
         self._embedder.require(model, payer)
 
+    def prompts(self, model: str) -> str | None:
+        """How the model is told questions from passages now."""
+        return self._embedder.prompts(model)
+
     def require_engine(self, engine: Any) -> None:
         """Raises BadRequest where a collection cannot have that engine here."""
         self._residents.require(engine)
@@ -98,7 +102,16 @@ class Backfill:
 
     async def _embedded(self, mine: Reembedding, texts: Sequence[str]) -> NDArray[Any]:
         into = mine.unread
-        made = await self._embedder.embed(texts, into.model, mine.payer, aside=True, account=ANEW, dimensions=into.cut)
+        made = await self._embedder.embed(
+            texts,
+            into.model,
+            mine.payer,
+            aside=True,
+            account=ANEW,
+            dimensions=into.cut,
+            role="passage",
+            prompts=into.prompts,
+        )
         return normalised(made, len(texts))
 
     async def _arrive(self, mine: Reembedding) -> None:

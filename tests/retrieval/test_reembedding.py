@@ -16,6 +16,7 @@ from retrieval.chunking_strategy import Chunking
 from retrieval.database import Database
 from retrieval.errors import BadRequest, Conflict, Refused
 from retrieval.job_store import Owner
+from retrieval.ports import Role
 from retrieval.reembedding import gate, moves, store
 from retrieval.reembedding.record import Asked, Gate, Reembedding, Relevant, Terms
 from retrieval.reembedding.runner import ReembeddingRunner
@@ -46,13 +47,16 @@ class Models(Words):
         aside: bool,
         account: Account | None = None,
         dimensions: int | None = None,
+        role: Role,
+        prompts: str | None,
     ) -> NDArray[np.float32]:
         if model in self.failing:
             raise self.failing[model]
         made = Words()
         made.dimensions = dimensions or SIZES[model]
         self.asked.append((model, payer, () if account is None else account.tags, list(texts)))
-        vectors = await made.embed(texts, model, payer, aside=aside)
+        vectors = await made.embed(texts, model, payer, aside=aside, role=role, prompts=prompts)
+        self.told += made.told
         return np.ones_like(vectors) if model == "dull" else vectors
 
     def texts(self, model: str, payer: str | None = None) -> list[str]:

@@ -107,14 +107,16 @@ shape: $(DEV_READY) ## print what the code looks like: longest file and function
 test-engines: $(DEV_READY) ## client → Penstock → a real vLLM on the CPU (installs vLLM, minutes)
 	@$(PYTEST) -m engines $(ARGS)
 
-test-integrations: $(INTEGRATIONS_READY) $(STORES_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers; Presidio, Langfuse, Feast, Ray Data, Chroma, Milvus; in environments of their own
+test-integrations: $(INTEGRATIONS_READY) $(STORES_READY) ## LangChain, llm → Penstock → LiteLLM, scripted providers; Presidio, Langfuse, Feast, Ray Data, sentence-transformers, Chroma, Milvus; in environments of their own
 	@deploy/setup.sh clients
 	@deploy/setup.sh mlflow
 	@deploy/setup.sh feast
 	@deploy/setup.sh ray
+	@deploy/setup.sh torch
 	@deploy/setup.sh store-servers
 	@deploy/setup.sh system redis-server
 	@.tools/integrations/bin/python -m pytest -m integrations tests/integrations $(ARGS)
+	@$(if $(ARGS),,.tools/torch/bin/python -m pytest -m integrations tests/integrations/test_sentence_transformers.py)
 	@$(if $(ARGS),,.tools/stores/bin/python -m pytest -m integrations tests/integrations/test_stores.py tests/retrieval/test_engines.py)
 
 faults: $(DEV_READY) ## play everything that a provider may do wrong, and print what came of it; ARGS="500 stream" narrows it

@@ -29,6 +29,7 @@ from admin.rolling import Rolling
 from admin.scoring.home import Home
 from admin.scoring.order import order_of
 from admin.scoring.runner import ScoringRunner
+from admin.sentence_models import SentenceModels
 from admin.settings import Loaded, Settings
 from admin.vitals import Vitals
 from gateway import request_store
@@ -50,7 +51,15 @@ from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.pool import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.providers import DISTILLED, EMBEDDED, QUOTES, QUOTES_MODEL, RERANKER, RERANKER_MODEL
+from gateway.providers import (
+    DISTILLED,
+    EMBEDDED,
+    QUOTES,
+    QUOTES_MODEL,
+    RERANKER,
+    RERANKER_MODEL,
+    SENTENCE_TRANSFORMERS,
+)
 from gateway.recorder import Recorder, Records
 from gateway.refresh import Refresher
 from gateway.responses import store as responses
@@ -125,6 +134,7 @@ class House:
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
         self._local = EmbeddedModels(settings.data_dir / "models")
+        self._sentences = SentenceModels()
         self._admin = LateApp(self._make_admin)
 
     def prepare(self) -> None:
@@ -173,6 +183,7 @@ class House:
             recorder=self._recorder,
             local={
                 EMBEDDED: self._local,
+                SENTENCE_TRANSFORMERS: self._sentences,
                 QUOTES: Quotes(self._local.similar),
                 RERANKER: Reranking(self._local.similar),
                 DISTILLED: Distilled(self._answer_distilled),
@@ -336,6 +347,7 @@ class House:
         await self._long_tail.close()
         await self._poster.close()
         await self._local.close()
+        await self._sentences.close()
         self._vitals.keep()
         if self._watch is not None:
             await asyncio.to_thread(self._watch.close, TELL_S)

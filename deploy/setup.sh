@@ -11,6 +11,7 @@
 #   deploy/setup.sh mlflow                    MLflow as a server and a client, in .tools/mlflow
 #   deploy/setup.sh feast                     Feast as a feature server and a client, in .tools/feast
 #   deploy/setup.sh ray                       Penstock with Ray Data, in .tools/ray
+#   deploy/setup.sh torch                     Penstock with sentence-transformers, in .tools/torch
 #   deploy/setup.sh lean                      what `serve` needs and nothing else, in .tools/lean: what a benchmark measures
 #   deploy/setup.sh peers                     the gateways that Penstock is compared with, each in .tools/peers/NAME
 #   deploy/setup.sh scorers                   the servers of classic models that Penstock is compared with, each in .tools/scorers/NAME
@@ -55,6 +56,7 @@ main() {
         clients) install_tools clients "${CLIENTS[@]}" ;;
         feast) install_tools feast "${FEAST[@]}" ;;
         mlflow) install_tools mlflow "${MLFLOW[@]}" ;;
+        torch) install_torch ;;
         lean) UV_PROJECT_ENVIRONMENT=.tools/lean sync_environment --no-dev --compile-bytecode ;;
         peers) install_peers ;;
         scorers) install_scorers ;;
@@ -62,7 +64,7 @@ main() {
         encoders) install_tools encoders "${ENCODERS[@]}" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | ray | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | ray | torch | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -74,6 +76,13 @@ sync_environment() {
     say "Setting up ${UV_PROJECT_ENVIRONMENT:-.venv} from uv.lock …"
     [ -z "$python" ] || export UV_PYTHON=$python
     "$uv" sync --frozen --inexact --quiet --extra embedded --extra documents --extra telemetry --extra guards "$@"
+}
+
+# Not by the extra, whose torch is another one: one copy of these gigabytes is enough, and it is what embedding is compared with.
+install_torch() {
+    local uv folder=.tools/torch
+    UV_PROJECT_ENVIRONMENT=$folder sync_environment --no-dev --group integrations
+    uv=$(find_uv) && "$uv" pip install --quiet --python "$folder/bin/python" "${ENCODERS[@]}"
 }
 
 # NAME PACKAGE…: in an environment of their own.

@@ -2,6 +2,7 @@
 
 from array import array
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -26,12 +27,15 @@ class Encoded:
 class Tokenizer:
     """The tokenizer of one model. Safe in several threads; the library releases the interpreter while it works."""
 
-    def __init__(self, file: Path, max_tokens: int) -> None:
-        self._vocabulary = Vocabulary.from_str(file.read_text(encoding="utf-8"))
+    def __init__(self, file: Path | str, max_tokens: int) -> None:
+        """`file`: `tokenizer.json`, or what stands in it."""
+        self._vocabulary = Vocabulary.from_str(file if isinstance(file, str) else file.read_text(encoding="utf-8"))
         # The file asks for a fixed length of 128; length is decided here and padding by the backend.
         self._vocabulary.no_truncation()
         self._vocabulary.no_padding()
         self._max_tokens = max_tokens
+        # Special tokens that end a text: most models have one, some have none.
+        self._closing = len(list(takewhile(bool, reversed(self._vocabulary.encode("a").special_tokens_mask))))
 
     def encode(self, text: str, truncation: Truncation = "truncate") -> Encoded:
         """The ids of a text. InputTooLong only with `truncation="error"`."""
@@ -45,7 +49,8 @@ class Tokenizer:
                 "Split the text into shorter pieces.",
                 param="input",
             )
-        return Encoded(array("i", [*ids[: self._max_tokens - 1], ids[-1]]), truncated=True)
+        closing = self._closing
+        return Encoded(array("i", [*ids[: self._max_tokens - closing], *ids[len(ids) - closing :]]), truncated=True)
 
     def _start(self, text: str) -> tuple[list[int], bool]:
         """Enough ids of a text to know its first `max_tokens`, and whether they are all of them.

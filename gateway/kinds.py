@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, RERANKER
+from gateway.providers import DISTILLED, EMBEDDED, PROVIDERS, QUOTES, RERANKER, SENTENCE_TRANSFORMERS
 
 Kind = Literal[
     "chat",
@@ -49,6 +49,7 @@ _BESIDE_TEXT: Final[Mapping[str, Kinds]] = MappingProxyType(
 _HERE: Final[Mapping[str, Kinds]] = MappingProxyType(
     {
         EMBEDDED: frozenset(("embedding",)),
+        SENTENCE_TRANSFORMERS: frozenset(("embedding",)),
         QUOTES: frozenset(("chat",)),
         DISTILLED: frozenset(("chat",)),
         RERANKER: frozenset(("rerank",)),

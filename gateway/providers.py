@@ -41,12 +41,13 @@ class Provider(msgspec.Struct, frozen=True):
 
 # Never sent anywhere, and free: the embedding engine and the models that quote and rerank run in this process.
 EMBEDDED = "embedded"
+SENTENCE_TRANSFORMERS = "sentence-transformers"  # models of its own in this process, on a GPU where there is one
 QUOTES = "quotes"
 QUOTES_MODEL = "penstock/quotes"
 RERANKER = "reranker"
 RERANKER_MODEL = "penstock/rerank"
 DISTILLED = "distilled"  # classic models that answer chats; the deployment's `model` is one of the registry
-IN_PROCESS = frozenset((EMBEDDED, QUOTES, RERANKER, DISTILLED))
+IN_PROCESS = frozenset((EMBEDDED, SENTENCE_TRANSFORMERS, QUOTES, RERANKER, DISTILLED))
 
 # An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.
 _EVERY = (
@@ -312,6 +313,7 @@ _EVERY = (
     Provider("cloudflare", "cloudflare", key_required=False, litellm="cloudflare/"),
     Provider("replicate", "replicate", key_required=False, litellm="replicate/"),
     Provider(EMBEDDED, "penstock", key_required=False),
+    Provider(SENTENCE_TRANSFORMERS, "penstock", key_required=False, input_types=("query", "document")),
     Provider(QUOTES, "penstock", key_required=False),
     Provider(RERANKER, "penstock", key_required=False),
     Provider(DISTILLED, "penstock", key_required=False),

@@ -13,11 +13,11 @@ from admin.rest.errors import documented
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute, at
 from gateway import model_store
 from gateway.catalog import Affinity, Strategy
+from gateway.embedding_settings import EmbeddingSpec
 from gateway.model_store import DeploymentRecord
 from gateway.named_specs import SpecRecord
 from gateway.settings import (
     BreakerSpec,
-    EmbeddingSpec,
     HedgeSpec,
     ModelSpec,
     Name,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch  # only the engine's environment has it
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # type: ignore[import-not-found]  # as above
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # as above
 
 VOCABULARY = 2048
 CONTEXT = 4096

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
+import structlog
 
 from admin.local_models import EngineRefusal
 from embedding.errors import EmbeddingError, Unavailable
@@ -15,6 +17,8 @@ if TYPE_CHECKING:  # torch comes with the first request
     from embedding.backends.sentence_transformers import Opened
     from embedding.cl100k import Cl100k
     from embedding.engine import Engine
+
+log = structlog.stdlib.get_logger(__name__)
 
 # What authors call the prompts of the two roles, the usual name first.
 NAMES: Final = {"query": ("query", "search_query"), "passage": ("document", "passage", "search_document", "corpus")}
@@ -58,7 +62,8 @@ class SentenceModels:
             raise EngineRefusal(error) from error
 
     async def close(self) -> None:
-        for opening in self._served.values():
+        for opening in [*self._served.values()]:
+            opening.cancel()  # of one that is still loading: nobody waits for it any more
             await asyncio.wait([opening])
             if not opening.cancelled() and opening.exception() is None:
                 await opening.result().engine.close()
@@ -68,18 +73,24 @@ class SentenceModels:
         opening = self._served.get(target)
         if opening is None:
             opening = self._served[target] = asyncio.get_running_loop().create_task(self._open(target))
-        try:
-            return await asyncio.shield(opening)
-        except EmbeddingError:
-            if self._served.get(target) is opening:
-                del self._served[target]
-            raise
+            opening.add_done_callback(partial(self._ended, target))
+        return await asyncio.shield(opening)
+
+    def _ended(self, target: str, opening: "asyncio.Task[_Served]") -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            del self._served[target]
 
     async def _open(self, target: str) -> "_Served":
         from embedding import cl100k  # noqa: PLC0415 — as above
         from embedding.engine import Engine, Limits  # noqa: PLC0415 — as above
 
-        opened = await asyncio.to_thread(self._load, target)
+        try:
+            opened = await asyncio.to_thread(self._load, target)
+        except EmbeddingError:
+            raise
+        except Exception as error:  # whatever parts of a model raise that nobody has seen
+            raise Unavailable(f"The model {target} cannot be used: {error}") from error
+        log.info("embedding.loaded", model=target, dimensions=opened.model.spec.dimensions)
         limits = Limits(batch_tokens=opened.batch_tokens)
         engine = Engine(opened.model.spec, lambda: opened.model, limits=limits)
         return _Served(engine, cl100k.installed(), opened.prompts)

@@ -16,7 +16,7 @@ from gateway.embedding_settings import EmbeddingSpec
 from gateway.grounding import policy as grounding
 from gateway.grounding.ports import Rewrite, Wanted
 from gateway.kinds import Kind
-from gateway.providers import IN_PROCESS, PROVIDERS
+from gateway.providers import IN_PROCESS, PROVIDERS, SENTENCE_TRANSFORMERS
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
 
@@ -221,6 +221,12 @@ class DeploymentSpec(Section):
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
     responses: bool | None = None
     engine: ManagedSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_model_is_loaded(self) -> Self:
+        if self.provider == SENTENCE_TRANSFORMERS and "*" in self.model:
+            raise ValueError(f"{SENTENCE_TRANSFORMERS} needs one model: a folder, or its name at the hub")
+        return self
 
     @model_validator(mode="after")
     def _responses_are_openais(self) -> Self:

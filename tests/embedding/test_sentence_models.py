@@ -100,16 +100,39 @@ async def test_a_model_is_loaded_once_and_off_the_loop() -> None:
 
 
 async def test_what_failed_is_tried_again() -> None:
-    """All who waited are told why."""
-    loads = Loads(Unavailable("There is no folder"))
+    """All who waited are told why, whatever it was; and nothing is kept of it."""
+    loads = Loads(Unavailable("There is no folder"), RuntimeError("a part is broken"))
     models = SentenceModels(loads)
     found = await asyncio.gather(ask(models), ask(models), return_exceptions=True)
     assert [(each.status, each.message) for each in found if isinstance(each, errors.GatewayError)] == [
         (503, "There is no folder")
     ] * 2
+    with pytest.raises(errors.GatewayError, match="a part is broken") as broken:
+        await ask(models)
+    assert broken.value.status == 503
     assert len(await ask(models)) == 1
-    assert loads.names == ["folder"] * 2
+    assert loads.names == ["folder"] * 3
     await models.close()
+
+
+async def test_who_closes_does_not_wait_for_a_model_that_loads() -> None:
+    """A hub may take minutes."""
+    loading, go = threading.Event(), threading.Event()
+
+    def load(name: str) -> Any:
+        loading.set()
+        assert go.wait(60)
+        return Loads()(name)
+
+    models = SentenceModels(load)
+    asked = asyncio.get_running_loop().create_task(ask(models))
+    assert await asyncio.to_thread(loading.wait, 60)
+    try:
+        await asyncio.wait_for(models.close(), 30)
+    finally:
+        go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
 
 
 async def test_it_embeds_and_nothing_else() -> None:
@@ -130,3 +153,6 @@ def test_without_the_extra_a_call_names_it(server: Server) -> None:
     assert "extra `sentence-transformers`" in answer.json()["error"]["message"]
     chat = server.post("/v1/chat/completions", {"model": "st-model", "messages": [{"role": "user", "content": "a"}]})
     assert chat.status_code == 400
+    every = {"name": "st-every", "deployments": [{"id": "st-2", "provider": "sentence-transformers"}]}
+    refused = server.admin.post("/models", json=every)
+    assert (refused.status_code, "needs one model" in refused.text) == (400, True)

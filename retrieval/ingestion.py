@@ -97,7 +97,7 @@ class Ingestion:
         self._embedder = embedder
         self._quota = quota or Quota()
         self._writer = writer
-        self._begun: dict[tuple[int, str, str, int | None], Progress] = {}  # the last one is the newest
+        self._begun: dict[tuple[int, str, str, int | None, str | None], Progress] = {}  # the last one is the newest
 
     async def run(self, job: Job) -> None:
         """To its end, or to the next attempt. Raises LeaseLost, SQLAlchemyError."""

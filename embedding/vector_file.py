@@ -119,7 +119,9 @@ class VectorFile:
                     break
         (pages,) = writer.execute("PRAGMA page_count").fetchone()
         if pages > most:
-            writer.execute(f"PRAGMA incremental_vacuum({pages - most})").fetchall()
+            writer.executescript(
+                f"PRAGMA incremental_vacuum({pages - most})"
+            )  # `execute` gives one page back and stops
 
     def _connections(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         """One that reads and one that writes. Raises sqlite3.Error, OSError."""

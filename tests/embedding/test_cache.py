@@ -1,6 +1,6 @@
 """Texts that were read before: given again whole, in order and to nobody else, and never run twice."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -236,7 +236,7 @@ async def test_a_changed_bit_or_another_key_is_a_miss() -> None:
         def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
             return {key: opened[0][key] for key in keys if key in opened[0]}
 
-        def put(self, entries: dict[bytes, bytes]) -> None:
+        def put(self, entries: Mapping[bytes, bytes]) -> None:
             opened[0].update(entries)
 
         def size(self) -> None: ...

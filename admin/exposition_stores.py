@@ -81,11 +81,10 @@ def known_vectors(known: KnownVectors | None) -> Iterator[Metric]:
         ("miss", cache.counts.misses),
     ):
         texts.add_metric((outcome,), count)
-    size = GaugeMetricFamily("penstock_embedding_cache_bytes", "Of vectors that are kept.", labels=("place",))
-    size.add_metric(("memory",), cache.memory_bytes)
+    yield texts
+    yield GaugeMetricFamily("penstock_embedding_cache_memory_bytes", "Of vectors in memory.", cache.memory_bytes)
     if (stored := cache.size()) is not None:
-        size.add_metric(("disk",), stored)
-    yield from (texts, size)
+        yield GaugeMetricFamily("penstock_embedding_cache_disk_bytes", "Of the file that workers share.", stored)
 
 
 def contents(keeper: "Keeper | None") -> Iterator[Metric]:

@@ -185,6 +185,29 @@ def search(server: Server, client: Client, store: str) -> httpx.Response:
     return server.post(f"/v1/vector_stores/{store}/search", {"query": QUESTION}, key=client.key)
 
 
+def test_a_new_guard_sees_what_is_known(server: Server, upstream: Upstream) -> None:
+    """A question that was let through before is not let through by the cache."""
+    place = {"id": "vetted-a", "base_url": upstream.script(Behaviour()).base_url, "model": "m", "api_key": "sk-up"}
+    made = server.admin.post("/models", json={"name": "vetted", "deployments": [place], "retries": ONCE})
+    assert made.status_code == 201, made.text
+    client = Client(server)
+    store = client.ingested("vetted", "vetted")
+    client.found(store, QUESTION)
+    guard = {
+        "name": "vetting",
+        "kind": "patterns",
+        "deny": [{"name": "river", "pattern": "river"}],
+        "models": ["vetted"],
+    }
+    made = server.admin.post("/guards", json=guard)
+    assert made.status_code == 201, made.text
+    deadline = time.monotonic() + 30
+    while (answer := search(server, client, store)).status_code == 200:
+        assert time.monotonic() < deadline, "the guard never came into force"
+        time.sleep(0.05)
+    assert answer.json()["error"]["code"] == "content_policy_violation"
+
+
 def test_what_stood_in_is_not_kept(server: Server, upstream: Upstream) -> None:
     """A model that is back is asked, not what another one said in its place."""
     sick, nurse = upstream.script(Behaviour(status=500)), upstream.script(Behaviour())

@@ -6,24 +6,27 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 from sqlalchemy import Engine
 
+from admin.known_vectors import KnownVectors, made_by, recalled
 from embedding import bundled
 from gateway.authentication import ADMIN, Authenticator
 from gateway.batches.carrier import LineExchange, header
 from gateway.catalog import Deployment, Roles
 from gateway.database import appending, bare, reading
 from gateway.drive import driven
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files import store as files
 from gateway.files.shelf import Shelf
 from gateway.keys import Key
 from gateway.providers import EMBEDDED
-from gateway.snapshot import Current
+from gateway.snapshot import Current, Snapshot
 from retrieval.access import EVERY, PLAIN, Account, Caller
 from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
@@ -41,6 +44,7 @@ if TYPE_CHECKING:  # NumPy comes with the first vector
 PATH: Final = b"/v1/embeddings"
 TAG: Final = b"retrieval"
 LABELS: Final = "access_labels"
+INPUT_TYPE: Final = "input_type"
 MAX_DEPUTIES: Final = 1024
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 
@@ -135,6 +139,20 @@ class Calls:
         account: Account | None = None,
     ) -> bytes:
         """The body of a 200. Cancelled: so is the call. Raises Refused, whose message begins with `what`."""
+        return (await self.whole(handler, path, payer, fields, what, aside=aside, account=account))[1]
+
+    async def whole(
+        self,
+        handler: Handler,
+        path: bytes,
+        payer: str,
+        fields: Mapping[str, object],
+        what: str,
+        *,
+        aside: bool = False,
+        account: Account | None = None,
+    ) -> tuple[bytes, bytes]:
+        """The same with the head."""
         account = account or PLAIN
         found: list[tuple[int, bytes, bytes]] = []
         tags = b",".join((TAG, *(tag.encode("latin-1", "replace") for tag in account.tags)))
@@ -150,7 +168,15 @@ class Calls:
         status, head, answer = found[0]
         if status != 200:
             raise _refused(status, head, answer, what)
-        return answer
+        return head, answer
+
+    def key(self, snapshot: Snapshot, payer: str, account: Account | None) -> Key | None:
+        """Who pays, as calls have it. None for one that may call nothing any more."""
+        secret = self._deputy(payer, admitted=(account or PLAIN).granted)
+        try:
+            return self._authenticator.caller(snapshot, {b"authorization": b"Bearer " + secret})
+        except GatewayError:
+            return None
 
     def close(self) -> None:
         while self._deputies:
@@ -173,7 +199,15 @@ class Calls:
 class GatewayEmbedder:
     """`retrieval.ports.Embedder`. `usual` names the model of collections that name none."""
 
-    def __init__(self, current: Current, calls: Calls, handler: Handler, usual: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        current: Current,
+        calls: Calls,
+        handler: Handler,
+        usual: Callable[[], str | None],
+        known: KnownVectors,
+    ) -> None:
+        self._known = known
         self._current = current
         self._calls = calls
         self._handler = handler
@@ -191,17 +225,27 @@ class GatewayEmbedder:
         role: Role,
         prompts: str | None,
     ) -> "NDArray[np.float32]":
-        """Raises Refused."""
+        """Asks only for what is not known. Raises Refused."""
         told: dict[str, str] = {}
         if prompts is not None:
             texts, told = self._told(texts, model, role, _roles.decode(prompts))
-        fields: dict[str, object] = {"model": model, "input": list(texts), "encoding_format": "base64", **told}
+        snapshot = self._current.snapshot
+        key, found = self._calls.key(snapshot, payer, account), snapshot.catalog.find(model)
+        fields: dict[str, object] = {"model": model, "encoding_format": "base64", **told}
         if dimensions is not None:
             fields["dimensions"] = dimensions
-        answer = await self._calls.answer(self._handler, PATH, payer, fields, "Embedding", aside=aside, account=account)
-        if len(texts) > 1:
-            return await asyncio.to_thread(_vectors, answer)
-        return _vectors(answer)
+
+        async def ask(some: Sequence[str]) -> "tuple[NDArray[np.float32], bool]":
+            head, answer = await self._calls.whole(
+                self._handler, PATH, payer, {**fields, "input": some}, "Embedding", aside=aside, account=account
+            )
+            vectors = await asyncio.to_thread(_vectors, answer) if len(some) > 1 else _vectors(answer)
+            return vectors, found is not None and made_by(head, model, found[0]) and isfinite(vectors.sum())
+
+        known = None if key is None else self._known.of_providers(snapshot, key, model, dimensions)
+        if key is None or known is None:
+            return (await ask(list(texts)))[0]
+        return await recalled(known, key.tenant, texts, ask, told.get(INPUT_TYPE, ""))
 
     def prompts(self, model: str) -> str | None:
         found = self._current.snapshot.catalog.find(model)
@@ -222,7 +266,7 @@ class GatewayEmbedder:
                 "invalid_request_error",
                 "prompts_changed",
             )
-        return texts, {"input_type": type_}
+        return texts, {INPUT_TYPE: type_}
 
     def window(self, model: str) -> int | None:
         return min(

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 
 from admin import exposition_stores
+from admin.known_vectors import KnownVectors
 from admin.worker_metrics import WorkerMetrics
 from gateway.books import Books
 from gateway.listener import Listener
@@ -46,6 +47,7 @@ class Exposition:
         watch: "Watch | None" = None,
         workers: WorkerMetrics | None = None,
         engines: Callable[[], Mapping[str, Condition]] = dict,
+        known: KnownVectors | None = None,
     ) -> None:
         """`workers`: where there are several, and one answers for all."""
         self._metrics = metrics
@@ -59,6 +61,7 @@ class Exposition:
         self._watch = watch
         self._workers = workers
         self._engines = engines
+        self._known = known
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -92,6 +95,7 @@ class Exposition:
         yield from exposition_stores.budgets(self._books)
         yield from exposition_stores.leases(self._books)
         yield from exposition_stores.searches(self._searches)
+        yield from exposition_stores.known_vectors(self._known)
         yield from exposition_stores.contents(self._plane.stages.keeper)
         yield from exposition_stores.telemetry(self._watch)
         yield from self._fleet()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from admin.known_vectors import KnownVectors
 from gateway.books import Books
 from gateway.metrics import Searches
 from gateway.scopes import Budget
@@ -66,6 +67,24 @@ def searches(counted: Searches) -> Iterator[Metric]:
     duration = HistogramMetricFamily("penstock_retrieval_search_duration_seconds", "How long a search took.")
     duration.add_metric((), counted.duration.cumulative(), counted.duration.total)
     yield from (calls, duration)
+
+
+def known_vectors(known: KnownVectors | None) -> Iterator[Metric]:
+    """Of texts, by where their vector came from. Nothing before the first one."""
+    cache = None if known is None else known.cache
+    if cache is None:
+        return
+    texts = CounterMetricFamily("penstock_embedding_cache_texts", "Texts to embed, by outcome.", labels=("outcome",))
+    for outcome, count in (
+        ("memory", cache.counts.memory),
+        ("store", cache.counts.store),
+        ("miss", cache.counts.misses),
+    ):
+        texts.add_metric((outcome,), count)
+    yield texts
+    yield GaugeMetricFamily("penstock_embedding_cache_memory_bytes", "Of vectors in memory.", cache.memory_bytes)
+    if (stored := cache.size()) is not None:
+        yield GaugeMetricFamily("penstock_embedding_cache_disk_bytes", "Of the file that workers share.", stored)
 
 
 def contents(keeper: "Keeper | None") -> Iterator[Metric]:

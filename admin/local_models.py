@@ -1,8 +1,9 @@
 """Where the gateway meets the models in this process, for embeddings, quoting and reranking: they look like any other deployment."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import structlog
 
@@ -13,13 +14,17 @@ from gateway import errors
 from gateway.units.rerank import BYTES_PER_TOKEN, Rerank, RerankAsk, answered
 
 if TYPE_CHECKING:  # NumPy comes with the engine, and both with the first request
+    from embedding.cache import ModelVectors
     from embedding.cl100k import Cl100k
     from embedding.engine import Engine
-    from retrieval.quotes.chat import QuotingModel
-    from retrieval.quotes.quoting import Similar
-    from retrieval.reranking.reranker import Reranker
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class Similar(Protocol):
+    """The cosine of a question and each text, for a tenant; None where there is none to be had."""
+
+    async def __call__(self, question: str, texts: Sequence[str], tenant: str) -> Sequence[float] | None: ...
 
 
 MOST_PRIOR: Final = 1e300  # the greatest less the least is a number still
@@ -38,13 +43,14 @@ class EngineRefusal(errors.GatewayError):
 
 @final
 class EmbeddedModels:
-    """`gateway.in_process.Local` on the bundled embedding model. `cache` holds the graph that is built once."""
+    """`gateway.in_process.Local` on the bundled embedding model. `cache` holds the graph that is built once, `known` gives vectors."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, known: "Callable[[bytes], ModelVectors | None]") -> None:
         self._cache = cache
+        self._known = known
         self._opened: dict[str, tuple[Engine, Cl100k]] = {}
 
-    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str, tenant: str) -> bytes:
         """By the quantised model where the deployment names that one. Raises GatewayError."""
         if endpoint != "embeddings":
             raise errors.BadRequest(f"The model '{model}' makes embeddings; it cannot answer this", param="model")
@@ -52,7 +58,7 @@ class EmbeddedModels:
 
         engine, tokens = self._open(bundled.MINILM_INT8 if target == bundled.MINILM_INT8.name else bundled.MINILM)
         try:
-            answer = await openai.answer(engine, body, model, tokens)
+            answer = await openai.answer(engine, body, model, tokens, tenant)
         except EmbeddingError as error:
             raise EngineRefusal(error) from error
         return answer.body
@@ -62,13 +68,13 @@ class EmbeddedModels:
         engine, _ = self._open()
         return (await engine.embed(texts)).vectors
 
-    async def similar(self, question: str, texts: Sequence[str]) -> Sequence[float] | None:
+    async def similar(self, question: str, texts: Sequence[str], tenant: str) -> Sequence[float] | None:
         """The cosine of a question and each text; None where the model cannot be had now."""
         if not bundled.installed():
             return None
         engine, _ = self._open()
         try:
-            vectors = (await engine.embed([question, *texts])).vectors
+            vectors = (await engine.embed([question, *texts], tenant=tenant)).vectors
         except EmbeddingError as error:
             log.warning("quotes.without_vectors", code=error.code)
             return None
@@ -83,7 +89,11 @@ class EmbeddedModels:
             from embedding import cl100k  # noqa: PLC0415 — as above
             from embedding.engine import Engine  # noqa: PLC0415 — as above
 
-            self._opened[spec.name] = Engine(spec, bundled.opener(self._cache, spec=spec)), cl100k.installed()
+            known = self._known(bundled.identity(spec))
+            self._opened[spec.name] = (
+                Engine(spec, bundled.opener(self._cache, spec=spec), known=known),
+                cl100k.installed(),
+            )
         return self._opened[spec.name]
 
 
@@ -94,7 +104,7 @@ class Distilled:
     def __init__(self, answer: Callable[[str, bytes, str, str], Awaitable[bytes]]) -> None:
         self._answer = answer
 
-    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str, tenant: str) -> bytes:  # noqa: ARG002 — nothing is kept
         """Raises GatewayError."""
         return await self._answer(endpoint, body, model, target)
 
@@ -103,20 +113,17 @@ class Distilled:
 class Quotes:
     """`gateway.in_process.Local` on the quoting model. `similar` compares meanings."""
 
-    def __init__(self, similar: "Similar") -> None:
+    def __init__(self, similar: Similar) -> None:
         self._similar = similar
-        self._model: QuotingModel | None = None
 
-    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:  # noqa: ARG002 — there is one
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str, tenant: str) -> bytes:  # noqa: ARG002 — there is one
         """Raises GatewayError."""
         from retrieval.quotes.chat import QuotingModel, Unsupported  # noqa: PLC0415 — an idle gateway does without
 
         if endpoint != "chat":
             raise errors.BadRequest(f"The model '{model}' answers chats; it cannot answer this", param="model")
-        if self._model is None:
-            self._model = QuotingModel(self._similar)
         try:
-            return await self._model.answer(body, model)
+            return await QuotingModel(partial(self._similar, tenant=tenant)).answer(body, model)
         except Unsupported as error:
             raise errors.BadRequest(error.message, param=error.param) from error
 
@@ -125,23 +132,21 @@ class Quotes:
 class Reranking:
     """`gateway.in_process.Local` on the reranker. `similar` compares meanings."""
 
-    def __init__(self, similar: "Similar") -> None:
+    def __init__(self, similar: Similar) -> None:
         self._similar = similar
-        self._model: Reranker | None = None
 
-    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:  # noqa: ARG002 — there is one
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str, tenant: str) -> bytes:  # noqa: ARG002 — there is one
         """Raises GatewayError."""
         from retrieval.reranking.reranker import Reranker  # noqa: PLC0415 — an idle gateway does without
 
         if endpoint != "rerank":
             raise errors.BadRequest(f"The model '{model}' reranks; it cannot answer this", param="model")
-        if self._model is None:
-            self._model = Reranker(self._similar)
         ask = Rerank(1).read(body, {})
         assert isinstance(ask, RerankAsk)
+        reranker = Reranker(partial(self._similar, tenant=tenant))
         most = ask.asked.max_tokens_per_doc
         texts = ask.texts if most is None else [text[: most * BYTES_PER_TOKEN] for text in ask.texts]
-        return answered(ask, await self._model.rank(ask.asked.query, texts, _priors(ask)))
+        return answered(ask, await reranker.rank(ask.asked.query, texts, _priors(ask)))
 
 
 def _priors(ask: RerankAsk) -> list[float] | None:

@@ -1,6 +1,6 @@
-"""The section `retrieval`: documents, searches, and what makes graphs of large stores."""
+"""The sections `retrieval` and `embedding`: documents, searches, what makes graphs of large stores, and vectors."""
 
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, SecretStr
 
@@ -108,6 +108,24 @@ class RetrievalSection(Section):
             pinecone_api_key=None if self.pinecone is None else _secret(self.pinecone.api_key),
             recall=self.recall,
         )
+
+
+class EmbeddingCacheSection(Section):
+    """Vectors of texts that were embedded before. `memory_mb: 0` switches it off, `disk_mb: 0` is memory alone.
+
+    `store: auto` is Redis where there is one, else a file that the processes of a machine share. Older ones than `ttl_days` are made anew.
+    """
+
+    memory_mb: float = Field(default=32, ge=0, le=1 << 20)
+    disk_mb: float = Field(default=1024, ge=0, le=1 << 24)
+    store: Literal["auto", "local", "redis"] = "auto"
+    ttl_days: float = Field(default=30, gt=0, le=36_500)
+
+
+class EmbeddingSection(Section):
+    """What embeds, whoever asks."""
+
+    cache: EmbeddingCacheSection = EmbeddingCacheSection()
 
 
 def _url(section: ChromaSection | MilvusSection | WeaviateSection | PineconeSection | None) -> str | None:

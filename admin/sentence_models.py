@@ -48,7 +48,7 @@ class SentenceModels:
         self._load = load
         self._served: dict[str, asyncio.Task[_Served]] = {}
 
-    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes:
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str, tenant: str) -> bytes:
         """Texts of an `input_type` get the model's own prompt for it. Raises GatewayError."""
         if endpoint != "embeddings":
             raise errors.BadRequest(f"The model '{model}' makes embeddings; it cannot answer this", param="model")
@@ -57,7 +57,7 @@ class SentenceModels:
             from embedding import openai  # noqa: PLC0415 — imports NumPy, which an idle gateway does without
 
             prompted = _prompted(body, served.prompts)
-            return (await openai.answer(served.engine, prompted, model, served.tokens)).body
+            return (await openai.answer(served.engine, prompted, model, served.tokens, tenant)).body
         except EmbeddingError as error:
             raise EngineRefusal(error) from error
 

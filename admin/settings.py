@@ -18,7 +18,7 @@ from admin.config_file import ConfigError, Document, KeyPath, Problem
 from admin.predictions.settings import FeaturesSection, PredictionsSection
 from admin.references import UnresolvedError, references, resolve
 from admin.registry_settings import RegistrySection
-from admin.retrieval_settings import RetrievalSection
+from admin.retrieval_settings import EmbeddingSection, RetrievalSection
 from admin.roles import Role
 from admin.telemetry import settings as telemetry
 from admin.telemetry.settings import TelemetrySection
@@ -307,6 +307,7 @@ class Settings(Section):
     files: FilesSection = FilesSection()
     batches: BatchesSection = BatchesSection()
     retrieval: RetrievalSection = RetrievalSection()
+    embedding: EmbeddingSection = EmbeddingSection()
     registry: RegistrySection = RegistrySection()
     passthrough: PassthroughSection = PassthroughSection()
     realtime: RealtimeSection = RealtimeSection()
@@ -350,6 +351,8 @@ class Settings(Section):
     def _the_cache_has_its_redis(self) -> Self:
         if self.cache is not None and self.cache.store == "redis" and self.redis_url is None:
             raise ValueError("cache.store: redis needs a redis_url")
+        if self.embedding.cache.store == "redis" and self.redis_url is None:
+            raise ValueError("embedding.cache.store: redis needs a redis_url")
         return self
 
     @field_validator("database_url")

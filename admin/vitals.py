@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 from admin.alerts import Alerts
+from admin.known_vectors import KnownVectors
 from gateway.books import Books
 from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
 from gateway.listener import Listener
@@ -42,6 +43,7 @@ class Vitals:
         engines: Callable[[], Mapping[str, Condition]],
         listener: Callable[[], Listener],
         searches: Searches,
+        known: KnownVectors,
         watch: "Watch | None" = None,
         shared: Path | None = None,
     ) -> None:
@@ -55,6 +57,7 @@ class Vitals:
         self._engines = engines
         self._listener = listener
         self._searches = searches
+        self._known = known
         self._watch = watch
         self._shared = shared
         self._exposition: Exposition | None = None
@@ -107,5 +110,6 @@ class Vitals:
                 self._watch,
                 None if self._shared is None else WorkerMetrics(self._shared, self._books.session),
                 self._engines,
+                self._known,
             )
         return self._exposition

@@ -17,6 +17,7 @@ from admin.fleet.desk import Desk as FleetDesk
 from admin.fleet.late import LateFleet
 from admin.grounding import GroundingSearch
 from admin.guarding import Poster
+from admin.known_vectors import KnownVectors
 from admin.leasing import lease_store, meets_others, uses
 from admin.local_models import Distilled, EmbeddedModels, Quotes, Reranking
 from admin.long_tail.bridge import LiteLlm
@@ -133,7 +134,8 @@ class House:
         self.library = CurrentLibrary(lambda: beside.of(self._current.snapshot.beside).catalogue)
         self._refresher = Refresher(self._store, self._current)
         self._shelf = Shelf(settings.files_dir)
-        self._local = EmbeddedModels(settings.data_dir / "models")
+        self._known = KnownVectors(settings)
+        self._local = EmbeddedModels(settings.data_dir / "models", self._known.of)
         self._sentences = SentenceModels()
         self._admin = LateApp(self._make_admin)
 
@@ -265,6 +267,7 @@ class House:
             engines=lambda: self._fleet.conditions,
             listener=lambda: self.listener,
             searches=self._searches,
+            known=self._known,
             watch=self._watch,
             shared=settings.data_dir if settings.server.workers > 1 else None,
         )
@@ -348,6 +351,7 @@ class House:
         await self._poster.close()
         await self._local.close()
         await self._sentences.close()
+        await self._known.close()
         self._vitals.keep()
         if self._watch is not None:
             await asyncio.to_thread(self._watch.close, TELL_S)
@@ -449,7 +453,7 @@ class House:
         usual = settings.retrieval.embedding_model
         self._calls = documents.Calls(plane.authenticator, dict if self._watch is None else self._watch.carried)
         self._embedder = documents.GatewayEmbedder(
-            self._current, self._calls, embed, lambda: usual or self.embedding_model()
+            self._current, self._calls, embed, lambda: usual or self.embedding_model(), self._known
         )
         folder, memory_bytes = settings.data_dir / "retrieval", int(settings.retrieval.memory_mb * MEBI)
         self._retrieval = documents.LateRetrieval(lambda: self._make_retrieval(folder, memory_bytes))

@@ -22,6 +22,7 @@ HIGHEST: Final = frozenset(
         "penstock_budget_limit_usd",
         "penstock_cache_precision",
         "penstock_cache_threshold",
+        "penstock_embedding_cache_disk_bytes",
         "penstock_fair_share_keys",
         "penstock_ledger_lag_seconds",
         "penstock_mcp_server_up",

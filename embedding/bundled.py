@@ -40,6 +40,12 @@ def installed() -> bool:
     return all(importlib.util.find_spec(name) for name in (_PACKAGE, "numpy", "onnx", "onnxruntime", "tokenizers"))
 
 
+def identity(spec: ModelSpec) -> bytes:
+    """All that decides about a vector beside the text."""
+    parts = (spec.name, _GRAPH_REVISION, spec.dimensions, spec.max_tokens, *sorted(_SHA256.items()))
+    return repr(parts).encode()
+
+
 def tokenizer_file() -> Path:
     """The model's `tokenizer.json`. Raises Unavailable."""
     return _genuine(_source(), "tokenizer.json")

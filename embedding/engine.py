@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
 
 from embedding.batching import Queue, Slot, Ticket
+from embedding.cache import Vector
 from embedding.errors import (
     Closed,
     DimensionsUnsupported,
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from embedding.cache import ModelVectors
     from embedding.model import Model
     from embedding.tokens import Encoded, Truncation
+
+    Read = TypeVar("Read", Encoded, Encoded | Vector)
 
 log = structlog.get_logger(__name__)
 
@@ -97,10 +102,18 @@ class _Reply:
 
 
 class Engine:
-    """One model. Belongs to one event loop; `close` it there."""
+    """One model. Belongs to one event loop; `close` it there. `known`: what it has embedded before."""
 
-    def __init__(self, spec: ModelSpec, open_model: Callable[[], Model], *, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        open_model: Callable[[], Model],
+        *,
+        limits: Limits | None = None,
+        known: ModelVectors | None = None,
+    ) -> None:
         self.spec = spec
+        self._known = known
         self._open_model = open_model
         self._limits = limits or Limits()
         self._queue = Queue(batch_tokens=self._limits.batch_tokens, max_tokens=self._limits.queued_tokens)
@@ -115,17 +128,29 @@ class Engine:
         self._batches = self._sequences = self._tokens = 0
 
     async def embed(
-        self, texts: Sequence[str], *, dimensions: int | None = None, truncation: Truncation = "truncate"
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        truncation: Truncation = "truncate",
+        tenant: str | None = None,
     ) -> Embedded:
-        """The path. Raises `EmbeddingError`; when cancelled, what has not been run yet is not run."""
+        """The path. Raises `EmbeddingError`; when cancelled, what has not been run yet is not run.
+
+        `tenant`: whose earlier vectors may be given again, and who finds these later. None: nobody's, and nobody.
+        """
         size = self._size(dimensions)
         with self._admitted(texts):
+            if self._known is not None and tenant is not None:
+                return await self._recalled(self._known, tenant, texts, size, truncation)
             model = await self._opened()
-            encoded = await self._encode(model, texts, truncation)
+            encoded = await self._encode(partial(model.tokenise, truncation=truncation), texts)
             rows = await self._turn(model, encoded)
+            from embedding.rows import gather  # noqa: PLC0415 — NumPy, which came with the model
+
             return Embedded(
-                model.gather(rows, size),
-                prompt_tokens=sum(len(one.ids) for one in encoded),
+                gather(rows, size),
+                prompt_tokens=sum(one.tokens for one in encoded),
                 truncated=sum(one.truncated for one in encoded),
             )
 
@@ -211,23 +236,80 @@ class Engine:
         else:
             log.error("embedding.unavailable", model=self.spec.name, error=str(error))
 
-    async def _encode(self, model: Model, texts: Sequence[str], truncation: Truncation) -> list[Encoded]:
+    async def _recalled(
+        self, known: ModelVectors, tenant: str, texts: Sequence[str], size: int, truncation: Truncation
+    ) -> Embedded:
+        """The path around what is known: only what is new is run, and each of it once."""
+        if self._closed:
+            raise Closed("The server is shutting down.")
+        keys = known.keys(tenant, texts, truncation)
+        found = known.near(keys)
+        missing = {text: key for key, text in zip(keys, texts, strict=True) if key not in found}
+        if missing:
+            await self._learn(known, missing, found, truncation)
+        vectors = [found[key] for key in keys]
+        tokens = sum(vector.tokens for vector in vectors)
+        self._bounded(tokens)
+        from embedding.rows import unpacked  # noqa: PLC0415 — NumPy, which came with the first vector
+
+        return Embedded(unpacked(vectors, size), tokens, sum(vector.truncated for vector in vectors))
+
+    async def _learn(
+        self, known: ModelVectors, missing: dict[str, bytes], found: dict[bytes, Vector], truncation: Truncation
+    ) -> None:
+        """Adds to `found` what is `missing`, from the store or by the model, which is not opened where all is in the store."""
+        look = self._model is not None
+        if not look:
+            loop = asyncio.get_running_loop()
+            found |= known.keep(await loop.run_in_executor(self._tokenising, _looked_up, known, list(missing.values())))
+            missing = {text: key for text, key in missing.items() if key not in found}
+            if not missing:
+                return
+        model = await self._opened()
+        tokenise = partial(model.tokenise, truncation=truncation)
+        read: Callable[[list[str]], Sequence[Encoded | Vector]] = tokenise
+        if look:
+            read = partial(_look_or_tokenise, known, missing, tokenise)
+        parts = await self._encode(read, list(missing), sum(vector.tokens for vector in found.values()))
+        encoded: dict[bytes, Encoded] = {}
+        stored: dict[bytes, Vector] = {}
+        for key, one in zip(missing.values(), parts, strict=True):
+            if isinstance(one, Vector):
+                stored[key] = one
+            else:
+                encoded[key] = one
+        found |= known.keep(stored)
+        if encoded:
+            rows = await self._turn(model, list(encoded.values()))
+            found |= known.add(
+                {
+                    key: Vector(row.tobytes(), one.tokens, one.truncated)
+                    for (key, one), row in zip(encoded.items(), rows, strict=True)
+                }
+            )
+
+    async def _encode(
+        self, read: Callable[[list[str]], Sequence[Read]], texts: Sequence[str], tokens: int = 0
+    ) -> list[Read]:
+        """`read` of the texts, in its thread; `tokens` were counted before."""
         loop = asyncio.get_running_loop()
-        encoded: list[Encoded] = []
-        tokens = 0
+        encoded: list[Read] = []
         for some in _slices(texts):
             if self._closed:
                 raise Closed("The server is shutting down.")
-            part = await loop.run_in_executor(self._tokenising, model.tokenise, some, truncation)
+            part = await loop.run_in_executor(self._tokenising, read, some)
             encoded += part
-            tokens += sum(len(one.ids) for one in part)
-            if tokens > self._limits.tokens_per_request:
-                raise RequestTooLarge(
-                    f"The inputs have more than {self._limits.tokens_per_request} tokens, the maximum per request. "
-                    "Send them in several requests.",
-                    param="input",
-                )
+            tokens += sum(one.tokens for one in part)
+            self._bounded(tokens)
         return encoded
+
+    def _bounded(self, tokens: int) -> None:
+        if tokens > self._limits.tokens_per_request:
+            raise RequestTooLarge(
+                f"The inputs have more than {self._limits.tokens_per_request} tokens, the maximum per request. "
+                "Send them in several requests.",
+                param="input",
+            )
 
     async def _turn(self, model: Model, encoded: list[Encoded]) -> list[NDArray[np.float32]]:
         """Waits in the queue until every sequence was run."""
@@ -275,6 +357,24 @@ class Engine:
         if self._model is not None:
             self._model.close()
             self._model = None
+
+
+def _looked_up(known: ModelVectors, keys: Sequence[bytes]) -> dict[bytes, Vector]:
+    """In a thread, which NumPy's import belongs into as well."""
+    import embedding.rows  # noqa: F401, PLC0415 — as said above
+
+    return known.far(keys)
+
+
+def _look_or_tokenise(
+    known: ModelVectors, keys: dict[str, bytes], tokenise: Callable[[list[str]], list[Encoded]], texts: list[str]
+) -> list[Encoded | Vector]:
+    """In one visit to the thread, since a visit takes longer than a look."""
+    stored = known.far([keys[text] for text in texts])
+    if not stored:
+        return [*tokenise(texts)]
+    encoded = iter(tokenise([text for text in texts if keys[text] not in stored]))
+    return [stored.get(keys[text]) or next(encoded) for text in texts]
 
 
 def _slices(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -26,14 +26,5 @@ class Model:
     def run(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         return self._backend.run(sequences)
 
-    def gather(self, rows: Sequence[NDArray[np.float32]], dimensions: int) -> NDArray[np.float32]:
-        """One array of the rows, cut to `dimensions` and scaled to length 1 again where that is a real cut."""
-        vectors = np.stack(rows)
-        if dimensions == vectors.shape[1]:
-            return vectors
-        cut = vectors[:, :dimensions].copy()
-        cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        return cut
-
     def close(self) -> None:
         self._backend.close()

@@ -38,11 +38,11 @@ class Answer:
     truncated: int
 
 
-async def answer(engine: Engine, body: bytes, model: str, tokens: Cl100k) -> Answer:
-    """The whole endpoint. `model` is the name that the client used. Raises `EmbeddingError`."""
+async def answer(engine: Engine, body: bytes, model: str, tokens: Cl100k, tenant: str | None = None) -> Answer:
+    """The whole endpoint. `model` is the name that the client used, `tenant` as in `Engine.embed`. Raises `EmbeddingError`."""
     request = parse(body)
     texts = await _texts(request.input, tokens)
-    embedded = await engine.embed(texts, dimensions=request.dimensions)
+    embedded = await engine.embed(texts, dimensions=request.dimensions, tenant=tenant)
     encoding = request.encoding_format or "float"
     if len(texts) <= _RENDERED_INLINE:
         rendered = render(embedded, model, encoding)

@@ -23,6 +23,10 @@ class Encoded:
     ids: "array[int]"
     truncated: bool
 
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
 
 class Tokenizer:
     """The tokenizer of one model. Safe in several threads; the library releases the interpreter while it works."""

@@ -17,10 +17,10 @@ class Local(Protocol):
     """A model that runs in this process: an OpenAI request body in, an OpenAI answer out. Raises GatewayError.
 
     `endpoint` is `chat`, `embeddings` or `rerank` (Jina's shape), `target` the deployment's name of the model. A body that asks for a
-    stream gets all its events, with usage if it asks for that, up to `[DONE]`.
+    stream gets all its events, with usage if it asks for that, up to `[DONE]`. `tenant` is whose call it is.
     """
 
-    async def answer(self, endpoint: str, body: bytes, model: str, target: str) -> bytes: ...
+    async def answer(self, endpoint: str, body: bytes, model: str, target: str, tenant: str) -> bytes: ...
 
 
 @final
@@ -63,7 +63,9 @@ class InProcess:
         record.sent = True
         began = self._now()
         local = self._models[deployment.provider]
-        answer = await self._spawn(local.answer(endpoint, body, call.request.model, deployment.target))
+        assert record.key is not None
+        tenant = record.key.tenant
+        answer = await self._spawn(local.answer(endpoint, body, call.request.model, deployment.target, tenant))
         record.upstream_s += self._now() - began
         return answer
 

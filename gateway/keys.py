@@ -43,6 +43,11 @@ class Key(msgspec.Struct, frozen=True):
             return False
         return all(_admits(allowed, model, also) for allowed in self.models_above)
 
+    @property
+    def tenant(self) -> str:
+        """Who shares what is kept: the team, or a key that is in none by itself."""
+        return f"key {self.id}" if self.team_id is None else f"team {self.team_id}"
+
     def may_call(self, path: str) -> bool:
         """Whether the allow-list admits a route by its path."""
         return self.routes is None or _admits(self.routes, path)

@@ -182,8 +182,8 @@ def test_every_mistake_is_reported_at_once_with_line_path_and_way_out(complaints
         'penstock.yaml:16: server.limits.body_mb: expected a number, found ".inf"',
         (
             'penstock.yaml:17: unknown key "prot"; known here: admin_key, alerts, auth, batches, cache, data_dir, database_url, '
-            "engine_programs, engines, features, files, guards, limits, log, mcp, models, passthrough, predictions, pricing, realtime, "
-            "records, redis_url, registry, responses, retrieval, secret_key, server, telemetry, upstream"
+            "embedding, engine_programs, engines, features, files, guards, limits, log, mcp, models, passthrough, predictions, "
+            "pricing, realtime, records, redis_url, registry, responses, retrieval, secret_key, server, telemetry, upstream"
         ),
         "penstock.yaml:18: log.level: environment variable LEVEL is not set; set it or give a default: ${LEVEL:-…}",
         'penstock.yaml:19: models: duplicate key "models", first seen on line 1',

@@ -53,7 +53,7 @@ class Loads:
 
 async def ask(models: SentenceModels, **fields: object) -> list[Sequence[float]]:
     body = msgspec.json.encode({"model": "m", "input": ["text"], **fields})
-    answer = msgspec.json.decode(await models.answer("embeddings", body, "m", "folder"))
+    answer = msgspec.json.decode(await models.answer("embeddings", body, "m", "folder", "key_1"))
     return [each["embedding"] for each in answer["data"]]
 
 

@@ -164,7 +164,7 @@ def test_a_vector_that_was_made_is_not_made_again(server: Server, embeddings: Sc
     client.sdk.vector_stores.files.create(store, file_id=id_)
     again = client.sdk.vector_stores.files.poll(id_, vector_store_id=store)
     assert again.status == "completed"
-    sizes = {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 0}}
+    sizes = {"type": "static", "static": {"max_chunk_size_tokens": 150, "chunk_overlap_tokens": 0}}
     before = len(embeddings.entries())
     client.sdk.vector_stores.files.create(store, file_id=id_, chunking_strategy=sizes)  # type: ignore[arg-type]
     assert client.sdk.vector_stores.files.poll(id_, vector_store_id=store).status == "completed"

@@ -139,7 +139,7 @@ async def test_it_embeds_and_nothing_else() -> None:
     """Before anything is loaded."""
     loads = Loads()
     with pytest.raises(errors.BadRequest, match="embeddings"):
-        await SentenceModels(loads).answer("chat", b"{}", "m", "folder")
+        await SentenceModels(loads).answer("chat", b"{}", "m", "folder", "key_1")
     assert not loads.names
 
 

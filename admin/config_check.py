@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from admin.config_file import KeyPath, dotted
 from gateway.providers import PROVIDERS
+from gateway.routers.policy import complaints
 
 Finding = tuple[KeyPath, str]
 
@@ -173,6 +174,7 @@ def contradictions(data: Mapping[str, object]) -> Iterator[Finding]:
         for place, name in _fallbacks(path, model):
             if name == model.get("name"):
                 yield place, f'"{name}" cannot fall back on itself'
+        yield from (((*path, *place), what) for place, what in complaints(model, (each for _, each in models)))
     deployments = [
         found for path, model in models for found in _mappings(model.get("deployments"), (*path, "deployments"))
     ]
@@ -285,7 +287,7 @@ def doubtful(data: Mapping[str, object], references: Mapping[KeyPath, tuple[str,
     models = list(_mappings(data.get("models"), ("models",)))
     names = [name for _, model in models if isinstance(name := model.get("name"), str)]
     for path, model in models:
-        if not model.get("deployments"):
+        if not model.get("deployments") and not model.get("router"):
             yield path, f"{dotted(path)} has no deployments, so that every call of it fails"
         for place, name in _fallbacks(path, model):
             if name not in names and not any(name.startswith(n[:-1]) for n in names if n.endswith("*")):

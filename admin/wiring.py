@@ -392,7 +392,7 @@ class House:
         return await self._students.answer(endpoint, body, model, target)
 
     async def _classify(self, model: str, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
-        """For guards that ask a classic model."""
+        """For guards and routers, which ask a classic model."""
         from admin.predictions.classifying import classify  # noqa: PLC0415 — NumPy comes with it
 
         return await classify(self._predictions, model, texts)

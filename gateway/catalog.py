@@ -14,6 +14,7 @@ from gateway.kinds import TEXT, Kinds
 from gateway.pricing import Price, Terms
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
+from gateway.routers.policy import Router
 
 Strategy = Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"]
 Affinity = Literal["none", "session", "user"]
@@ -171,6 +172,7 @@ class Model(msgspec.Struct, frozen=True):
     retrieval: Retrieval | None = None
     roles: Roles | None = None
     awaited: tuple[Awaited, ...] = ()
+    router: Router | None = None  # it has no deployments: a call of it becomes one of another model
     steered: bool = (
         False  # set by itself: there is something to decide, with several deployments or one that is not for every call
     )
@@ -203,6 +205,13 @@ class Catalog(msgspec.Struct, frozen=True):
             if name.startswith(prefix) and len(name) > len(prefix):
                 return wild, name[len(prefix) :]
         return None
+
+    def places(self, model: Model) -> tuple[Deployment, ...]:
+        """Where a call of it may be answered at first: of a router, by whatever it leads to."""
+        if model.router is None:
+            return model.deployments
+        found = (self.find(name) for name in model.router.targets)
+        return tuple(deployment for one in found if one is not None for deployment in one[0].deployments)
 
 
 def compile_catalog(models: Iterable[Model]) -> Catalog:

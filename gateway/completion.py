@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from gateway import errors, wire
 from gateway.authentication import ADMIN, Authenticator
 from gateway.call import Call, Endpoint
-from gateway.catalog import Model
+from gateway.catalog import Model, Shadow
 from gateway.exchange import Exchange
 from gateway.http_exchange import error_head
 from gateway.ids import RequestIds
@@ -118,7 +118,7 @@ class Completions:
             except BudgetShort as short:
                 await self._fall_back(call, short)
             if model.shadow is not None and original is None:
-                self._shadows.offer(model.shadow, call, _asked_of_shadow(call, body, model.shadow.model), self.serve)
+                self.shadow(model.shadow, call, body)
             if heard is not None:
                 self._mirror(snapshot.versions, call, heard)
         except errors.GatewayError as error:
@@ -153,6 +153,10 @@ class Completions:
             body, routed = made
             original = Original(record.id, regions_of(call), routed, heard, record.key)
             self._shadows.mirror(call, body, original, self.serve)
+
+    def shadow(self, shadow: Shadow, call: Call, body: bytes) -> None:
+        """Offers an answered call to be copied; `body` is what was asked, before guards and fallbacks."""
+        self._shadows.offer(shadow, call, _asked_of_shadow(call, body, shadow.model), self.serve)
 
     def _resolve(
         self, snapshot: Snapshot, request: wire.Request, exchange: Exchange, record: Record

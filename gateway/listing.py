@@ -81,6 +81,8 @@ class Listing:
         known = self._cards.get((name, key is ADMIN))
         if known is None:
             stands_for = match or ("" if name.endswith("*") else model.name)
+            if model.router is not None:  # what holds wherever its calls may go
+                model = msgspec.structs.replace(model, deployments=catalog.places(model))
             known = card(model, name, stands_for, self._prices, for_admin=key is ADMIN)
             self._cards[name, key is ADMIN] = known
         return known

@@ -11,9 +11,10 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from gateway.database import record_revision
-from gateway.errors import Conflict, NotFound
+from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.named_specs import REST, Spec, SpecRecord
 from gateway.paging import Page, page
+from gateway.routers.store import refuse_astray, refuse_needed
 from gateway.secret_box import SecretBox, is_reference
 from gateway.settings import DeploymentSpec, ModelSpec
 from gateway.tables import deployments, models
@@ -32,8 +33,9 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
 
 
 def create_model(tx: Connection, spec: ModelSpec, box: SecretBox) -> SpecRecord:
-    """The model with the deployments that its specification names. Raises Conflict when a name is taken."""
+    """The model with the deployments that its specification names. Raises Conflict when a name is taken, BadRequest for a router astray."""
     _refuse_taken(tx, models, spec.name, "name")
+    refuse_astray(tx, spec.model_dump(mode="json", exclude_defaults=True))
     _replace(tx, models, spec.name, spec=model_json(spec))
     record_revision(tx, f"model {spec.name} created")
     for deployment in spec.deployments:
@@ -59,16 +61,18 @@ def list_models(tx: Connection, limit: int, after: str | None = None) -> Page[Sp
 
 
 def change_model(tx: Connection, name: str, changes: Spec) -> SpecRecord:
-    """Merges JSON of ModelSpec's fields; None puts a default back. Raises NotFound."""
+    """Merges JSON of ModelSpec's fields; None puts a default back. Raises NotFound, BadRequest for routers that lead nowhere."""
     spec = ModelSpec.model_validate(_merged(get_model(tx, name).spec, changes))
+    below = [deployment.spec for deployment in deployments_of(tx, [name])]
+    refuse_astray(tx, model_json(spec) | {"deployments": below})
     _edit(tx, models, name, model_json(spec))
     record_revision(tx, f"model {name} changed")
     return get_model(tx, name)
 
 
 def delete_model(tx: Connection, name: str) -> None:
-    """With its deployments. Raises NotFound."""
-    get_model(tx, name)
+    """With its deployments. Raises NotFound, Conflict where a router leads to it."""
+    refuse_needed(tx, get_model(tx, name).spec)
     for deployment in deployments_of(tx, [name]):
         _delete(tx, deployments, deployment.id)
     _delete(tx, models, name)
@@ -77,7 +81,8 @@ def delete_model(tx: Connection, name: str) -> None:
 
 def create_deployment(tx: Connection, model: str, spec: DeploymentSpec, box: SecretBox) -> DeploymentRecord:
     """Raises NotFound for the model, Conflict when the id is taken."""
-    get_model(tx, model)
+    if get_model(tx, model).spec.get("router"):
+        raise BadRequest(f"{model!r} is a router: models that it leads to have deployments.", param="model")
     _refuse_taken(tx, deployments, spec.id, "id")
     _replace(tx, deployments, spec.id, spec=deployment_json(spec, box), model=model)
     record_revision(tx, f"deployment {spec.id} created")

@@ -57,6 +57,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None = None  # of a copy: whether it was answered alike
     guards: tuple[str, ...] | None = None  # what each guard did: `pii=redact:email+phone`
     answer_id: str | None = None  # what its client saw as the answer's id
+    router: str | None = None  # which router chose the model, and why: `auto: easy 0.930`
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
 
@@ -292,6 +293,7 @@ def _record(settled: Settled) -> RequestRecord:
         shadow_of=routed.shadow_of,
         agreement=routed.agreement,
         guards=routed.guards,
+        router=label(routed.router),
         answer_id=settled.answer_id,
         units=None if usage is None else units_of(usage),
     )

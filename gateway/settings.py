@@ -455,6 +455,16 @@ class RetrievalSpec(Section):
         return grounding.Retrieval(wanted, self.instructions)
 
 
+class RouterSpec(Section):
+    """A classic model reads the question: the model that `labels` has for its label answers, `otherwise` where it is not sure."""
+
+    classifier: Name
+    labels: Annotated[dict[str, Name], Field(min_length=1, max_length=256)]
+    otherwise: Name
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    timeout_s: float = Field(default=0.05, gt=0, le=60)
+
+
 class ModelSpec(Section):
     """What clients ask for. A name that ends in `*` answers for every name with that start."""
 
@@ -483,6 +493,7 @@ class ModelSpec(Section):
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
     guards: tuple[Name, ...] = ()
+    router: RouterSpec | None = None
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> Self:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # they are loaded for whom they do something
     from gateway.grounding.stage import Grounding
     from gateway.guards.judges import Classify, Post
     from gateway.guards.stage import Guarding
+    from gateway.routers.stage import Choosing
     from gateway.waking import Waking
 
 MEBI: Final = 1024 * 1024
@@ -57,7 +58,7 @@ class ContentTerms(msgspec.Struct, frozen=True):
 
 
 class GuardTerms(msgspec.Struct, frozen=True):
-    """Whom guards may ask, beside the models here: `post` speaks HTTP, `classify` is whatever serves classifiers."""
+    """Whom guards and routers may ask, beside the models here: `post` speaks HTTP, `classify` is whatever serves classifiers."""
 
     post: "Post | None" = None
     classify: "Classify | None" = None
@@ -67,7 +68,7 @@ class GuardTerms(msgspec.Struct, frozen=True):
 class Stages:
     """Of one plane. `answering` and `counted` are served by what is chosen here, at the end by `dispatch` and `counting`.
 
-    From the outside in: contents (as they came), guards, documents, the cache, engines that have to wake. `waking` makes the last.
+    From the outside in: routers, contents (as they came), guards, documents, the cache, engines that have to wake. `waking` makes the last.
     """
 
     def __init__(
@@ -107,6 +108,8 @@ class Stages:
         self.keeper: Keeper | None = None
         self._guard_terms = guards
         self._guarding: tuple[Guarding, ...] = ()  # of answers, and of counts
+        self._choosing: tuple[Choosing, ...] = ()  # as above
+        self._expected: tuple[object, object] = (None, None)  # what there was when classifiers were last loaded
 
     @property
     def cache_outcomes(self) -> Mapping[tuple[str, str], int]:
@@ -169,6 +172,7 @@ class Stages:
             first = Telling(first)
         self._guard(snapshot, first)
         self._listen(snapshot)
+        self._route(snapshot, models)
 
     def _guard(self, snapshot: Snapshot, stage: Answers) -> None:
         """Puts guards before everything else, as long as there is any."""
@@ -180,6 +184,24 @@ class Stages:
         answers, counts = self._guarding
         answers.inner = stage
         self._answering.dispatch, self._counted.dispatch = answers, counts
+
+    def _route(self, snapshot: Snapshot, models: Sequence[Model]) -> None:
+        """Puts who chooses models before everything that is about what was chosen, as long as any model is a router."""
+        classifiers = {model.router.classifier for model in models if model.router is not None}
+        if not classifiers:
+            return
+        places = (self._answering, self._counted)
+        if not self._choosing:
+            from gateway.routers.stage import Choosing  # noqa: PLC0415 — an idle gateway without a router does without
+
+            classify = self._guard_terms.classify or _nothing_served
+            self._choosing = tuple(Choosing(one.dispatch, classify, self._spawn, one.shadow) for one in places)
+        for place, stage in zip(places, self._choosing, strict=True):
+            stage.inner, place.dispatch = place.dispatch, stage
+        there = snapshot.catalog, snapshot.beside
+        if there[0] is not self._expected[0] or there[1] is not self._expected[1]:
+            self._expected = there
+            self._choosing[0].expect(classifiers)
 
     def _wakes(self, models: Sequence[Model]) -> "Waking | None":
         """What waits for engines of this house. Once there, it stays: it tells their keeper when the last call has ended."""
@@ -301,6 +323,11 @@ def in_memory() -> CacheTerms:
         return LocalStore(32 * MEBI, 0, None, time.time)
 
     return CacheTerms(store, MEBI)
+
+
+async def _nothing_served(model: str, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:  # noqa: ARG001 — the port's names
+    """Where there are no classic models."""
+    raise LookupError("no classifier is served here")
 
 
 def _summed(counts: "Sequence[Mapping[Any, int]]") -> Mapping[Any, int]:

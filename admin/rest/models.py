@@ -27,6 +27,7 @@ from gateway.settings import (
     QueueSpec,
     RetriesSpec,
     RetrievalSpec,
+    RouterSpec,
     Section,
     ShadowSpec,
     TimeoutsSpec,
@@ -57,6 +58,7 @@ class ModelChangeBody(Section):
     price: PriceSpec | None = None
     pricing: PricingSection | None = None
     guards: tuple[Name, ...] | None = None
+    router: RouterSpec | None = None
 
 
 class ModelView(ModelSpec):
@@ -116,7 +118,7 @@ def router(control: Control) -> APIRouter:
 
         return await control.change(asker, "model.change", name, work, before=lambda tx: _show(tx, name))
 
-    @routes.delete("/{name:path}", summary="Delete a model and its deployments", responses=documented(404))
+    @routes.delete("/{name:path}", summary="Delete a model and its deployments", responses=documented(404, 409))
     async def delete(name: Identifier, asker: Asker) -> ModelDeleted:
         await control.delete(
             asker,

@@ -74,6 +74,10 @@ class RequestView(BaseModel):
     shadow_of: Annotated[str | None, Field(description="The id of the request that this one is a copy of.")]
     agreement: Annotated[float | None, Field(description="Of a copy: 1 if it was answered alike, 0 if not.")]
     guards: Annotated[list[str] | None, Field(description="What each guard did: `name=outcome:category+category`.")]
+    router: Annotated[
+        str | None,
+        Field(description="Which router chose the model, its label and how sure it was: `auto: easy 0.930`."),
+    ]
     answer_id: Annotated[str | None, Field(description="The id in the answer: `chatcmpl-…`, `msg_…`, `resp_…`.")]
     units: Annotated[
         dict[str, float] | None, Field(description="Images, seconds, characters and search_units that it used.")

@@ -92,6 +92,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     route: str | None = None
     route_version: str | None = None
     prompt_version: str | None = None
+    router: str | None = None
     shadow_of: str | None = None
     session: str | None = None
     steps: tuple[Step, ...] = ()
@@ -188,6 +189,7 @@ def account(
         route=None if routed is None else label(routed.reason),
         route_version=None if routed is None else routed.route_version,
         prompt_version=None if routed is None else routed.prompt_version,
+        router=None if routed is None else label(routed.router),
         shadow_of=None if routed is None else routed.shadow_of,
         session=None if watched.session is None else label(watched.session[:200].decode("latin-1")),
         steps=() if attempt else tuple(_step(mark, record, unix_minus_loop) for mark in watched.marks),

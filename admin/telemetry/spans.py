@@ -57,6 +57,7 @@ def _request(account: Account) -> Span:
         "penstock.route": account.route,
         "penstock.route.version": account.route_version,
         "penstock.prompt.version": account.prompt_version,
+        "penstock.router": account.router,
         "penstock.shadow_of": account.shadow_of,
         "gen_ai.data_source.id": account.collection,
         **(_tool(account) if account.endpoint == "mcp" else {}),

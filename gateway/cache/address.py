@@ -113,6 +113,7 @@ def _tenant(record: Record, policy: Policy, fields: Mapping[str, Any]) -> tuple[
 def _place(call: Call, policy: Policy) -> tuple[Any, ...]:
     """What answers, in which words. A reranking's shape and Anthropic's betas are not in the body."""
     headers, routed, door = call.exchange.headers, call.record.routed, call.endpoint.door
+    versions = () if routed is None else (routed.route_version, routed.prompt_version)
     guarded = () if call.guarded is None else (call.guarded.mark,)
     return (
         call.endpoint.name,
@@ -120,7 +121,7 @@ def _place(call: Call, policy: Policy) -> tuple[Any, ...]:
         call.model.name,
         call.match,
         policy.version,
-        None if routed is None else (routed.route_version, routed.prompt_version),
+        versions if any(versions) else None,  # a router's choice is its model's name
         [headers.get(name) for name in _DIALECT] if call.endpoint.front is not None else None,
         *guarded,
     )

@@ -20,6 +20,7 @@ NONE: Final = (
 TURNS: Final = 8  # of a conversation, that say what its last question means
 SHORT: Final = 120  # a question that may lean on the one before it
 _TEXTS: Final = frozenset({"text", "input_text", "output_text"})
+_HELD_IN: Final = {"responses": "input", "completions": "prompt"}
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Json).decode
 
@@ -34,14 +35,19 @@ def fields_of(body: bytes) -> Json | None:
 
 def queries(endpoint: str, fields: Mapping[str, Any]) -> list[str]:
     """What is to be searched for: the last thing that the user said, and with it what a short question leans on."""
-    every = [_text(one.get("content")).strip() for one in _messages(endpoint, fields) if _is_users(one)]
-    said = [text for text in every if text]
+    said = questions(endpoint, fields)
     if not said:
         return []
     last = said[-1][-LONGEST:]
     if len(said) > 1 and len(last) <= SHORT:
         return [last, f"{said[-2][-LONGEST:]}\n{last}"]
     return [last]
+
+
+def questions(endpoint: str, fields: Mapping[str, Any]) -> list[str]:
+    """What the user said, message by message."""
+    every = [_text(one.get("content")).strip() for one in _messages(endpoint, fields) if _is_users(one)]
+    return [text for text in every if text]
 
 
 def conversation(endpoint: str, fields: Mapping[str, Any]) -> str | None:
@@ -105,7 +111,9 @@ def _without_tool(fields: Json) -> None:
 
 
 def _messages(endpoint: str, fields: Mapping[str, Any]) -> Sequence[Json]:
-    given = fields.get("input" if endpoint == "responses" else "messages")
+    given = fields.get(_HELD_IN.get(endpoint, "messages"))
+    if endpoint == "completions" and isinstance(given, list):
+        given = "\n".join(one for one in given if isinstance(one, str))
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []

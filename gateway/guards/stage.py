@@ -91,6 +91,9 @@ class Guarding:
         if guards is None or isinstance(call.exchange, Asking):
             return self.inner.answer(call)
         named = call.overrides.fallbacks
+        routed = call.record.routed
+        if routed is not None and routed.router is not None:  # the router's own guards as well
+            named = (*(named or ()), routed.router.partition(": ")[0])
         key = call.behalf or call.record.key
         chain = guards.of(key, call.model) if not named else guards.among(key, call.model, named)
         if chain is None:

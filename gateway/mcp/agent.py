@@ -169,10 +169,11 @@ class McpAgent:
     def _speaks_itself(self, fields: RawObject) -> bool:
         """Whether all that may answer has searches of its own."""
         try:
-            found = self._current.snapshot.catalog.find(msgspec.json.decode(fields.get("model", NULL), type=str))
+            catalog = self._current.snapshot.catalog
+            found = catalog.find(msgspec.json.decode(fields.get("model", NULL), type=str))
         except msgspec.DecodeError:
             return False
-        return found is not None and all(one.responses for one in found[0].deployments)
+        return found is not None and all(one.responses for one in catalog.places(found[0]))
 
 
 def _most_calls(given_: Raw) -> int | None:

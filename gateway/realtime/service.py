@@ -221,6 +221,12 @@ class Realtime:
         snapshot = self._current.snapshot
         name = self._names.find(snapshot.catalog, OPENAI, name, caller.key)
         model, match = permitted(snapshot, record, name)
+        if model.router is not None:
+            raise errors.BadRequest(
+                f"'{name}' is a router, which cannot read a conversation: name one of its models",
+                param="model",
+                code="unsupported_endpoint",
+            )
         if snapshot.guards is not None and snapshot.guards.of(caller.key, model) is not None:
             raise errors.BadRequest(
                 f"'{name}' has guards, which cannot read a conversation", param="model", code="unsupported_by_guards"

@@ -174,7 +174,8 @@ def contradictions(data: Mapping[str, object]) -> Iterator[Finding]:
         for place, name in _fallbacks(path, model):
             if name == model.get("name"):
                 yield place, f'"{name}" cannot fall back on itself'
-        yield from (((*path, *place), what) for place, what in complaints(model, (each for _, each in models)))
+        every = (*(each for _, each in models), *_served(data))
+        yield from (((*path, *place), what) for place, what in complaints(model, every))
     deployments = [
         found for path, model in models for found in _mappings(model.get("deployments"), (*path, "deployments"))
     ]
@@ -184,6 +185,13 @@ def contradictions(data: Mapping[str, object]) -> Iterator[Finding]:
     yield from _refused_commands(data)
     guards = list(_mappings(data.get("guards"), ("guards",)))
     yield from _repeated(((*path, "name"), guard.get("name")) for path, guard in guards)
+
+
+def _served(data: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """Models that engines of this house make."""
+    for _, engine in _mappings(data.get("engines"), ("engines",)):
+        yield {"name": engine.get("serves") or engine.get("name")}
+        yield from (adapter for _, adapter in _mappings(engine.get("lora"), ()))
 
 
 def _refused_commands(data: Mapping[str, object]) -> Iterator[Finding]:

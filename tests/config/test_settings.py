@@ -245,6 +245,36 @@ def test_numbers_from_the_environment_become_numbers(loaded: Load) -> None:
     assert settings.records.enabled is False
 
 
+def test_a_router_that_leads_nowhere_is_a_mistake(complaints: Complaints, loaded: Load) -> None:
+    """Also one that leads to a router, or has what its models should have. Engines and adapters are models, too."""
+    assert complaints(
+        "models:\n"
+        "  - name: auto\n"
+        "    strategy: cost\n"
+        "    router:\n"
+        "      classifier: c\n"
+        "      labels: {a: auto, b: smal, c: gpt-9}\n"
+        "      otherwise: other\n"
+        "  - {name: gpt-*, deployments: [{id: d}], fallbacks: [auto]}\n"
+        "  - {name: more, aliases: [other], router: {classifier: c, labels: {a: gpt-5}, otherwise: gpt-5}}\n"
+        "  - {name: less, router: {labels: [5], otherwise: 7}}\n"
+    ) == [
+        "penstock.yaml:4: models[0].router: a router has no strategy: that is for the models that it leads to",
+        'penstock.yaml:6: models[0].router.labels.a: "auto" is a router: a router leads to models that answer',
+        'penstock.yaml:6: models[0].router.labels.b: there is no model "smal"',
+        'penstock.yaml:7: models[0].router.otherwise: "other" is a router: a router leads to models that answer',
+        'penstock.yaml:8: models[1].fallbacks[0]: "auto" is a router, which cannot stand in for a model: name one of its models',
+        'penstock.yaml:10: models[3].router: missing key "classifier"',
+        "penstock.yaml:10: models[3].router.labels: expected a mapping (lines of `key: value`), found a list",
+        "penstock.yaml:10: models[3].router.otherwise: expected text, found the number 7; put it in quotes",
+    ]
+    result = loaded(
+        "models: [{name: auto, router: {classifier: c, labels: {a: tuned}, otherwise: local}}]\n"
+        "engines: [{name: vllm, kind: vllm, model: m, serves: local, lora: [{name: tuned, path: /x}]}]\n"
+    )
+    assert [warning for warning in result.warnings if "models[" in warning] == []
+
+
 def test_doubtful_values_are_warned_of(loaded: Load) -> None:
     """A key variable that nobody set, a model without deployments, a fallback that is not there, a short admin key."""
     result = loaded(

@@ -395,7 +395,7 @@ class House:
         """For guards and routers, which ask a classic model."""
         from admin.predictions.classifying import classify  # noqa: PLC0415 — NumPy comes with it
 
-        return await classify(self._predictions, model, texts)
+        return await classify(self._predictions, model, texts, self._local.vectors, _redact)
 
     def _make_predictions(self) -> LatePredictions:
         """Classic models: the registry says which there are, the rollouts which of them answers."""

@@ -1,24 +1,40 @@
 """Classic models as the classifiers that guards ask: a text in, the probability of each label out. Nobody is billed for it."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from inference.distil.recipe import FACTS
 from inference.errors import ModelNotFound
+from inference.serving.frame import Frame
 from inference.serving.outputs import kept
 from inference.serving.reading import read_body
 
 if TYPE_CHECKING:
     from admin.predictions.late import LatePredictions
 
+Vectors = Callable[[Sequence[str]], Awaitable[Any]]
+"""Texts to float32 `[texts, dimensions]`."""
 
-async def classify(late: "LatePredictions", model: str, texts: Sequence[str]) -> Sequence[Mapping[str, float]]:
-    """By text. The model takes one column of text. Raises LookupError for a model that is not there, InferenceError."""
+
+async def classify(
+    late: "LatePredictions", model: str, texts: Sequence[str], vectors: Vectors, redact: Callable[[str], str]
+) -> Sequence[Mapping[str, float]]:
+    """By text. The model takes one column of text, or was distilled: then it takes the vectors of what it would have learnt from.
+
+    Raises LookupError for a model that is not there, InferenceError.
+    """
     made = (await late.ready()).predictions
     try:
         bundle = made.library.bundle(model)
     except ModelNotFound as missing:
         raise LookupError(missing.message) from missing
-    frame = read_body(bundle.signature, {"instances": [[text] for text in texts]}, max(1, len(texts)))
+    if FACTS in bundle.metadata:
+        [column] = bundle.signature.inputs
+        rows = await vectors([await asyncio.to_thread(redact, text) for text in texts])
+        frame = Frame({column.name: rows}, len(texts))
+    else:
+        frame = read_body(bundle.signature, {"instances": [[text] for text in texts]}, max(1, len(texts)))
     outputs = kept(bundle, await made.fleet.run(bundle, frame), frame.rows)
     said = outputs["probabilities"] if "probabilities" in outputs else outputs["predictions"]
     classes = bundle.metadata.get("classes")

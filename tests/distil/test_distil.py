@@ -217,6 +217,20 @@ def test_it_answers_where_it_is_sure_and_leaves_the_rest_to_the_large_one(desk: 
 
 
 @pytest.mark.usefixtures("distilled")
+def test_it_is_a_routers_classifier(desk: Server) -> None:
+    """Where it is sure of a label, the model for that label answers; an odd text goes to the usual one."""
+    homes = {"billing": "triage", "shipping": "coin"}
+    router = {"classifier": "tickets", "labels": homes, "otherwise": "urgency", "threshold": 0.4, "timeout_s": 30}
+    made = desk.admin.post("/models", json={"name": "sorted", "router": router})
+    assert made.status_code == 201, made.text
+    went = [
+        (ask(desk, "sorted", text).headers["x-penstock-model"], homes.get(topic, "urgency"))
+        for text, topic in TICKETS[::4]
+    ]
+    assert sum(model == home for model, home in went) / len(went) >= 0.9, went
+
+
+@pytest.mark.usefixtures("distilled")
 def test_what_is_spent_falls_under_a_canary(desk: Server, labeller: Labeller) -> None:
     """The small model takes the route over by evidence: no more errors, and two thirds less to pay."""
     body = {

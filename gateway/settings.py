@@ -19,6 +19,7 @@ from gateway.kinds import Kind
 from gateway.providers import IN_PROCESS, PROVIDERS, SENTENCE_TRANSFORMERS
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
+from gateway.routers.settings import RouterSpec
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 Rate = Annotated[float, Field(ge=0, le=1_000_000)]
@@ -453,16 +454,6 @@ class RetrievalSpec(Section):
             Rewrite(self.rewrite_model, self.rewrite_timeout_s) if self.rewrite_query else None,
         )
         return grounding.Retrieval(wanted, self.instructions)
-
-
-class RouterSpec(Section):
-    """A classic model reads the question: the model that `labels` has for its label answers, `otherwise` where it is not sure."""
-
-    classifier: Name
-    labels: Annotated[dict[str, Name], Field(min_length=1, max_length=256)]
-    otherwise: Name
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    timeout_s: float = Field(default=0.05, gt=0, le=60)
 
 
 class ModelSpec(Section):

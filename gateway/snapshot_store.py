@@ -19,7 +19,6 @@ from gateway.named_specs import SpecRecord
 from gateway.price_map import Entry, price_under
 from gateway.pricing import Schedule, Tariff, Terms, combined
 from gateway.providers import IN_PROCESS, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
-from gateway.routers.policy import Router
 from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
 from gateway.settings import CacheSpec, DeploymentSpec, ManagedSpec, ModelSpec, PricingSection
@@ -302,7 +301,7 @@ def _model(
         retrieval=None if spec.retrieval is None else spec.retrieval.compile(),
         roles=_roles(spec, ready),
         awaited=awaited,
-        router=None if spec.router is None else Router(**spec.router.model_dump()),
+        router=None if spec.router is None else spec.router.compile(),
     )
 
 

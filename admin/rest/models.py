@@ -16,6 +16,7 @@ from gateway.catalog import Affinity, Strategy
 from gateway.embedding_settings import EmbeddingSpec
 from gateway.model_store import DeploymentRecord
 from gateway.named_specs import SpecRecord
+from gateway.routers.settings import RouterSpec
 from gateway.settings import (
     BreakerSpec,
     HedgeSpec,
@@ -27,7 +28,6 @@ from gateway.settings import (
     QueueSpec,
     RetriesSpec,
     RetrievalSpec,
-    RouterSpec,
     Section,
     ShadowSpec,
     TimeoutsSpec,

@@ -328,7 +328,8 @@ def test_a_client_that_leaves_ends_the_call_and_keeps_what_there_is(
     headers = {"authorization": f"Bearer {secret}"}
     id_ = ""
     with gateway.server.http.stream("POST", "/v1/responses", json=body, headers=headers) as answer:
-        for line in answer.iter_lines():
+        lines = answer.iter_lines()  # kept: with the iterator the client would leave
+        for line in lines:
             if '"id":"resp_' in line and not id_:
                 id_ = line.partition('"id":"')[2].partition('"')[0]
             if line == "event: response.mcp_call_arguments.done":

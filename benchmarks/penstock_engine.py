@@ -109,6 +109,7 @@ def main(system: str, name: str, recall: str, url: str = "") -> None:
     if not (home / "penstock.db").exists():
         shutil.copyfile(_truth(folder, asked), home / "penstock.db")
     engine = connect(f"sqlite:///{home / 'penstock.db'}")
+    prepare(engine)  # it may be of an earlier release
     database = _database(engine)
     chosen, _, kept = system.partition(":")[2].partition("+")
     with database.writing() as tx:

@@ -122,7 +122,6 @@ class Calls:
 
     def __init__(self, authenticator: Authenticator, carried: Callable[[], Mapping[bytes, bytes]] = dict) -> None:
         """`carried`: headers of whatever a call is a part of."""
-        self._carried = carried
         self._authenticator = authenticator
         self._deputies: OrderedDict[tuple[str, bool], bytes] = OrderedDict()
         self._carried = carried

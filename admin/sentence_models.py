@@ -11,7 +11,7 @@ import structlog
 from admin.local_models import EngineRefusal
 from embedding.errors import EmbeddingError, Unavailable
 from gateway import errors, wire
-from gateway.catalog import Roles
+from gateway.catalog import ROLES, Roles
 
 if TYPE_CHECKING:  # torch comes with the first request
     from embedding.backends.sentence_transformers import Opened
@@ -106,7 +106,7 @@ class _Served:
 
 def _prompted(body: bytes, prompts: Mapping[str, str]) -> bytes:
     """The body with the prompt for its `input_type`: of a role, or of another name that the model has. Raises BadRequest."""
-    from gateway.embedding_roles import ROLES, told  # noqa: PLC0415 — as above
+    from gateway.embedding_roles import told  # noqa: PLC0415 — as above
 
     asked = wire.parse(_asked, body).input_type
     if asked is None:

@@ -4,7 +4,8 @@ Values only, compiled once per configuration revision, so that a request reads a
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -94,6 +95,20 @@ class Deployment(msgspec.Struct, frozen=True):
         return f"Deployment(id={self.id!r}, provider={self.provider!r}, base_url={self.base_url!r}, target={self.target!r})"
 
 
+Role = Literal["query", "passage"]
+
+# What clients call the roles of texts in `input_type`: Cohere's words, NVIDIA's and Voyage's.
+ROLES: Final[Mapping[str, Role]] = MappingProxyType(
+    {
+        "query": "query",
+        "search_query": "query",
+        "passage": "passage",
+        "document": "passage",
+        "search_document": "passage",
+    }
+)
+
+
 class Roles(msgspec.Struct, frozen=True, omit_defaults=True):
     """How an embedding model is told questions from passages: by words before them, or by an `input_type` that its provider knows."""
 
@@ -102,10 +117,10 @@ class Roles(msgspec.Struct, frozen=True, omit_defaults=True):
     query_type: str | None = None
     passage_type: str | None = None
 
-    def prefix(self, role: Literal["query", "passage"]) -> str:
+    def prefix(self, role: Role) -> str:
         return self.query_prefix if role == "query" else self.passage_prefix
 
-    def type_of(self, role: Literal["query", "passage"]) -> str | None:
+    def type_of(self, role: Role) -> str | None:
         return self.query_type if role == "query" else self.passage_type
 
 

@@ -3,29 +3,15 @@
 Without either, such models find badly, and nobody is told so (E5 and nomic-embed: Wang et al. 2022, Nussbaum et al. 2024).
 """
 
-from collections.abc import Coroutine, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Final, Literal, final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, final
 
 import msgspec
 
 from gateway import errors, wire
 from gateway.call import EMBEDDINGS, Call
-from gateway.catalog import Roles
+from gateway.catalog import ROLES, Roles
 from gateway.completion import Answers
-
-Role = Literal["query", "passage"]
-
-# What `input_type` is called: by Cohere, by NVIDIA and Voyage.
-ROLES: Final[Mapping[str, Role]] = MappingProxyType(
-    {
-        "query": "query",
-        "search_query": "query",
-        "passage": "passage",
-        "document": "passage",
-        "search_document": "passage",
-    }
-)
 
 
 class _Asked(msgspec.Struct, gc=False):

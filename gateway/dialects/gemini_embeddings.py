@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway import errors, wire
+from gateway.catalog import ROLES, Role
 from gateway.dialect import Outgoing
 from gateway.dialects.gemini_faults import failed
 from gateway.dialects.gemini_request import resource
@@ -18,16 +19,8 @@ from gateway.usage_reports import GeminiUsage
 from gateway.wire import NULL, present
 
 BYTES_PER_TOKEN: Final = 4
-# What others call `input_type`, as Gemini calls its `taskType`; `classification` and `clustering` are the same word.
-TASKS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "query": "RETRIEVAL_QUERY",
-        "search_query": "RETRIEVAL_QUERY",
-        "passage": "RETRIEVAL_DOCUMENT",
-        "document": "RETRIEVAL_DOCUMENT",
-        "search_document": "RETRIEVAL_DOCUMENT",
-    }
-)
+# Gemini's `taskType` for a role; `classification` and `clustering` are the same word in `input_type`.
+TASKS: Final[Mapping[Role, str]] = MappingProxyType({"query": "RETRIEVAL_QUERY", "passage": "RETRIEVAL_DOCUMENT"})
 
 
 class _Asked(msgspec.Struct, gc=False):
@@ -81,9 +74,14 @@ def embed_request(body: bytes, model: str) -> Outgoing:
             "'encoding_format' is 'float' or 'base64'", param="encoding_format", code="invalid_value"
         )
     path = resource(model)
-    task = None if asked.input_type is None else TASKS.get(asked.input_type, asked.input_type.upper())
+    task = None if asked.input_type is None else _task(asked.input_type)
     requests = [EmbedContentRequest(path, Content([Part(text=text)]), asked.dimensions, task) for text in _texts(asked)]
     return Outgoing(f"/{path}:batchEmbedContents", _encode(BatchEmbedContentsRequest(requests)))
+
+
+def _task(input_type: str) -> str:
+    role = ROLES.get(input_type)
+    return input_type.upper() if role is None else TASKS[role]
 
 
 def embeddings(body: bytes, model: str, request: bytes) -> tuple[bytes, Usage | None]:

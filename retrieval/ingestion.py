@@ -163,7 +163,7 @@ class Ingestion:
             del self._begun[next(iter(self._begun))]
 
         async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
-            return list(await self._passages(texts, into, work.job.payer))
+            return list(await passages_in(self._embedder, texts, into, work.job.payer))
 
         return Meaning(embed, progress)
 
@@ -208,31 +208,15 @@ class Ingestion:
 
     async def _embedded(self, work: _Work, some: Sequence[Fresh]) -> NDArray[np.float32]:
         """Each of length 1."""
-        return await self._passages(_texts(some), work.collection.space, work.job.payer)
+        return await passages_in(self._embedder, _texts(some), work.collection.space, work.job.payer)
 
     async def _anew(self, beside: Reembedding, some: Sequence[Fresh]) -> NDArray[np.float32] | None:
         """The same in the version that is not read, on its own account; None where that cannot be had at the first attempt."""
         try:
-            return await self._passages(_texts(some), beside.unread, beside.payer, ANEW)
+            return await passages_in(self._embedder, _texts(some), beside.unread, beside.payer, ANEW)
         except RetrievalError as error:
             log.info("document.beside_missed", reembedding=beside.id, reason=error.message)
             return None
-
-    async def _passages(
-        self, texts: Sequence[str], into: Space, payer: str, account: Account | None = None
-    ) -> NDArray[np.float32]:
-        """Each of length 1."""
-        made = await self._embedder.embed(
-            texts,
-            into.model,
-            payer,
-            aside=True,
-            account=account,
-            dimensions=into.cut,
-            role="passage",
-            prompts=into.prompts,
-        )
-        return normalised(made, len(texts))
 
     async def _fits(self, work: _Work, reading: Reading, dimensions: int | None) -> None:
         """Raises _Failure."""
@@ -291,6 +275,23 @@ def _clean(text: str) -> str:
 def _require_attempts(job: Job) -> None:
     if job.attempts > MAX_ATTEMPTS:
         raise _Failure("server_error", job.note or f"The server ended {MAX_ATTEMPTS} times while it read this file")
+
+
+async def passages_in(
+    embedder: Embedder, texts: Sequence[str], into: Space, payer: str, account: Account | None = None
+) -> NDArray[np.float32]:
+    """As that version of a store's vectors has passages, each of length 1; nobody waits for them. Raises Refused."""
+    made = await embedder.embed(
+        texts,
+        into.model,
+        payer,
+        aside=True,
+        account=account,
+        dimensions=into.cut,
+        role="passage",
+        prompts=into.prompts,
+    )
+    return normalised(made, len(texts))
 
 
 def normalised(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:

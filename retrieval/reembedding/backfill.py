@@ -21,7 +21,7 @@ from retrieval.database import Database
 from retrieval.embedding_store import Missing
 from retrieval.errors import NotFound, Refused, RetrievalError
 from retrieval.index.residents import Residents
-from retrieval.ingestion import ANEW, BACKOFF_S, EMBEDDED_AT_ONCE, MAX_WAIT_S, normalised
+from retrieval.ingestion import ANEW, BACKOFF_S, EMBEDDED_AT_ONCE, MAX_WAIT_S, passages_in
 from retrieval.job_store import LeaseLost
 from retrieval.ports import Embedder
 from retrieval.reembedding import gate, moves, store
@@ -101,18 +101,7 @@ class Backfill:
                 last = 0
 
     async def _embedded(self, mine: Reembedding, texts: Sequence[str]) -> NDArray[Any]:
-        into = mine.unread
-        made = await self._embedder.embed(
-            texts,
-            into.model,
-            mine.payer,
-            aside=True,
-            account=ANEW,
-            dimensions=into.cut,
-            role="passage",
-            prompts=into.prompts,
-        )
-        return normalised(made, len(texts))
+        return await passages_in(self._embedder, texts, mine.unread, mine.payer, ANEW)
 
     async def _arrive(self, mine: Reembedding) -> None:
         """All of it is there: its index is made, and before a swap the gate is asked."""

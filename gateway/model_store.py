@@ -5,7 +5,7 @@ tables (`gateway.seeding`) and REST changes them; from then on the database is t
 """
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
@@ -19,9 +19,11 @@ from gateway.secret_box import SecretBox, is_reference
 from gateway.settings import DeploymentSpec, ModelSpec
 from gateway.tables import deployments, models
 
+_POSITION: Final = "position"
+
 
 class DeploymentRecord(msgspec.Struct, frozen=True):
-    """`spec` holds sealed values or references, never a secret in clear."""
+    """`spec` holds sealed values or references, never a secret in clear. `position`: where it stands in its model's list, from 0."""
 
     id: str
     model: str
@@ -30,6 +32,7 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     edited: bool
     created_at: float
     updated_at: float
+    position: int = 0
 
 
 def create_model(tx: Connection, spec: ModelSpec, box: SecretBox) -> SpecRecord:
@@ -80,11 +83,12 @@ def delete_model(tx: Connection, name: str) -> None:
 
 
 def create_deployment(tx: Connection, model: str, spec: DeploymentSpec, box: SecretBox) -> DeploymentRecord:
-    """Raises NotFound for the model, Conflict when the id is taken."""
+    """The last of its model's list. Raises NotFound for the model, Conflict when the id is taken."""
     if get_model(tx, model).spec.get("router"):
         raise BadRequest(f"{model!r} is a router: models that it leads to have deployments.", param="model")
     _refuse_taken(tx, deployments, spec.id, "id")
-    _replace(tx, deployments, spec.id, spec=deployment_json(spec, box), model=model)
+    position = max((other.position + 1 for other in deployments_of(tx, [model])), default=0)
+    _replace(tx, deployments, spec.id, spec=placed(deployment_json(spec, box), position), model=model)
     record_revision(tx, f"deployment {spec.id} created")
     return get_deployment(tx, spec.id)
 
@@ -113,9 +117,10 @@ def list_deployments(
 
 def change_deployment(tx: Connection, id_: str, changes: Spec, box: SecretBox) -> DeploymentRecord:
     """Merges JSON of DeploymentSpec's fields, secrets in clear; None puts a default back. Raises NotFound."""
-    merged = _merged(get_deployment(tx, id_).spec, _sealed(changes, box))
+    known = get_deployment(tx, id_)
+    merged = _merged(known.spec, _sealed(changes, box))
     DeploymentSpec.model_validate(_without_secrets(merged))
-    _edit(tx, deployments, id_, merged)
+    _edit(tx, deployments, id_, placed(merged, known.position))
     record_revision(tx, f"deployment {id_} changed")
     return get_deployment(tx, id_)
 
@@ -128,17 +133,17 @@ def delete_deployment(tx: Connection, id_: str) -> None:
 
 
 def deployments_of(tx: Connection, names: list[str]) -> list[DeploymentRecord]:
-    """The deployments of some models, by id."""
+    """The deployments of some models, each model's as they are listed."""
     query = select(deployments).where(deployments.c.model.in_(names), deployments.c.deleted_at.is_(None))
-    return [_deployment(row) for row in tx.execute(query.order_by(deployments.c.id))]
+    return sorted((_deployment(row) for row in tx.execute(query)), key=_listed)
 
 
 def every_model(tx: Connection) -> list[tuple[SpecRecord, list[DeploymentRecord]]]:
-    """All that can be called, by name and id."""
+    """All that can be called, by name, with its deployments as they are listed."""
     below: dict[str, list[DeploymentRecord]] = {}
-    alive = select(deployments).where(deployments.c.deleted_at.is_(None)).order_by(deployments.c.id)
-    for row in tx.execute(alive):
-        below.setdefault(row.model, []).append(_deployment(row))
+    alive = select(deployments).where(deployments.c.deleted_at.is_(None))
+    for deployment in sorted((_deployment(row) for row in tx.execute(alive)), key=_listed):
+        below.setdefault(deployment.model, []).append(deployment)
     rows = tx.execute(select(models).where(models.c.deleted_at.is_(None)).order_by(models.c.name))
     return [(_model(row), below.get(row.name, [])) for row in rows]
 
@@ -149,6 +154,11 @@ def model_json(spec: ModelSpec) -> dict[str, Any]:
 
 def deployment_json(spec: DeploymentSpec, box: SecretBox) -> dict[str, Any]:
     return _sealed(spec.model_dump(mode="json", exclude_defaults=True), box)
+
+
+def placed(stored: Spec, position: int) -> dict[str, Any]:
+    """A stored specification with its place in its model's list, which is nobody's setting: what stands first has none."""
+    return {**stored, _POSITION: position} if position else dict(stored)
 
 
 def _sealed(spec: Spec, box: SecretBox) -> dict[str, Any]:
@@ -212,4 +222,10 @@ def _model(row: Row[Any]) -> SpecRecord:
 
 
 def _deployment(row: Row[Any]) -> DeploymentRecord:
-    return DeploymentRecord(row.id, row.model, row.spec, row.origin, row.edited, row.created_at, row.updated_at)
+    spec = dict(row.spec)
+    position = spec.pop(_POSITION, 0)
+    return DeploymentRecord(row.id, row.model, spec, row.origin, row.edited, row.created_at, row.updated_at, position)
+
+
+def _listed(deployment: DeploymentRecord) -> tuple[int, str]:
+    return deployment.position, deployment.id

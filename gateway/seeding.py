@@ -18,7 +18,7 @@ from gateway.database import record_revision
 from gateway.guards.sealing import sealed
 from gateway.mcp.settings import ServerSpec
 from gateway.mcp.store import SERVERS
-from gateway.model_store import deployment_json, model_json
+from gateway.model_store import deployment_json, model_json, placed
 from gateway.secret_box import SecretBox
 from gateway.settings import DeploymentSpec, ModelSpec
 from gateway.tables import deployments, guards, mcp_servers, models
@@ -48,6 +48,7 @@ class Wanted(msgspec.Struct, frozen=True):
     hash: str
     spec: ModelSpec | DeploymentSpec | ServerSpec | dict[str, Any]  # a guard is what is written of it
     model: str | None = None  # of a deployment
+    position: int = 0  # in the list of its model
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -110,13 +111,14 @@ def wanted(source: str, seeds: Iterable[Seed]) -> tuple[dict[str, Wanted], dict[
                 f"model {each.spec.name!r} is defined twice: {names[each.spec.name].origin} and {each.origin}"
             )
         names[each.spec.name] = Wanted(each.origin, _hash(each.spec), each.spec)
-        for deployment in each.spec.deployments:
+        for position, deployment in enumerate(each.spec.deployments):
             origin = each.deployment_origins.get(deployment.id, each.origin)
             if deployment.id in ids:
                 raise ValueError(
                     f"deployment {deployment.id!r} is defined twice: {ids[deployment.id].origin} and {origin}"
                 )
-            ids[deployment.id] = Wanted(origin, _hash(deployment, each.spec.name), deployment, each.spec.name)
+            hash_ = _hash(deployment, each.spec.name, position)
+            ids[deployment.id] = Wanted(origin, hash_, deployment, each.spec.name, position)
     return names, ids
 
 
@@ -196,7 +198,7 @@ def _values(wish: Wanted, box: SecretBox) -> dict[str, Any]:
         case ModelSpec():
             return values | {"spec": model_json(wish.spec)}
         case DeploymentSpec():
-            return values | {"spec": deployment_json(wish.spec, box), "model": wish.model}
+            return values | {"spec": placed(deployment_json(wish.spec, box), wish.position), "model": wish.model}
         case ServerSpec():
             return values | {"spec": SERVERS.json(wish.spec, box)}
         case dict():
@@ -213,9 +215,13 @@ def _stored(tx: Connection, table: Table) -> dict[str, Stored]:
     }
 
 
-def _hash(spec: ModelSpec | DeploymentSpec | ServerSpec | dict[str, Any], model: str = "") -> str:
-    """Of the object as it is written. Deployments are objects of their own, so a model's hash is without them."""
+def _hash(spec: ModelSpec | DeploymentSpec | ServerSpec | dict[str, Any], model: str = "", position: int = 0) -> str:
+    """Of the object as it is written. Deployments are objects of their own, so a model's hash is without them.
+
+    `position` 0 is left out: those were the hashes before there were positions, and what did not change must not look changed.
+    """
     written = (
         spec if isinstance(spec, dict) else spec.model_dump(mode="json", exclude_defaults=True, exclude={"deployments"})
     )
-    return hashlib.sha256(msgspec.json.encode((model, written), order="sorted")).hexdigest()
+    parts = (model, written, position) if position else (model, written)
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()

@@ -131,6 +131,22 @@ def test_a_deployment_can_move_to_another_model(engine: Engine, seeding: Seeding
     assert stored(engine) == {"one": [], "two": ["a"]}
 
 
+def test_deployments_stay_as_their_file_lists_them(engine: Engine, seeding: Seeding, box: SecretBox) -> None:
+    """Not by their ids, also after the file lists them otherwise; what REST adds stands last."""
+    seeding(model("chat", "zebra", "ant"))
+    assert stored(engine) == {"chat": ["zebra", "ant"]}
+    with changing(engine) as tx:
+        model_store.change_deployment(tx, "ant", {"weight": 2}, box)
+        spec = DeploymentSpec.model_validate({"id": "aardvark", "base_url": "http://127.0.0.1:1/v1"})
+        model_store.create_deployment(tx, "chat", spec, box)
+    assert stored(engine) == {"chat": ["zebra", "ant", "aardvark"]}
+    assert seeding(model("other", "yak", "bee")).added == ("model other", "deployment yak", "deployment bee")
+    assert seeding(model("other", "bee", "yak")).updated == ("deployment bee", "deployment yak")
+    assert stored(engine)["other"] == ["bee", "yak"]
+    with reading(engine) as tx:
+        assert "position" not in model_store.get_deployment(tx, "yak").spec
+
+
 @pytest.mark.parametrize(
     "seeds",
     [(model("a"), model("a")), (model("a", "x"), model("b", "x")), (model("a", origin="environment X"),)],

@@ -59,6 +59,28 @@ async def test_calls_in_flight_are_spread(routes: Routes) -> None:
     assert route.asked == [4, 4, 4]
 
 
+def test_the_first_in_the_list_answers(routes: Routes) -> None:
+    """`order`: as the model's deployments are listed, whatever they are called; the next one where the first fails."""
+    made = routes(GOOD, Behaviour(text="spare"))
+    ids = ["zebra-of-the-list", "ant-of-the-list"]
+    deployments = [
+        {"id": id_, "base_url": place.handle.base_url, "model": "scripted"}
+        for id_, place in zip(ids, made.places, strict=True)
+    ]
+    spec = {"name": "as-listed", "strategy": "order", "deployments": deployments}
+    answer = routes.server.admin.post("/models", json=spec)
+    assert [each["id"] for each in answer.json()["deployments"]] == ids
+    routes.server.admin.patch(f"/deployments/{ids[0]}", json={"region": "eu"}).raise_for_status()
+    deadline = time.monotonic() + 20
+    while routes.ask("as-listed", headers={"x-penstock-region": "eu"}).status_code != 200:
+        assert time.monotonic() < deadline
+    asked = routes.ask("as-listed")
+    assert asked.headers["x-penstock-deployment"] == ids[0]
+    assert routes.record(asked)["route"] == f"order: {ids[0]} is first"
+    made.places[0].handle.becomes(Behaviour(status=500))
+    assert routes.ask("as-listed").headers["x-penstock-deployment"] == ids[1]
+
+
 async def test_a_deployment_at_its_limit_is_passed_over(routes: Routes) -> None:
     """Two at the same time there and no more; the others go elsewhere, whatever the order says."""
     route = routes(HELD, HELD, deployment={"limits": {"parallel": 2}})

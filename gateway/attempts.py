@@ -157,7 +157,7 @@ class Attempts:
         self, call: Call, deployment: Deployment, error: errors.GatewayError, began: float, waited_s: float
     ) -> Failed:
         record, now = call.record, self._now()
-        failure = failure_of(error, sent=record.sent)
+        failure = failure_of(error, sent=record.sent, named="*" not in deployment.target)
         asked_s = wait_asked_s(error)
         self._health.failed(call.model, deployment, failure, error.message, asked_s, began)
         record.upstream_s = waited_s + (now - began)

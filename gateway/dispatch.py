@@ -20,12 +20,12 @@ from gateway.catalog import Deployment
 from gateway.continuation import resumed
 from gateway.heartbeat import Heartbeat
 from gateway.hedging import Hedging
-from gateway.prompt_bound import surely_too_long
 from gateway.resilience.backoff import Retries
 from gateway.resilience.failures import BREAKS, Failure, wait_asked_s
 from gateway.resilience.fallbacks import Chain
 from gateway.resilience.health import Health
 from gateway.resilience.rounds import Rounds
+from gateway.routing.windows import takes, wider_than
 
 Order = Sequence[Deployment]
 
@@ -155,6 +155,8 @@ class Dispatch:
             course.note(failed)
             if failed.failure == "credentials":  # other deployments may show the same key
                 rounds.only(self._health.usable)
+            elif failed.failure == "context":
+                rounds.only(wider_than(failed.deployment))
             wait_s = rounds.next(
                 failed.deployment.id,
                 failed.failure,
@@ -236,7 +238,7 @@ def _retries(call: Call) -> Retries:
 
 def _too_long(call: Call) -> bool:
     """Whether no deployment can take this prompt. Where one's size is not known, it is asked."""
-    return all(surely_too_long(call.body, deployment.max_input_tokens) for deployment in call.model.deployments)
+    return not any(takes(deployment, call.body) for deployment in call.model.deployments)
 
 
 def _resume(call: Call, deployment: Deployment) -> bool:

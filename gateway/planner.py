@@ -16,6 +16,7 @@ from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits, serves
 from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
+from gateway.routing.windows import takes
 from gateway.shares import Hold
 
 REGION = b"x-penstock-region"
@@ -78,7 +79,7 @@ class Planner:
                 f"No deployment of '{call.request.model}' is meant for a request with these tags, metadata and region",
                 code="no_matching_deployment",
             )
-        return found
+        return tuple(one for one in found if takes(one, asked.body)) or found
 
     def usable(self, deployments: Sequence[Deployment]) -> Sequence[Deployment]:
         """Those that are well."""

@@ -1,7 +1,9 @@
 """What an upstream's refusal means for the client: its own fault is passed on, ours and the upstream's become 502 to 504."""
 
 import math
+import re
 from collections.abc import Callable
+from typing import Final
 
 from gateway import errors
 from gateway.targets import Target
@@ -10,6 +12,19 @@ from gateway.wire import UpstreamFault, read_fault
 
 PASSED_ON = frozenset((400, 404, 409, 413, 415, 422, 429))
 KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")
+# How servers of OpenAI's API say that a prompt is too long, where they have no code for it.
+TOO_LONG: Final = re.compile(
+    r"maximum (?:context|prompt|model) length"  # vLLM, DeepSeek, Mistral, OpenRouter, Fireworks; xAI
+    r"|longer than the model's context length"  # SGLang, Together
+    r"|available context size"  # llama.cpp
+    r"|greater than the context length"  # LM Studio
+    r"|reduce the length of the (?:messages|prompt)"  # Groq
+    r"|exceed(?:s|ed)? (?:the )?(?:model )?(?:context window|context length|max context length|token limit)"  # Moonshot, Ollama
+    r"|context window exceeds limit"  # MiniMax
+    r"|`inputs` (?:must have less than|tokens \+ `max_new_tokens` must be)",  # TGI
+    re.IGNORECASE,
+)
+OVERLONG = frozenset((400, 413, 422))
 OURS = frozenset(("authentication_error", "insufficient_quota"))  # some say 400 where it is the key that is wrong
 
 
@@ -70,10 +85,10 @@ def _face(status: int, code: str | int | None, message: str) -> tuple[str, str |
     if status == 429:
         quota = named == "insufficient_quota"
         return ("insufficient_quota" if quota else "rate_limit_error"), named or "rate_limit_exceeded"
+    if status in OVERLONG and TOO_LONG.search(message):
+        return "invalid_request_error", "context_length_exceeded"
     if status == 404:
         return "invalid_request_error", named or "model_not_found"
     if status == 413:
         return "invalid_request_error", named or "request_too_large"
-    if named is None and "maximum context length" in message:
-        named = "context_length_exceeded"
     return "invalid_request_error", named

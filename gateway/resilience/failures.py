@@ -15,6 +15,7 @@ Failure = Literal[
     "malformed",  # an answer that is none
     "busy",  # our own limit of connections: says nothing about the deployment
     "unfit",  # the deployment's provider cannot do what is asked for, or its model is not sure: another one is asked
+    "missing",  # 404: its model or its path is not there; whoever named it is us
     "context",  # the prompt is too long for the model
     "content",  # the provider refuses the content
     "client",  # the request is wrong everywhere
@@ -23,13 +24,15 @@ Failure = Literal[
 
 NEVER_REPEATED: Final = frozenset[Failure](("context", "content", "client", "unaffordable"))
 FREE: Final = frozenset[Failure](
-    ("connect", "credentials", "busy", "unfit")
+    ("connect", "credentials", "busy", "unfit", "missing")
 )  # no work was done, so another place costs nothing
-NO_USE_REPEATING: Final = frozenset[Failure](("credentials", "unfit"))  # at the same deployment
+NO_USE_REPEATING: Final = frozenset[Failure](("credentials", "unfit", "missing"))  # at the same deployment
 BREAKS: Final = frozenset[Failure](
     ("timeout", "overloaded", "server", "cut", "malformed")
 )  # ends of streams that may be continued
-SAYS_NOTHING: Final = frozenset[Failure](("busy", "unfit"))  # about the deployment
+SAYS_NOTHING: Final = frozenset[Failure](
+    ("busy", "unfit", "missing")
+)  # about the deployment: a 404 may be of a client's file
 ANSWERED: Final = frozenset[Failure](("context", "content", "client"))  # the deployment did its work: it is well
 
 _BY_KIND: Final[tuple[tuple[type[errors.GatewayError], Failure, Failure], ...]] = (  # sent, and not
@@ -46,10 +49,13 @@ _CONTEXT_CODES = frozenset(("context_length_exceeded", "string_above_max_length"
 _CONTENT_CODES = frozenset(("content_policy_violation", "content_filter", "moderation_blocked"))
 
 
-def failure_of(error: errors.GatewayError, *, sent: bool) -> Failure:
-    """The class of what an attempt raised. `sent`: whether an upstream may have seen the request."""
+def failure_of(error: errors.GatewayError, *, sent: bool, named: bool = False) -> Failure:
+    """The class of what an attempt raised. `sent`: whether an upstream may have seen the request.
+
+    `named`: the configuration says which model is asked for there, not the client.
+    """
     if isinstance(error, errors.UpstreamRefused):
-        return _refused(error)
+        return _refused(error, named=named)
     if isinstance(error, errors.UpstreamError) and error.code == "upstream_credentials":
         return "credentials"
     for kind, when_sent, unsent in _BY_KIND:
@@ -71,7 +77,7 @@ def wait_asked_s(error: errors.GatewayError) -> float | None:
     return None
 
 
-def _refused(error: errors.UpstreamRefused) -> Failure:
+def _refused(error: errors.UpstreamRefused, *, named: bool) -> Failure:
     if error.code == "insufficient_quota" and error.status == 429:
         return "credentials"
     if error.status == 429:
@@ -80,4 +86,6 @@ def _refused(error: errors.UpstreamRefused) -> Failure:
         return "context"
     if error.code in _CONTENT_CODES:
         return "content"
+    if error.status == 404 and named and error.param in (None, "model"):
+        return "missing"
     return "client"

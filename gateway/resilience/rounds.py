@@ -40,10 +40,12 @@ class Rounds:
             self._asked.pop(failed, None)
         else:
             self._asked[failed] = asked_s or 0.0
-        if failure in NEVER_REPEATED or left_s <= 0:
+        if left_s <= 0:
             return None
-        if self._fresh and failure in FREE:
+        if self._fresh and (failure in FREE or failure == "context"):  # `only` has left those that take longer prompts
             return 0.0
+        if failure in NEVER_REPEATED:
+            return None
         if self._used >= self._retries.attempts or not (self._fresh or self._asked):
             return None
         wait = 0.0 if self._fresh else self._wait(share, elsewhere=elsewhere)

@@ -70,6 +70,11 @@ class Asked:
         self.regions = regions if wanted is None else (*regions, wanted.decode("latin-1").strip())
 
     @property
+    def body(self) -> bytes:
+        """As the client sent it; empty where it is no text."""
+        return self._body
+
+    @property
     def stream(self) -> bool:
         return self._request.stream is True
 

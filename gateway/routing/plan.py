@@ -10,6 +10,7 @@ from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits
 from gateway.routing.rendezvous import ranked
 from gateway.routing.strategies import STRATEGIES, LoadView, Ordered, Random
+from gateway.routing.windows import takes
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -30,13 +31,14 @@ def plan(
 
     `random` returns floats in [0, 1); `usable` leaves out what is not well. What is at a limit stands aside as long as anything is not.
     """
-    matching = [one for one in model.deployments if admits(one, asked)]
+    meant = [one for one in model.deployments if admits(one, asked)]
+    matching = [one for one in meant if takes(one, asked.body)] or meant
     well = usable(matching)
     tokens = asked.prompt_tokens + asked.output_tokens
     roomy = [one for one in well if one.limits is None or view.fits(one, tokens, asked.key)]
     candidates = roomy or well
     if len(candidates) < 2:
-        return Plan(tuple(candidates), _aside(model, matching, well, roomy).lstrip("; ") or None)
+        return Plan(tuple(candidates), _aside(model, meant, matching, well, roomy).lstrip("; ") or None)
     session = asked.session(model.affinity)
     order: list[Deployment] = []
     reason = ""
@@ -44,7 +46,7 @@ def plan(
         chosen, why = _tier(model, list(tier), view, asked, random, session)
         reason = reason or why
         order += chosen
-    return Plan(tuple(order), reason + _aside(model, matching, well, roomy))
+    return Plan(tuple(order), reason + _aside(model, meant, matching, well, roomy))
 
 
 def _tier(
@@ -65,11 +67,16 @@ def _tier(
 
 
 def _aside(
-    model: Model, matching: Sequence[Deployment], well: Sequence[Deployment], roomy: Sequence[Deployment]
+    model: Model,
+    meant: Sequence[Deployment],
+    matching: Sequence[Deployment],
+    well: Sequence[Deployment],
+    roomy: Sequence[Deployment],
 ) -> str:
     """How many were left out, and why."""
     counts = (
-        (len(model.deployments) - len(matching), "not meant for it"),
+        (len(model.deployments) - len(meant), "not meant for it"),
+        (len(meant) - len(matching), "too small for the prompt"),
         (len(matching) - len(well), "unwell"),
         (len(well) - len(roomy), "at a limit"),
     )

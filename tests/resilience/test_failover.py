@@ -120,7 +120,7 @@ def test_fallbacks_of_fallbacks_end(routes: Routes) -> None:
     assert (first.asked, second.asked) == ([1], [1])
 
 
-@pytest.mark.parametrize(("status", "code"), [(400, "invalid_value"), (404, None), (413, None), (422, None)])
+@pytest.mark.parametrize(("status", "code"), [(400, "invalid_value"), (409, None), (413, None), (422, None)])
 def test_a_wrong_request_is_not_tried_again(routes: Routes, status: int, code: str | None) -> None:
     """It would be wrong everywhere."""
     second = routes(GOOD)
@@ -142,6 +142,89 @@ def test_a_prompt_that_is_too_long_goes_to_a_model_that_takes_it(routes: Routes)
     assert answer.headers["x-penstock-model"] == wide.name
     assert answer.headers["x-penstock-fallback"] == "context"
     assert (wide.asked, other.asked) == ([1], [0])
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, '{"error": {"message": "The decoder prompt (length 5) is longer than the maximum model length of 4."}}'),
+        (
+            400,
+            '{"code": "invalid-argument", "error": "This model\'s maximum prompt length is 4 but the request has 5"}',
+        ),
+        (400, '{"error": {"message": "The input (5 tokens) is longer than the model\'s context length (4 tokens)."}}'),
+        (
+            400,
+            '{"error": {"code": 400, "message": "the request exceeds the available context size, try increasing it"}}',
+        ),
+        (400, '{"error": {"message": "Please reduce the length of the messages or completion."}}'),
+        (400, '{"error": {"code": "3051", "message": "Prompt too large for model with 4 maximum context length"}}'),
+        (400, '{"error": {"message": "Your request exceeded model token limit: 4"}}'),
+        (422, '{"error": "`inputs` tokens + `max_new_tokens` must be <= 4", "error_type": "validation"}'),
+    ],
+    ids=["vllm", "xai", "sglang", "llamacpp", "groq", "mistral", "moonshot", "tgi"],
+)
+def test_every_providers_words_for_a_long_prompt_are_understood(routes: Routes, status: int, body: str) -> None:
+    """Where it has no code for it; without a model for it, the client is told OpenAI's code."""
+    wide = routes(GOOD)
+    long = Behaviour(status=status, body=body)
+    assert routes.ask(routes(long, context_fallbacks=[wide.name])).headers["x-penstock-fallback"] == "context"
+    told = routes.ask(routes(long)).json()["error"]
+    assert (told["type"], told["code"]) == ("invalid_request_error", "context_length_exceeded")
+
+
+def test_a_prompt_that_one_deployment_refuses_goes_to_a_wider_one(routes: Routes) -> None:
+    """Of the same model, before any other stands in, at no cost of a retry; one that takes no more is not asked."""
+    narrow = Behaviour(status=400, error_code="context_length_exceeded")
+    other = routes(GOOD)
+    spec = {"context_fallbacks": [other.name], "retries": {"attempts": 0}}
+    route = routes(narrow, GOOD, GOOD, deployment={"max_input_tokens": 1000}, **spec)
+    wide = route.places[2].id
+    routes.server.admin.patch(f"/deployments/{wide}", json={"max_input_tokens": 9000}).raise_for_status()
+    answer = routes.ask(route)
+    assert (answer.headers["x-penstock-deployment"], answer.headers["x-penstock-attempts"]) == (wide, "2")
+    assert route.asked == [1, 0, 1]
+    unknown = routes(narrow, GOOD, context_fallbacks=[other.name])
+    assert routes.ask(unknown).headers["x-penstock-model"] == other.name
+    assert unknown.asked == [1, 0]
+
+
+def test_a_prompt_does_not_go_where_it_surely_cannot_fit(routes: Routes) -> None:
+    """The windows of a model's deployments are looked at before the call; the record says so."""
+    route = routes(GOOD, GOOD, deployment={"max_input_tokens": 100})
+    wide = route.places[1].id
+    routes.server.admin.patch(f"/deployments/{wide}", json={"max_input_tokens": 9000}).raise_for_status()
+    long = "word " * 500
+    answer = routes.ask(route, text=long)
+    assert (answer.headers["x-penstock-deployment"], answer.headers["x-penstock-attempts"]) == (wide, "1")
+    assert route.asked == [0, 1]
+    assert "1 too small for the prompt" in routes.record(answer)["route"]
+    assert routes.ask(route).headers["x-penstock-deployment"] == route.places[0].id
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deployment_whose_model_is_gone_is_passed_over(routes: Routes, stream: bool) -> None:
+    """A 404 for a model that the configuration names is nobody's request: the next one is asked, then a model that stands in."""
+    gone = Behaviour(status=404, error_message="The model `scripted` does not exist.")
+    other = routes(GOOD)
+    route = routes(gone, GOOD, retries={"attempts": 0})
+    answer = routes.ask(route, stream=stream)
+    assert (said(answer), answer.headers["x-penstock-attempts"]) == ("all is well", "2")
+    assert [one["failure"] for one in routes.record(answer)["trail"]] == ["missing", None]
+    alone = routes(gone, fallbacks=[other.name])
+    assert routes.ask(alone, stream=stream).headers["x-penstock-fallback"] == "missing"
+    nothing = routes.ask(routes(gone), stream=stream)
+    assert (nothing.status_code, nothing.json()["error"]["code"]) == (404, "model_not_found")
+    assert nothing.headers["x-penstock-attempts"] == "1"
+
+
+def test_a_404_that_the_client_caused_is_the_clients(routes: Routes) -> None:
+    """It named the model itself, by a wildcard, or something else that is not there."""
+    wild = routes(Behaviour(status=404), GOOD, deployment={"model": "*"})
+    assert routes.ask(wild).status_code == 404
+    file = routes(Behaviour(status=404, error_message="No such File object", error_param="file_id"), GOOD)
+    assert routes.ask(file).status_code == 404
+    assert (wild.asked, file.asked) == ([1, 0], [1, 0])
 
 
 def test_refused_content_goes_to_a_model_that_takes_it(routes: Routes) -> None:

@@ -70,10 +70,7 @@ def test_the_first_in_the_list_answers(routes: Routes) -> None:
     spec = {"name": "as-listed", "strategy": "order", "deployments": deployments}
     answer = routes.server.admin.post("/models", json=spec)
     assert [each["id"] for each in answer.json()["deployments"]] == ids
-    routes.server.admin.patch(f"/deployments/{ids[0]}", json={"region": "eu"}).raise_for_status()
-    deadline = time.monotonic() + 20
-    while routes.ask("as-listed", headers={"x-penstock-region": "eu"}).status_code != 200:
-        assert time.monotonic() < deadline
+    routes.server.admin.patch(f"/deployments/{ids[0]}", json={"region": "eu"}).raise_for_status()  # it keeps its place
     asked = routes.ask("as-listed")
     assert asked.headers["x-penstock-deployment"] == ids[0]
     assert routes.record(asked)["route"] == f"order: {ids[0]} is first"

@@ -22,8 +22,13 @@ _OPENING_ROLES = frozenset(("system", "developer"))
 class _Texts(msgspec.Struct, gc=False):
     messages: list[msgspec.Raw] = []
     prompt: msgspec.Raw = msgspec.Raw(b"")
+    system: msgspec.Raw = msgspec.Raw(b"")
     instructions: msgspec.Raw = msgspec.Raw(b"")
     input: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Turn(msgspec.Struct, gc=False):
+    role: str | None = None
 
 
 class _CacheKey(msgspec.Struct, gc=False):
@@ -31,6 +36,8 @@ class _CacheKey(msgspec.Struct, gc=False):
 
 
 _texts = msgspec.json.Decoder(_Texts)
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_turns = msgspec.json.Decoder(list[_Turn])
 _cache_key = msgspec.json.Decoder(_CacheKey)
 
 
@@ -114,16 +121,29 @@ class Asked:
             return None
         try:
             texts = _texts.decode(self._body)
+            if isinstance(request, CompletionRequest):
+                return fingerprint(bytes(texts.prompt)[:LEAD_BYTES])
+            if isinstance(request, ResponsesRequest):
+                return fingerprint((bytes(texts.instructions) + _opening_items(bytes(texts.input)))[:LEAD_BYTES])
         except (msgspec.DecodeError, RecursionError):
             return None
-        if isinstance(request, CompletionRequest):
-            return fingerprint(bytes(texts.prompt)[:LEAD_BYTES])
-        if isinstance(request, ResponsesRequest):
-            return fingerprint((bytes(texts.instructions) + bytes(texts.input))[:LEAD_BYTES])
-        count = 1
-        while count < len(request.messages) and request.messages[count - 1].role in _OPENING_ROLES:
-            count += 1
-        return fingerprint(b"".join(bytes(message) for message in texts.messages[:count])[:LEAD_BYTES])
+        opening = _opening(texts.messages, [message.role for message in request.messages])
+        return fingerprint((bytes(texts.system) + opening)[:LEAD_BYTES])
+
+
+def _opening(messages: Sequence[msgspec.Raw], roles: Sequence[str | None]) -> bytes:
+    """Up to the first one that is not the system's."""
+    count = 1
+    while count < len(roles) and roles[count - 1] in _OPENING_ROLES:
+        count += 1
+    return b"".join(bytes(message) for message in messages[:count])
+
+
+def _opening_items(given: bytes) -> bytes:
+    """The same of a response's `input`, which may be one text. Raises what msgspec does for another shape."""
+    if not given.startswith(b"["):
+        return given
+    return _opening(_items.decode(given), [turn.role for turn in _turns.decode(given)])
 
 
 def _read_cache_key(body: bytes) -> str | None:

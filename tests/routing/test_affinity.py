@@ -1,5 +1,6 @@
 """Sessions and prefixes stay where they are: under growth, loss and load."""
 
+import json
 import random
 from collections import Counter
 from math import ceil
@@ -8,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.catalog import Affinity, Deployment, Limits, Model
+from gateway.fronts.messages_request import parse
+from gateway.routing.asked import Asked
 from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
 from gateway.routing.rendezvous import fingerprint, ranked, score
 from gateway.routing.strategies import BOUND
+from gateway.wire import responses_decoder
 from tests.fixtures.routing import asked, deployment, loads, model
 
 KEYS = [fingerprint(f"key {number}".encode()) for number in range(4000)]
@@ -116,6 +120,33 @@ def test_a_long_system_prompt_is_shared_by_all_that_begin_with_it() -> None:
     long = ("system", "Rules of the house. " * 200)
     assert asked([long, ("user", "a")]).lead() == asked([long, ("user", "b")]).lead()
     assert asked([SYSTEM, ("user", "a")]).lead() != asked([long, ("user", "a")]).lead()
+
+
+def test_a_response_keeps_its_prefix_as_its_input_grows() -> None:
+    """However short its turns are; a text stands for one turn, and strange items are nobody's error here."""
+
+    def lead(input_: object) -> int | None:
+        body = json.dumps({"model": "m", "instructions": "Be brief.", "input": input_}).encode()
+        return Asked(responses_decoder.decode(body), body, {}).lead()
+
+    turns = [{"role": role, "content": text} for role, text in [SYSTEM, ("user", "hi"), ("assistant", "hello")]]
+    longer = [*turns, {"type": "function_call", "name": "f"}]
+    assert lead(turns[:2]) == lead(turns) == lead(longer) != lead(turns[:1])
+    assert lead("hi") != lead("ho")
+    assert lead([1, 2]) is None
+
+
+def test_messages_that_share_their_system_prompt_share_a_prefix() -> None:
+    """Anthropic's API has it beside the messages."""
+
+    def lead(system: str, text: str) -> int | None:
+        message = {"role": "user", "content": text}
+        body = json.dumps({"model": "m", "max_tokens": 9, "system": system, "messages": [message]}).encode()
+        return Asked(parse(body), body, {}).lead()
+
+    long = "Rules of the house. " * 200
+    assert lead(long, "a") == lead(long, "b") != lead("Other rules. " * 200, "a")
+    assert lead("Be brief.", "a") != lead("Be polite.", "a")
 
 
 @settings(deadline=None)

@@ -11,6 +11,7 @@ import structlog
 from gateway import errors, prompt_bound, usage, wire
 from gateway.answer_head import answer_head
 from gateway.answer_id import MOST, answer_id
+from gateway.answer_length import written_tokens
 from gateway.call import CHAT, Call
 from gateway.catalog import Deployment
 from gateway.continuation import MARK, Continuation, continuable
@@ -124,7 +125,9 @@ class Relay:
         if used is not None:
             record.usage, record.usage_source = used, "provider"
         else:
-            record.received = max(1, len(answer) // BYTES_PER_TOKEN)
+            prompt_tokens = -(-len(call.body) // BYTES_PER_TOKEN)
+            record.usage = usage.of_tokens(prompt_tokens, written_tokens(answer))
+            record.usage_source = "estimated"
         if self._health.troubled:
             self._health.succeeded(target.deployment, sent_at)
         if call.race is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.doors import PATHS, hear
-from tests.faults.table import GOOD, Case
+from tests.faults.table import FLAPS, GOOD, Case
 from tests.faults.verdict import BOUND_S, Answer, Result, Seen, Stage, verdict
 from tests.fixtures.deployments import PRICE
 from tests.fixtures.server import Json, Server, refused_port
@@ -19,6 +19,8 @@ AT_ONCE: Final = 4  # cases
 WAITING: Final = 24  # of those that do nothing but wait, beside them
 RETRIES: Final = {"attempts": 1, "base_s": 0.01, "max_s": 0.05}
 BREAKER: Final = {"failures": 1, "open_s": 600, "max_open_s": 600, "cool_s": 600}  # one failure is enough, and stays
+# A share of eight calls or more, never so many failures in a row.
+FLAPPING: Final = {"failures": 3, "share": 0.5, "calls": 8, "window_s": 600, "open_s": 600, "max_open_s": 600}
 
 
 def play(upstream: Upstream, folder: Path, table: Iterable[Case]) -> list[Result]:
@@ -66,7 +68,8 @@ def _stage(upstream: Upstream, name: str, case: Case, closed: int) -> tuple[Stag
     places, scripts, specs = [], [], []
     whats = [(fault.what, door.place), (second, door.other), (third, door.place)]
     for number, (what, speaks) in enumerate(whats, 1):
-        handle = upstream.script(what if isinstance(what, Behaviour) else GOOD)
+        known = what if isinstance(what, Behaviour) else GOOD
+        handle = upstream.script(*([GOOD, known] * FLAPS if fault.flaps and number == 1 else [known]))
         url = handle.base_url if isinstance(what, Behaviour) else what.format(closed=closed)
         id_ = f"{name}-{number}"
         places.append(id_)
@@ -74,14 +77,16 @@ def _stage(upstream: Upstream, name: str, case: Case, closed: int) -> tuple[Stag
         specs.append({"id": id_, "base_url": url, "model": "scripted", "api_key": f"sk-{id_}", "order": number})
         specs[-1] |= {"price": PRICE, **speaks}
     other: Json = {"name": f"{name}-other", "deployments": specs[2:], "retries": {"attempts": 0}, "breaker": BREAKER}
-    model: Json = {"name": name, "deployments": specs[:2], "retries": RETRIES, "breaker": BREAKER}
+    breaker = FLAPPING if fault.flaps else BREAKER
+    model: Json = {"name": name, "deployments": specs[:2], "retries": RETRIES, "breaker": breaker}
     model |= {"timeouts": fault.timeouts, "fallbacks": [other["name"]]}
     return Stage(case, name, other["name"], places, scripts), [model, other]
 
 
 def _calls(server: Server, stage: Stage) -> list[Answer]:
     """A second one, where there is something to be seen of what the first one taught."""
-    return [_ask(server, stage) for _ in range(2 if stage.case.scene == "elsewhere" else 1)]
+    count = FLAPS if stage.case.fault.flaps else 2 if stage.case.scene == "elsewhere" else 1
+    return [_ask(server, stage) for _ in range(count)]
 
 
 def _ask(server: Server, stage: Stage) -> Answer:

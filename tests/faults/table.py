@@ -20,6 +20,8 @@ GOOD: Final = Behaviour(text=TEXT)
 SILENT: Final = {"first_token_s": 1.5, "stall_s": 1.5, "attempt_s": 1.5, "total_s": 30.0}
 PATIENT: Final = {"first_token_s": 20.0, "stall_s": 20.0, "total_s": 30.0, "connect_s": 5.0}
 WORDS: Final = 3  # of a stream before its fault
+FLAPS: Final = 16  # calls of one that is well and ill by turns
+OPENS_AT: Final = 10  # of them: its first failure is call 2, the first failure among eight calls or more is call 10
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -38,6 +40,7 @@ class Fault(msgspec.Struct, frozen=True):
     health: str | None = "open"
     begun: bool = False  # the client has seen a part of it
     silent: bool = False  # short limits are what ends it
+    flaps: bool = False  # every second call only
     retry_after: str | None = None
 
     @property
@@ -68,7 +71,7 @@ class Case(msgspec.Struct, frozen=True):
 def cases() -> Iterator[Case]:
     for fault in faults():
         for scene in SCENES:
-            if scene == "elsewhere" or (fault.failure is not None and not fault.begun):
+            if scene == "elsewhere" or (fault.failure is not None and not fault.begun and not fault.flaps):
                 yield Case(fault, scene)
 
 
@@ -91,6 +94,7 @@ def _refusals(door: Door) -> Iterator[Fault]:
     yield Fault("429 without", door, says(429), "rate_limited", **limited)  # type: ignore[arg-type]
     yield Fault("500", door, says(500), "server", bill="free")
     yield Fault("503", door, says(503), "overloaded", 503, "upstream_overloaded", "free")
+    yield Fault("a flapping deployment", door, says(500), "server", bill="free", flaps=True)
     yield Fault("401", door, says(401), "credentials", 502, "upstream_credentials", "free", "credentials_refused")
 
 

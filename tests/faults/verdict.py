@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from tests.faults.doors import MAX_TOKENS, TEXT, Heard, Told
-from tests.faults.table import Bill, Case, Fault
+from tests.faults.table import FLAPS, OPENS_AT, Bill, Case, Fault
 from tests.fixtures.deployments import price
 from tests.fixtures.server import Json
 from tests.upstream.behaviour import Behaviour
@@ -75,6 +75,8 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def verdict(seen: Seen) -> Result:
+    if seen.case.fault.flaps:
+        return _flapping(seen)
     case, first, settled = seen.case, seen.answers[0], seen.settled[0]
     complaints = [*_judge(seen, first), *_judge_bill(seen, first, settled)]
     if case.scene == "elsewhere":
@@ -89,6 +91,38 @@ def verdict(seen: Seen) -> Result:
         seconds=first.seconds,
         complaints=complaints,
     )
+
+
+def _flapping(seen: Seen) -> Result:
+    attempts = [answer.header("attempts") or "-" for answer in seen.answers]
+    costs = [one["cost_nanousd"] for call in seen.settled for one in call]
+    return Result(
+        case=seen.case,
+        outcome=f"whole, {len(seen.answers)} times" if all(one.error is None for one in seen.answers) else "an error",
+        status=max(answer.status for answer in seen.answers),
+        attempts=f"{min(attempts)}-{max(attempts)}",
+        bill=f"{sum(costs) / 1e9:.3f} in {len(costs)} entries",
+        seconds=max(answer.seconds for answer in seen.answers),
+        complaints=list(_judge_flapping(seen)),
+    )
+
+
+def _judge_flapping(seen: Seen) -> Iterator[str]:
+    """Nobody notices, nothing is said twice, each call is billed once, and what flaps is left alone before long."""
+    for number, (got, settled) in enumerate(zip(seen.answers, seen.settled, strict=True)):
+        ill = number < OPENS_AT and number % 2 == 1
+        yield from _differs(f"call {number + 1}", (got.status, got.error, got.text), (200, None, TEXT))
+        yield from got.heard.odd
+        yield from _differs(f"attempts of call {number + 1}", got.header("attempts"), "2" if ill else "1")
+        entries = seen.entries[0 if number < OPENS_AT and not ill else 1]
+        due = [("provider", 0)] * ill + [("provider", price(entries[0]))]
+        found = [(one["usage_source"], one["cost_nanousd"]) for one in settled]
+        yield from _differs(f"bill of call {number + 1}", found, due)
+    yield from _differs("health", seen.health, "open")
+    asked = [len(entries) for entries in seen.entries[:2]]
+    yield from _differs("requests to the two deployments", asked, [OPENS_AT, FLAPS - OPENS_AT // 2])
+    every = sum(one["cost_nanousd"] for call in seen.settled for one in call)
+    yield from _differs("the ledger's sum", seen.spent, every)
 
 
 def _judge(seen: Seen, got: Answer) -> Iterator[str]:

@@ -232,6 +232,23 @@ def _fallbacks(path: KeyPath, model: Mapping[str, object]) -> Iterator[tuple[Key
                 yield (*path, key, index), name
 
 
+def _shadow(path: KeyPath, model: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+    shadow = model.get("shadow")
+    if isinstance(shadow, dict) and isinstance(name := shadow.get("model"), str):
+        yield (*path, "shadow", "model"), name
+
+
+def _names(models: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """Aliases among them."""
+    for model in models:
+        aliases = model.get("aliases")
+        yield from (
+            name
+            for name in (model.get("name"), *(aliases if isinstance(aliases, list) else ()))
+            if isinstance(name, str)
+        )
+
+
 def _bad_provider(path: KeyPath, deployment: Mapping[str, object]) -> Iterator[Finding]:
     name = deployment.get("provider", "openai")
     if not isinstance(name, str):
@@ -288,16 +305,16 @@ def _passed_on(section: object) -> Iterator[tuple[KeyPath, str]]:
 
 
 def doubtful(data: Mapping[str, object], references: Mapping[KeyPath, tuple[str, ...]]) -> Iterator[Finding]:
-    """What is allowed and hardly meant: models without an answer, fallbacks and variables that do not exist.
+    """What is allowed and hardly meant: models without an answer, fallbacks, shadows and variables that do not exist.
 
     An unknown fallback is no error, as models can also be made over REST.
     """
     models = list(_mappings(data.get("models"), ("models",)))
-    names = [name for _, model in models if isinstance(name := model.get("name"), str)]
+    names = list(_names([*(model for _, model in models), *_served(data)]))
     for path, model in models:
         if not model.get("deployments") and not model.get("router"):
             yield path, f"{dotted(path)} has no deployments, so that every call of it fails"
-        for place, name in _fallbacks(path, model):
+        for place, name in (*_fallbacks(path, model), *_shadow(path, model)):
             if name not in names and not any(name.startswith(n[:-1]) for n in names if n.endswith("*")):
                 yield place, f'{dotted(place)}: no model "{name}" in this file; {nearest(name, names)}'
     for place, name in _passed_on(data.get("passthrough")):

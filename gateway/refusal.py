@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from gateway import errors
@@ -48,7 +49,7 @@ def _refusal(connection: UpstreamConnection, target: Target, read: Read | None) 
     else:
         fault = read_fault(body) if dialect is None else dialect.fault(status, body, connection.fields)
     headers = tuple(
-        (name.decode(), value.decode("latin-1"))
+        (name.decode(), _seconds(value.decode("latin-1"), connection.header(b"date")))
         for name in KEPT_HEADERS
         if (value := connection.header(name)) is not None
     )
@@ -77,6 +78,17 @@ def refused(
     if status in (408, 504):
         return errors.UpstreamTimeout(f"Deployment {where!r} timed out: {message}")
     return errors.UpstreamFailed(f"Deployment {where!r} failed ({status}): {message}", headers=headers)
+
+
+def _seconds(value: str, said_at: bytes | None) -> str:
+    """A wait that is given as a moment (RFC 9110 10.2.3), in seconds by the upstream's own clock; anything else as it is."""
+    if said_at is None or not value.endswith("GMT"):
+        return value
+    try:
+        until = parsedate_to_datetime(value)
+        return str(max(0, math.ceil((until - parsedate_to_datetime(said_at.decode("latin-1"))).total_seconds())))
+    except (ValueError, TypeError):
+        return value
 
 
 def _face(status: int, code: str | int | None, message: str) -> tuple[str, str | None]:

@@ -65,7 +65,7 @@ def failure_of(error: errors.GatewayError, *, sent: bool, named: bool = False) -
 
 
 def wait_asked_s(error: errors.GatewayError) -> float | None:
-    """What the upstream asks to wait: `retry-after-ms`, else `retry-after` in seconds. A date is not read: clocks differ."""
+    """What the upstream asks to wait: `retry-after-ms`, else `retry-after` in seconds, as which a date is kept."""
     fields = dict(error.headers)
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:

@@ -289,6 +289,23 @@ def test_doubtful_values_are_warned_of(loaded: Load) -> None:
     ]
 
 
+def test_names_that_lead_somewhere_are_not_doubted(loaded: Load) -> None:
+    """An alias, a wildcard and what an engine serves may be fallen back on; a shadow of nothing is one more typing error."""
+    result = loaded(
+        "models:\n"
+        "  - name: a\n"
+        "    deployments: [{id: a}]\n"
+        "    fallbacks: [other, gpt-5, local]\n"
+        "    shadow: {model: bx, share: 0.1}\n"
+        "  - {name: b, aliases: [other], deployments: [{id: b}]}\n"
+        "  - {name: gpt-*, deployments: [{id: c}]}\n"
+        "engines: [{name: vllm, kind: vllm, model: m, serves: local}]\n"
+    )
+    assert [warning for warning in result.warnings if "models[" in warning] == [
+        'penstock.yaml:5: models[0].shadow.model: no model "bx" in this file; did you mean "b"?'
+    ]
+
+
 def test_what_is_not_in_force_is_named_where_it_was_set(loaded: Load) -> None:
     """A contract of a later version is not a typing error, and not a promise either."""
     waiting = (("models[].later", None), ("mode", frozenset({"new"})))

@@ -265,6 +265,21 @@ def test_retry_after_is_honoured(routes: Routes) -> None:
     assert second.arrived_at - first.arrived_at >= 0.149  # timers count in whole milliseconds
 
 
+def test_a_moment_to_come_back_is_a_wait_by_the_upstreams_clock(routes: Routes) -> None:
+    """Whatever ours says; the client gets seconds, too."""
+    moments = (("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:29:10 GMT"))
+    answer = routes.ask(routes(Behaviour(status=429, headers=moments)))
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["x-penstock-attempts"]) == (
+        429,
+        "70",
+        "1",
+    )
+    strange = routes(
+        Behaviour(status=429, headers=(("date", "noon"), ("retry-after", "tomorrow GMT"))), retries={"attempts": 0}
+    )
+    assert routes.ask(strange).headers["retry-after"] == "tomorrow GMT"
+
+
 def test_a_longer_wait_than_the_model_allows_is_the_clients_decision(routes: Routes) -> None:
     """The upstream's own 429 is passed on, with its retry-after."""
     route = routes((Behaviour(status=429, headers=(("retry-after", "30"),)), GOOD))

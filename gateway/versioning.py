@@ -1,7 +1,7 @@
 """What routes and prompts make of a request before anything else reads it: a body that names one model and has all its messages."""
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 
@@ -25,6 +25,16 @@ class _Named(msgspec.Struct, gc=False):
     prompt_cache_key: str | None = None
     prompt: msgspec.Raw = msgspec.Raw(b"")
 
+
+class _Words(msgspec.Struct, frozen=True):
+    """What an endpoint calls its messages, and parameters that chat has under other names."""
+
+    messages: str
+    names: Mapping[str, str] = {}
+
+
+_MESSAGES: Final = _Words("messages")
+_INPUT: Final = _Words("input", {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"})
 
 _named = msgspec.json.Decoder(_Named)
 _reference = msgspec.json.Decoder(_Reference)
@@ -65,15 +75,26 @@ def applied(
         named = _named.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None  # whoever parses it says what is wrong
-    prompt = named.prompt if endpoint.name == "chat" and bytes(named.prompt).startswith(b"{") else None
+    prompt = named.prompt if bytes(named.prompt).startswith(b"{") and _takes(endpoint, versions, named.prompt) else None
     if prompt is None and named.model not in versions.routes:
         return None
     fields = _fields.decode(body)
-    prompt_version = None if prompt is None else _prompted(versions, fields, prompt, named, caller)
+    words = _INPUT if endpoint.name == "responses" else _MESSAGES
+    prompt_version = None if prompt is None else _prompted(versions, fields, prompt, named, caller, words)
     name = fields.get("model")
     route = versions.routes.get(name) if isinstance(name, str) else None
     route_version = None if route is None else _rerouted(route, fields, named, key, caller)
     return msgspec.json.encode(fields), Routed(None, route_version, prompt_version)
+
+
+def _takes(endpoint: Endpoint, versions: Versions, raw: msgspec.Raw) -> bool:
+    """Whether a prompt is one of ours: always in a chat; of a response, OpenAI keeps some, too."""
+    if endpoint.name != "responses":
+        return endpoint.name == "chat"
+    try:
+        return _reference.decode(raw).id in versions.prompts
+    except msgspec.DecodeError:
+        return False
 
 
 def _rerouted(route: Family[RouteVersion], fields: dict[str, Any], named: _Named, key: Key, caller: Caller) -> str:
@@ -85,7 +106,9 @@ def _rerouted(route: Family[RouteVersion], fields: dict[str, Any], named: _Named
     return f"{route.name}@{drawn.version}"
 
 
-def _prompted(versions: Versions, fields: dict[str, Any], raw: msgspec.Raw, named: _Named, caller: Caller) -> str:
+def _prompted(
+    versions: Versions, fields: dict[str, Any], raw: msgspec.Raw, named: _Named, caller: Caller, words: _Words
+) -> str:
     """Puts a prompt's messages before those of the request, and its parameters where the request has none."""
     try:
         reference = _reference.decode(raw)
@@ -96,16 +119,28 @@ def _prompted(versions: Versions, fields: dict[str, Any], raw: msgspec.Raw, name
         raise errors.NotFound(f"The prompt '{reference.id}' does not exist", param="prompt.id", code="prompt_not_found")
     drawn = _drawn(family, reference.version, named, caller, "prompt")
     messages = render(drawn.messages, _values(drawn, reference))
-    own = fields.get("messages", [])
+    own = fields.get(words.messages, [])
     if not isinstance(own, list):
-        raise errors.BadRequest("Invalid 'messages': Expected `array`", param="messages", code="invalid_type")
+        raise errors.BadRequest(
+            f"Invalid '{words.messages}': Expected `array`", param=words.messages, code="invalid_type"
+        )
     del fields["prompt"]
-    fields["messages"] = [*messages, *own]
+    fields[words.messages] = [*(messages if words is _MESSAGES else map(_item, messages)), *own]
     for name, value in drawn.params.items():
-        fields.setdefault(name, value)
+        fields.setdefault(words.names.get(name, name), value)
     if drawn.model is not None:
         fields.setdefault("model", drawn.model)
     return f"{family.name}@{drawn.version}"
+
+
+def _item(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A chat's message as one of a response's input: texts among its parts have another name there."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    name = "output_text" if message.get("role") == "assistant" else "input_text"
+    parts = [{**part, "type": name} if part.get("type") == "text" else part for part in content]
+    return {**message, "content": parts}
 
 
 def _drawn(family: Family[V], wanted: int | str | None, named: _Named, caller: Caller, kind: str) -> V:

@@ -184,7 +184,7 @@ class Responses:
         elif conversation_id is not None:
             history, before = await self._shelf.ask(partial(_conversation, owner, conversation_id))
         items = _resolved(items, history)
-        if not items and not history:
+        if not items and not history and "prompt" not in fields:
             raise errors.BadRequest(
                 "Missing required parameter: 'input'", param="input", code="missing_required_parameter"
             )

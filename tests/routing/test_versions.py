@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import httpx
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.responses import ResponsePromptParam
 
 from gateway.routing.template import render, variables
 from gateway.routing.versions import Family, RouteVersion
@@ -198,6 +200,32 @@ def test_a_prompt_alone_is_a_request_and_its_version_can_be_named(routes: Routes
         answer = routes.server.post("/v1/chat/completions", {"model": one.name, "prompt": prompt})
         assert answer.status_code == 200, answer.text
         assert sent(one)["messages"] == [{"role": "user", "content": content}]
+
+
+def test_a_prompt_is_put_before_the_input_of_a_response(routes: Routes, admin: httpx.Client) -> None:
+    """As `client.responses.create(prompt=…)` asks for it, with input or without; what is kept of the response is the client's own."""
+    one, _ = two(routes)
+    name = next(names)
+    system = {"role": "system", "content": [{"type": "text", "text": "Speak like {{who}}."}]}
+    example = {"role": "assistant", "content": [{"type": "text", "text": "Arr."}]}
+    made(admin, "prompts", name=name, messages=[system, example], params={"max_tokens": 40})
+    prompt: ResponsePromptParam = {"id": name, "variables": {"who": "a pirate"}, "version": "1"}
+    client = openai.OpenAI(base_url=routes.server.base_url, api_key=routes.server.key, max_retries=0)
+    answer = client.responses.create(model=one.name, prompt=prompt, input="hi")
+    assert answer.output_text == "one"
+    seen = sent(one)
+    turns = [(turn["role"], turn["content"]) for turn in seen["messages"]]
+    assert turns == [("system", "Speak like a pirate."), ("assistant", "Arr."), ("user", "hi")]
+    assert (seen["max_tokens"], "prompt" in seen) == (40, False)
+    plain = routes.server.post("/v1/responses", {"model": one.name, "prompt": prompt, "input": "hi"})
+    assert routes.record(plain)["prompt_version"] == f"{name}@1"
+    client.responses.create(model=one.name, input="more", previous_response_id=answer.id)
+    assert [turn["role"] for turn in sent(one)["messages"]] == ["user", "assistant", "user"]
+    assert client.responses.create(model=one.name, prompt=prompt).output_text == "one"
+    with pytest.raises(openai.BadRequestError, match="variable 'who'"):
+        client.responses.create(model=one.name, prompt={"id": name}, input="hi")
+    with pytest.raises(openai.BadRequestError, match="'prompt' is not available on this deployment"):
+        client.responses.create(model=one.name, prompt={"id": "pmpt_of_openai"}, input="hi")
 
 
 def test_what_is_wrong_with_a_prompt_is_named(routes: Routes, admin: httpx.Client) -> None:

@@ -26,6 +26,16 @@ TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 OVERLONG = frozenset((400, 413, 422))
+# And that what was said is not wanted. Some say so with a 403, which says nothing of the key then: OpenRouter, xAI.
+UNWANTED: Final = re.compile(
+    r"was flagged for|violates usage guidelines"  # OpenRouter; xAI
+    r"|content exists risk|may contain inappropriate content|considered high risk",  # DeepSeek, DashScope, Moonshot
+    re.IGNORECASE,
+)
+# A 403 that is about one model: OpenAI's projects, Groq's.
+NO_ACCESS: Final = re.compile(
+    r"(?:not|n't) have access to (?:the )?model|blocked at the (?:organization|project) level"
+)
 OURS = frozenset(("authentication_error", "insufficient_quota"))  # some say 400 where it is the key that is wrong
 
 
@@ -61,6 +71,7 @@ def refused(
 ) -> errors.GatewayError:
     """What a refusal of the deployment `where` means. `headers`: those of it that are kept."""
     message = fault.message or f"The upstream answered {status}"
+    status = _about(status, fault, message)
     if not headers and fault.retry_after_s is not None:
         headers = (("retry-after", str(math.ceil(fault.retry_after_s))),)
     if status in PASSED_ON and not (status == 400 and fault.type in OURS):
@@ -80,6 +91,15 @@ def refused(
     return errors.UpstreamFailed(f"Deployment {where!r} failed ({status}): {message}", headers=headers)
 
 
+def _about(status: int, fault: UpstreamFault, message: str) -> int:
+    """A 403 as what it is about: the content (400) or the model (404). What is left is about the key."""
+    if status != 403:
+        return status
+    if UNWANTED.search(message):
+        return 400
+    return 404 if fault.code == "model_not_found" or NO_ACCESS.search(message) else 403
+
+
 def _seconds(value: str, said_at: bytes | None) -> str:
     """A wait that is given as a moment (RFC 9110 10.2.3), in seconds by the upstream's own clock; anything else as it is."""
     if said_at is None or not value.endswith("GMT"):
@@ -97,6 +117,8 @@ def _face(status: int, code: str | int | None, message: str) -> tuple[str, str |
     if status == 429:
         quota = named == "insufficient_quota"
         return ("insufficient_quota" if quota else "rate_limit_error"), named or "rate_limit_exceeded"
+    if status == 400 and UNWANTED.search(message):
+        return "invalid_request_error", "content_policy_violation"
     if status in OVERLONG and TOO_LONG.search(message):
         return "invalid_request_error", "context_length_exceeded"
     if status == 404:

@@ -163,6 +163,7 @@ RawObject = dict[str, msgspec.Raw]
 
 _raw_object = msgspec.json.Decoder(RawObject)
 _answer = msgspec.json.Decoder(Answer)
+_broken_off = re.compile(rb'"finish_reason"\s*:\s*"error"')  # OpenRouter's; quotes in a text are escaped
 _envelope = msgspec.json.Decoder(_ErrorEnvelope, strict=False)
 _encode = msgspec.json.Encoder().encode
 
@@ -280,6 +281,8 @@ def read_answer(body: bytes) -> Answer:
         raise errors.UpstreamError(f"The upstream's answer is not the JSON it should be: {error}") from None
     if present(answer.error):
         raise errors.UpstreamFailed(read_fault(body).message or "The upstream reported an error")
+    if body.find(b'"error"') >= 0 and _broken_off.search(body):
+        raise errors.UpstreamFailed("The upstream broke its answer off with an error")
     return answer
 
 

@@ -237,6 +237,60 @@ def test_refused_content_goes_to_a_model_that_takes_it(routes: Routes) -> None:
     assert routes.ask(routes(refusing, fallbacks=[free.name])).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (
+            403,
+            '{"error": {"code": 403, "message": "m requires moderation on X. Your input was flagged for \\"violence\\"."}}',
+        ),
+        (403, '{"code": "denied", "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"}'),
+        (400, '{"error": {"message": "Content Exists Risk", "code": "invalid_request_error"}}'),
+        (400, '{"error": {"message": "The request was rejected because it was considered high risk"}}'),
+    ],
+    ids=["openrouter", "xai", "deepseek", "moonshot"],
+)
+def test_content_that_a_provider_does_not_want_says_nothing_of_its_key(routes: Routes, status: int, body: str) -> None:
+    """Whatever status it chose: one client's prompt must not take the key from all the others."""
+    free = routes(GOOD)
+    route = routes((Behaviour(status=status, body=body), Behaviour(status=status, body=body), GOOD))
+    assert routes.ask(route, headers={"x-penstock-retries": "0"}).json()["error"]["code"] == "content_policy_violation"
+    routes.server.admin.patch(f"/models/{route.name}", json={"content_fallbacks": [free.name]}).raise_for_status()
+    assert routes.ask(route).headers["x-penstock-fallback"] == "content"
+    health = routes.server.admin.get(f"/deployments/{route.places[0].id}").json()["health"]
+    assert health is None
+    assert said(routes.ask(route)) == "all is well"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"message": "Project `p` does not have access to model `m`", "code": "model_not_found"}}',
+        '{"error": {"message": "The model `m` is blocked at the project level.", "code": "model_permission_blocked_project"}}',
+    ],
+    ids=["openai", "groq"],
+)
+def test_a_key_without_one_model_keeps_the_others(routes: Routes, body: str) -> None:
+    """A 403 about a model is as good as a 404 of it: by a wildcard the client's own, else the next deployment's turn."""
+    no_access = Behaviour(status=403, body=body)
+    answer = routes.ask(routes(no_access, GOOD))
+    assert (said(answer), answer.headers["x-penstock-attempts"]) == ("all is well", "2")
+    assert [one["failure"] for one in routes.record(answer)["trail"]] == ["missing", None]
+    wild = routes((no_access, GOOD), deployment={"model": "*"})
+    assert routes.ask(wild).status_code == 404
+    assert routes.server.admin.get(f"/deployments/{wild.places[0].id}").json()["health"] is None
+    assert said(routes.ask(wild)) == "all is well"
+
+
+def test_an_answer_that_its_upstream_broke_off_is_no_answer(routes: Routes) -> None:
+    """OpenRouter's way to say in a 200 that a provider failed half-way. What only speaks of it is an answer."""
+    broken = '{"choices": [{"finish_reason": "error", "message": {"content": "half"}, "error": {"code": 502}}]}'
+    answer = routes.ask(routes(Behaviour(body=broken), GOOD))
+    assert (said(answer), answer.headers["x-penstock-attempts"]) == ("all is well", "2")
+    words = 'look for "finish_reason":"error" in it'
+    assert said(routes.ask(routes(Behaviour(text=words)))) == words
+
+
 def test_when_no_key_is_left_the_error_says_so(routes: Routes) -> None:
     """Credentials are the operator's business, never a 401 to the client; no wait, no repetition."""
     route = routes(Behaviour(status=401), Behaviour(status=403), retries={"attempts": 0})

@@ -19,6 +19,7 @@ from gateway.resilience.health import Health
 from gateway.till import BudgetShort
 from gateway.watching import Carries
 
+IMPATIENT = frozenset[Failure](("timeout", "connect"))  # how calls end that had no time
 CUTS = 2  # tries to fit an answer into what is left, while others spend it too
 
 
@@ -159,7 +160,10 @@ class Attempts:
         record, now = call.record, self._now()
         failure = failure_of(error, sent=record.sent, named="*" not in deployment.target)
         asked_s = wait_asked_s(error)
-        self._health.failed(call.model, deployment, failure, error.message, asked_s, began)
+        if failure in IMPATIENT and now >= call.deadline and _impatient(call):
+            self._health.let_go(deployment)  # that the client had less time says nothing about who was asked
+        else:
+            self._health.failed(call.model, deployment, failure, error.message, asked_s, began)
         record.upstream_s = waited_s + (now - began)
         return self._noted(record, Failed(deployment, failure, error, asked_s), now - began)
 
@@ -189,6 +193,12 @@ class Attempts:
                 call.record.relief = b"x-penstock-max-tokens: %d\r\n" % tokens
                 return True
         return False
+
+
+def _impatient(call: Call) -> bool:
+    """Whether the client asked for less time than the model gives."""
+    wanted = call.overrides.timeout_s
+    return wanted is not None and wanted < call.model.timeouts.total_s
 
 
 def _tried(record: Record, failure: Failure | None, seconds: float) -> Try:

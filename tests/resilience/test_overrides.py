@@ -28,6 +28,20 @@ def test_a_shorter_time_may_be_asked_for_but_no_longer_one(routes: Routes) -> No
         assert least <= time.monotonic() - began < least + 10
 
 
+def test_an_impatient_client_takes_nothing_from_the_others(routes: Routes) -> None:
+    """Its own limit ran out, not the model's: the deployments are as well as they were."""
+    slow = Behaviour(text="slow", headers_after_s=0.4)
+    route = routes(slow, slow, breaker={"failures": 1, "open_s": 600})
+    for stream in (False, True):
+        asked = routes.ask(route, headers={"x-penstock-timeout-s": "0.05"}, stream=stream)
+        assert (asked.status_code, asked.json()["error"]["code"]) == (504, "upstream_timeout")
+    for place in route.places:
+        assert routes.server.admin.get(f"/deployments/{place.id}").json()["health"] is None
+    mine = routes(slow, timeouts={"total_s": 0.1}, retries={"attempts": 0}, breaker={"failures": 1, "open_s": 600})
+    assert routes.ask(mine, headers={"x-penstock-timeout-s": "500"}).status_code == 504
+    assert routes.server.admin.get(f"/deployments/{mine.places[0].id}").json()["health"]["state"] == "open"
+
+
 def test_fallbacks_may_be_named_or_refused(routes: Routes) -> None:
     """Named ones stand in instead of the configured ones; `none` means none."""
     configured, named = routes(GOOD), routes(Behaviour(text="named"))

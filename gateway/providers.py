@@ -16,6 +16,7 @@ class Provider(msgspec.Struct, frozen=True):
     `base_url` of None: every deployment names its own. `example` is a chat model that a fresh key can usually reach.
     `input_types`: what it calls questions and passages, where its embedding models have to be told.
     `responses`: at its own address it speaks `/v1/responses`, too.
+    `renames`: OpenAI's names for fields and what they are called there; `omits`: hints of OpenAI's API that it refuses as unknown.
     `litellm` is LiteLLM's prefix for a provider that is only reached through it, empty where a model's name has the prefix itself.
     """
 
@@ -32,6 +33,8 @@ class Provider(msgspec.Struct, frozen=True):
     litellm: str | None = None
     responses: bool = False
     input_types: tuple[str, str] | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    omits: tuple[str, ...] = ()
 
     @property
     def placed(self) -> bool:
@@ -48,6 +51,9 @@ RERANKER = "reranker"
 RERANKER_MODEL = "penstock/rerank"
 DISTILLED = "distilled"  # classic models that answer chats; the deployment's `model` is one of the registry
 IN_PROCESS = frozenset((EMBEDDED, SENTENCE_TRANSFORMERS, QUOTES, RERANKER, DISTILLED))
+
+# Servers that know the limit of an answer by its old name alone: they ignore the new one, and write on, or refuse it.
+_LIMIT = (("max_completion_tokens", "max_tokens"),)
 
 # An exact name stands beside its pattern where the bare name is a model, because `*` matches at least one character.
 _EVERY = (
@@ -110,6 +116,17 @@ _EVERY = (
         env="MISTRAL_API_KEY",
         wildcards=("mistral-*", "ministral-*", "magistral-*", "codestral-*", "devstral-*"),
         example="mistral-small-latest",
+        renames=(*_LIMIT, ("seed", "random_seed")),
+        omits=(  # usage comes with every stream
+            "stream_options",
+            "store",
+            "user",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "service_tier",
+        ),
     ),
     Provider(
         "deepseek",
@@ -118,6 +135,7 @@ _EVERY = (
         env="DEEPSEEK_API_KEY",
         wildcards=("deepseek-*",),
         example="deepseek-v4-flash",
+        renames=_LIMIT,
     ),
     Provider(
         "together",
@@ -125,6 +143,7 @@ _EVERY = (
         "https://api.together.xyz/v1",
         env="TOGETHER_API_KEY",
         example="together/openai/gpt-oss-20b",
+        renames=_LIMIT,
     ),
     Provider(
         "fireworks",
@@ -155,6 +174,7 @@ _EVERY = (
         env="COHERE_API_KEY",
         wildcards=("command-*", "rerank-*"),
         example="command-r7b-12-2024",
+        renames=_LIMIT,
     ),
     Provider(
         "perplexity",
@@ -163,6 +183,7 @@ _EVERY = (
         env="PERPLEXITY_API_KEY",
         wildcards=("sonar", "sonar-*"),
         example="sonar",
+        renames=_LIMIT,
     ),
     Provider(
         "nvidia",
@@ -215,6 +236,7 @@ _EVERY = (
         env="ZAI_API_KEY",
         wildcards=("glm-*",),
         example="glm-4.7",
+        renames=_LIMIT,
     ),
     Provider(
         "dashscope",
@@ -297,9 +319,10 @@ _EVERY = (
         base_url_env="OLLAMA_HOST",
         local_port=11434,
         key_required=False,
+        renames=_LIMIT,
     ),
-    Provider("llamacpp", "llamacpp", "http://127.0.0.1:8080/v1", local_port=8080, key_required=False),
-    Provider("lmstudio", "lmstudio", "http://127.0.0.1:1234/v1", local_port=1234, key_required=False),
+    Provider("llamacpp", "llamacpp", "http://127.0.0.1:8080/v1", local_port=8080, key_required=False, renames=_LIMIT),
+    Provider("lmstudio", "lmstudio", "http://127.0.0.1:1234/v1", local_port=1234, key_required=False, renames=_LIMIT),
     Provider("sglang", "sglang", "http://127.0.0.1:30000/v1", local_port=30000, key_required=False),
     Provider("tgi", "tgi", "http://127.0.0.1:3000/v1", local_port=3000, key_required=False),
     Provider("litellm", "litellm", key_required=False, litellm=""),

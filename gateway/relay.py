@@ -68,10 +68,7 @@ class Relay:
             await self._local.run(call, deployment)
             return
         target = self._targets.of(deployment, call.endpoint.path, call.model.name)
-        if target.dialect is None:
-            head, body = target.head, _body(call, name)
-        else:
-            head, body = _translated(call, target, target.dialect, name)
+        head, body = _outgoing(call, target, name)
         connection = target.origin.idle() or await target.origin.acquire(self._connect_s(call))
         record = call.record
         try:
@@ -284,6 +281,15 @@ def _reported(error: errors.GatewayError) -> bool:
         isinstance(error, errors.UpstreamFailed | errors.UpstreamRefused | errors.Overloaded | errors.UpstreamTimeout)
         or error.code == "upstream_credentials"
     )
+
+
+def _outgoing(call: Call, target: Target, name: str) -> tuple[bytes, bytes]:
+    """Head, up to the lines of this call, and body. Raises BadRequest."""
+    if target.dialect is None:
+        head, body = target.head, _body(call, name)
+    else:
+        head, body = _translated(call, target, target.dialect, name)
+    return head, body if target.spelling is None else target.spelling.body(body)
 
 
 def _translated(call: Call, target: Target, dialect: Dialect, name: str) -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ from gateway.errors import BadRequest
 from gateway.front import Front, Translated
 from gateway.pool import Origin, OriginKey, Pool, origin_key
 from gateway.providers import PROVIDERS
+from gateway.spelling import Spelling, spelling_of
 
 IN_PATHS = "/:@!$&()*+,;=~%"
 VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
@@ -39,7 +40,7 @@ class Target(msgspec.Struct, frozen=True):
     """`head`: request line and header lines up to the ones that differ per request. `where`: those of an answer at the first attempt.
 
     With a dialect every request has a path of its own behind `base`, and `head` starts with the line after it. `limited`: the provider
-    behind it chooses a limit for answers where the client names none, so it is told one.
+    behind it chooses a limit for answers where the client names none, so it is told one. `spelling`: what the provider wants otherwise.
     """
 
     deployment: Deployment
@@ -49,6 +50,7 @@ class Target(msgspec.Struct, frozen=True):
     dialect: Dialect | None = None
     base: str = ""
     limited: bool = True
+    spelling: Spelling | None = None
 
     def opening(self, path: str, headers: tuple[tuple[str, str], ...], method: str = "POST") -> bytes:
         """The head of a request in a dialect. Raises BadRequest: a client's model name may end up in here."""
@@ -169,7 +171,14 @@ class Targets:
                 raise ValueError(f"deployment {deployment.id!r} has a line break in a header value")
         head = "".join(line + "\r\n" for line in lines).encode("latin-1")
         return Target(
-            deployment, self._pool.origin(key), head, where(model, deployment.id, 1), dialect, base, own is not None
+            deployment,
+            self._pool.origin(key),
+            head,
+            where(model, deployment.id, 1),
+            dialect,
+            base,
+            own is not None,
+            spelling_of(deployment.provider),
         )
 
 

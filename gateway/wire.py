@@ -5,7 +5,7 @@ bytes that the client sent.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -163,7 +163,7 @@ RawObject = dict[str, msgspec.Raw]
 
 _raw_object = msgspec.json.Decoder(RawObject)
 _answer = msgspec.json.Decoder(Answer)
-_broken_off = re.compile(rb'"finish_reason"\s*:\s*"error"')  # OpenRouter's; quotes in a text are escaped
+_BROKEN_OFF = re.compile(rb'"finish_reason"\s*:\s*"error"')  # OpenRouter's; quotes in a text are escaped
 _envelope = msgspec.json.Decoder(_ErrorEnvelope, strict=False)
 _encode = msgspec.json.Encoder().encode
 
@@ -230,6 +230,18 @@ def replaced(body: bytes, values: Mapping[str, object], *, without: str | None =
     return _encode(fields)
 
 
+def respelt(body: bytes, renames: Iterable[tuple[str, str]], omits: Iterable[str]) -> bytes:
+    """The body with some fields under other names, where those are not there themselves, and without others. Raises BadRequest."""
+    fields = _fields(body)
+    for name, other in renames:
+        value = fields.pop(name, NULL)
+        if present(value) and not present(fields.get(other, NULL)):
+            fields[other] = value
+    for name in omits:
+        fields.pop(name, None)
+    return _encode(fields)
+
+
 class _Asked(msgspec.Struct, gc=False):
     model: str | None = None
 
@@ -281,7 +293,7 @@ def read_answer(body: bytes) -> Answer:
         raise errors.UpstreamError(f"The upstream's answer is not the JSON it should be: {error}") from None
     if present(answer.error):
         raise errors.UpstreamFailed(read_fault(body).message or "The upstream reported an error")
-    if body.find(b'"error"') >= 0 and _broken_off.search(body):
+    if body.find(b'"error"') >= 0 and _BROKEN_OFF.search(body):
         raise errors.UpstreamFailed("The upstream broke its answer off with an error")
     return answer
 

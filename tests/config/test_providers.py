@@ -22,6 +22,17 @@ def test_a_provider_is_consistent(provider: Provider) -> None:
         assert provider.env is not None
 
 
+def test_the_documentation_says_what_is_spelt_otherwise() -> None:
+    """Which provider, and each field that is renamed or left out for it."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()
+    section = page.split("## Other names", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    for provider in PROVIDERS.values():
+        for name in (*(pair for renamed in provider.renames for pair in renamed), *provider.omits):
+            told = "prompt_cache_*" if name.startswith("prompt_cache_") else name
+            assert any(f"`{provider.name}`" in row and f"`{told}`" in row for row in rows), (provider.name, name)
+
+
 def test_the_documentation_has_every_provider() -> None:
     """Address, key and names: what the page says is what is done."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()

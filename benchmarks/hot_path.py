@@ -1,9 +1,10 @@
 """The data plane without a kernel: one request after another through real connections on transports that go nowhere.
 
-    python benchmarks/hot_path.py [--requests 100000] [--scopes 1] [--limits] [--profile]
+    python benchmarks/hot_path.py [--requests 100000] [--scopes 1] [--limits] [--profile | --cold]
 
 Prints microseconds of CPU per plain chat request, per streamed chunk and per exact hit of the cache: what the Python costs, free of the
-noise of sockets. The whole cost, sockets included, is benchmarks/overhead.py's.
+noise of sockets. The whole cost, sockets included, is benchmarks/overhead.py's. `--cold` times the steps of a stream, each after
+somebody else had the processor's caches, which is how a server of slow streams meets them.
 """
 
 import argparse
@@ -12,15 +13,18 @@ import cProfile
 import gc
 import os
 import pstats
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import uvloop
 
 from admin import migrate
+from benchmarks import dialogue
 from gateway.books import Books
 from gateway.cache.policy import Exact, Policy
 from gateway.catalog import Deployment, Model, compile_catalog
@@ -62,6 +66,14 @@ CHUNK = (
 LAST = CHUNK.replace(b'"finish_reason":null', b'"finish_reason":"stop"') + b"data: [DONE]\n\n"
 
 
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+ANSWERED = (
+    b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: now\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+)
+OPENING = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_CACHES = 1024 * 1024  # what others leave of what is nearest to a core, on a machine that they use as well
+_STREAMS = 300
 _ROUNDS = 25  # the least of them counts: what the neighbours on the machine add is not ours
 
 
@@ -128,7 +140,7 @@ def connected(
     return upstream, client
 
 
-async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, profile: bool) -> None:
+async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, profile: bool, cold: bool) -> None:
     price = compile_price(Schedule(Tariff(input=pico_per_token(0.15), output=pico_per_token(0.60))))
     deployment = Deployment("a", "openai", "http://127.0.0.1:1/v1", "upstream-model", "sk-up", price=price)
     kept = Model("c", (deployment,), cache=Policy(Exact(), "user", b""))
@@ -167,32 +179,30 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
     upstream, client = connected(plane, listener, deployment, sink)
 
     plain, streaming = request(b"m", stream=False), request(b"m", stream=True)
-    head = b"HTTP/1.1 200 OK\r\nServer: x\r\nDate: now\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
-    answer = head + b"Content-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER
-    opening = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(
-        CHUNK
-    )
     one = chunked(CHUNK)
-    closing = chunked(LAST) + b"0\r\n\r\n"
 
     def plain_requests(count: int) -> None:
         for _ in range(count):
             client.data_received(plain)
             turns.end()
-            upstream.data_received(answer)
+            upstream.data_received(ANSWERED)
             turns.end()
 
     def streams(count: int) -> None:
         for _ in range(count // 100):
             client.data_received(streaming)
             turns.end()
-            for chunk in (opening, *[one] * 98, closing):
+            for chunk in (OPENING + one, *[one] * 98, chunked(LAST) + b"0\r\n\r\n"):
                 upstream.data_received(chunk)
                 turns.end()
 
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)  # as the server does
+    if cold:
+        report_cold(lambda: steps(client, upstream, streaming, turns))
+        await books.close()
+        return
     report("plain request", plain_requests, requests, profile=profile)
     report("streamed chunk", streams, requests, profile=profile)
 
@@ -202,7 +212,7 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
     current.replace(Snapshot(2, current.snapshot.keys, with_cache, rules))
     hit = request(b"c", stream=False)
     client.data_received(hit)
-    upstream.data_received(answer)
+    upstream.data_received(ANSWERED)
 
     def hits(count: int) -> None:
         for _ in range(count):
@@ -214,6 +224,44 @@ async def main(requests: int, scopes: int, data_dir: Path, *, limits: bool, prof
     await books.close()
     engine.dispose()
     sink.close()
+
+
+def steps(
+    client: Connection, upstream: UpstreamConnection, request: bytes, turns: Turns
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """One stream, a segment at a time, as `benchmarks.stream_upstream` sends them."""
+    frames = [chunked(event) for event in dialogue.events()]
+
+    def arrives(data: bytes) -> None:
+        upstream.data_received(data)
+        turns.end()
+
+    def asked() -> None:
+        client.data_received(request)
+        turns.end()
+
+    yield "request", asked
+    yield "head and empty chunk", partial(arrives, STREAM_HEAD + frames[0])
+    yield "first content", partial(arrives, frames[1])
+    for frame in frames[2:-2]:
+        yield "chunk", partial(arrives, frame)
+    yield "end", partial(arrives, frames[-2] + frames[-1] + b"0\r\n\r\n")
+
+
+def report_cold(stream: Callable[[], Iterator[tuple[str, Callable[[], None]]]]) -> None:
+    others = bytearray(_CACHES)
+    spent: dict[str, list[int]] = {}
+    for number in range(_STREAMS):
+        for name, step in stream():
+            others[:] = bytes(_CACHES)
+            began = time.perf_counter_ns()
+            step()
+            if number >= _STREAMS // 10:
+                spent.setdefault(name, []).append(time.perf_counter_ns() - began)
+    for name, took in spent.items():
+        print(f"{name:22} {statistics.median(took) / 1000:6.2f} µs")
+    edges = sum(statistics.median(took) for name, took in spent.items() if name != "chunk")
+    print(f"{'start and end':22} {edges / 1000:6.2f} µs")
 
 
 def report(name: str, work: Callable[[int], None], count: int, *, profile: bool) -> None:
@@ -243,6 +291,16 @@ if __name__ == "__main__":
     parser.add_argument("--scopes", type=int, default=1, help="budgets that bind the key")
     parser.add_argument("--limits", action="store_true", help="requests and tokens per minute bind it, too")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--cold", action="store_true", help="the steps of a stream, with cold caches")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        uvloop.run(main(options.requests, options.scopes, Path(folder), limits=options.limits, profile=options.profile))
+        uvloop.run(
+            main(
+                options.requests,
+                options.scopes,
+                Path(folder),
+                limits=options.limits,
+                profile=options.profile,
+                cold=options.cold,
+            )
+        )

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from gateway import errors
+from gateway.chunked import StreamHead
 from gateway.outlet import Outlets
 from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
@@ -116,6 +117,7 @@ class Origin:
         self._connections: set[UpstreamConnection] = set()
         self._tls: ssl.SSLContext | None = None
         self.known: RepeatedHead | None = None  # of its last plain answer
+        self.known_stream: StreamHead | None = None  # of its last stream
         self.outlets = pool.outlets
         self.now = time.monotonic  # what the loop's own clock counts too, but not in whole milliseconds
 

@@ -4,10 +4,15 @@ Such a message needs no parser. It is one segment whose head is byte for byte th
 so it means what the known one meant; anything else goes to the parser.
 """
 
+import re
 from typing import Final, final
 
 NAME: Final = b"\r\ncontent-length:"
 MAX_DIGITS: Final = 15
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n")
+_NOT_PLAIN: Final = re.compile(
+    rb"\r\n(?:content-length|transfer-encoding|content-encoding|connection: ?close|trailer|upgrade|[ \t])"
+)
 
 
 @final
@@ -49,3 +54,17 @@ def learn(data: bytes, body_size: int) -> RepeatedHead | None:
         at += 1
     digits = data.find(b"\r", at)
     return RepeatedHead(data[:at], data[digits:end])
+
+
+def learn_plain(data: bytes) -> tuple[RepeatedHead, bytes] | None:
+    """From a segment that is one whole 200 of a plain body, which is given, too. None if it is anything else, or might be."""
+    if not data.startswith(b"HTTP/1.1 200 "):
+        return None
+    end = data.find(b"\r\n\r\n")
+    head = data[: end + 2].lower()
+    length = _LENGTH.search(head)
+    if end < 0 or length is None or len(data) - end - 4 != int(length[1]):
+        return None
+    if _NOT_PLAIN.search(head, length.end() - 2) or _NOT_PLAIN.search(head, 0, length.start() + 2):
+        return None
+    return RepeatedHead(data[: length.start(1)], data[length.end(1) : end + 4]), data[end + 4 :]

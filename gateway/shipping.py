@@ -26,8 +26,8 @@ from gateway.spend_sums import compact_all
 
 GROUP: Final = 4_000  # records of one transaction, two of each call; fewer commits are worth more than the milliseconds that one takes
 INTERVAL_S: Final = 0.2
-STEADY_S: Final = 2.0  # between the small groups of a trickle: a transaction costs more than what is in it
-STEADY_TURNS: Final = 5
+STEADY_S: Final = 2.0  # at most, between the small groups of a trickle: a transaction costs more than what is in it
+MOST_DOUBLINGS: Final = 8  # of the interval
 SMALL: Final = GROUP // 8
 COMPACT_EVERY_S: Final = 30.0  # the more it finds, the more of it is the same
 MAX_PAUSE_S: Final = 5.0
@@ -166,7 +166,7 @@ class Shipper:
                 log.exception("ledger.shipping_failed", waiting=self.lag_records)
             self._pause_s = min(MAX_PAUSE_S, max(self._interval_s, 2 * self._pause_s))
             return False
-        self._pause_s = 0.0 if more else self._steady_s if self._small_in_a_row >= STEADY_TURNS else self._interval_s
+        self._pause_s = 0.0 if more else min(self._steady_s, self._interval_s * 2**self._small_in_a_row)
         if self._resting:
             self._pause_s = self._rest_s
         return True
@@ -188,7 +188,7 @@ class Shipper:
         run = self._waiting.run
         deliver(self._engine, self._journal.session, self._waiting)
         self._waiting = None
-        self._small_in_a_row = self._small_in_a_row + 1 if len(run.payloads) < SMALL else 0
+        self._small_in_a_row = min(self._small_in_a_row + 1, MOST_DOUBLINGS) if len(run.payloads) < SMALL else 0
         self.shipped = run.end
         if not run.full:
             self._caught_up_at = seen

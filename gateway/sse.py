@@ -202,10 +202,13 @@ class ChatStream:
     def _head(self, size: int) -> _Head:
         """What a chunk of `size` bytes, frame included, begins with if it holds an event of the known shape."""
         opening, known = self._open, _NO_HEAD
-        for digits in range(1, 6):  # up to a megabyte
-            length = size - digits - 4
-            if opening and length >= len(opening) + len(self._close) - 2 and len(b"%x" % length) == digits:
-                head = b"%x\r\n%b" % (length, opening)
+        if opening and size > 5 + len(opening):
+            digits = len(b"%x" % (size - 5))
+            length = size - 4 - digits
+            if len(b"%x" % length) != digits:  # just below a power of 16
+                digits, length = digits - 1, length + 1
+            head = b"%x\r\n%b" % (length, opening)
+            if len(head) == digits + 2 + len(opening) and length >= len(opening) + len(self._close) - 2:
                 known = (head, len(head), length)
         if len(self._heads) >= _MOST_HEADS:
             self._heads.clear()

@@ -5,7 +5,6 @@ Between pieces the socket is paused once `HIGH_WATER` bytes wait, so a slow clie
 """
 
 import asyncio
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, final
@@ -13,19 +12,16 @@ from typing import TYPE_CHECKING, final
 import httptools
 
 from gateway import errors
+from gateway.chunked import StreamHead, stream_head, unframed
 from gateway.drive import Signal
 from gateway.outlet import Outlet
-from gateway.repeated_head import RepeatedHead
+from gateway.repeated_head import learn_plain
 
 if TYPE_CHECKING:  # the pool makes connections; the name is needed for types alone
     from gateway.pool import Origin
 
 HIGH_WATER = 256 * 1024
 MAX_HEADER_BYTES = 64 * 1024
-LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,15})\r\n")
-NOT_PLAIN = re.compile(
-    rb"\r\n(?:content-length|transfer-encoding|content-encoding|connection: ?close|trailer|upgrade|[ \t])"
-)
 NEVER = float("inf")
 MOST_CHUNK_HEADS = 256  # of one connection, some 100 bytes each
 
@@ -63,6 +59,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_total",
         "_touched",
         "_transport",
+        "_unparsed",
         "_way",
         "_whole",
         "busy",
@@ -109,7 +106,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _reset_parsed(self) -> None:
         """What only an answer that went through the parser has touched."""
         self.headers: list[tuple[bytes, bytes]] = []
-        self._fields: dict[bytes, bytes] = {}
+        self._fields: Mapping[bytes, bytes] = {}
         self._buffered = 0
         self._framed = False
         self._paused = False
@@ -117,7 +114,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._passes: Callable[[bytes], bool] | None = None
         self._way: Callable[[bytes], bool] | None = None
-        self._between_chunks = False  # the parser stands at the start of a chunk
+        self._between_chunks = False  # what comes next is a chunk
+        self._unparsed: StreamHead | None = None  # of a stream that the parser has seen nothing of yet
         self._touched = False
 
     # For the caller
@@ -325,8 +323,17 @@ class UpstreamConnection(asyncio.Protocol):
             self._closing = True
             self.abort()
             return
-        if self._whole and not self._received and self._at_once(data):
-            return
+        first = not self._received
+        if first:
+            if self._at_once(data) if self._whole else self._opens(data):
+                return
+        elif self._unparsed is not None:
+            if self._goes_on(unframed(data)):
+                self._received += len(data)
+                self._deliver()
+                return
+            self.parser.feed_data(self._unparsed.head)  # it sees what it saw before, and then the rest
+            self._unparsed = None
         self._received += len(data)
         self._touched = True
         try:
@@ -341,6 +348,38 @@ class UpstreamConnection(asyncio.Protocol):
             if self._received > MAX_HEADER_BYTES:
                 self._fail(errors.UpstreamError("The upstream's header is too large"))
             return
+        if first and not (self._whole or self._closing):
+            self.origin.known_stream = stream_head(data, self._fields) or self.origin.known_stream
+        self._deliver()
+
+    def _opens(self, data: bytes) -> bool:
+        """The common beginning of a stream without the parser: a head that came before, and whole chunks."""
+        known = self.origin.known_stream
+        if known is None or not data.startswith(known.head):
+            return False
+        opening = unframed(data, known.size)
+        if opening is None:
+            return False
+        self._received = len(data)
+        self._touched = True
+        self.status = 200
+        self.headed = self._framed = self._between_chunks = True
+        self._fields = known.fields
+        self._unparsed = known
+        self._goes_on(opening)
+        self._deliver()
+        return True
+
+    def _goes_on(self, chunks: tuple[bytes, bool] | None) -> bool:
+        if chunks is None:
+            return False
+        body, last = chunks
+        self.on_body(body)
+        self.complete = last
+        return True
+
+    def _deliver(self) -> None:
+        """Hands over what a segment brought."""
         if self._sink is not None and not self.complete:
             self._touch()
             if self._pieces and not self._sink(self._take(), b""):
@@ -354,33 +393,16 @@ class UpstreamConnection(asyncio.Protocol):
         known = self.origin.known
         body = known.body(data) if known is not None else None
         if body is None:
-            body = self._plain_body(data)
-            if body is None:
+            plain = learn_plain(data)
+            if plain is None:
                 return False
+            self.origin.known, body = plain
         self._received = len(data)
         self.status = 200
         self.headed = self.complete = True
         self._pieces = [body]
         self._arrived.fire()
         return True
-
-    def _plain_body(self, data: bytes) -> bytes | None:
-        if not data.startswith(b"HTTP/1.1 200 "):
-            return None
-        end = data.find(b"\r\n\r\n")
-        head = data[: end + 2].lower()
-        length = LENGTH.search(head)
-        if (
-            end < 0
-            or length is None
-            or len(data) - end - 4 != int(length[1])
-            or NOT_PLAIN.search(head, length.end() - 2)
-        ):
-            return None
-        if NOT_PLAIN.search(head, 0, length.start() + 2):
-            return None
-        self.origin.known = RepeatedHead(data[: length.start(1)], data[length.end(1) : end + 4])
-        return data[end + 4 :]
 
     def eof_received(self) -> bool:
         return False
@@ -404,7 +426,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.status = status
         self.headed = True
-        fields = self._fields = dict(self.headers)
+        fields: dict[bytes, bytes] = dict(self.headers)
+        self._fields = fields
         self.headers = []  # what follows are trailers
         if not parser.should_keep_alive():
             self._closing = True

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.chunked import StreamHead
 from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
 
@@ -14,6 +15,7 @@ class NoOrigin:
     """A connection needs one only to be given back, and to remember the head of a plain answer."""
 
     known: RepeatedHead | None = None
+    known_stream: StreamHead | None = None
 
 
 def connection() -> UpstreamConnection:

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.chunked import StreamHead
 from gateway.drive import Run
 from gateway.errors import GatewayError
 from gateway.repeated_head import RepeatedHead
@@ -19,6 +20,7 @@ class NoOrigin:
     """A connection needs its clock."""
 
     known: RepeatedHead | None = None
+    known_stream: StreamHead | None = None
 
     def now(self) -> float:
         return time.monotonic()

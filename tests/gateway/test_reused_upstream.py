@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.chunked import StreamHead, unframed
 from gateway.drive import Run
+from gateway.errors import UpstreamError
 from gateway.outlet import Outlets
 from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
@@ -35,6 +37,12 @@ def answer(lines: bytes, body: bytes, status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (status, lines, len(body), body)
 
 
+def frames(*events: bytes, last: bytes = b"0\r\n\r\n") -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + last
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+STREAMED = (b"data: {}\n\n", b"data: " + b"z" * 250 + b"\n\n", b"data: [DONE]\n\n")
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 ANSWERS = [
     Answer(answer(b"server: a\r\n", TEXT), 200, TEXT),
@@ -48,6 +56,14 @@ ANSWERS = [
     Answer(b"HTTP/1.1 204 No Content\r\nx-name: n\r\n\r\n", 204, b"", b"n"),
     Answer(b"HTTP/1.1 103 Early\r\nx-name: i\r\n\r\n" + answer(b"", b"after"), 200, b"after"),
     Answer(answer(b"", LARGE), 200, LARGE),
+    Answer(EVENTS + b"\r\n" + frames(*STREAMED), 200, b"".join(STREAMED)),
+    Answer(EVENTS + b"\r\n" + frames(*STREAMED[1:]), 200, b"".join(STREAMED[1:])),
+    Answer(EVENTS + b"x-name: s\r\n\r\n" + frames(*STREAMED), 200, b"".join(STREAMED), b"s"),
+    Answer(EVENTS + b"\r\n" + frames(LARGE), 200, LARGE),
+    Answer(EVENTS + b"\r\n" + frames(*STREAMED, last=b"000;x=1\r\n\r\n"), 200, b"".join(STREAMED)),
+    Answer(EVENTS + b"\r\n" + frames(*STREAMED, last=b"0\r\nx-name: late\r\n\r\n"), 200, b"".join(STREAMED)),
+    Answer(EVENTS + b"trailer: x-name\r\n\r\n" + frames(*STREAMED), 200, b"".join(STREAMED)),
+    Answer(EVENTS + b"content-encoding: gzip\r\n\r\n" + chunked(gzip.compress(TEXT)), 200, TEXT),
 ]
 
 
@@ -80,6 +96,7 @@ class Origin:
 
     def __init__(self) -> None:
         self.known: RepeatedHead | None = None
+        self.known_stream: StreamHead | None = None
         self.outlets = Outlets(asyncio.new_event_loop())
         self.reusable: list[bool] = []
 
@@ -172,3 +189,53 @@ def test_a_plain_answer_cut_at_every_byte_is_read_the_same(origin: Origin) -> No
         assert exchange(connection, plain, "whole", [cut]) == (200, TEXT, None)
         assert exchange(connection, plain, "whole", []) == (200, TEXT, None)
     assert all(origin.reusable)
+
+
+def test_a_stream_cut_at_every_byte_is_read_the_same(origin: Origin) -> None:
+    """Of a head that is known, so that the parser hears of it only where a segment is no whole chunks."""
+    stream = next(one for one in ANSWERS if one.wire.startswith(EVENTS))
+    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection.connection_made(Transport())
+    for cut in range(1, len(stream.wire)):
+        for how in ("pieces", "pour"):
+            assert exchange(connection, stream, how, [cut]) == (200, stream.body, None)
+            assert exchange(connection, stream, how, [cut, cut + 7, cut + 20]) == (200, stream.body, None)
+    assert origin.known_stream is not None
+    assert all(origin.reusable)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [b"5\r\nabc\r\n", b"+3\r\nabc\r\n", b" 3\r\nabc\r\n", b"0x3\r\nabc\r\n", b"\r\n", b"3_0\r\nabc\r\n", b"3\nabc\n"],
+)
+def test_what_is_no_chunk_is_refused_after_a_known_head(origin: Origin, wrong: bytes) -> None:
+    stream = next(one for one in ANSWERS if one.wire.startswith(EVENTS))
+    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection.connection_made(Transport())
+    exchange(connection, stream, "pieces", [])
+    failed: list[BaseException | None] = []
+
+    async def pieces() -> None:
+        await connection.head()
+        while await connection.piece():
+            pass
+
+    connection.busy = True
+    connection.send(b"POST / HTTP/1.1\r\n", b"{}")
+    Run(pieces(), failed.append).step()
+    connection.data_received(EVENTS + b"\r\n" + frames(STREAMED[0], last=b""))
+    connection.data_received(wrong + wrong)
+    assert isinstance(failed[0], UpstreamError)
+    connection.release()
+    assert origin.reusable.pop() is False
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=4), st.booleans(), st.binary(max_size=20))
+def test_whole_chunks_and_nothing_else_are_unframed(bodies: list[bytes], last: bool, more: bytes) -> None:
+    data = frames(*bodies, last=b"0\r\n\r\n" if last else b"")
+    assert unframed(data) == (b"".join(bodies), last)
+    assert unframed(b"head" + data, 4) == (b"".join(bodies), last)
+    if more and last:
+        assert unframed(data + more) is None
+    for cut in range(1, len(frames(bodies[-1])) if bodies and last else 0):
+        assert (found := unframed(data[:-cut])) is None or not found[1]

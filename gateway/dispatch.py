@@ -238,7 +238,7 @@ def _retries(call: Call) -> Retries:
 
 def _too_long(call: Call) -> bool:
     """Whether no deployment can take this prompt. Where one's size is not known, it is asked."""
-    return not any(takes(deployment, call.body) for deployment in call.model.deployments)
+    return not any(takes(deployment, call.body, call.request) for deployment in call.model.deployments)
 
 
 def _resume(call: Call, deployment: Deployment) -> bool:

@@ -79,7 +79,7 @@ class Planner:
                 f"No deployment of '{call.request.model}' is meant for a request with these tags, metadata and region",
                 code="no_matching_deployment",
             )
-        return tuple(one for one in found if takes(one, asked.body)) or found
+        return tuple(one for one in found if takes(one, asked.body, call.request)) or found
 
     def usable(self, deployments: Sequence[Deployment]) -> Sequence[Deployment]:
         """Those that are well."""

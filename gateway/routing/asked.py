@@ -82,6 +82,10 @@ class Asked:
         return self._body
 
     @property
+    def request(self) -> Request:
+        return self._request
+
+    @property
     def stream(self) -> bool:
         return self._request.stream is True
 

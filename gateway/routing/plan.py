@@ -32,7 +32,7 @@ def plan(
     `random` returns floats in [0, 1); `usable` leaves out what is not well. What is at a limit stands aside as long as anything is not.
     """
     meant = [one for one in model.deployments if admits(one, asked)]
-    matching = [one for one in meant if takes(one, asked.body)] or meant
+    matching = [one for one in meant if takes(one, asked.body, asked.request)] or meant
     well = usable(matching)
     tokens = asked.prompt_tokens + asked.output_tokens
     roomy = [one for one in well if one.limits is None or view.fits(one, tokens, asked.key)]

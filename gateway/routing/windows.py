@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 from gateway.catalog import Deployment
 from gateway.prompt_bound import surely_too_long
+from gateway.wire import CompletionRequest, EmbeddingRequest, Request
 
 
-def takes(deployment: Deployment, body: bytes) -> bool:
-    """Whether the prompt may fit there. Where the window is not known, it may."""
-    return not surely_too_long(body, deployment.max_input_tokens)
+def takes(deployment: Deployment, body: bytes, request: Request) -> bool:
+    """Whether the prompt may fit there. Where the window is not known, it may, and a list of texts has it for each of them."""
+    return not surely_too_long(body, deployment.max_input_tokens) or _listed(request)
 
 
 def wider_than(narrow: Deployment) -> Callable[[Sequence[Deployment]], Sequence[Deployment]]:
@@ -19,3 +20,9 @@ def wider_than(narrow: Deployment) -> Callable[[Sequence[Deployment]], Sequence[
         return [one for one in deployments if least is not None and (one.max_input_tokens or 0) > least]
 
     return wider
+
+
+def _listed(request: Request) -> bool:
+    if isinstance(request, EmbeddingRequest):
+        return isinstance(request.input, list)
+    return isinstance(request, CompletionRequest) and isinstance(request.prompt, list)

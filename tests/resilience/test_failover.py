@@ -202,6 +202,15 @@ def test_a_prompt_does_not_go_where_it_surely_cannot_fit(routes: Routes) -> None
     assert routes.ask(route).headers["x-penstock-deployment"] == route.places[0].id
 
 
+def test_a_window_is_for_each_of_several_texts(routes: Routes) -> None:
+    """A batch of embeddings is not one long prompt."""
+    wide = routes(GOOD)
+    route = routes(GOOD, deployment={"max_input_tokens": 100}, context_fallbacks=[wide.name])
+    for texts, model in ((["word " * 20] * 50, route.name), ("word " * 1000, wide.name)):
+        answer = routes.server.post("/v1/embeddings", {"model": route.name, "input": texts})
+        assert answer.headers["x-penstock-model"] == model
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_deployment_whose_model_is_gone_is_passed_over(routes: Routes, stream: bool) -> None:
     """A 404 for a model that the configuration names is nobody's request: the next one is asked, then a model that stands in."""

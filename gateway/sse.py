@@ -46,6 +46,7 @@ class _OpeningChunk(msgspec.Struct, gc=False):
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _opening = msgspec.json.Decoder(_OpeningChunk)
+_BROKEN = "error"  # a finish_reason of OpenRouter's, beside an error object or without one
 _TEXT = b'"content":"'
 # What stands for itself in a JSON string becomes an `a`, anything else a `-`: a table is read in half the time of a set of deletions.
 _PLAIN_TEXT = bytes(b"-a"[0x20 <= code < 0x7F and code not in b'"\\'] for code in range(256))
@@ -178,11 +179,13 @@ class ChatStream:
         if chunk.usage is not None or chunk.error is not NULL:
             return False
         if chunk.choices:
-            self._choices += 1
-            self._bytes += len(data)
             for choice in chunk.choices:
                 if choice.finish_reason is not None:
+                    if choice.finish_reason == _BROKEN:
+                        return False  # `_read` says so
                     self.finished = True
+            self._choices += 1
+            self._bytes += len(data)
             if self._lessons < _LESSONS and not self.finished:
                 self._learn(data)
         return True
@@ -249,6 +252,9 @@ class ChatStream:
         if present(chunk.error):
             fault = read_fault(payload)
             self.error = errors.UpstreamFailed(fault.message or "The upstream reported an error inside its stream")
+            return None
+        if any(choice.finish_reason == _BROKEN for choice in chunk.choices):
+            self.error = errors.UpstreamFailed("The upstream broke its answer off with an error")
             return None
         self._note(chunk, len(payload))
         return chunk

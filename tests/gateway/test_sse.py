@@ -59,3 +59,15 @@ def test_long_events_count_for_more_than_a_token() -> None:
         stream.feed(b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % text.encode())
     assert 2400 <= stream.events <= 3000
     assert stream.usage is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_answer_that_is_broken_off_with_an_error_is_not_whole(begun: bool) -> None:
+    """OpenRouter's finish_reason, without the error object that it usually comes with; also where another choice has ended well."""
+    stream = ChatStream(keep_usage=False)
+    if begun:
+        assert stream.feed(b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n')
+    broken = b'data: {"choices":[{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"error"}]}\n\n'
+    assert stream.feed(broken + b"data: [DONE]\n\n") == b""
+    assert stream.error is not None
+    assert not stream.whole

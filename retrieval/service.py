@@ -368,7 +368,6 @@ class Retrieval:
         sources: Mapping[str, Source],
         batch_id: str | None = None,
     ) -> Sequence[Document]:
-        window = self._embedder.window(collection.model)
         beside = None
         if files:
             quotas.require(tx, collection, self._quota, 1, 0)
@@ -380,7 +379,7 @@ class Retrieval:
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
             name = sources[each.file_id].filename
-            chunking = self.cut(caller.key_id, each.chunking or collection.chunking, window)
+            chunking = self.cut(caller.key_id, collection.model, each.chunking or collection.chunking)
             new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
             document = document_store.attach(tx, collection, new)
             job_store.add(tx, collection.id, document.id, caller.key_id)
@@ -398,21 +397,21 @@ class Retrieval:
         there = resolved(asked or unread.chunking, self._embedder.window(unread.model))
         return there if asked is None else msgspec.structs.replace(there, context_model=here.context_model)
 
-    def cut(self, payer: str, asked: Chunking | None, window: int | None) -> Chunking:
-        """Raises BadRequest, Forbidden where nobody is there who could say what is to be said before passages."""
-        chunking = resolved(asked, window)
-        model, where = chunking.context_model, "chunking_strategy.context.model"
-        if model is None:
+    def cut(self, payer: str, model: str, asked: Chunking | None) -> Chunking:
+        """As it is done for an embedding model. Raises BadRequest, Forbidden where nobody could say what is to be said before passages."""
+        chunking = resolved(asked, self._embedder.window(model))
+        teller, where = chunking.context_model, "chunking_strategy.context.model"
+        if teller is None:
             return chunking
-        model = model or (None if self._writer is None else self._writer.default())
-        if model is None or self._writer is None:
+        teller = teller or (None if self._writer is None else self._writer.default())
+        if teller is None or self._writer is None:
             raise BadRequest("There is no chat model to write contexts with: name one", param=where)
         try:
-            self._writer.require(model, payer)
+            self._writer.require(teller, payer)
         except RetrievalError as error:
             error.param = where
             raise
-        return msgspec.structs.replace(chunking, context_model=model)
+        return msgspec.structs.replace(chunking, context_model=teller)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.read, work)

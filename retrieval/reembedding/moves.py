@@ -139,6 +139,21 @@ def done(tx: Connection, found: Reembedding) -> int:
     return embedding_store.number(tx, found.collection_id, found.after.version, found.after.edition)
 
 
+def cut(tx: Connection, found: Reembedding) -> tuple[int, int]:
+    """How many documents there are to be cut anew, and how many are."""
+    return cut_store.counts(tx, found.collection_id, _beside(found))
+
+
+def kept(tx: Connection, found: Reembedding, limit: int) -> Sequence[cut_store.Kept]:
+    """Those that are not cut anew, but as they were."""
+    return cut_store.kept(tx, found.collection_id, _beside(found), limit) if found.apart else ()
+
+
+def _beside(found: Reembedding) -> int:
+    """The edition whose cuts stand beside the documents: which say in whichever is not read what is said of them."""
+    return found.unread.edition
+
+
 def _end(tx: Connection, found: Reembedding, state: State, reason: str | None) -> Reembedding:
     free = {"owner": None, "host": None, "seen_at": None, "epoch": found.epoch + 1}
     return store.put(tx, found.id, state=state, reason=reason, ended_at=now(tx), **free)

@@ -126,12 +126,14 @@ async def test_an_edition_outlives_the_version_that_began_it(house: House, tmp_p
     alpha, _ = await put(house, home, story("alpha")), await put(house, home, story("beta"))
     house.work()
     at_once = Terms(auto=True, keep_s=0)
+    one = house.begin(home, "words", at_once, TINY)
     for model, chunking, left in (
-        ("words", TINY, (FIRST, FIRST)),
+        (None, None, (FIRST, FIRST)),
         ("better", None, (2, None)),
         ("other", Chunking("static", 60, 0), (3, 2)),
     ):
-        one = await house.reach(house.begin(home, model, at_once, chunking), "finished")
+        one = one if model is None else house.begin(home, model, at_once, chunking)
+        one = await house.reach(one, "finished")
         await house.until(one, lambda found: found.collected)
         require_sound(house, home)
         version, edition = left

@@ -77,9 +77,11 @@ def complete(
     tx.execute(update(document_cuts).where(*_one(document_id, edition)).values(**values))
 
 
-def outdate(tx: Connection, document_id: int, edition: int) -> None:
-    """It has become another document since, and is to be cut again."""
-    tx.execute(update(document_cuts).where(*_one(document_id, edition)).values(fingerprint=None))
+def outdate(tx: Connection, document_id: int, but: int | None = None) -> None:
+    """It was read anew, and is to be cut again in every edition `but` one."""
+    there = (_Row.document_id == document_id) & _Row.fingerprint.is_not(None)
+    others = there if but is None else there & (_Row.edition != but)
+    tx.execute(update(document_cuts).where(others).values(fingerprint=None))
 
 
 def empty(tx: Connection, document_id: int) -> None:

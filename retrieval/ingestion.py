@@ -286,40 +286,6 @@ def _prepare_beside(tx: Connection, work: _Work, some: Sequence[Fresh], vectors:
     )
 
 
-def _publish_beside(
-    tx: Connection, work: _Work, generation: int, fingerprint: str, other: _Other | None
-) -> Sequence[int]:
-    """The document in the edition that is not read, if there is one, with the same change. What is gone of it."""
-    found = reembeddings.beside(tx, work.collection.id)
-    if found is None or found.unread.edition == work.collection.edition:
-        return ()
-    id_, space = work.document.id, found.unread
-    if other is not None and other.beside.unread.version == space.version:
-        changed = _differing(tx, work, space, other.chunking, other.reading)
-        if not changed.fresh:
-            passage_store.replace(tx, id_, generation, changed.placed, changed.gone, space.edition)
-            number = len(other.reading.chunks)
-            cut_store.complete(
-                tx, id_, space.edition, chunking=other.chunking, fingerprint=fingerprint, passages=number
-            )
-            return changed.gone
-    cut_store.outdate(tx, id_, space.edition)
-    if not found.behind:
-        reembeddings.fell_behind(tx, found, "A document could not be cut anew at once: it is made up for")
-    return ()
-
-
-def _miss(tx: Connection, work: _Work) -> None:
-    """Whether the version that is not read has vectors of all of the document."""
-    found = reembeddings.beside(tx, work.collection.id)
-    if found is None or found.behind:
-        return
-    edition = found.unread.edition
-    if embedding_store.any_missing(tx, work.collection.id, found.unread.version, work.document.id, edition):
-        reason = f"The model '{found.unread.model}' gave no vectors for a document: they are made up for"
-        reembeddings.fell_behind(tx, found, reason)
-
-
 def _publish(
     tx: Connection, work: _Work, reading: Reading, fingerprint: str, usage_bytes: int, other: _Other | None
 ) -> None:
@@ -328,14 +294,19 @@ def _publish(
     _require_version(tx, work)
     found = _changes(tx, work, reading)
     assert not found.fresh, "all of them were prepared under this lease"
+    id_, edition = work.document.id, work.collection.edition
+    beside = reembeddings.beside(tx, work.collection.id)
+    unread = edition if beside is None else beside.unread.edition
     generation = collection_store.next_generation(tx, work.collection.id)
-    passage_store.replace(tx, work.document.id, generation, found.placed, found.gone, work.collection.edition)
-    gone = [*found.gone, *_publish_beside(tx, work, generation, fingerprint, other)]
+    passage_store.replace(tx, id_, generation, found.placed, found.gone, edition)
+    elsewhere = None
+    if beside is not None and other is not None and unread != edition:
+        elsewhere = _publish_beside(tx, work, beside, generation, fingerprint, other)
+    gone = [*found.gone, *(elsewhere or ())]
     if gone:
         passage_store.record_removal(tx, work.collection.id, generation, gone)
-    beside = reembeddings.beside(tx, work.collection.id)
-    editions = {work.collection.edition, *(() if beside is None else (beside.unread.edition,))}
-    passage_store.forget_unpublished(tx, work.document.id, but=editions)
+    passage_store.forget_unpublished(tx, id_, but={edition, unread})
+    cut_store.outdate(tx, id_, but=None if elsewhere is None else unread)
     document_store.complete(
         tx,
         work.document,
@@ -345,7 +316,40 @@ def _publish(
         usage_bytes=usage_bytes,
         passages=len(reading.chunks),
     )
-    _miss(tx, work)
+    if beside is not None and not beside.behind:
+        _miss(tx, work, beside, cut=unread == edition or elsewhere is not None)
+
+
+def _publish_beside(
+    tx: Connection, work: _Work, beside: Reembedding, generation: int, fingerprint: str, other: _Other
+) -> Sequence[int] | None:
+    """The document in the edition that is not read, with the same change. What is gone of it; None where it has to be made up for."""
+    space = beside.unread
+    if other.beside.unread.version != space.version:
+        return None
+    changed = _differing(tx, work, space, other.chunking, other.reading)
+    if changed.fresh:
+        return None
+    passage_store.replace(tx, work.document.id, generation, changed.placed, changed.gone, space.edition)
+    cut_store.complete(
+        tx,
+        work.document.id,
+        space.edition,
+        chunking=other.chunking,
+        fingerprint=fingerprint,
+        passages=len(other.reading.chunks),
+    )
+    return changed.gone
+
+
+def _miss(tx: Connection, work: _Work, beside: Reembedding, *, cut: bool) -> None:
+    """Whether the version that is not read has all of the document, or is behind from here on."""
+    space = beside.unread
+    if not cut:
+        reembeddings.fell_behind(tx, beside, "A document could not be cut anew at once: it is made up for")
+    elif embedding_store.any_missing(tx, work.collection.id, space.version, work.document.id, space.edition):
+        reason = f"The model '{space.model}' gave no vectors for a document: they are made up for"
+        reembeddings.fell_behind(tx, beside, reason)
 
 
 def _failed(tx: Connection, work: _Work, failure: Failure) -> None:

@@ -155,7 +155,7 @@ passages = Table(
     Column("parent_start", Integer),
     Column("parent_end", Integer),
     Column("edition", Integer, nullable=False, server_default="1"),
-    Index("ix_passages_collection_id_generation", "collection_id", "generation"),
+    Index("ix_passages_collection_id_edition_generation", "collection_id", "edition", "generation"),
     sqlite_autoincrement=True,
 )
 

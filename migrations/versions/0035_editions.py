@@ -17,6 +17,10 @@ def upgrade() -> None:
     op.add_column("collections", sa.Column("edition", sa.Integer(), server_default="1", nullable=False))
     op.add_column("collections", sa.Column("chunking", sa.JSON()))
     op.add_column("passages", sa.Column("edition", sa.Integer(), server_default="1", nullable=False))
+    op.drop_index("ix_passages_collection_id_generation", "passages")
+    op.create_index(
+        "ix_passages_collection_id_edition_generation", "passages", ["collection_id", "edition", "generation"]
+    )
     op.create_table(
         "document_cuts",
         sa.Column("document_id", sa.BigInteger(), nullable=False),
@@ -47,6 +51,8 @@ def downgrade() -> None:
     )
     op.execute(f"UPDATE collections SET canary = NULL WHERE id IN ({cut})")  # noqa: S608 — a constant
     op.drop_table("document_cuts")
+    op.drop_index("ix_passages_collection_id_edition_generation", "passages")
+    op.create_index("ix_passages_collection_id_generation", "passages", ["collection_id", "generation"])
     op.drop_column("passages", "edition")
     op.drop_column("collections", "chunking")
     op.drop_column("collections", "edition")

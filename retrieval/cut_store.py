@@ -4,13 +4,12 @@ What is read stands in the documents themselves; a swap exchanges the two. Every
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    ScalarSelect,
     case,
     delete,
     func,
@@ -118,18 +117,15 @@ def exchange(tx: Connection, collection_id: str, before: int, after: int, bytes_
     The bytes are those of a vector in each.
     """
     mine = select(_Document.id).where(_Document.collection_id == collection_id)
-    there = select(_Row.document_id).where(_Row.document_id == _Document.id, _Row.edition == after)
-    note = _in(after, _Row.note)
-    was = select(_Document.id, literal(before), _Document.chunking, _Document.fingerprint, _Document.passages, note)
-    here = (_Document.collection_id == collection_id) & there.exists()
+    here = (_Document.collection_id == collection_id) & (_Row.document_id == _Document.id) & (_Row.edition == after)
+    was = (_Document.id, literal(before), _Document.chunking, _Document.fingerprint, _Document.passages, _Row.note)
     tx.execute(delete(document_cuts).where(_Row.edition == before, _Row.document_id.in_(mine)))
-    tx.execute(insert(document_cuts).from_select(_names(), was.where(here)))
-    number = _in(after, _Row.passages)
+    tx.execute(insert(document_cuts).from_select(_names(), select(*was).where(here)))
     values = {
-        "chunking": _in(after, _Row.chunking),
-        "passages": number,
-        "empty": case((_Document.fingerprint.is_(None), _Document.empty), else_=number == 0),
-        "usage_bytes": _Document.usage_bytes - bytes_before * _Document.passages + bytes_after * number,
+        "chunking": _Row.chunking,
+        "passages": _Row.passages,
+        "empty": case((_Document.fingerprint.is_(None), _Document.empty), else_=_Row.passages == 0),
+        "usage_bytes": _Document.usage_bytes - bytes_before * _Document.passages + bytes_after * _Row.passages,
     }
     tx.execute(update(documents).where(here).values(**values))
     tx.execute(delete(document_cuts).where(_Row.edition == after, _Row.document_id.in_(mine)))
@@ -146,11 +142,6 @@ def drop(tx: Connection, collection_id: str, edition: int) -> bool:
     some = ids.scalars().all()
     tx.execute(delete(document_cuts).where(_Row.edition == edition, _Row.document_id.in_(some)))
     return len(some) == TOGETHER
-
-
-def _in(edition: int, column: ColumnElement[Any]) -> ScalarSelect[Any]:
-    of_it = (_Row.document_id == _Document.id) & (_Row.edition == edition)
-    return select(column).where(of_it).correlate(documents).scalar_subquery()
 
 
 def _of(collection_id: str, edition: int) -> tuple[ColumnElement[bool], ...]:

@@ -315,3 +315,23 @@ def test_editions_go_and_come_with_their_migration(empty_database_url: str) -> N
         (again,) = document_store.some(tx, made.id, 10)
         assert [each.text for each in passage_store.of_document(tx, again.id, 10)] == ["x1"]
     engine.dispose()
+
+
+async def test_a_file_that_was_read_anew_meanwhile_is_cut_again(rig: Rig) -> None:
+    """The same file, which reads differently by now, while a re-embedding had failed and nothing was written beside what is read."""
+    house = rig.house
+    home = await house.store()
+    id_ = await put(house, home, book("boiler"))
+    house.models.failing["better"] = Refused(500, "broken", "upstream_error", None, again=True, wait_s=0)
+    one = await house.reach(house.begin(home, chunking=FAMILIES, terms=Terms(max_attempts=1)), "failed")
+    assert cut(house, home, 2)[id_]
+    rig.reader.newer = True
+    await house.retrieval.attach(ANN, home, Wanted(id_, chunking=FLAT))
+    await house.ended(home, id_)
+    house.models.failing.clear()
+    house.database.write(lambda tx: moves.resume(tx, home, one.id))
+    await house.reach(one, "ready")
+    house.database.write(lambda tx: moves.promote(tx, home, one.id, force=False))
+    require_sound(house, home)
+    assert (await house.retrieval.text(ANN, home, id_)).endswith("!")
+    assert not house.database.read(lambda tx: cut_store.kept(tx, home, FIRST, 10))

@@ -29,9 +29,14 @@ from tests.upstream.behaviour import Behaviour
 
 pytestmark = pytest.mark.timeout(180)  # each waits for work that a busy machine does late
 
+
+def _static(tokens: int) -> Json:
+    return {"type": "static", "static": {"max_chunk_size_tokens": tokens, "chunk_overlap_tokens": 0}}
+
+
 PRICE = {"input": 1.0}
-CHUNKS = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}}
-WIDER = {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 0}}
+CHUNKS, WIDER = _static(100), _static(200)
+CHILDREN = "chunking_strategy.children.max_chunk_size_tokens"
 GIVEN_UP = ("failed", "cancelled", "rolled_back", "finished")
 
 
@@ -186,6 +191,49 @@ def test_a_store_is_moved_to_another_model_and_back(site: Site) -> None:
     assert {"reembedding.begin", "reembedding.promote", "reembedding.rollback"} <= actions
 
 
+def test_a_store_is_cut_anew_and_back(site: Site) -> None:
+    """Over REST, with the model that it has: who reads which passages, and what is told of a file that is kept as it is."""
+    ((_, mine), (friend_id, friend)) = _team(site)
+    client, other = site.sdk(mine), site.sdk(friend)
+    store = client.vector_stores.create(name="cut").id
+    words = " ".join(f"word{number}" for number in range(300))
+    here, gone = site.add(client, store, f"omega {words}"), site.add(client, store, f"sigma {words}")
+    for path in site.server.data.rglob(f"*{gone}*"):
+        path.unlink()
+    one = site.begin(store, embedding_model="old", chunking_strategy=WIDER, canary={"keys": [friend_id]})
+    ready = site.reach(store, one, "canary")
+    assert ready["progress"] == {"passages": 13, "embedded": 13, "documents": 2, "cut": 2}, "eight and five"
+    assert ready["kept"] == [{"file_id": gone, "reason": "The content of the file is gone from the server's folder"}]
+    assert (ready["before"]["edition"], ready["after"]["edition"]) == (1, 2)
+    assert (ready["before"]["chunking_strategy"], ready["after"]["chunking_strategy"]) == (None, WIDER)
+    assert [site.add(client, store, f"tau {words}")] == spoken(client, store, "tau") == spoken(other, store, "tau")
+    for mover, by, longer in (
+        (None, other, True),
+        (None, client, False),
+        ("promote", client, True),
+        ("rollback", client, False),
+    ):
+        if mover is not None:
+            site.moved(store, one, mover)
+        for query, file_id in (("omega", here), ("sigma", gone)):
+            (found,) = [each for each in _texts(by, store, query) if query in each]
+            assert (len(found.split()) > 60) is (longer and file_id == here), (mover, query)
+        if mover == "promote":
+            shown = site.server.admin.get(f"/collections/{store}").json()
+            assert (shown["chunking_strategy"], shown["passages"]) == (WIDER, 18)
+            file = client.vector_stores.files.retrieve(gone, vector_store_id=store)
+            assert file.chunking_strategy is not None
+            assert file.chunking_strategy.to_dict() == CHUNKS
+    assert site.server.admin.get(f"/collections/{store}").json()["chunking_strategy"] is None
+
+
+def _texts(client: openai.OpenAI, store: str, query: str) -> list[str]:
+    """What is found by words."""
+    weights = {"hybrid_search": {"embedding_weight": 0, "text_weight": 1}}
+    page = client.vector_stores.search(store, query=query, ranking_options=weights)  # type: ignore[arg-type]
+    return [part.text for each in page.data for part in each.content]
+
+
 def _team(site: Site) -> tuple[tuple[str, str], tuple[str, str]]:
     org = site.server.admin.post("/orgs", json={"name": f"org {time.monotonic_ns()}"}).json()["id"]
     team = site.server.admin.post("/teams", json={"name": "team", "org_id": org}).json()["id"]
@@ -248,6 +296,8 @@ def test_the_command_line_does_the_same(site: Site, tmp_path: Path, capsys: pyte
     assert json.loads(told("rollback", "--reason", "no", "--json"))["reason"] == "no"
     assert main(["reembed", "promote", *reach]) == 1
     assert "rolled back" in capsys.readouterr().err
+    assert "1 of 1 documents, 1 of 1 passages" in told("start", "--chunking", "headings", "--children", "--wait")
+    assert "cancelled: 1 of 1 passages" in told("cancel", "--reason", "no") or "cancelled" in told("status")
 
 
 def test_what_is_asked_for_wrongly_is_told(site: Site) -> None:
@@ -265,6 +315,17 @@ def test_what_is_asked_for_wrongly_is_told(site: Site) -> None:
         ({"canary": {"share": 2}}, 400, None, "canary.share"),
         ({"engine": "qdrant"}, 400, None, "engine"),
         ({"model": "new"}, 400, "unknown_parameter", "model"),
+        ({"chunking_strategy": {"type": "static"}}, 400, None, "chunking_strategy"),
+        ({"chunking_strategy": {"type": "none"}}, 400, None, "chunking_strategy.type"),
+        ({"chunking_strategy": _static(50)}, 400, None, "chunking_strategy.static.max_chunk_size_tokens"),
+        (
+            {"chunking_strategy": {"type": "auto", "context": {"model": "none"}}},
+            400,
+            None,
+            "chunking_strategy.context.model",
+        ),
+        ({"chunking_strategy": {"type": "auto", "context": {}}}, 400, None, "chunking_strategy.context.model"),
+        ({"chunking_strategy": {**_static(200), "children": {"max_chunk_size_tokens": 200}}}, 400, None, CHILDREN),
     ):
         answer = site.post(store, "", {"embedding_model": "new", **body} if "model" not in body else body)
         assert answer.status_code == status, (body, answer.text)

@@ -34,7 +34,7 @@ class Command(Protocol):
     def run(self, arguments: argparse.Namespace) -> int: ...
 
 
-CHUNKINGS = ("auto", "sentences", "headings", "code", "semantic")  # of `penstock ingest`; "static" needs sizes
+CHUNKINGS = ("auto", "sentences", "headings", "code", "semantic")  # "auto" with --chunk-tokens is "static"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -301,18 +301,27 @@ def _documents(
     ingest = commands.add_parser("ingest", parents=[*parents, reach], help="put files and folders into a collection")
     ingest.add_argument("paths", metavar="PATH", nargs="+")
     ingest.add_argument("--model", metavar="NAME", help="what embeds the collection, if it is made now")
-    ingest.add_argument("--chunking", choices=CHUNKINGS, help="how what is sent is cut; default: auto")
-    ingest.add_argument("--children", action="store_true", help="search small pieces, and show what they are of")
-    ingest.add_argument(
-        "--context", metavar="MODEL", help="a chat model that says of each passage where it stands, to be found by"
-    )
+    _chunking(ingest, "how what is sent is cut; default: auto")
     ingest.add_argument("--prune", action="store_true", help="take out what is not there any more under these paths")
     search = commands.add_parser("search", parents=[*parents, reach], help="ask a collection")
     search.add_argument("query", metavar="QUERY")
     search.add_argument("-k", metavar="N", type=int, default=5, help="how many passages, up to 50")
     _searching(search)
     _evaluating(commands.add_parser("eval", parents=[*parents, reach], help="measure searches on questions"))
-    _reembed(commands.add_parser("reembed", help="move a collection to another embedding model"), parents)
+    _reembed(
+        commands.add_parser("reembed", help="move a collection to another embedding model, or cut it anew"), parents
+    )
+
+
+def _chunking(command: argparse.ArgumentParser, explained: str) -> None:
+    command.add_argument("--chunking", choices=CHUNKINGS, help=explained)
+    command.add_argument(
+        "--chunk-tokens", metavar="N", type=int, help="of a passage at most; default: as suits the embedding model"
+    )
+    command.add_argument("--children", action="store_true", help="search small pieces, and show what they are of")
+    command.add_argument(
+        "--context", metavar="MODEL", help="a chat model that says of each passage where it stands, to be found by"
+    )
 
 
 def _reembed(reembed: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
@@ -329,6 +338,7 @@ def _reembed(reembed: argparse.ArgumentParser, parents: Sequence[argparse.Argume
     start = action("start", "embed what is stored with another model, beside what is read")
     start.add_argument("--model", metavar="NAME", help="default: the collection's own, once more")
     start.add_argument("--dimensions", metavar="N", type=int, help="ask the model for so many")
+    _chunking(start, "cut all documents anew in this way; default: passages stay as they are")
     start.add_argument("--key-id", metavar="ID", help="who pays; default: the key that made the collection")
     start.add_argument("--questions", metavar="FILE", help="as for `penstock eval`, by file ids: measure both versions")
     start.add_argument("--max-loss", metavar="X", type=float, default=0.02, help="of recall and nDCG; default: 0.02")

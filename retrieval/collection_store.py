@@ -6,7 +6,9 @@ from typing import Any, Final, Literal
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from retrieval import cut_store
 from retrieval.access import Caller, visible
+from retrieval.chunking_strategy import Chunking
 from retrieval.database import locked_for, now
 from retrieval.errors import Expired, NotFound
 from retrieval.ids import new_id
@@ -25,7 +27,7 @@ _FIELDS = tuple(column for column in collections.columns if column.name != "dele
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. `version`, `cut`, `prompts`: see `Space`."""
+    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. What `Space` has as well: see there."""
 
     id: str
     key_id: str
@@ -50,14 +52,18 @@ class Collection(msgspec.Struct, frozen=True):
     cut: int | None = None
     canary: Canary | None = None
     prompts: str | None = None
+    edition: int = FIRST
+    chunking: Chunking | None = None
 
     @property
     def space(self) -> Space:
-        return Space(self.version, self.model, self.dimensions, self.cut, self.engine, self.quantization, self.prompts)
+        return Space(**{name: getattr(self, name) for name in Space.__struct_fields__})
 
     def within(self, space: Space) -> "Collection":
         """The same with vectors of another version."""
-        return self if space.version == self.version else msgspec.structs.replace(self, **msgspec.structs.asdict(space))
+        if space.version == self.version:
+            return self
+        return msgspec.structs.replace(self, **{name: getattr(space, name) for name in Space.__struct_fields__})
 
     def read_by(self, key_id: str) -> "Collection":
         """As a key reads it: in the canary's version, if it is one of those keys."""
@@ -262,10 +268,12 @@ def learn_dimensions(tx: Connection, id_: str, dimensions: int) -> int:
 def settle(tx: Connection, id_: str, space: Space) -> int:
     """It is read in this version from here on, by everybody. Its generation."""
     generation = next_generation(tx, id_)
-    before = tx.execute(select(_Row.dimensions).where(_Row.id == id_)).scalar_one()
-    tx.execute(update(collections).where(_Row.id == id_).values(**msgspec.structs.asdict(space), canary=None))
+    before, edition = tx.execute(select(_Row.dimensions, _Row.edition).where(_Row.id == id_)).one()
+    tx.execute(update(collections).where(_Row.id == id_).values(**msgspec.to_builtins(space), canary=None))
     more = 4 * ((space.dimensions or 0) - (before or 0))
-    if more:  # as it is counted for new documents
+    if edition != space.edition:
+        cut_store.exchange(tx, id_, edition, space.edition, 4 * (before or 0), 4 * (space.dimensions or 0))
+    elif more:  # as it is counted for new documents
         size = documents.c.usage_bytes + more * documents.c.passages
         mine = (documents.c.collection_id == id_) & (documents.c.passages > 0)
         tx.execute(update(documents).where(mine).values(usage_bytes=size))
@@ -329,5 +337,7 @@ def _expiry(since: float, days: int | None) -> float | None:
 
 def _collection(row: Row[Any]) -> Collection:
     values = dict(row._mapping)  # noqa: SLF001 — SQLAlchemy's public name for it
-    canary = values["canary"]
-    return Collection(**{**values, "canary": None if canary is None else msgspec.convert(canary, Canary)})
+    canary, chunking = values["canary"], values["chunking"]
+    values["canary"] = None if canary is None else msgspec.convert(canary, Canary)
+    values["chunking"] = None if chunking is None else Chunking(**chunking)
+    return Collection(**values)

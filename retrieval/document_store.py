@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
 
-from retrieval import collection_store, passage_store
+from retrieval import collection_store, cut_store, passage_store
 from retrieval.access import Caller, readable
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, Counts, Order
@@ -112,12 +112,13 @@ def _opens(before: frozenset[str], now_: Sequence[str], *, labelled: bool) -> bo
 
 def _empty(tx: Connection, collection: Collection, id_: int, generation: int) -> None:
     """Nothing of it is found or shown any more."""
-    gone = [known.id for known in passage_store.published(tx, id_)]
+    gone = passage_store.published_at_all(tx, id_)
     passage_store.forget_unpublished(tx, id_)
     passage_store.remove(tx, gone)
     if gone:
         passage_store.record_removal(tx, collection.id, generation, gone)
     tx.execute(delete(document_texts).where(document_texts.c.document_id == id_))
+    cut_store.empty(tx, id_)
 
 
 def require_own(tx: Connection, caller: Caller, collection: Collection, source_id: str) -> None:
@@ -240,10 +241,10 @@ def counts(tx: Connection, batch_id: str) -> Counts:
 def remove(tx: Connection, document: Document) -> None:
     """All of it: its text, its passages, its job."""
     locked_for(tx, document.collection_id)
-    gone = passage_store.published(tx, document.id)
+    gone = passage_store.published_at_all(tx, document.id)
     if gone:
         generation = collection_store.next_generation(tx, document.collection_id)
-        passage_store.record_removal(tx, document.collection_id, generation, [known.id for known in gone])
+        passage_store.record_removal(tx, document.collection_id, generation, gone)
     tx.execute(delete(documents).where(_Row.id == document.id))
 
 

@@ -62,38 +62,46 @@ def add(tx: Connection, collection_id: str, version: int, vectors: Mapping[int, 
     tx.execute(insert(passage_embeddings), [{**of_it, "passage_id": id_, "vector": v} for id_, v in vectors.items()])
 
 
-def missing(tx: Connection, collection_id: str, version: int, after: int, limit: int) -> Sequence[Missing]:
-    """Published passages behind `after` that have none, by id."""
+def missing(
+    tx: Connection, collection_id: str, version: int, after: int, limit: int, edition: int = FIRST
+) -> Sequence[Missing]:
+    """Published passages of the version's edition behind `after` that have none, by id."""
     query = (
         select(_Passage.id, _Body.heading, _Body.context, _Body.text)
         .join(passage_bodies, _Body.passage_id == _Passage.id)
         .where(
             _Passage.collection_id.concat("") == collection_id
         )  # no index for it: by id, each page goes on behind the last
-        .where(_Passage.generation.is_not(None), ~has(collection_id, version), _Passage.id > after)
+        .where(_Passage.generation.is_not(None), _Passage.edition == edition)
+        .where(~has(collection_id, version), _Passage.id > after)
         .order_by(_Passage.id)
         .limit(limit)
     )
     return [Missing(id_, embedded(*of_it)) for id_, *of_it in tx.execute(query)]
 
 
-def still_missing(tx: Connection, collection_id: str, version: int, ids: Sequence[int]) -> Sequence[int]:
+def still_missing(
+    tx: Connection, collection_id: str, version: int, ids: Sequence[int], edition: int = FIRST
+) -> Sequence[int]:
     """Those of them that are published and have none."""
-    query = select(_Passage.id).where(*_lacking(collection_id, version), _Passage.id.in_(ids))
+    query = select(_Passage.id).where(*_lacking(collection_id, version, edition), _Passage.id.in_(ids))
     return tx.execute(query).scalars().all()
 
 
-def any_missing(tx: Connection, collection_id: str, version: int, document_id: int | None = None) -> bool:
+def any_missing(
+    tx: Connection, collection_id: str, version: int, document_id: int | None = None, edition: int = FIRST
+) -> bool:
     """Whether a published passage, of a document or of any, has none."""
-    query = select(_Passage.id).where(*_lacking(collection_id, version))
+    query = select(_Passage.id).where(*_lacking(collection_id, version, edition))
     if document_id is not None:
         query = query.where(_Passage.document_id == document_id)
     return tx.execute(query.limit(1)).first() is not None
 
 
-def number(tx: Connection, collection_id: str, version: int) -> int:
-    """How many published passages have one."""
+def number(tx: Connection, collection_id: str, version: int, edition: int = FIRST) -> int:
+    """How many published passages of the edition have one."""
     published = (_Passage.collection_id == collection_id) & _Passage.generation.is_not(None)
+    published &= _Passage.edition == edition
     query = select(func.count()).select_from(passages).where(published, has(collection_id, version))
     return int(tx.execute(query).scalar_one())
 
@@ -112,10 +120,11 @@ def drop(tx: Connection, collection_id: str, version: int) -> bool:
     return len(ids) == TOGETHER
 
 
-def _lacking(collection_id: str, version: int) -> tuple[ColumnElement[bool], ...]:
+def _lacking(collection_id: str, version: int, edition: int) -> tuple[ColumnElement[bool], ...]:
     published: tuple[ColumnElement[bool], ...] = (
         _Passage.collection_id == collection_id,
         _Passage.generation.is_not(None),
+        _Passage.edition == edition,
     )
     return (*published, ~has(collection_id, version))
 

@@ -226,8 +226,9 @@ def _with_parents(tx: Connection, results: list[Result]) -> list[Result]:
 
 
 def _with_context(tx: Connection, result: Result, wanted: Neighbours) -> Result:
-    at = result.passage.ordinal
-    passages = passage_store.around(tx, result.passage.document_id, at - wanted.before, at + wanted.after)
+    found = result.passage
+    first, last = found.ordinal - wanted.before, found.ordinal + wanted.after
+    passages = passage_store.around(tx, found.document_id, first, last, found.edition)
     return msgspec.structs.replace(result, context=refining.joined(passages))
 
 

@@ -4,7 +4,7 @@ A passage without a generation is being prepared: no search sees it, and whoever
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from struct import pack
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ class Indexed(msgspec.Struct, frozen=True):
     vector: bytes
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class Found(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What is shown of a passage, or of its parent for it: characters of the document's text."""
 
     id: int
@@ -67,23 +67,50 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     text: str
     parent_start: int | None = None
     parent_end: int | None = None
+    edition: int = FIRST
 
 
 _FOUND = (_Row.id, _Row.document_id, _Row.ordinal, _Row.start, _Row.end, _Row.page, _Row.line, _Row.tokens)
-SHOWN: Final = (*_FOUND, _Body.heading, _Body.text, _Row.parent_start, _Row.parent_end)  # as `Found` has them
+SHOWN: Final = (
+    *_FOUND,
+    _Body.heading,
+    _Body.text,
+    _Row.parent_start,
+    _Row.parent_end,
+    _Row.edition,
+)  # as `Found` has them
 
 
-def published(tx: Connection, document_id: int) -> Sequence[Known]:
-    return _known(tx, document_id, _Row.generation.is_not(None))
+def published(tx: Connection, document_id: int, edition: int = FIRST) -> Sequence[Known]:
+    return _known(tx, document_id, _Row.generation.is_not(None) & (_Row.edition == edition))
 
 
-def prepared(tx: Connection, document_id: int, collection_id: str = "", version: int = FIRST) -> Sequence[Known]:
+def published_at_all(tx: Connection, document_id: int) -> Sequence[int]:
+    """Their ids, of every edition."""
+    query = select(_Row.id).where(_Row.document_id == document_id, _Row.generation.is_not(None))
+    return tx.execute(query.order_by(_Row.id)).scalars().all()
+
+
+def prepared(
+    tx: Connection, document_id: int, collection_id: str = "", version: int = FIRST, edition: int = FIRST
+) -> Sequence[Known]:
     """Those with a vector of the version: where that has become another one since, they are to be made again."""
-    return _known(tx, document_id, _Row.generation.is_(None) & embedding_store.has(collection_id, version))
+    mine = _Row.generation.is_(None) & (_Row.edition == edition)
+    return _known(tx, document_id, mine & embedding_store.has(collection_id, version))
+
+
+def written(tx: Connection, document_id: int, edition: int) -> Sequence[Known]:
+    """What is being prepared in the edition, with a vector or without one."""
+    return _known(tx, document_id, _Row.generation.is_(None) & (_Row.edition == edition))
 
 
 def prepare(
-    tx: Connection, collection_id: str, document_id: int, new: Sequence[New], version: int = FIRST
+    tx: Connection,
+    collection_id: str,
+    document_id: int,
+    new: Sequence[New],
+    version: int = FIRST,
+    edition: int = FIRST,
 ) -> Sequence[int]:
     """Adds them for `publish`, with vectors of the version. Their ids, in the same order."""
     rows = [
@@ -93,6 +120,7 @@ def prepare(
             "generation": None,
             "tokens": each.chunk.tokens,
             "hash": each.hash,
+            "edition": edition,
             **_place(each.ordinal, each.chunk),
         }
         for each in new
@@ -117,27 +145,45 @@ def prepare(
 
 
 def said(tx: Connection, document_id: int, hashes: Iterable[bytes]) -> Sequence[tuple[bytes, str]]:
-    """Those of the hashes that are being prepared, with a vector or without one, and their contexts."""
+    """Those of the hashes that are being prepared in any edition, with a vector or without one, and their contexts."""
     query = select(_Row.hash, _Body.context).join(passage_bodies, _Body.passage_id == _Row.id)
     mine = (_Row.document_id == document_id) & _Row.generation.is_(None) & _Row.hash.in_(hashes)
     return [(bytes(hash_), context) for hash_, context in tx.execute(query.where(mine))]
 
 
 def publish(
-    tx: Connection, collection_id: str, document_id: int, generation: int, placed: Sequence[Placed], gone: Sequence[int]
+    tx: Connection,
+    collection_id: str,
+    document_id: int,
+    generation: int,
+    placed: Sequence[Placed],
+    gone: Sequence[int],
+    edition: int = FIRST,
 ) -> None:
-    """All at once: `placed` are the document's passages from here on, whether they are new or were there; `gone` are not."""
+    """All at once: `placed` are the document's passages in the edition from here on, whether they are new or were there; `gone` are not."""
+    replace(tx, document_id, generation, placed, gone, edition)
+    if gone:
+        record_removal(tx, collection_id, generation, gone)
+
+
+def replace(
+    tx: Connection,
+    document_id: int,
+    generation: int,
+    placed: Sequence[Placed],
+    gone: Sequence[int],
+    edition: int,
+) -> None:
+    """As `publish`, for who records what is gone: a generation has one record of it."""
     moved = _moved(tx, document_id, placed)
     if moved:
         tx.execute(update(passages).where(_Row.id == bindparam("_id")), moved)
-    news = (_Row.document_id == document_id) & _Row.generation.is_(None)
+    news = (_Row.document_id == document_id) & _Row.generation.is_(None) & (_Row.edition == edition)
     keep = [each.id for each in placed]
     fresh = set(tx.execute(select(_Row.id).where(news)).scalars())
     remove(tx, sorted(fresh.difference(keep)))
     tx.execute(update(passages).where(news).values(generation=generation))
-    if gone:
-        remove(tx, gone)
-        record_removal(tx, collection_id, generation, gone)
+    remove(tx, gone)
 
 
 def remove(tx: Connection, ids: Sequence[int]) -> None:
@@ -145,8 +191,10 @@ def remove(tx: Connection, ids: Sequence[int]) -> None:
         tx.execute(delete(passages).where(_Row.id.in_(ids[start : start + TOGETHER])))
 
 
-def forget_unpublished(tx: Connection, document_id: int) -> None:
-    tx.execute(delete(passages).where(_Row.document_id == document_id, _Row.generation.is_(None)))
+def forget_unpublished(tx: Connection, document_id: int, but: Collection[int] = ()) -> None:
+    """`but` in these editions."""
+    mine = (_Row.document_id == document_id) & _Row.generation.is_(None)
+    tx.execute(delete(passages).where(mine, _Row.edition.not_in(but)))
 
 
 def record_removal(tx: Connection, collection_id: str, generation: int, ids: Sequence[int]) -> None:
@@ -162,14 +210,15 @@ def removed(tx: Connection, collection_id: str, since: int) -> Sequence[bytes]:
 
 
 def indexed(
-    tx: Connection, collection_id: str, since: int, limit: int, version: int = FIRST
+    tx: Connection, collection_id: str, since: int, limit: int, version: int = FIRST, edition: int = FIRST
 ) -> Iterator[Sequence[Indexed]]:
-    """Everything that was published after a generation, by id, `limit` at a time, with its vector of the version."""
+    """Everything that was published in the edition after a generation, by id, `limit` at a time, with its vector of the version."""
     last = 0
     query = (
         select(_Row.id, _Row.document_id, embedding_store.column(version))
         .select_from(embedding_store.joined(collection_id, version))
-        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.id > bindparam("last"))
+        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.edition == edition)
+        .where(_Row.id > bindparam("last"))
         .order_by(_Row.id)
         .limit(limit)
     )
@@ -182,13 +231,16 @@ def indexed(
         last = found[-1].id
 
 
-def texts(tx: Connection, collection_id: str, since: int, limit: int) -> Iterator[Sequence[tuple[int, str]]]:
+def texts(
+    tx: Connection, collection_id: str, since: int, limit: int, edition: int = FIRST
+) -> Iterator[Sequence[tuple[int, str]]]:
     """The same for an index of words: the headings that a passage stands under are part of it, and its context is."""
     last = 0
     query = (
         select(_Row.id, _Body.heading, _Body.context, _Body.text)
         .join(passage_bodies, _Body.passage_id == _Row.id)
-        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.id > bindparam("last"))
+        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.edition == edition)
+        .where(_Row.id > bindparam("last"))
         .order_by(_Row.id)
         .limit(limit)
     )
@@ -201,18 +253,19 @@ def texts(tx: Connection, collection_id: str, since: int, limit: int) -> Iterato
         last = found[-1][0]
 
 
-def number(tx: Connection, collection_id: str) -> int:
-    """How many are published."""
-    query = select(func.count()).where(_Row.collection_id == collection_id, _Row.generation.is_not(None))
+def number(tx: Connection, collection_id: str, edition: int = FIRST) -> int:
+    """How many are published in the edition."""
+    mine = (_Row.collection_id == collection_id) & (_Row.edition == edition)
+    query = select(func.count()).where(mine, _Row.generation.is_not(None))
     return int(tx.execute(query).scalar_one())
 
 
-def of_document(tx: Connection, document_id: int, limit: int, after: int = -1) -> Sequence[Found]:
+def of_document(tx: Connection, document_id: int, limit: int, after: int = -1, edition: int = FIRST) -> Sequence[Found]:
     """By their order in the document, from behind an ordinal."""
     query = (
         select(*SHOWN)
         .join(passage_bodies, _Body.passage_id == _Row.id)
-        .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.ordinal > after)
+        .where(*_in(document_id, edition), _Row.ordinal > after)
         .order_by(_Row.ordinal)
         .limit(limit)
     )
@@ -229,12 +282,12 @@ def _moved(tx: Connection, document_id: int, placed: Sequence[Placed]) -> list[d
     return [{"_id": id_, **place} for id_, place in places if stand.get(id_) != tuple(place.values())]
 
 
-def around(tx: Connection, document_id: int, first: int, last: int) -> Sequence[Found]:
+def around(tx: Connection, document_id: int, first: int, last: int, edition: int = FIRST) -> Sequence[Found]:
     """The published passages of a document from one ordinal to another."""
     query = (
         select(*SHOWN)
         .join(passage_bodies, _Body.passage_id == _Row.id)
-        .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.ordinal.between(first, last))
+        .where(*_in(document_id, edition), _Row.ordinal.between(first, last))
         .order_by(_Row.ordinal)
     )
     return [_shown(row) for row in tx.execute(query)]
@@ -246,16 +299,16 @@ def parents(tx: Connection, children: Sequence[Found]) -> Mapping[int, Found]:
     Each document is looked at once, however many of them are of it: a long one takes milliseconds. One that is being changed at this
     moment, or has no such text, is left out.
     """
-    families: defaultdict[int, list[tuple[Found, int, int]]] = defaultdict(list)
+    families: defaultdict[tuple[int, int], list[tuple[Found, int, int]]] = defaultdict(list)
     for child in children:
         if child.parent_start is not None and child.parent_end is not None:
-            families[child.document_id].append((child, child.parent_start, child.parent_end))
+            families[child.document_id, child.edition].append((child, child.parent_start, child.parent_end))
     shown = {}
-    for document_id, family in families.items():
+    for (document_id, edition), family in families.items():
         first, last = min(start for _, start, _ in family), max(end for _, _, end in family)
         around_ = func.substr(document_texts.c.text, first + 1, last - first)
         text = tx.execute(select(around_).where(document_texts.c.document_id == document_id)).scalar_one_or_none() or ""
-        begins = _begins(tx, document_id, {start for _, start, _ in family})
+        begins = _begins(tx, document_id, edition, {start for _, start, _ in family})
         for child, start, end in family:
             if start in begins and len(text) >= end - first:
                 page, line, heading = begins[start]
@@ -264,13 +317,12 @@ def parents(tx: Connection, children: Sequence[Found]) -> Mapping[int, Found]:
     return shown
 
 
-def _begins(tx: Connection, document_id: int, starts: Iterable[int]) -> Mapping[int, tuple[Any, ...]]:
+def _begins(tx: Connection, document_id: int, edition: int, starts: Iterable[int]) -> Mapping[int, tuple[Any, ...]]:
     """Page, line and headings of the first passage of each parent, by where both start."""
     query = (
         select(_Row.start, _Row.page, _Row.line, _Body.heading)
         .join(passage_bodies, _Body.passage_id == _Row.id)
-        .where(_Row.document_id == document_id, _Row.generation.is_not(None), _Row.start == _Row.parent_start)
-        .where(_Row.start.in_(starts))
+        .where(*_in(document_id, edition), _Row.start == _Row.parent_start, _Row.start.in_(starts))
     )
     return {start: tuple(place) for start, *place in tx.execute(query)}
 
@@ -282,12 +334,44 @@ def vectors(tx: Connection, ids: Sequence[int], collection_id: str = "", version
     return {id_: bytes(vector) for id_, vector in tx.execute(query)}
 
 
+def kept(tx: Connection, document_id: int, edition: int) -> Sequence[New]:
+    """The published passages of a document in the edition, to be the same in another one; without vectors."""
+    query = (
+        select(*SHOWN, _Row.hash, _Body.context)
+        .join(passage_bodies, _Body.passage_id == _Row.id)
+        .where(*_in(document_id, edition))
+        .order_by(_Row.ordinal)
+    )
+    found = ((_shown(tuple(row)[:-2]), bytes(row.hash), row.context) for row in tx.execute(query))
+    return [New(each.ordinal, hash_, _chunk(each), embedding_store.NOTHING, context) for each, hash_, context in found]
+
+
+def drop(tx: Connection, collection_id: str, edition: int) -> bool:
+    """Some of an edition's passages, for good; whether there are more. No index has them any more."""
+    mine = (_Row.collection_id == collection_id) & (_Row.edition == edition)
+    ids = tx.execute(select(_Row.id).where(mine).limit(TOGETHER)).scalars().all()
+    remove(tx, ids)
+    return len(ids) == TOGETHER
+
+
+def _in(document_id: int, edition: int) -> tuple[ColumnElement[bool], ...]:
+    """Published in that edition."""
+    return _Row.document_id == document_id, _Row.generation.is_not(None), _Row.edition == edition
+
+
+def _chunk(each: Found) -> Chunk:
+    parent = None
+    if each.parent_start is not None and each.parent_end is not None:
+        parent = each.parent_start, each.parent_end
+    return Chunk(each.text, each.start, each.end, each.page, each.line, tuple(each.heading), each.tokens, parent)
+
+
 def _known(tx: Connection, document_id: int, state: ColumnElement[bool]) -> Sequence[Known]:
     query = select(_Row.id, _Row.hash).where(_Row.document_id == document_id, state).order_by(_Row.ordinal, _Row.id)
     return [Known(id_, bytes(hash_)) for id_, hash_ in tx.execute(query)]
 
 
-def _shown(row: Row[*tuple[Any, ...]]) -> Found:
+def _shown(row: Row[*tuple[Any, ...]] | tuple[Any, ...]) -> Found:
     return Found(*row)
 
 

@@ -7,7 +7,9 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from retrieval.collection_store import Collection
 from retrieval.errors import QuotaExceeded
-from retrieval.tables import collections, documents
+from retrieval.ports import Reading
+from retrieval.spaces import Space
+from retrieval.tables import collections, document_cuts, documents
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -36,12 +38,45 @@ def require(
             size,
         )
     if owners != Quota():
-        mine: ColumnElement[bool] = collections.c.team_id == collection.team_id
-        whose = f"The team {collection.team_id}"
-        if collection.team_id is None:
-            mine = (collections.c.key_id == collection.key_id) & collections.c.team_id.is_(None)
-            whose = f"The key {collection.key_id}"
+        mine, whose = _owner(collection)
         _fits(whose, owners, _used(tx, mine, document_id), passages, size)
+
+
+def require_apart(
+    tx: Connection, collection: Collection, owners: Quota, space: Space, reading: Reading, document_id: int
+) -> None:
+    """The same of a document in an edition that is not read, as if all that is cut there were read. Raises QuotaExceeded."""
+    own = Quota(collection.quota_passages, collection.quota_bytes)
+    if own == owners == Quota():
+        return
+    text = documents.c.usage_bytes - 4 * (collection.dimensions or 0) * documents.c.passages
+    sums = func.coalesce(func.sum(document_cuts.c.passages), 0), func.coalesce(func.sum(text), 0)
+    cut = select(*sums).join(document_cuts, document_cuts.c.document_id == documents.c.id)
+    here = (documents.c.collection_id == collection.id) & (document_cuts.c.edition == space.edition)
+    there = document_cuts.c.fingerprint.is_not(None) & (documents.c.id != document_id)
+    passages, size = map(int, tx.execute(cut.where(here, there)).one())
+    each = 4 * (space.dimensions or 0)
+    used, more = Used(passages, size + each * passages), len(reading.chunks)
+    bytes_ = text_bytes(reading.text) + each * more
+    _fits(f"The vector store {collection.id}, cut anew,", own, used, more, bytes_)
+    if owners != Quota():
+        mine, whose = _owner(collection)
+        others = _used(tx, mine & (collections.c.id != collection.id), 0)
+        total = Used(used.passages + others.passages, used.bytes + others.bytes)
+        _fits(f"{whose}, with {collection.id} cut anew,", owners, total, more, bytes_)
+
+
+def text_bytes(text: str) -> int:
+    """As they are counted."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _owner(collection: Collection) -> tuple[ColumnElement[bool], str]:
+    """Whose collections are counted together, and who that is."""
+    if collection.team_id is not None:
+        return collections.c.team_id == collection.team_id, f"The team {collection.team_id}"
+    mine = (collections.c.key_id == collection.key_id) & collections.c.team_id.is_(None)
+    return mine, f"The key {collection.key_id}"
 
 
 def _used(tx: Connection, where: ColumnElement[Any], but: int) -> Used:

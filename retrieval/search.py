@@ -18,6 +18,7 @@ from retrieval import collection_store
 from retrieval.access import Caller, sees
 from retrieval.asking import Embedded, Question, Result, Results, Trace
 from retrieval.collection_store import TOUCHED_EVERY_S, Collection
+from retrieval.cutting import normalised
 from retrieval.database import Database
 from retrieval.errors import BadRequest, NotFound, RetrievalError, Unavailable
 from retrieval.fusion import Ranking, Voice, blended, fused, meant, worded
@@ -28,7 +29,6 @@ from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
 from retrieval.index.state import Answer, State
-from retrieval.ingestion import normalised
 from retrieval.ports import Embedder, Role
 from retrieval.sampling import Asked, nobody
 from retrieval.shown import moment, shown

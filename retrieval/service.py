@@ -10,12 +10,22 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection
 
-from retrieval import batch_store, collection_store, document_store, job_store, passage_store, quotas, removal
+from retrieval import (
+    batch_store,
+    collection_store,
+    cut_store,
+    document_store,
+    job_store,
+    passage_store,
+    quotas,
+    removal,
+)
 from retrieval.access import Caller, require_held
 from retrieval.asking import Question, Rerank, Results, Seen, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import Chunking, resolved
 from retrieval.collection_store import Change, Collection, NewCollection, Order
+from retrieval.cutting import Cutter
 from retrieval.database import Database, locked_for
 from retrieval.document_store import Document, NewDocument, Status, Value
 from retrieval.errors import BadRequest, NotFound, RetrievalError
@@ -30,7 +40,10 @@ from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Quota
+from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.backfill import Backfill
+from retrieval.reembedding.record import Reembedding
+from retrieval.reembedding.recut import Recut
 from retrieval.sampling import Asked, Sampled, drawn, nobody
 from retrieval.search import Search
 
@@ -70,12 +83,15 @@ class Retrieval:
         self._advising = asyncio.Lock()
         self._quota = quota or Quota()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
-        self._ingestion = Ingestion(database, sources, reader, embedder, quota, writer)
+        cutter = Cutter(database, sources, reader, embedder, writer)
+        self._ingestion = Ingestion(database, cutter, quota)
         self._search = Search(database, self._residents, embedder, asked=asked or nobody)
         self._searched = searched
         self._writer = writer
         self._inquiry = Inquiry(database, self._search, ranker, writer)
-        self.backfill = Backfill(database, embedder, self._residents, self._search)
+        self.backfill = Backfill(
+            database, embedder, self._residents, self._search, Recut(database, cutter, self._quota)
+        )
 
     # Collections
 
@@ -217,8 +233,10 @@ class Retrieval:
         """By their order in the document. Raises NotFound."""
 
         def work(tx: Connection) -> Sequence[Found]:
-            document = document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
-            return passage_store.of_document(tx, document.id, limit, after)
+            collection = collection_store.get(tx, caller, id_)
+            document = document_store.get(tx, caller, collection, file_id)
+            edition = collection.read_by(caller.key_id).edition
+            return passage_store.of_document(tx, document.id, limit, after, edition)
 
         return await self._read(work)
 
@@ -350,37 +368,50 @@ class Retrieval:
         sources: Mapping[str, Source],
         batch_id: str | None = None,
     ) -> Sequence[Document]:
-        window = self._embedder.window(collection.model)
+        beside = None
         if files:
             quotas.require(tx, collection, self._quota, 1, 0)
+            beside = reembeddings.beside(tx, collection.id)
         made = []
         for each in files:
             require_held(caller, each.labels)
             document_store.require_own(tx, caller, collection, each.file_id)
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
-            name, chunking = sources[each.file_id].filename, self._chunking(caller, each.chunking, window)
+            name = sources[each.file_id].filename
+            chunking = self.cut(caller.key_id, collection.model, each.chunking or collection.chunking)
             new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
             document = document_store.attach(tx, collection, new)
             job_store.add(tx, collection.id, document.id, caller.key_id)
+            if beside is not None and beside.unread.edition != collection.edition:
+                wanted = self._apart(beside, each.chunking, chunking)
+                cut_store.want(tx, document.id, beside.unread.edition, wanted)
             made.append(document)
         return made
 
-    def _chunking(self, caller: Caller, asked: Chunking | None, window: int | None) -> Chunking:
-        """Raises BadRequest, Forbidden where nobody is there who could say what is to be said before passages."""
-        chunking = resolved(asked, window)
-        model, where = chunking.context_model, "chunking_strategy.context.model"
-        if model is None:
+    def _apart(self, beside: Reembedding, asked: Chunking | None, here: Chunking) -> Chunking:
+        """How a new file is cut in the edition that is not read: in a new one as all are, in an old one as was asked for, and is `here`."""
+        unread = beside.unread
+        if beside.state != "swapped" and unread.chunking is not None:
+            return unread.chunking
+        there = resolved(asked or unread.chunking, self._embedder.window(unread.model))
+        return there if asked is None else msgspec.structs.replace(there, context_model=here.context_model)
+
+    def cut(self, payer: str, model: str, asked: Chunking | None) -> Chunking:
+        """As it is done for an embedding model. Raises BadRequest, Forbidden where nobody could say what is to be said before passages."""
+        chunking = resolved(asked, self._embedder.window(model))
+        teller, where = chunking.context_model, "chunking_strategy.context.model"
+        if teller is None:
             return chunking
-        model = model or (None if self._writer is None else self._writer.default())
-        if model is None or self._writer is None:
+        teller = teller or (None if self._writer is None else self._writer.default())
+        if teller is None or self._writer is None:
             raise BadRequest("There is no chat model to write contexts with: name one", param=where)
         try:
-            self._writer.require(model, caller.key_id)
+            self._writer.require(teller, payer)
         except RetrievalError as error:
             error.param = where
             raise
-        return msgspec.structs.replace(chunking, context_model=model)
+        return msgspec.structs.replace(chunking, context_model=teller)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.read, work)

@@ -100,8 +100,8 @@ def copied(tx: Connection, collection_id: str, ids: Sequence[int]) -> Sequence[t
 
 def as_passage(row: Sequence[Any]) -> Found:
     """Of a row of `passages_query`."""
-    *of_passage, heading, body, start, end = row
-    return Found(*(*of_passage, _json(heading), body, start, end))
+    *of_passage, heading, body, start, end, edition = row
+    return Found(*(*of_passage, _json(heading), body, start, end, edition))
 
 
 def as_document(row: Sequence[Any]) -> Document:

@@ -29,7 +29,7 @@ TOGETHER: Final = 200  # passages of one frame, and of one transaction
 NOBODY: Final = "restoring"  # whose a collection is until all of it is there
 _LENGTH: Final = struct.Struct("<I")
 _BLOCK: Final = 1 << 20
-_LEFT_OUT: Final = {"id", "collection_id", "document_id", "generation", "batch_id", "passage_id"}
+_LEFT_OUT: Final = {"id", "collection_id", "document_id", "generation", "batch_id", "passage_id", "edition"}
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def _frames(tx: Connection, collection_id: str, counts: dict[str, int]) -> Itera
     if row is None:
         raise NotFound(f"There is no collection {collection_id}", param="id", code="collection_not_found")
     yield {"collection": dict(row._mapping), "format": FORMAT}  # noqa: SLF001 — SQLAlchemy's public name for it
-    version = int(row.version)
+    version, edition = int(row.version), int(row.edition)
     query = select(documents, document_texts.c.text).outerjoin(
         document_texts, document_texts.c.document_id == documents.c.id
     )
@@ -150,14 +150,14 @@ def _frames(tx: Connection, collection_id: str, counts: dict[str, int]) -> Itera
             "text": document["text"] or "",
         }
         counts["documents"] += 1
-        for some in _passages_of(tx, collection_id, version, document["id"]):
+        for some in _passages_of(tx, collection_id, version, edition, document["id"]):
             counts["passages"] += len(some)
             yield {"passages": some}
     yield {"end": dict(counts)}
 
 
 def _passages_of(
-    tx: Connection, collection_id: str, version: int, document_id: int
+    tx: Connection, collection_id: str, version: int, edition: int, document_id: int
 ) -> Iterator[list[Mapping[str, Any]]]:
     last = 0
     body, vector = passage_bodies.c, embedding_store.column(version)
@@ -165,6 +165,7 @@ def _passages_of(
         embedding_store.joined(collection_id, version)
     )
     mine = query.where(passages.c.document_id == document_id, passages.c.generation.is_not(None))
+    mine = mine.where(passages.c.edition == edition)
     while True:
         rows = tx.execute(mine.where(passages.c.id > last).order_by(passages.c.id).limit(TOGETHER)).mappings().all()
         if rows:
@@ -231,6 +232,7 @@ def _passages(tx: Connection, collection_id: str, document_id: int, some: list[M
 
 def _finish(tx: Connection, id_: str, head: Mapping[str, Any]) -> Collection:
     whose = {name: head[name] for name in ("key_id", "team_id", "org_id", "quota_passages", "quota_bytes")}
+    whose["chunking"] = head.get("chunking")
     tx.execute(update(collections).where(collections.c.id == id_).values(**whose))
     found = collection_store.by_id(tx, id_)
     if found is None:

@@ -1,7 +1,8 @@
-"""What a collection's vectors are made with, in each of its versions, and which version a key reads. Pure.
+"""What a collection's vectors are made with, and of which passages, in each of its versions, and which version a key reads. Pure.
 
 A collection has one version that it is read in. While it is embedded anew it has a second one beside it, which a canary of keys may
-read already. A version is a number that grows and is never used again.
+read already. A version is a number that grows and is never used again. An edition is the collection cut in one way; it has the number of
+the first version that had it, and several versions may be of the same one.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from retrieval.chunking_strategy import Chunking
 from retrieval.index.settings import EngineName, Quantization
 
 FIRST: Final = 1  # whose vectors stand with the passages' bodies
@@ -19,6 +21,7 @@ class Space(msgspec.Struct, frozen=True):
     """`cut`: the dimensions that its model is asked for; None: as many as it gives. `dimensions` is known with the first vector.
 
     `prompts`: how its model is told questions from passages, as the embedder wrote it down when the version was begun; None: not at all.
+    `chunking`: how files of its `edition` are cut that do not say; None: as is best for the model.
     """
 
     version: int
@@ -28,6 +31,8 @@ class Space(msgspec.Struct, frozen=True):
     engine: EngineName | None = None
     quantization: Quantization = "none"
     prompts: str | None = None
+    edition: int = FIRST
+    chunking: Chunking | None = None
 
 
 class Canary(msgspec.Struct, frozen=True):

@@ -51,7 +51,8 @@ def _whose() -> list[Column[Any]]:
 # `engine` makes its graph, if it is not the usual one; `quantization`: of what that keeps. The quotas bound what is published in it.
 # `expires_days` counts from `last_active_at`. `deleted`: it is for nobody any more, and what is left of it goes piece by piece.
 # `version` of its vectors is read, by the keys of a `canary` another one; `cut`: the dimensions that the model is asked for;
-# `prompts`: how it is told questions from passages.
+# `prompts`: how it is told questions from passages. That version's passages are those of the `edition`, and `chunking` is how files are cut
+# in it that do not say.
 collections = Table(
     "collections",
     metadata,
@@ -77,6 +78,8 @@ collections = Table(
     Column("cut", Integer),
     Column("canary", JSON(none_as_null=True)),
     Column("prompts", Text),
+    Column("edition", Integer, nullable=False, server_default="1"),
+    Column("chunking", JSON(none_as_null=True)),
 )
 
 # A file in a collection; `source_id` is who it is, `fingerprint` what it was when it was read. `generation` is that of its last change.
@@ -120,8 +123,21 @@ document_texts = Table(
     Column("text", Text, nullable=False),
 )
 
-# Without a generation it is being prepared, and no search sees it. `start` and `end` are characters of the document's text, and so are
-# those of its parent, which is shown for it.
+# A document in an edition of its collection that is not the one that is read: how it is, or is to be, cut there, and `note`: why it is not
+# cut as was asked for. `fingerprint` is that of the file whose passages are there, None where they are still to be cut.
+document_cuts = Table(
+    "document_cuts",
+    metadata,
+    Column("document_id", BigInteger, ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True),
+    Column("edition", Integer, primary_key=True, autoincrement=False),
+    Column("chunking", JSON, nullable=False),
+    Column("fingerprint", Text),
+    Column("passages", Integer, nullable=False),
+    Column("note", Text),
+)
+
+# Without a generation it is being prepared, and no search sees it; it is of one edition of its collection. `start` and `end` are characters
+# of the document's text, and so are those of its parent, which is shown for it.
 passages = Table(
     "passages",
     metadata,
@@ -138,7 +154,8 @@ passages = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("parent_start", Integer),
     Column("parent_end", Integer),
-    Index("ix_passages_collection_id_generation", "collection_id", "generation"),
+    Column("edition", Integer, nullable=False, server_default="1"),
+    Index("ix_passages_collection_id_edition_generation", "collection_id", "edition", "generation"),
     sqlite_autoincrement=True,
 )
 

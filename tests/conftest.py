@@ -29,6 +29,7 @@ pytest_plugins: list[str] = [
     "tests.fixtures.rollouts",
     "tests.fixtures.engines",
     "tests.fixtures.plane",
+    "tests.fixtures.anew",
     *(["tests.fixtures.predictions"] if find_spec("skl2onnx") else []),  # not where optional packages are tested
 ]
 

@@ -43,6 +43,20 @@ def ask(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
     return answer.json()
 
 
+def chunking_of(arguments: argparse.Namespace) -> Json | None:
+    """What is said of how files are cut, if anything is."""
+    kind, tokens = arguments.chunking or "auto", arguments.chunk_tokens
+    said: dict[str, Any] = {"type": kind}
+    if tokens is not None:
+        said["type"] = kind = "static" if kind == "auto" else kind
+        said[kind] = {"max_chunk_size_tokens": tokens, "chunk_overlap_tokens": 0}
+    if arguments.children:
+        said["children"] = {}
+    if arguments.context:
+        said["context"] = {"model": arguments.context}
+    return said if len(said) > 1 or arguments.chunking else None
+
+
 def pages(client: httpx.Client, path: str, **params: str) -> Iterator[Json]:
     """Every row of a list. Raises Failed."""
     after: dict[str, str] = {}

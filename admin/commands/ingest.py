@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from admin.commands.bar import bar
-from admin.commands.documents import Failed, Json, ask, collection, pages, server
+from admin.commands.documents import Failed, Json, ask, chunking_of, collection, pages, server
 
 AT_ONCE: Final = 4
 POLL_S: Final = 0.5
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     with server(arguments) as client:
         store = collection(client, arguments.collection) or _made(client, arguments)
         known = _known(client, store)
-        report = _sent(client, store, found, known, _chunking(arguments), quiet=arguments.json)
+        report = _sent(client, store, found, known, chunking_of(arguments), quiet=arguments.json)
         if arguments.prune:
             _pruned(client, arguments.paths, found, known, report)
     _tell(report, store, as_json=arguments.json)
@@ -74,16 +74,6 @@ def _made(client: httpx.Client, arguments: argparse.Namespace) -> Json:
     body = {"name": arguments.collection} | ({"embedding_model": arguments.model} if arguments.model else {})
     made: Json = ask(client, "POST", "vector_stores", json=body)
     return made
-
-
-def _chunking(arguments: argparse.Namespace) -> Json | None:
-    """What is said of how files are cut, if anything is."""
-    said: dict[str, Any] = {"type": arguments.chunking or "auto"}
-    if arguments.children:
-        said["children"] = {}
-    if arguments.context:
-        said["context"] = {"model": arguments.context}
-    return said if len(said) > 1 or arguments.chunking else None
 
 
 def _known(client: httpx.Client, store: Json) -> Mapping[str, Known]:

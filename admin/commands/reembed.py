@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from admin.commands.documents import Failed, Json, ask, server
+from admin.commands.documents import Failed, Json, ask, chunking_of, server
 
 PLANE = "/admin/v1/"
 LOOK_S = 0.5
@@ -42,6 +42,7 @@ def _wanted(arguments: argparse.Namespace) -> dict[str, Any]:
         "dimensions": arguments.dimensions,
         "key_id": arguments.key_id,
         "gate": gate,
+        "chunking_strategy": chunking_of(arguments),
         "promote": "auto" if arguments.auto else "manual",
         "keep_s": arguments.keep_days * 86_400,
     }
@@ -133,7 +134,8 @@ def _listed(found: list[Json], *, as_json: bool) -> int:
 
 def _progress(now: Json) -> str:
     progress = now["progress"]
-    return f"{now['state'].replace('_', ' ')}: {progress['embedded']} of {progress['passages']} passages" + (
+    cut = f"{progress['cut']} of {progress['documents']} documents, " if progress["documents"] is not None else ""
+    return f"{now['state'].replace('_', ' ')}: {cut}{progress['embedded']} of {progress['passages']} passages" + (
         f" ({now['reason']})" if now["reason"] else ""
     )
 
@@ -146,6 +148,7 @@ def _told(now: Json) -> str:
     ]
     if now["gate"] is not None:
         lines.append(f"  gate {now['gate']['verdict']}: {now['gate']['reason'] or 'not asked yet'}")
+    lines += [f"  kept as it was: {each['file_id']} ({each['reason']})" for each in now["kept"]]
     if now["canary"]["share"] or now["canary"]["keys"]:
         lines.append(f"  canary: {now['canary']['share']:.0%} of keys, {len(now['canary']['keys'])} by name")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
+from admin.api.vector_store_wire import chunking_view
 from admin.rbac import Principal
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
@@ -43,7 +44,8 @@ class CollectionChangeBody(Section):
 class CollectionView(BaseModel):
     """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one.
 
-    `prompts`: how its model is told questions from passages, for as long as it is not embedded anew.
+    `prompts`: how its model is told questions from passages, for as long as it is not embedded anew. `chunking_strategy`: how files are
+    cut that do not say, if it was cut anew; null: as is best for the model.
     """
 
     id: str
@@ -60,6 +62,7 @@ class CollectionView(BaseModel):
     engine: str | None
     quantization: str
     prompts: dict[str, str] | None
+    chunking_strategy: dict[str, object] | None
     documents: CountsView
     passages: int
     usage_bytes: int
@@ -169,6 +172,7 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         engine=one.engine,
         quantization=one.quantization,
         prompts=None if one.prompts is None else msgspec.json.decode(one.prompts),
+        chunking_strategy=None if one.chunking is None else chunking_view(one.chunking),
         documents=CountsView(
             in_progress=counts.in_progress,
             completed=counts.completed,

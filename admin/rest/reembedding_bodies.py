@@ -7,14 +7,17 @@ import msgspec
 from pydantic import BaseModel, Field, model_validator
 from sqlalchemy import Connection
 
+from admin.api.vector_store_wire import ChunkingStrategy, chunking_view
 from admin.rest.wire import TEXT, at, moment
 from gateway.settings import Section
 from retrieval import passage_store
 from retrieval.collection_store import Collection
 from retrieval.index.settings import EngineName, Quantization
 from retrieval.reembedding import moves
-from retrieval.reembedding.record import Asked, Gate, Mode, Reembedding, Relevant, State, Terms
+from retrieval.reembedding.record import BESIDE, Asked, Gate, Mode, Reembedding, Relevant, State, Terms
 from retrieval.spaces import Space
+
+KEPT = 100  # files that are told
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT)]
 
@@ -58,12 +61,16 @@ class CanaryBody(Section):
 
 
 class ReembeddingBody(Section):
-    """`key_id`: the key that pays, by default the one that made the collection. What is left out is as it was."""
+    """`key_id`: the key that pays, by default the one that made the collection. What is left out is as it was.
+
+    `chunking_strategy`: as for files; all documents are cut anew in this way.
+    """
 
     embedding_model: Name | None = None
     dimensions: int | None = Field(default=None, ge=1, le=65_536)
     engine: EngineName | None = None
     quantization: Quantization | None = None
+    chunking_strategy: ChunkingStrategy | None = None
     key_id: Name | None = None
     gate: GateBody | None = None
     canary: CanaryBody | None = None
@@ -85,7 +92,8 @@ class StopBody(Section):
 class SpaceView(BaseModel):
     """`dimensions` is known with the first vector; `dimensions_asked`: what the model is asked for, if it is.
 
-    `prompts`: how it is told questions from passages in this version, if it is.
+    `prompts`: how it is told questions from passages in this version, if it is. Versions of one `edition` have the same passages;
+    `chunking_strategy` is how files are cut in it that do not say, if that was said when it was begun.
     """
 
     version: int
@@ -95,13 +103,24 @@ class SpaceView(BaseModel):
     engine: str | None
     quantization: str
     prompts: dict[str, str] | None
+    edition: int
+    chunking_strategy: dict[str, object] | None
 
 
 class ProgressView(BaseModel):
-    """Published passages, and those of them that have a vector of the new version."""
+    """Published passages of the new version, and those of them that have a vector of it. Where documents are cut anew: how many are."""
 
     passages: int
     embedded: int
+    documents: int | None
+    cut: int | None
+
+
+class KeptView(BaseModel):
+    """A file that is not cut anew but stays as it was, and why."""
+
+    file_id: str
+    reason: str
 
 
 class WorseView(BaseModel):
@@ -129,7 +148,10 @@ class CanaryView(BaseModel):
 
 
 class ReembeddingView(BaseModel):
-    """`reading` is the version that all but a canary's keys read; `behind`: the other one lacks vectors, and nobody reads it."""
+    """`reading` is the version that all but a canary's keys read; `behind`: the other one lacks vectors, and nobody reads it.
+
+    `kept`: the first hundred such files, for as long as both versions are there.
+    """
 
     id: str
     collection_id: str
@@ -142,6 +164,7 @@ class ReembeddingView(BaseModel):
     reading: int
     behind: bool
     progress: ProgressView
+    kept: list[KeptView]
     gate: GateView | None
     canary: CanaryView
     promote: Literal["manual", "auto"]
@@ -173,7 +196,8 @@ def view(tx: Connection, collection: Collection, one: Reembedding) -> Reembeddin
         after=_space(one.after),
         reading=collection.version,
         behind=one.behind,
-        progress=ProgressView(passages=passage_store.number(tx, collection.id), embedded=moves.done(tx, one)),
+        progress=_progress(tx, one),
+        kept=[KeptView(file_id=each.source_id, reason=each.note) for each in moves.kept(tx, one, KEPT)],
         gate=None if one.terms.gate is None else _gate_view(one.terms.gate, one),
         canary=CanaryView(share=one.canary_share, keys=list(one.canary_keys)),
         promote="auto" if one.terms.auto else "manual",
@@ -185,6 +209,12 @@ def view(tx: Connection, collection: Collection, one: Reembedding) -> Reembeddin
         swapped_at=moment(one.swapped_at),
         ended_at=moment(one.ended_at),
     )
+
+
+def _progress(tx: Connection, one: Reembedding) -> ProgressView:
+    documents, cut = moves.cut(tx, one) if one.apart and one.state in (*BESIDE, "failed") else (None, None)
+    number = passage_store.number(tx, one.collection_id, one.after.edition)
+    return ProgressView(passages=number, embedded=moves.done(tx, one), documents=documents, cut=cut)
 
 
 def _gate(body: GateBody) -> Gate:
@@ -230,4 +260,6 @@ def _space(one: Space) -> SpaceView:
         engine=one.engine,
         quantization=one.quantization,
         prompts=None if one.prompts is None else msgspec.json.decode(one.prompts),
+        edition=one.edition,
+        chunking_strategy=None if one.chunking is None else chunking_view(one.chunking),
     )

@@ -1,4 +1,6 @@
-"""`/admin/v1/collections/{id}/reembeddings`: another embedding model for a collection, while it goes on being searched and filled."""
+"""`/admin/v1/collections/{id}/reembeddings`: another embedding model for a collection, or another cut of its
+documents, while it goes on being searched and filled.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -84,7 +86,9 @@ def router(control: Control, retrieval: Plane | None, notice: Callable[[], None]
 
 
 def _begin(routes: APIRouter, control: Control, retrieval: Plane | None, notice: Callable[[], None]) -> None:
-    @routes.post("", summary="Embed a collection anew", status_code=201, responses=documented(404, 409))
+    @routes.post(
+        "", summary="Embed a collection anew, or cut it anew as well", status_code=201, responses=documented(404, 409)
+    )
     async def begin(asker: Asker, id: Identifier, body: ReembeddingBody, request: Request) -> Response:  # noqa: A002 the route's name for it
         def asked(tx: Connection) -> tuple[Collection, str]:
             collection = _seen(tx, asker, id)
@@ -93,15 +97,18 @@ def _begin(routes: APIRouter, control: Control, retrieval: Plane | None, notice:
         collection, payer = await control.read(asked)
         if retrieval is None:
             raise Unavailable("This server keeps no documents")
-        backfill = (await retrieval()).backfill
+        plane = await retrieval()
+        backfill = plane.backfill
         wanted = _space(body, collection)
         backfill.require(wanted.model, payer)
+        strategy = body.chunking_strategy
+        chunking = None if strategy is None else plane.cut(payer, wanted.model, strategy.asked())
         wanted = msgspec.structs.replace(wanted, prompts=backfill.prompts(wanted.model))
         backfill.require_engine(wanted.engine)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
             _seen(tx, asker, id)
-            made = moves.begin(tx, id, wanted, payer, terms(body))
+            made = moves.begin(tx, id, wanted, payer, terms(body), chunking)
             if body.canary is not None:
                 made = moves.lend(tx, id, made.id, body.canary.share, body.canary.keys)
             return made.id, _view(tx, asker, made)

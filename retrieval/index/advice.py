@@ -46,8 +46,9 @@ class Advice(msgspec.Struct, frozen=True):
 def advise(database: Database, engines: Engines, collection: Collection, rows: int | None = None) -> Advice:
     """Blocks for seconds. `rows`: for so many passages, instead of those that there are."""
     with database.reading() as tx:
-        there = passage_store.number(tx, collection.id)
-        some = next(passage_store.indexed(tx, collection.id, 0, SAMPLE, collection.version), ())
+        there = passage_store.number(tx, collection.id, collection.edition)
+        found = passage_store.indexed(tx, collection.id, 0, SAMPLE, collection.version, collection.edition)
+        some = next(found, ())
         shown = copied(tx, collection.id, [each.id for each in some[:LEAST]])
     count, dimensions = there if rows is None else rows, collection.dimensions
     engine = engines.chosen(collection.engine, collection.quantization)

@@ -1,4 +1,5 @@
-"""An index of a collection's words, ranked by BM25: SQLite's FTS5 in a file of its own, so that no tenant's words weigh in another's.
+"""An index of the words of a collection's edition, by BM25: SQLite's FTS5 in a file of its own, so that no
+tenant's words weigh in another's.
 
 Its generation is in the file, and changes with its content in one transaction: whoever dies in between leaves what was there before.
 What is damaged is thrown away and made again.
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from retrieval import collection_store, passage_store
 from retrieval.database import Database
 from retrieval.errors import Unavailable
+from retrieval.spaces import FIRST
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,7 +29,6 @@ MAX_TERMS: Final = 64
 COMMON: Final = 0.3  # of all passages: a word in more of them says nothing, as long as there are others
 READ_AT_ONCE: Final = 1000
 WAIT_S: Final = 30.0  # for who else writes to it
-FILE: Final = "words.db"
 PASSING: Final = frozenset(
     {
         *(
@@ -55,10 +56,11 @@ _SCHEMA = (
 class Lexical:
     """Every method blocks. One reads at a time, and beside it one writes."""
 
-    def __init__(self, database: Database, collection_id: str, folder: Path) -> None:
+    def __init__(self, database: Database, collection_id: str, folder: Path, edition: int = FIRST) -> None:
         self._database = database
         self._collection_id = collection_id
-        self._path = folder / FILE
+        self._edition = edition
+        self._path = folder / file_of(edition)
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._reader: sqlite3.Connection | None = None
@@ -146,7 +148,7 @@ class Lexical:
             for pack in passage_store.removed(tx, self._collection_id, since):
                 gone = ((int(id_),) for id_ in np.frombuffer(pack, "<i8"))
                 file.executemany("DELETE FROM words WHERE rowid = ?", gone)
-            for some in passage_store.texts(tx, self._collection_id, since, READ_AT_ONCE):
+            for some in passage_store.texts(tx, self._collection_id, since, READ_AT_ONCE, self._edition):
                 file.executemany("INSERT OR REPLACE INTO words (rowid, text) VALUES (?, ?)", some)
         file.execute("DELETE FROM state")
         file.execute("INSERT INTO state VALUES (?)", (collection.generation,))
@@ -155,8 +157,24 @@ class Lexical:
     def _throw_away(self, error: Exception) -> None:
         log.warning("index.words_damaged", collection=self._collection_id, reason=str(error))
         self.close()
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(FILE + suffix).unlink(missing_ok=True)
+        clear(self._path)
+
+
+def file_of(edition: int) -> str:
+    """Where the words of an edition are, in the folder of their collection."""
+    return "words.db" if edition == FIRST else f"words.e{edition}.db"
+
+
+def edition_of(name: str) -> int | None:
+    """As `file_of` named it."""
+    number = name.removeprefix("words.e").removesuffix(".db")
+    return FIRST if name == file_of(FIRST) else int(number) if number.isdecimal() else None
+
+
+def clear(path: Path) -> None:
+    """Nothing of it is left."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _require_damage(error: sqlite3.Error) -> None:

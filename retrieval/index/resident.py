@@ -243,7 +243,7 @@ class Resident:
         if state is None:
             state = self._nothing()
         state = self._updated(tx, collection, state)
-        there = passage_store.number(tx, collection.id)
+        there = passage_store.number(tx, collection.id, collection.edition)
         if state.count != there:
             log.error("index.differs", collection=collection.id, index=state.count, truth=there)
             state = self._updated(tx, collection, self._nothing())
@@ -299,7 +299,7 @@ class Resident:
             slots = state.slots_of(np.concatenate(removed).astype(np.int64))
             alive = np.ones(state.rows, np.bool_) if alive is None else alive.copy()
             alive[slots[slots >= 0]] = False
-        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE, self.version):
+        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE, self.version, collection.edition):
             more = _vectors(some)
             matrix = Matrix(np.empty((0, more.shape[1]), np.float32)) if matrix is None else matrix
             matrix = matrix.extended(more)

@@ -15,7 +15,7 @@ from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import NotFound
-from retrieval.index import artefact
+from retrieval.index import artefact, lexical
 from retrieval.index.advice import Advice, advise
 from retrieval.index.engines import Engines
 from retrieval.index.lexical import Lexical
@@ -47,7 +47,8 @@ class Residents:
         self._sizes = sizes or Sizes()
         self._engines = Engines(engines)
         self._turn = threading.Lock()
-        self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()  # by place: see `spaces.place_of`
+        self._known: OrderedDict[str, Resident] = OrderedDict()  # by place: see `spaces.place_of`
+        self._words: dict[tuple[str, int], Lexical] = {}  # by collection and edition
         self._seen: dict[str, Collection] = {}
 
     @property
@@ -61,7 +62,7 @@ class Residents:
 
     def current(self, collection_id: str, version: int = FIRST) -> tuple[Collection, State]:
         """With vectors of the version. Raises NotFound."""
-        found = self._of(collection_id, version)[0].current()
+        found = self._of(collection_id, version).current()
         self._make_room(place_of(collection_id, version))
         return found
 
@@ -77,7 +78,7 @@ class Residents:
             if known is None:
                 return None
             self._known.move_to_end(place)
-            return known[0].latest()
+            return known.latest()
 
     def seen(self, collection_id: str) -> Collection | None:
         """As the truth last had it, of one that has an index in memory. Asks nobody."""
@@ -91,13 +92,17 @@ class Residents:
             if before is None or before.generation <= collection.generation:
                 self._seen[collection.id] = collection
         if known is not None:
-            known[0].saw(collection)
+            known.saw(collection)
 
     def words(self, collection: Collection) -> Lexical:
-        """Its index of words, up to date."""
-        lexical = self._of(collection.id, collection.version)[1]
-        lexical.refresh(collection.generation)
-        return lexical
+        """The index of its edition's words, up to date."""
+        id_, edition = collection.id, collection.edition
+        with self._turn:
+            words = self._words.get((id_, edition))
+            if words is None:
+                words = self._words[id_, edition] = Lexical(self._database, id_, self._folder / id_, edition)
+        words.refresh(collection.generation)
+        return words
 
     def maintain(self, collection_id: str, version: int | None = None) -> None:
         """Brings a collection up to date, and writes down what it is worth to: for who has just changed it.
@@ -116,7 +121,7 @@ class Residents:
                 self._maintain(collection_id, other)
 
     def _maintain(self, collection_id: str, version: int) -> None:
-        resident, _ = self._of(collection_id, version)
+        resident = self._of(collection_id, version)
         collection, _ = resident.current()
         self.words(collection)
         if resident.needs().artefact:
@@ -125,7 +130,7 @@ class Residents:
 
     def repair(self, collection_id: str, effort: int | None, version: int = FIRST) -> None:
         """As `Resident.repair`."""
-        self._of(collection_id, version)[0].repair(effort)
+        self._of(collection_id, version).repair(effort)
 
     def drop(self, collection_id: str) -> None:
         """It is deleted: nothing of it stays here."""
@@ -133,19 +138,27 @@ class Residents:
             self._seen.pop(collection_id, None)
         places = {path.name for path in self._folder.glob(f"{collection_id}.v*")}
         places |= {place_of(collection_id, version) for version in self._versions(collection_id)}
+        self._forget_words(collection_id)
         for place in sorted({collection_id, *places}):
             self._drop(place, whole=True)
 
     def drop_version(self, collection_id: str, version: int) -> None:
-        """Nobody reads it any more. The words stay: they are those of every version."""
+        """Nobody reads it any more. The words stay: other versions may have the same."""
         self._drop(place_of(collection_id, version), whole=version != FIRST)
+
+    def drop_edition(self, collection_id: str, edition: int) -> None:
+        """No version that anybody reads is of it any more."""
+        with self._turn:
+            words = self._words.pop((collection_id, edition), None)
+        if words is not None:
+            words.close()
+        lexical.clear(self._folder / collection_id / lexical.file_of(edition))
 
     def _drop(self, place: str, *, whole: bool) -> None:
         with self._turn:
             known = self._known.pop(place, None)
         if known is not None:
-            known[0].close()
-            known[1].close()
+            known.close()
         try:
             self._engines.drop(place)
         except EngineAway as error:  # the folder stays: whoever sweeps tries again
@@ -160,7 +173,7 @@ class Residents:
     def retry(self) -> None:
         """What could not be written when it was time, or was damaged when it was opened."""
         with self._turn:
-            known = [resident for resident, _ in self._known.values()]
+            known = list(self._known.values())
         for resident in known:
             if resident.retries():
                 self.maintain(resident.collection_id, resident.version)
@@ -178,6 +191,8 @@ class Residents:
             self.drop(id_)
         for collection_id, version in self._database.read(self._left):
             self.drop_version(collection_id, version)
+        for collection_id, edition in self._database.read(self._left_words):
+            self.drop_edition(collection_id, edition)
         return gone
 
     def _left(self, tx: Connection) -> Sequence[tuple[str, int]]:
@@ -193,41 +208,63 @@ class Residents:
                 found.append((collection_id, version))
         return found
 
+    def _left_words(self, tx: Connection) -> Sequence[tuple[str, int]]:
+        """The same of editions."""
+        found: list[tuple[str, int]] = []
+        for path in sorted(self._folder.glob("vs_*/words*.db")):
+            collection_id, edition = path.parent.name, lexical.edition_of(path.name)
+            collection = collection_store.by_id(tx, collection_id)
+            if collection is None or edition is None:
+                continue
+            if edition not in reembeddings.editions(tx, collection):
+                found.append((collection_id, edition))
+        return found
+
     def close(self) -> None:
         with self._turn:
-            for resident, lexical in self._known.values():
+            for resident in self._known.values():
                 resident.close()
-                lexical.close()
+            for words in self._words.values():
+                words.close()
             self._known.clear()
+            self._words.clear()
         self._engines.close()
 
-    def _of(self, collection_id: str, version: int) -> tuple[Resident, Lexical]:
+    def _of(self, collection_id: str, version: int) -> Resident:
         place = place_of(collection_id, version)
         with self._turn:
             known = self._known.get(place)
             if known is None:
-                folder, home = self._folder / place, self._folder / collection_id
-                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines, version)
-                others = (words for other, words in self._known.values() if other.collection_id == collection_id)
-                words = next(others, None) or Lexical(self._database, collection_id, home)
-                known = self._known[place] = resident, words
+                folder = self._folder / place
+                known = Resident(self._database, collection_id, folder, self._sizes, self._engines, version)
+                self._known[place] = known
             self._known.move_to_end(place)
             return known
 
     def _versions(self, collection_id: str) -> set[int]:
         with self._turn:
-            return {each.version for each, _ in self._known.values() if each.collection_id == collection_id}
+            return {each.version for each in self._known.values() if each.collection_id == collection_id}
+
+    def _forget_words(self, collection_id: str) -> None:
+        with self._turn:
+            mine = [place for place in self._words if place[0] == collection_id]
+            closed = [self._words.pop(place) for place in mine]
+        for words in closed:
+            words.close()
 
     def _make_room(self, keep: str) -> None:
         """The least recently used goes first; what is in use stays with who uses it."""
         with self._turn:
-            used = sum(resident.nbytes for resident, _ in self._known.values())
-            for id_, (resident, lexical) in list(self._known.items()):
+            used = sum(resident.nbytes for resident in self._known.values())
+            for id_, resident in list(self._known.items()):
                 if used <= self._budget and len(self._known) <= 4096:
                     break
                 if id_ != keep:
                     used -= resident.nbytes
                     resident.forget()
-                    lexical.close()
                     self._seen.pop(resident.collection_id, None)
                     del self._known[id_]
+                    for place, words in list(self._words.items()):
+                        if place[0] == resident.collection_id:  # another version's opens its own again
+                            words.close()
+                            del self._words[place]

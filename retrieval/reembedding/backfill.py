@@ -1,4 +1,5 @@
-"""The work of a re-embedding: what lacks a vector gets one, from the stored text; then its index is made, and the gate asked.
+"""The work of a re-embedding: documents are cut anew, if they are to be; what lacks a vector gets one, from the stored text; then its index
+is made, and the gate asked.
 
 Each call of the model is written down before the next one, so that whoever goes on after a `kill -9` repeats one call at most.
 """
@@ -13,19 +14,21 @@ import structlog
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from retrieval import collection_store, embedding_store
+from retrieval import collection_store, cut_store, embedding_store, passage_store
 from retrieval.access import EVERY, Caller
 from retrieval.asking import Question, Result
 from retrieval.collection_store import Collection
+from retrieval.cutting import ANEW, EMBEDDED_AT_ONCE, passages_in
 from retrieval.database import Database
 from retrieval.embedding_store import Missing
 from retrieval.errors import NotFound, Refused, RetrievalError
 from retrieval.index.residents import Residents
-from retrieval.ingestion import ANEW, BACKOFF_S, EMBEDDED_AT_ONCE, MAX_WAIT_S, passages_in
+from retrieval.ingestion import BACKOFF_S, MAX_WAIT_S
 from retrieval.job_store import LeaseLost
 from retrieval.ports import Embedder
 from retrieval.reembedding import gate, moves, store
 from retrieval.reembedding.record import Asked, Gate, Reembedding
+from retrieval.reembedding.recut import Recut
 from retrieval.search import Search
 
 log = structlog.stdlib.get_logger(__name__)
@@ -41,11 +44,14 @@ T = TypeVar("T")
 class Backfill:
     """One per process. `run` is for one re-embedding at a time."""
 
-    def __init__(self, database: Database, embedder: Embedder, residents: Residents, search: Search) -> None:
+    def __init__(
+        self, database: Database, embedder: Embedder, residents: Residents, search: Search, recut: Recut
+    ) -> None:
         self._database = database
         self._embedder = embedder
         self._residents = residents
         self._search = search
+        self._recut = recut
 
     def require(self, model: str, payer: str) -> None:
         """Raises NotFound, Forbidden."""
@@ -79,12 +85,23 @@ class Backfill:
         while self._database.write(lambda tx: embedding_store.drop(tx, over.collection_id, version)):
             pass
         self._residents.drop_version(over.collection_id, version)
+        if over.apart:
+            self._collect_edition(over.collection_id, over.dropped.edition)
         self._database.write(lambda tx: store.put(tx, over.id, collected=True))
         log.info("reembedding.collected", reembedding=over.id, version=version)
+
+    def _collect_edition(self, collection_id: str, edition: int) -> None:
+        """Blocks."""
+        for drop in (passage_store.drop, cut_store.drop):
+            while self._database.write(lambda tx, drop=drop: drop(tx, collection_id, edition)):  # type: ignore[misc]
+                pass
+        self._residents.drop_edition(collection_id, edition)
 
     async def _filled(self, mine: Reembedding, until: float) -> bool:
         """Whether nothing is missing any more."""
         last = mine.cursor
+        if not await self._recut.documents(mine, until):
+            return False
         while True:
             some = await self._read(partial(_missing, mine=mine, after=last))
             for start in range(0, len(some), EMBEDDED_AT_ONCE):
@@ -97,8 +114,10 @@ class Backfill:
                 last = some[-1].id
             elif await self._do(lambda tx: _whole(tx, mine)):
                 return True
-            else:  # what was published since, with ids that were given before
+            else:  # what was published since, with ids that were given before, or is to be cut anew
                 last = 0
+                if not await self._recut.documents(mine, until):
+                    return False
 
     async def _embedded(self, mine: Reembedding, texts: Sequence[str]) -> NDArray[Any]:
         return await passages_in(self._embedder, texts, mine.unread, mine.payer, ANEW)
@@ -112,9 +131,8 @@ class Backfill:
         verdict = now.verdict
         asked = now.terms.gate
         if now.state == "backfilling" and verdict is None and asked is not None:
-            verdict = await gate.judged(
-                asked, self._searches(now, asked, new=False), self._searches(now, asked, new=True)
-            )
+            before, after = self._searches(now, asked, new=False), self._searches(now, asked, new=True)
+            verdict = await gate.judged(asked, before, after, apart=now.apart)
         state = await self._do(lambda tx: _arrived(tx, mine, verdict))
         log.info("reembedding.arrived", reembedding=mine.id, state=state)
 
@@ -131,7 +149,8 @@ class Backfill:
                 vectors = await self._search.vectors(caller, collection, whole)
                 lexical = 1.0 if asked.mode == "hybrid" else 0.0
                 for number, each in enumerate(some):
-                    question = Question((each.query,), k=max(POOL, asked.k), lexical=lexical)
+                    pool = max(POOL, asked.k) * (gate.DEEPER if now.apart else 1)
+                    question = Question((each.query,), k=pool, lexical=lexical)
                     mine = vectors[number : number + 1]
                     found.append((await self._search.within(caller, collection, question, mine)).results)
             return found
@@ -161,7 +180,8 @@ class Backfill:
 
 
 def _missing(tx: Connection, mine: Reembedding, after: int) -> Sequence[Missing]:
-    return embedding_store.missing(tx, mine.collection_id, mine.unread.version, after, READ_AT_ONCE)
+    unread = mine.unread
+    return embedding_store.missing(tx, mine.collection_id, unread.version, after, READ_AT_ONCE, unread.edition)
 
 
 def _add(tx: Connection, mine: Reembedding, some: Sequence[Missing], vectors: NDArray[Any]) -> None:
@@ -171,8 +191,8 @@ def _add(tx: Connection, mine: Reembedding, some: Sequence[Missing], vectors: ND
         raise RetrievalError(
             f"The model '{now.unread.model}' gives {vectors.shape[1]} dimensions by now, and gave {dimensions}"
         )
-    version = now.unread.version
-    left = set(embedding_store.still_missing(tx, now.collection_id, version, [each.id for each in some]))
+    version, ids = now.unread.version, [each.id for each in some]
+    left = set(embedding_store.still_missing(tx, now.collection_id, version, ids, now.unread.edition))
     made = {each.id: vector.tobytes() for each, vector in zip(some, vectors, strict=True) if each.id in left}
     embedding_store.add(tx, now.collection_id, version, made)
     store.put(tx, mine.id, cursor=some[-1].id, attempts=0, reason=None)
@@ -181,7 +201,9 @@ def _add(tx: Connection, mine: Reembedding, some: Sequence[Missing], vectors: ND
 def _whole(tx: Connection, mine: Reembedding) -> bool:
     """Under the lock that publishing takes: if nothing is missing now, what is published later has both."""
     now = store.hold(tx, mine)
-    if embedding_store.any_missing(tx, now.collection_id, now.unread.version):
+    id_, unread = now.collection_id, now.unread
+    uncut = now.apart and cut_store.missing(tx, id_, unread.edition, 0, 1)
+    if uncut or embedding_store.any_missing(tx, id_, unread.version, edition=unread.edition):
         store.put(tx, mine.id, cursor=0)
         return False
     store.put(tx, mine.id, behind=False, attempts=0)

@@ -10,15 +10,17 @@ from retrieval.reembedding.record import Asked, Gate, Verdict, Worse
 NDCG: Final = "ndcg@10"
 SHOWN: Final = 10  # questions that fell, the worst first
 EPSILON: Final = 1e-9
+DEEPER: Final = 4  # times as many passages are looked at where they are to be compared with others
 
 # The passages that one version finds for each question, best first.
 Searches = Callable[[Sequence[Asked]], Awaitable[Sequence[Sequence[Result]]]]
 
 
-async def judged(gate: Gate, before: Searches, after: Searches) -> Verdict:
-    """Raises whatever a search raises."""
+async def judged(gate: Gate, before: Searches, after: Searches, *, apart: bool = False) -> Verdict:
+    """`apart`: the two have different passages, so that documents are ranked. Raises whatever a search raises."""
     found = [await search(gate.queries) for search in (before, after)]
-    return verdict(gate, *([_ranked(*pair) for pair in zip(gate.queries, each, strict=True)] for each in found))
+    ranked = ([_ranked(*pair, apart=apart) for pair in zip(gate.queries, each, strict=True)] for each in found)
+    return verdict(gate, *ranked)
 
 
 def verdict(gate: Gate, before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]) -> Verdict:
@@ -54,16 +56,21 @@ def _judgements(asked: Asked) -> Mapping[str, int]:
     return {each.name: each.grade for each in asked.relevant}
 
 
-def _ranked(asked: Asked, results: Sequence[Result]) -> Sequence[str]:
-    """By the names of the judgements: a passage is one that answers if it shares a character with it."""
+def _ranked(asked: Asked, results: Sequence[Result], *, apart: bool = False) -> Sequence[str]:
+    """By the names of the judgements: a passage is one that answers if it, or what is shown for it, shares a character with it.
+
+    `apart`: whatever else is found of a document counts once, as it would stand there several times where passages are short.
+    """
     names: list[str] = []
     for result in results:
         passage, file_id = result.passage, result.document.source_id
+        start = passage.start if passage.parent_start is None else passage.parent_start
+        end = passage.end if passage.parent_end is None else passage.parent_end
         spans = [each for each in asked.relevant if each.id == file_id and each.start is not None]
         hit = [
             each.name
             for each in spans
-            if each.start is not None and each.end is not None and passage.start < each.end and each.start < passage.end
+            if each.start is not None and each.end is not None and start < each.end and each.start < end
         ]
-        names += hit or ([f"{file_id}#{passage.id}"] if spans else [file_id])
+        names += hit or ([f"{file_id}#{passage.id}"] if spans and not apart else [file_id])
     return list(dict.fromkeys(names))

@@ -9,7 +9,8 @@ from typing import NoReturn
 import msgspec
 from sqlalchemy import Connection, select
 
-from retrieval import collection_store, embedding_store
+from retrieval import collection_store, cut_store, embedding_store
+from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection
 from retrieval.database import locked_for, now
 from retrieval.errors import BadRequest, Conflict, NotFound
@@ -19,8 +20,10 @@ from retrieval.spaces import Space
 from retrieval.tables import documents
 
 
-def begin(tx: Connection, collection_id: str, wanted: Space, payer: str, terms: Terms) -> Reembedding:
-    """`wanted` without its version. Raises NotFound, Conflict, BadRequest."""
+def begin(
+    tx: Connection, collection_id: str, wanted: Space, payer: str, terms: Terms, chunking: Chunking | None = None
+) -> Reembedding:
+    """`wanted` without its version and edition; with a `chunking` all documents are cut anew. Raises NotFound, Conflict, BadRequest."""
     locked_for(tx, collection_id)
     collection = _collection(tx, collection_id)
     there = store.beside(tx, collection_id)
@@ -31,7 +34,14 @@ def begin(tx: Connection, collection_id: str, wanted: Space, payer: str, terms: 
         _require_answers(tx, collection, terms.gate)
     for each in store.leftovers(tx, collection_id):
         store.put(tx, each.id, state="cancelled")
-    after = msgspec.structs.replace(wanted, version=store.last_version(tx, collection) + 1)
+    version = store.last_version(tx, collection) + 1
+    if chunking is None:
+        after = msgspec.structs.replace(
+            wanted, version=version, edition=collection.edition, chunking=collection.chunking
+        )
+        return store.add(tx, collection, after, payer, terms)
+    after = msgspec.structs.replace(wanted, version=version, edition=version, chunking=chunking)
+    cut_store.begin(tx, collection_id, version, chunking)
     return store.add(tx, collection, after, payer, terms)
 
 
@@ -100,6 +110,8 @@ def resume(tx: Connection, collection_id: str, id_: str) -> Reembedding:
     found = _found(tx, collection_id, id_)
     if found.state != "failed" or found.collected:
         _refuse(found, "has not failed")
+    if found.apart and found.after.chunking is not None:  # what came since, as nothing was written beside it
+        cut_store.begin(tx, collection_id, found.after.edition, found.after.chunking)
     return store.put(
         tx,
         id_,
@@ -124,7 +136,22 @@ def fail(tx: Connection, found: Reembedding, reason: str) -> Reembedding:
 
 def done(tx: Connection, found: Reembedding) -> int:
     """How many published passages have a vector of the new version."""
-    return embedding_store.number(tx, found.collection_id, found.after.version)
+    return embedding_store.number(tx, found.collection_id, found.after.version, found.after.edition)
+
+
+def cut(tx: Connection, found: Reembedding) -> tuple[int, int]:
+    """How many documents there are to be cut anew, and how many are."""
+    return cut_store.counts(tx, found.collection_id, _beside(found))
+
+
+def kept(tx: Connection, found: Reembedding, limit: int) -> Sequence[cut_store.Kept]:
+    """Those that are not cut anew, but as they were."""
+    return cut_store.kept(tx, found.collection_id, _beside(found), limit) if found.apart else ()
+
+
+def _beside(found: Reembedding) -> int:
+    """The edition whose cuts stand beside the documents: which say in whichever is not read what is said of them."""
+    return found.unread.edition
 
 
 def _end(tx: Connection, found: Reembedding, state: State, reason: str | None) -> Reembedding:

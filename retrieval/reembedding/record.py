@@ -116,6 +116,11 @@ class Reembedding(msgspec.Struct, frozen=True):
         return self.before if self.state == "swapped" else self.after
 
     @property
+    def apart(self) -> bool:
+        """Whether the two versions are of passages that are cut differently."""
+        return self.before.edition != self.after.edition
+
+    @property
     def canary(self) -> Canary:
         return Canary(self.after, self.canary_share, self.canary_keys, self.id)
 

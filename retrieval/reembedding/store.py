@@ -9,9 +9,11 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from retrieval import collection_store
+from retrieval import collection_store, cut_store
+from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection
 from retrieval.database import locked_for, now
+from retrieval.document_store import Document
 from retrieval.ids import new_id
 from retrieval.job_store import LEASE_S, LeaseLost, Owner
 from retrieval.reembedding.record import BEFORE_SWAP, BESIDE, ENDED, Reembedding, Terms, Verdict
@@ -90,6 +92,19 @@ def kept(tx: Connection, collection: Collection, version: int) -> bool:
     """Whether vectors of the version are wanted still."""
     found = beside(tx, collection.id)
     return version == collection.version or (found is not None and found.unread.version == version)
+
+
+def editions(tx: Connection, collection: Collection) -> Sequence[int]:
+    """Those that some version is of that is wanted still."""
+    found = beside(tx, collection.id)
+    return [collection.edition] if found is None else [collection.edition, found.unread.edition]
+
+
+def chunking_of(tx: Connection, found: Reembedding, document: Document) -> Chunking:
+    """How the document is to be cut in the edition that is not read: in a new one as all are."""
+    if found.state != "swapped" and found.after.chunking is not None:
+        return found.after.chunking
+    return cut_store.wanted(tx, document.id, found.unread.edition) or document.chunking
 
 
 def last_version(tx: Connection, collection: Collection) -> int:

@@ -204,7 +204,7 @@ def words(count: int) -> str:
 
 async def teller(plane: Plane, says: Callable[[str], str]) -> Teller:
     made = Teller(says)
-    plane.retrieval._ingestion._writer = made
+    plane.retrieval._ingestion._cutter._writer = made
     return made
 
 

@@ -213,7 +213,7 @@ def test_memory_is_given_back(database: Database, tmp_path: Path) -> None:
         )
     for collection, ids in (*made, *made):
         assert nearest(residents, collection, vectors(1, made.index((collection, ids)), 256)[0], 1) == ids[:1]
-        assert sum(each.nbytes for each, _ in residents._known.values()) <= 3 * MEBI
+        assert sum(each.nbytes for each in residents._known.values()) <= 3 * MEBI
 
 
 def test_a_graph_that_nobody_waits_for_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,145 +1,23 @@
 """Collections that are embedded anew while they are in use, on both kinds of database: what is read, what is written, what a fault does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from retrieval import collection_store, embedding_store, snapshots
-from retrieval.access import Account, Caller
-from retrieval.asking import Diversity, Question, Results, Wanted
-from retrieval.chunking_strategy import Chunking
+from retrieval.asking import Diversity
 from retrieval.database import Database
 from retrieval.errors import BadRequest, Conflict, Refused
 from retrieval.job_store import Owner
-from retrieval.ports import Role
 from retrieval.reembedding import gate, moves, store
 from retrieval.reembedding.record import Asked, Gate, Reembedding, Relevant, Terms
-from retrieval.reembedding.runner import ReembeddingRunner
 from retrieval.spaces import FIRST, Canary, Space, place_of, version_at
 from retrieval.tables import passage_embeddings
-from tests.fixtures.plane import Folder, Plane, Words
+from tests.fixtures.anew import PAYER, House, Models
 from tests.fixtures.retrieval import ANN, BEN
-
-SMALL = Chunking("static", 100, 0)
-SIZES = {"words": 512, "better": 768, "other": 256, "dull": 64}
-PAYER = "key_payer"
-
-
-class Models(Words):
-    """Each model has vectors of its own size, and may fail. `dull` says the same of every text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, str, Sequence[str], Sequence[str]]] = []  # model, payer, tags, texts
-        self.failing: dict[str, Refused] = {}
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        model: str,
-        payer: str,
-        *,
-        aside: bool,
-        account: Account | None = None,
-        dimensions: int | None = None,
-        role: Role,
-        prompts: str | None,
-    ) -> NDArray[np.float32]:
-        if model in self.failing:
-            raise self.failing[model]
-        made = Words()
-        made.dimensions = dimensions or SIZES[model]
-        self.asked.append((model, payer, () if account is None else account.tags, list(texts)))
-        vectors = await made.embed(texts, model, payer, aside=aside, role=role, prompts=prompts)
-        self.told += made.told
-        return np.ones_like(vectors) if model == "dull" else vectors
-
-    def texts(self, model: str, payer: str | None = None) -> list[str]:
-        return [text for each, by, _, texts in self.asked if each == model and payer in (None, by) for text in texts]
-
-
-class House(Plane):
-    """With the runner of re-embeddings."""
-
-    def __init__(self, database: Database, folder: Path, files: Folder, models: Models, name: str = "ses_1") -> None:
-        super().__init__(database, folder, files, models, name)
-        self.models = models
-
-        async def worker() -> object:
-            return self.retrieval.backfill
-
-        self.anew = ReembeddingRunner(database, Owner(name, "host_1"), folder, worker)  # type: ignore[arg-type]
-        self._anew: asyncio.Task[None] | None = None
-
-    def work(self) -> None:
-        """On re-embeddings as well."""
-        self._anew = asyncio.get_running_loop().create_task(self.anew.background())
-
-    async def stop(self) -> None:
-        if self._anew is not None:
-            self._anew.cancel()
-            await asyncio.gather(self._anew, return_exceptions=True)
-        await self.anew.close()
-        await super().stop()
-
-    async def filled(self, *names: str, into: str | None = None) -> tuple[str, list[str]]:
-        """A store with a file for each name."""
-        home = into or await self.store()
-        ids = [self.files.put(ANN, " ".join([name] * 100)) for name in names]
-        for id_ in ids:
-            await self.retrieval.attach(ANN, home, Wanted(id_, chunking=SMALL))
-        for id_ in ids:
-            assert (await self.ended(home, id_)).status == "completed"
-        return home, ids
-
-    def begin(self, home: str, model: str = "better", terms: Terms | None = None, **more: object) -> Reembedding:
-        space = Space(0, model, **more)  # type: ignore[arg-type]
-        made = self.database.write(lambda tx: moves.begin(tx, home, space, PAYER, terms or Terms()))
-        self.anew.notice()
-        return made
-
-    def now(self, one: Reembedding) -> Reembedding:
-        found = self.database.read(lambda tx: store.by_id(tx, one.collection_id, one.id))
-        assert found is not None
-        return found
-
-    async def until(self, one: Reembedding, wanted: Callable[[Reembedding], bool]) -> Reembedding:
-        async with asyncio.timeout(40):
-            while not wanted(found := self.now(one)):
-                self.anew.notice()
-                await asyncio.sleep(0.02)
-        return found
-
-    async def reach(self, one: Reembedding, state: str) -> Reembedding:
-        return await self.until(one, lambda found: found.state == state)
-
-    async def ask(self, home: str, text: str, caller: Caller = ANN, **more: object) -> Results:
-        question = Question((text,), lexical=0.0, **more)  # type: ignore[arg-type]
-        return await self.retrieval.search(caller, home, question)
-
-    async def reads(self, home: str, caller: Caller = ANN) -> int:
-        """The version of the vectors that a search of the caller's reads."""
-        embedded = (await self.ask(home, "alpha", caller)).embedded
-        assert embedded is not None
-        return embedded.version
-
-    async def first(self, home: str, text: str, caller: Caller = ANN) -> str:
-        return (await self.ask(home, text, caller)).results[0].document.source_id
-
-
-@pytest.fixture
-async def house(database: Database, tmp_path: Path) -> AsyncIterator[House]:
-    folder = tmp_path / "files"
-    folder.mkdir()
-    made = House(database, tmp_path / "retrieval", Folder(folder), Models())
-    made.start()
-    yield made
-    await made.stop()
 
 
 def vectors(database: Database, home: str, version: int) -> int:

@@ -115,13 +115,16 @@ class Citing:
         return list(read(text, self._sources.known, strip=False).notes)
 
     def _quoted(self, citations: Any, text: str) -> list[Note]:
-        """Of quotations, which have numbers of their own. Each is told where it stands in its file, not in the prompt."""
+        """Of quotations, in the order of the text. Each is told where it stands in its file, not in the prompt."""
         notes = []
+        read = 0
         for one in citations if isinstance(citations, list) else ():
             quote = str(one.get("quote"))
             number = self._sources.quoted(str(one.get("source")), quote)
             if number is not None:
-                notes.append(Note(max(0, text.find(f"[{one.get('index')}]")), number))
+                at = text.find(f"[{one.get('index')}]", read)
+                read = max(read, at + 1)
+                notes.append(Note(max(0, at), number))
                 one.update(self._sources.place(number, quote))
         return notes
 

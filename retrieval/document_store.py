@@ -12,6 +12,7 @@ from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, Counts, Order
 from retrieval.database import locked_for, now
 from retrieval.errors import Conflict, Forbidden, NotFound
+from retrieval.job_store import Waiting
 from retrieval.paging import Page, page
 from retrieval.tables import document_labels, document_texts, documents, ingestion_jobs
 
@@ -40,6 +41,12 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     generation: int
     created_at: float
     batch_id: str | None
+
+
+class PutOff(Document, frozen=True, gc=False, kw_only=True):
+    """One that somebody began to read, and nobody reads now."""
+
+    waiting: Waiting
 
 
 class NewDocument(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import Chunking, resolved
 from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.database import Database, locked_for
-from retrieval.document_store import Document, NewDocument, Status, Value
+from retrieval.document_store import Document, NewDocument, PutOff, Status, Value
 from retrieval.errors import BadRequest, NotFound, RetrievalError
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
@@ -152,9 +152,12 @@ class Retrieval:
 
     async def document(self, caller: Caller, id_: str, file_id: str) -> Document:
         """Raises NotFound."""
-        return await self._read(
-            lambda tx: document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
-        )
+
+        def work(tx: Connection) -> Document:
+            found = document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
+            return _told(tx, [found])[0]
+
+        return await self._read(work)
 
     async def documents(
         self,
@@ -174,7 +177,7 @@ class Retrieval:
             collection = collection_store.get(tx, caller, id_)
             if batch_id is not None:
                 batch_store.get(tx, collection, batch_id)
-            return document_store.listed(
+            found = document_store.listed(
                 tx,
                 caller,
                 collection,
@@ -185,6 +188,7 @@ class Retrieval:
                 status=status,
                 batch_id=batch_id,
             )
+            return Page(_told(tx, found.data), found.has_more)
 
         return await self._read(work)
 
@@ -393,3 +397,13 @@ def _seen(tx: Connection, found: Sequence[Collection]) -> Sequence[Seen]:
     counts = collection_store.counts(tx, [each.id for each in found])
     at = collection_store.moment(tx)
     return [Seen(each, counts[each.id], collection_store.expired(each, at)) for each in found]
+
+
+def _told(tx: Connection, found: Sequence[Document]) -> tuple[Document, ...]:
+    """With why they wait, of those that do."""
+    reading = [each.id for each in found if each.status == "in_progress"]
+    waiting = job_store.put_off(tx, reading) if reading else {}
+    return tuple(
+        PutOff(**msgspec.structs.asdict(each), waiting=waiting[each.id]) if each.id in waiting else each
+        for each in found
+    )

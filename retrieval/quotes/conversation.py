@@ -132,8 +132,8 @@ def _passages(text: str, source: str) -> Iterator[Passage]:
                 yield from inside
             else:
                 name = named[1].strip() if named is not None else f"{match[1].lower()} {number}"
-                shown = _NUMBERED.search(match[2])
-                yield Passage(match[3], name, match.start(3), number=None if shown is None else int(shown[1]))
+                its = _NUMBERED.search(match[2])
+                yield Passage(match[3], name, match.start(3), number=None if its is None else int(its[1]))
         return
     label = _LABEL.search(text)
     start = label.end() if label is not None else 0

@@ -15,7 +15,9 @@ def function_of(request: Mapping[str, Any]) -> str | None:
     tools = request.get("tools")
     for tool in tools if isinstance(tools, list) else ():
         function = tool.get("function") if isinstance(tool, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict):
+            continue
+        name = function.get("name")
         if isinstance(name, str) and _SEARCH.fullmatch(name) and _takes_queries(function):
             return name
     return None

@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files import store as files
 from gateway.files.shelf import Shelf
+from gateway.grounding.ports import Booking
 from gateway.keys import Key
 from gateway.providers import EMBEDDED
 from gateway.snapshot import Current, Snapshot
@@ -65,6 +66,12 @@ def caller_of(key: Key) -> Caller:
         frozenset(each for each in given if isinstance(each, str)) if isinstance(given, (list, tuple)) else frozenset()
     )
     return Caller(key.id, key.team_id, key.org_id, labels)
+
+
+def on_account(caller: Caller, booking: Booking) -> Caller:
+    """The same, whose calls of models are booked as parts of a request."""
+    account = Account(tuple(booking.tags), booking.trace, booking.granted)
+    return msgspec.structs.replace(caller, account=account)
 
 
 def may_use(current: Current, model: str, payer: str) -> bool:

@@ -4,7 +4,7 @@ A retriever may have the id of a collection as its name: then whoever searches t
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
@@ -52,6 +52,13 @@ class Retrievers:
     ) -> None:
         self._families = families
         self._searches = searches
+
+    def collections(self, name: str) -> Sequence[str]:
+        """Those that a search by the name may be made in. Empty if it is no retriever's, or nothing is searched by it."""
+        family = self._families().get(name)
+        return (
+            [] if family is None else list(dict.fromkeys(v.spec["collection"] for v in family.versions if v.weight > 0))
+        )
 
     async def search(
         self, plane: "Retrieval", caller: Caller, name: str, question: "Question", asker: Asker

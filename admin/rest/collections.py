@@ -119,7 +119,9 @@ def router(control: Control, retrieval: "Callable[[], Awaitable[Retrieval]] | No
         if retrieval is None:
             return view
         measured = (await retrieval()).recall(id)
-        return view.model_copy(update={"recall": {kind: RecallView.model_validate(each) for kind, each in measured.items()}})
+        return view.model_copy(
+            update={"recall": {kind: RecallView.model_validate(each) for kind, each in measured.items()}}
+        )
 
     @routes.get("/{id}/advice", summary="Measure what a collection's index would take", responses=documented(404))
     async def advice(

@@ -85,7 +85,7 @@ class _Citation(msgspec.Struct, gc=False):
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    """`file_citation` has its fields beside its type."""
+    """A file's fields stand beside the type, also where that is a link's, as in chats."""
 
     type: str = ""
     url_citation: _Citation | None = None
@@ -95,10 +95,10 @@ class _Annotation(msgspec.Struct, gc=False):
 
     def made(self) -> Json | None:
         """As the Responses API has it."""
+        if self.file_id:
+            return {"type": "file_citation", "index": self.index, "file_id": self.file_id, "filename": self.filename}
         if self.type == "url_citation" and self.url_citation is not None:
             return {"type": self.type, **msgspec.structs.asdict(self.url_citation)}
-        if self.type == "file_citation" and self.file_id:
-            return {"type": self.type, "index": self.index, "file_id": self.file_id, "filename": self.filename}
         return None
 
 

@@ -33,7 +33,7 @@ from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
 from retrieval.ports import Ranker, Role, Source, Writer
-from retrieval.quotas import Quota
+from retrieval.quotas import Bounds
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
@@ -326,7 +326,7 @@ def make(
     memory_bytes: int,
     searched: Callable[[str, float, str], None],
     engines: EngineSettings,
-    quota: Quota,
+    bounds: Bounds,
     ranker: Ranker | None = None,
     writer: Writer | None = None,
     asked: "Asked | None" = None,
@@ -347,7 +347,7 @@ def make(
         memory_bytes=memory_bytes,
         searched=searched,
         engines=engines,
-        quota=quota,
+        bounds=bounds,
         ranker=ranker,
         writer=writer,
         asked=asked,

@@ -35,7 +35,7 @@ from retrieval.errors import QuotaExceeded, Refused, RetrievalError, Unavailable
 from retrieval.job_store import Job, LeaseLost
 from retrieval.passage_store import New
 from retrieval.ports import Embedder, Meaning, Reader, Reading, Sources, Unreadable, Writer
-from retrieval.quotas import Quota
+from retrieval.quotas import Bounds
 from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.record import Reembedding
 from retrieval.spaces import Space
@@ -88,14 +88,14 @@ class Ingestion:
         sources: Sources,
         reader: Reader,
         embedder: Embedder,
-        quota: Quota | None = None,
+        bounds: Bounds | None = None,
         writer: Writer | None = None,
     ) -> None:
         self._database = database
         self._sources = sources
         self._reader = reader
         self._embedder = embedder
-        self._quota = quota or Quota()
+        self._bounds = bounds or Bounds()
         self._writer = writer
         self._begun: dict[tuple[int, str, str, int | None, str | None], Progress] = {}  # the last one is the newest
 
@@ -224,7 +224,7 @@ class Ingestion:
 
         def work_(tx: Connection) -> None:
             collection = collection_store.by_id(tx, work.collection.id) or work.collection
-            quotas.require(tx, collection, self._quota, passages, size, work.document.id)
+            quotas.require(tx, collection, self._bounds, passages, size, work.document.id)
 
         try:
             await asyncio.to_thread(self._database.read, work_)

@@ -1,6 +1,9 @@
-"""How much may be kept: of a collection, as an admin bounds it, and of all collections of a team, or of a key that is in none."""
+"""How much may be kept: of a collection and of all that a key has made, as an admin bounds them, and of all collections of a team, or of a
+key that is in none.
+"""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select
@@ -17,31 +20,44 @@ class Quota(msgspec.Struct, frozen=True):
     bytes: int | None = None
 
 
+UNBOUND: Final = Quota()
+
+
+def _unbound(_key_id: str) -> Quota:
+    return UNBOUND
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """`owners`: of all collections of each team, or of each key that is in none. `of_key`: what is said of a key of its own, whose
+    collections it bounds wherever those are; one that is in no team has that instead of `owners`.
+    """
+
+    owners: Quota = UNBOUND
+    of_key: Callable[[str], Quota] = _unbound
+
+
 class Used(msgspec.Struct, frozen=True):
     passages: int
     bytes: int
 
 
 def require(
-    tx: Connection, collection: Collection, owners: Quota, passages: int, size: int, document_id: int = 0
+    tx: Connection, collection: Collection, bounds: Bounds, passages: int, size: int, document_id: int = 0
 ) -> None:
     """That there is room for one more document, which takes the place of `document_id`, if that is there. Raises QuotaExceeded."""
     own = Quota(collection.quota_passages, collection.quota_bytes)
-    if own != Quota():
-        _fits(
-            f"The vector store {collection.id}",
-            own,
-            _used(tx, documents.c.collection_id == collection.id, document_id),
-            passages,
-            size,
-        )
-    if owners != Quota():
-        mine: ColumnElement[bool] = collections.c.team_id == collection.team_id
-        whose = f"The team {collection.team_id}"
-        if collection.team_id is None:
-            mine = (collections.c.key_id == collection.key_id) & collections.c.team_id.is_(None)
-            whose = f"The key {collection.key_id}"
-        _fits(whose, owners, _used(tx, mine, document_id), passages, size)
+    maker = bounds.of_key(collection.key_id)
+    here: ColumnElement[bool] = documents.c.collection_id == collection.id
+    made: ColumnElement[bool] = collections.c.key_id == collection.key_id
+    checks = [(f"The vector store {collection.id}", own, here), (f"The key {collection.key_id}", maker, made)]
+    if collection.team_id is not None:
+        team: ColumnElement[bool] = collections.c.team_id == collection.team_id
+        checks.append((f"The team {collection.team_id}", bounds.owners, team))
+    elif maker == UNBOUND:
+        checks.append((f"The key {collection.key_id}", bounds.owners, made & collections.c.team_id.is_(None)))
+    for whose, quota, mine in checks:
+        if quota != UNBOUND:
+            _fits(whose, quota, _used(tx, mine, document_id), passages, size)
 
 
 def _used(tx: Connection, where: ColumnElement[Any], but: int) -> Used:

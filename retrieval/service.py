@@ -29,7 +29,7 @@ from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
-from retrieval.quotas import Quota
+from retrieval.quotas import Bounds
 from retrieval.reembedding.backfill import Backfill
 from retrieval.sampling import Asked, Sampled, drawn, nobody
 from retrieval.search import Search
@@ -57,7 +57,7 @@ class Retrieval:
         memory_bytes: int,
         searched: Callable[[str, float, str], None] = lambda _id, _seconds, _outcome: None,
         engines: EngineSettings | None = None,
-        quota: Quota | None = None,
+        bounds: Bounds | None = None,
         ranker: Ranker | None = None,
         writer: Writer | None = None,
         asked: Asked | None = None,
@@ -68,9 +68,9 @@ class Retrieval:
         self._embedder = embedder
         self._changed = changed
         self._advising = asyncio.Lock()
-        self._quota = quota or Quota()
+        self._bounds = bounds or Bounds()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
-        self._ingestion = Ingestion(database, sources, reader, embedder, quota, writer)
+        self._ingestion = Ingestion(database, sources, reader, embedder, bounds, writer)
         self._search = Search(database, self._residents, embedder, asked=asked or nobody)
         self._searched = searched
         self._writer = writer
@@ -356,7 +356,7 @@ class Retrieval:
     ) -> Sequence[Document]:
         window = self._embedder.window(collection.model)
         if files:
-            quotas.require(tx, collection, self._quota, 1, 0)
+            quotas.require(tx, collection, self._bounds, 1, 0)
         made = []
         for each in files:
             require_held(caller, each.labels)

@@ -9,6 +9,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from anthropic.types import CitationCharLocation
 
 from tests.answers.conftest import PRICE, TEXTS, Grounded, heard
 from tests.fixtures.server import ADMIN_KEY, Server, refused_port
@@ -106,7 +107,7 @@ def test_anthropics_messages_have_its_citations(
     assert block.type == "text"
     assert block.text == says.text
     (cited,) = block.citations or ()
-    assert cited.type == "char_location"
+    assert isinstance(cited, CitationCharLocation)
     assert (cited.document_title, cited.cited_text) == ("gates.md", TEXTS["gates.md"])
     assert str(cited.file_id).startswith("file-")
     assert (cited.start_char_index, cited.end_char_index) == (0, len(TEXTS["gates.md"]))

@@ -22,8 +22,8 @@ def of_key(current: Current, key_id: str) -> Quota:
 def quota_of(metadata: Mapping[str, Any]) -> Quota:
     passages, size = metadata.get(PASSAGES), metadata.get(MB)
     return Quota(
-        passages if _is_number(passages, MOST_PASSAGES) and isinstance(passages, int) else None,
-        int(size * MEBI) if _is_number(size, MOST_MB) else None,
+        passages if isinstance(passages, int) and _is_number(passages, MOST_PASSAGES) else None,
+        int(size * MEBI) if size is not None and _is_number(size, MOST_MB) else None,
     )
 
 

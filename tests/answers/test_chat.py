@@ -72,14 +72,14 @@ def test_a_client_that_checks_every_field_reads_a_cited_answer(
         name, _ = grounded.model(SAYS)
     store = client.vector_stores.create(name="linked")
     file = client.files.create(file=("gates.md", TEXTS["gates.md"].encode()), purpose="assistants")
-    address = {"url": "https://plant.example/gates"}
+    address: dict[str, Any] = {"url": "https://plant.example/gates"}
     client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id, attributes=address)
     strict = openai.OpenAI(
         api_key=client.api_key, base_url=grounded.server.base_url, max_retries=0, _strict_response_validation=True
     )
     with strict:
         answer = strict.chat.completions.create(model=name, messages=QUESTION, tools=[tool(store.id)])
-    (note,) = answer.choices[0].message.annotations or ()
+    (note,) = answer.choices[0].message.annotations or []
     assert note.url_citation.url == address["url"]
     text = answer.choices[0].message.content or ""
     assert text[note.url_citation.start_index : note.url_citation.end_index] == "[1]"
@@ -106,7 +106,7 @@ def test_anthropics_messages_have_its_citations(
     (block,) = answer.content
     assert block.type == "text"
     assert block.text == says.text
-    (cited,) = block.citations or ()
+    (cited,) = block.citations or []
     assert isinstance(cited, CitationCharLocation)
     assert (cited.document_title, cited.cited_text) == ("gates.md", TEXTS["gates.md"])
     assert str(cited.file_id).startswith("file-")

@@ -32,7 +32,7 @@ MOST_LISTED: Final = 1000  # stores among which the last used ones are looked fo
 
 
 class _Meant(msgspec.Struct, frozen=True):
-    """What is searched by one name. Several collections: versions of a retriever."""
+    """What is searched by one name, and where that may be: in several collections where a retriever draws for each request."""
 
     name: str
     collections: tuple[Collection, ...]
@@ -67,8 +67,11 @@ class GroundingSearch:
                 (await self._retrieval()).require_ranker(caller, rerank)
         except RetrievalError as error:
             _refuse(error)
-        found = {one.id: one for each in meant for one in each.collections}
-        return [Store(one.id, one.generation, one.read_by(caller.key_id).version) for one in found.values()]
+        return [
+            Store(one.id, one.generation, one.read_by(caller.key_id).version, each.name)
+            for each in meant
+            for one in each.collections
+        ]
 
     async def every(self, key: Key) -> Sequence[str]:
         """Raises GatewayError."""
@@ -144,30 +147,32 @@ class GroundingSearch:
 
         def work(tx: Connection) -> tuple[Caller, Sequence[_Meant]]:
             asks, owner = caller, Caller(ADMIN.id) if booking.granted else caller
-            places = dict(self._place(tx, owner, name) for name in wanted.stores)
+            names = list(dict.fromkeys(self._place(tx, owner, name) for name in wanted.stores))
             if booking.granted:
-                asks = msgspec.structs.replace(caller, granted=frozenset(id_ for ids in places.values() for id_ in ids))
-            found = [
-                _Meant(name, tuple(collection_store.alive(tx, asks, id_) for id_ in ids))
-                for name, ids in places.items()
-            ]
-            return asks, found
+                every = frozenset(id_ for name in names for id_ in (self._retrievers.collections(name) or (name,)))
+                asks = msgspec.structs.replace(caller, granted=every)
+            return asks, [self._seen(tx, asks, name) for name in names]
 
         return await asyncio.to_thread(self._database.read, work)
 
-    def _place(self, tx: Connection, owner: Caller, name: str) -> tuple[str, Sequence[str]]:
-        """What a name is searched by, and the collections that this may be: an id, whoever's the store is, a store of `owner` of that
-        name, or a retriever. Names are anybody's to give, so that another's store of the same name is not meant. Raises NotFound.
+    def _place(self, tx: Connection, owner: Caller, name: str) -> str:
+        """What a name is searched by: an id, whoever's the store is, that of a store of `owner` of that name, or a retriever's name.
+
+        Names are anybody's to give, so that another's store of the same name is not meant. Raises NotFound.
         """
         if name.startswith(ID):
-            return name, (name,)
+            return name
         found = collection_store.named(tx, owner, name)
         if found is not None:
-            return found.id, (found.id,)
-        ids = self._retrievers.collections(name)
-        if not ids:
+            return found.id
+        if not self._retrievers.collections(name):
             raise NotFound(f"No such Vector store object: {name}", param="vector_store_ids")
-        return name, ids
+        return name
+
+    def _seen(self, tx: Connection, asks: Caller, name: str) -> _Meant:
+        """Raises NotFound, Expired."""
+        ids = (name,) if name.startswith(ID) else self._retrievers.read_by(asks, name)
+        return _Meant(name, tuple(collection_store.alive(tx, asks, id_) for id_ in ids))
 
 
 def _filter(wanted: Wanted) -> "Filter | None":

@@ -36,6 +36,10 @@ class Alias:
         self._admin.delete(f"/retrievers/{self.name}")
 
 
+def cited(answer: Any) -> list[str]:
+    return [note["filename"] for note in answer.choices[0].message.to_dict()["annotations"]]
+
+
 def test_answers_follow_the_name(grounded: Grounded, client: openai.OpenAI) -> None:
     """`file_search` in chats and in responses, and a way back."""
     alias = Alias(grounded, client, "manual-alias")
@@ -44,11 +48,12 @@ def test_answers_follow_the_name(grounded: Grounded, client: openai.OpenAI) -> N
         alias.move(version)
         model, _ = grounded.model(SAYS)
         answer = client.chat.completions.create(model=model, messages=QUESTION, tools=tools)
-        assert [one["filename"] for one in answer.choices[0].message.to_dict()["annotations"]] == [filename]
+        assert cited(answer) == [filename]
         model, _ = grounded.model(searching("How fast?"), SAYS)
         response: Any = client.responses.create(model=model, input="How fast?", tools=tools)
         assert [one.filename for one in response.output[1].content[0].annotations] == [filename]
     alias.drop()
+    model, _ = grounded.model(SAYS)
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model=model, messages=QUESTION, tools=tools)
 
@@ -61,10 +66,37 @@ def test_a_model_may_have_the_name_attached(grounded: Grounded, client: openai.O
         for version, filename in ((1, "fast.md"), (1, "fast.md"), (2, "slow.md")):
             alias.move(version)
             answer = stranger.chat.completions.create(model=model, messages=QUESTION, temperature=0)
-            assert [one["filename"] for one in answer.choices[0].message.to_dict()["annotations"]] == [filename]
+            assert cited(answer) == [filename]
         assert len(handle.entries()) == 2
         with pytest.raises(openai.NotFoundError):
             stranger.vector_stores.search(alias.name, query="gate")
+
+
+def test_each_key_keeps_its_side_of_a_name(grounded: Grounded, client: openai.OpenAI) -> None:
+    """Between two stores with weights an answer is from one of them, from the one in which the same key's searches are made."""
+    alias = Alias(grounded, client, "split-alias")
+    moved = grounded.server.admin.patch(f"/retrievers/{alias.name}", json={"weights": {"1": 1, "2": 1}})
+    assert moved.status_code == 200, moved.text
+    org = grounded.server.admin.post("/orgs", json={"name": "split"}).json()["id"]
+    team = grounded.server.admin.post("/teams", json={"name": "split", "org_id": org}).json()["id"]
+    model, _ = grounded.model(
+        Behaviour(text="It closes [1] [2]."), retrieval={"collections": [alias.name]}, cache={"exact": {"ttl_s": 600}}
+    )
+    sides = set()
+    for _ in range(12):
+        with grounded.client(team_id=team) as one:
+            headers = {"authorization": f"Bearer {one.api_key}"}
+            answer = one.chat.completions.create(model=model, messages=QUESTION, temperature=0)
+            (side,) = set(cited(answer))
+            sides.add(side)
+            asked = {
+                "knowledge_id": alias.name,
+                "query": "gate",
+                "retrieval_setting": {"top_k": 3, "score_threshold": 0},
+            }
+            refused = grounded.server.http.post("/retrieval", json=asked, headers=headers)
+            assert refused.status_code == 404, "the stores are another's: the model alone was given them"
+    assert sides == {"fast.md", "slow.md"}
 
 
 async def test_other_doors_know_the_name(
@@ -94,7 +126,7 @@ def test_a_store_of_ones_own_comes_before_a_name_for_all(grounded: Grounded, cli
     model, _ = grounded.model(SAYS)
     tools: Any = [{"type": "file_search", "vector_store_ids": [alias.name]}]
     answer = client.chat.completions.create(model=model, messages=QUESTION, tools=tools)
-    assert [one["filename"] for one in answer.choices[0].message.to_dict()["annotations"]] == ["slow.md"]
+    assert cited(answer) == ["slow.md"]
 
 
 def test_a_search_is_on_the_bill_of_its_tag(grounded: Grounded, client: openai.OpenAI) -> None:

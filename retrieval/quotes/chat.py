@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Final, final
 
 import msgspec
@@ -118,11 +119,16 @@ def _request(body: bytes) -> dict[str, Any]:
 
 
 def _numbers(passages: Sequence[Passage], quotations: Sequence[Quotation]) -> list[int]:
-    """By which each quotation is cited: the number that its passage is shown under, if each passage has one of its own; else its turn."""
-    shown = {(passage.number, passage.text) for passage in passages}
-    if None not in {number for number, _ in shown} and len({number for number, _ in shown}) == len(shown):
-        return [each.passage.number or 0 for each in quotations]
-    return list(range(1, len(quotations) + 1))
+    """By which each quotation is cited: the number that its passage is shown under, and behind all of those its turn, where it has none.
+
+    Where two passages are shown under one number, none of them says which is meant.
+    """
+    shown = {(passage.number, passage.text) for passage in passages if passage.number is not None}
+    known = {number for number, _ in shown}
+    if len(known) < len(shown):
+        return list(range(1, len(quotations) + 1))
+    free = count(max(known, default=0) + 1)
+    return [next(free) if each.passage.number is None else each.passage.number for each in quotations]
 
 
 def _written(

@@ -73,8 +73,11 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Chunk(msgspec.Struct, gc=False):
+    """`penstock`: another model answered than the one that was asked."""
+
     choices: list[_Choice] = []
     usage: ReportedUsage | None = None
+    penstock: Raw = NULL
 
 
 class _Citation(msgspec.Struct, gc=False):
@@ -148,6 +151,7 @@ class Writer:
         self._thought = Thought()
         self._finish: str | None = None
         self._usage: Usage | None = None
+        self._marked: Raw = NULL
         self._ended: Json | None = None
 
     @property
@@ -179,6 +183,8 @@ class Writer:
         self._ended = self._frame.response(
             status, self._output, usage=self._usage, reason=reason, completed_at=int(self._unix())
         )
+        if present(self._marked):
+            self._ended["penstock"] = self._marked
         return [*out, self.close()]
 
     def close(self) -> bytes:
@@ -202,6 +208,8 @@ class Writer:
     def _take(self, chunk: _Chunk, out: list[bytes]) -> None:
         if chunk.usage is not None:
             self._usage = from_openai(chunk.usage)
+        if present(chunk.penstock):
+            self._marked = chunk.penstock
         for choice in chunk.choices:
             said = choice.delta or choice.message
             if choice.index == 0 and said is not None:

@@ -256,7 +256,13 @@ def test_where_every_model_is_down_the_answer_is_quoted(grounded: Grounded, clie
         assert "closes in four seconds when the power fails" in str(message.content)
         assert raw.headers["x-penstock-model"] == answer.model == "penstock/quotes"
         assert "x-penstock-fallback" in raw.headers
-        assert (answer.model_extra or {})["penstock"] == {"fallback": "penstock/quotes", "instead_of": "down"}
+        mark = {"fallback": "penstock/quotes", "instead_of": "down"}
+        assert (answer.model_extra or {})["penstock"] == mark
+        whole = client.responses.create(model="down", input=QUESTION[0]["content"])
+        *_, last_event = client.responses.create(model="down", input=QUESTION[0]["content"], stream=True)
+        assert last_event.type == "response.completed"
+        for one in (whole, last_event.response, client.responses.retrieve(whole.id)):
+            assert (one.model_extra or {})["penstock"] == mark
         assert [note["filename"] for note in notes(message)][:1] == ["gates.md"]
         chunks = list(client.chat.completions.create(model="down", messages=QUESTION, stream=True))
         last_chunk = chunks[-1]

@@ -284,6 +284,7 @@ def test_the_model_that_quotes_searches_as_well(
     name = f"quoting{streamed}"
     grounded.create({"name": name, "deployments": [{"id": name, "provider": "quotes", "model": "quotes"}]})
     asked: Any = {"model": name, "input": "How fast does the penstock gate close?", "tools": [tool(store)]}
+    response: Any
     if streamed:
         with client.responses.stream(**asked) as stream:
             response = stream.until_done().get_final_response()

@@ -22,6 +22,7 @@ from admin.feedback import Feedback
 from admin.identity import Identities
 from admin.rest import (
     audit,
+    backlog,
     budgets,
     collections,
     config,
@@ -165,6 +166,7 @@ def create_app(
         versions.prompts_router(control),
         versions.retrievers_router(control),
         collections.router(control, None if api is None else api.retrieval),
+        backlog.router(control),
         snapshots_router(control, engine, snapshots),
         reembeddings.router(control, None if api is None else api.retrieval, reembedding),
         feedback.router(control),

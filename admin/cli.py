@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "ingest": "admin.commands.ingest",
     "search": "admin.commands.search",
     "reembed": "admin.commands.reembed",
+    "collections": "admin.commands.collections",
     "replay": "admin.commands.replay",
     "predictions": "admin.commands.predictions",
     "features": "admin.commands.features",
@@ -311,6 +312,7 @@ def _documents(
     _reembed(
         commands.add_parser("reembed", help="move a collection to another embedding model, or cut it anew"), parents
     )
+    _collections(commands.add_parser("collections", help="what is kept: files that failed, bounds, snapshots"), parents)
 
 
 def _chunking(command: argparse.ArgumentParser, explained: str) -> None:
@@ -322,6 +324,37 @@ def _chunking(command: argparse.ArgumentParser, explained: str) -> None:
     command.add_argument(
         "--context", metavar="MODEL", help="a chat model that says of each passage where it stands, to be found by"
     )
+
+
+def _collections(collections: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:
+    reach = argparse.ArgumentParser(add_help=False)
+    reach.add_argument("--url", help="of a running server; default: this machine's")
+    reach.add_argument("--key", metavar="SECRET", help="of the admin plane; default: the admin key")
+    actions = collections.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, explained: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, parents=[*parents, reach], help=explained)
+        if name not in ("list", "documents"):
+            made.add_argument("collection", metavar="COLLECTION", help="a vector store, by its name or its id")
+        return made
+
+    action("list", "every collection, newest first")
+    action("show", "one of them, with its bounds and its measured recall")
+    documents = action("documents", "files by what became of them, newest first")
+    documents.add_argument("--collection", metavar="COLLECTION", help="default: of all of them")
+    documents.add_argument("--status", choices=("in_progress", "completed", "failed", "cancelled"))
+    retry = action("retry", "read files again that failed")
+    retry.add_argument("files", metavar="FILE", nargs="*", help="their ids; default: all that failed")
+    retry.add_argument("--key-id", metavar="ID", help="who pays; default: the key that made the collection")
+    bound = action("bound", "say how much may be in it; 0: as much as there is room for")
+    bound.add_argument("--passages", metavar="N", type=int)
+    bound.add_argument("--mb", metavar="N", type=int, help="of texts and vectors")
+    advice = action("advice", "measure on a sample what its index takes, before one is built")
+    advice.add_argument("--rows", metavar="N", type=int, help="for so many passages; default: as many as there are")
+    action("snapshot", "write all of it into a file with a checksum")
+    action("snapshots", "those that there are")
+    action("restore", "make a new collection of a snapshot").add_argument("snapshot", metavar="SNAPSHOT")
+    action("delete", "delete it, and all that is in it")
 
 
 def _reembed(reembed: argparse.ArgumentParser, parents: Sequence[argparse.ArgumentParser]) -> None:

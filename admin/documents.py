@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files import store as files
 from gateway.files.shelf import Shelf
+from gateway.grounding.ports import Booking
 from gateway.keys import Key
 from gateway.providers import EMBEDDED
 from gateway.snapshot import Current, Snapshot
@@ -32,7 +33,7 @@ from retrieval.database import Database
 from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
 from retrieval.ports import Ranker, Role, Source, Writer
-from retrieval.quotas import Quota
+from retrieval.quotas import Bounds
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
@@ -65,6 +66,12 @@ def caller_of(key: Key) -> Caller:
         frozenset(each for each in given if isinstance(each, str)) if isinstance(given, (list, tuple)) else frozenset()
     )
     return Caller(key.id, key.team_id, key.org_id, labels)
+
+
+def on_account(caller: Caller, booking: Booking) -> Caller:
+    """The same, whose calls of models are booked as parts of a request."""
+    account = Account(tuple(booking.tags), booking.trace, booking.granted)
+    return msgspec.structs.replace(caller, account=account)
 
 
 def may_use(current: Current, model: str, payer: str) -> bool:
@@ -319,7 +326,7 @@ def make(
     memory_bytes: int,
     searched: Callable[[str, float, str], None],
     engines: EngineSettings,
-    quota: Quota,
+    bounds: Bounds,
     ranker: Ranker | None = None,
     writer: Writer | None = None,
     asked: "Asked | None" = None,
@@ -340,7 +347,7 @@ def make(
         memory_bytes=memory_bytes,
         searched=searched,
         engines=engines,
-        quota=quota,
+        bounds=bounds,
         ranker=ranker,
         writer=writer,
         asked=asked,

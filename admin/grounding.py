@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, final
 import msgspec
 from sqlalchemy import Connection
 
-from admin.documents import caller_of
+from admin.documents import caller_of, on_account
 from admin.retrievers import Asker, Retrievers
 from gateway import errors
 from gateway.authentication import ADMIN
@@ -17,7 +17,7 @@ from gateway.grounding.wish import MOST_STORES
 from gateway.ids import new_id
 from gateway.keys import Key
 from retrieval import collection_store, document_store
-from retrieval.access import Account, Caller
+from retrieval.access import Caller
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import NotFound, RetrievalError
@@ -29,6 +29,13 @@ if TYPE_CHECKING:  # an idle gateway does without them
 
 ID: Final = "vs_"
 MOST_LISTED: Final = 1000  # stores among which the last used ones are looked for
+
+
+class _Meant(msgspec.Struct, frozen=True):
+    """What is searched by one name, and where that may be: in several collections where a retriever draws for each request."""
+
+    name: str
+    collections: tuple[Collection, ...]
 
 
 @final
@@ -54,13 +61,17 @@ class GroundingSearch:
 
         try:
             _filter(wanted)
-            caller, found = await self._meant(key, wanted, booking)
+            caller, meant = await self._meant(key, wanted, booking)
             rerank = ranked_by(wanted.ranker)
             if rerank is not None and rerank.wanted:
                 (await self._retrieval()).require_ranker(caller, rerank)
         except RetrievalError as error:
             _refuse(error)
-        return [Store(one.id, one.generation, one.read_by(caller.key_id).version) for one in found]
+        return [
+            Store(one.id, one.generation, one.read_by(caller.key_id).version, each.name)
+            for each in meant
+            for one in each.collections
+        ]
 
     async def every(self, key: Key) -> Sequence[str]:
         """Raises GatewayError."""
@@ -107,65 +118,61 @@ class GroundingSearch:
                 rerank=ranked_by(wanted.ranker),
             )
             usual = Question(queries=(), k=question.k)
-            caller, stores = await self._meant(key, wanted, booking)
+            caller, meant = await self._meant(key, wanted, booking)
             plane = await self._retrieval()
 
-            async def search(store: str) -> "Results":
+            async def search(name: str) -> "Results":
                 if booking.trace is not None:
                     self._entered({TRACE: booking.trace.encode("latin-1")})
                 asker = Asker(new_id("srch"), usual)
-                return (await self._retrievers.search(plane, caller, store, question, asker))[0]
+                return (await self._retrievers.search(plane, caller, name, question, asker))[0]
 
-            found = await asyncio.gather(*(search(one.id) for one in stores))
+            found = await asyncio.gather(*(search(one.name) for one in meant))
         except RetrievalError as error:
             _refuse(error)
-        every = [_found(store.id, one) for store, results in zip(stores, found, strict=True) for one in results.results]
+        every = [_found(one.document.collection_id, one) for results in found for one in results.results]
         return sorted(every, key=lambda one: -one.score)[: wanted.most]
 
     async def rewritten(self, key: Key, conversation: str, wanted: Rewrite, booking: Booking) -> str | None:
-        account = Account(tuple(booking.tags), booking.trace, booking.granted)
-        caller = msgspec.structs.replace(caller_of(key), account=account)
+        caller = on_account(caller_of(key), booking)
         try:
             plane = await self._retrieval()
         except RetrievalError:
             return None  # the search says so
         return await plane.standalone(caller, conversation, wanted.model, wanted.timeout_s)
 
-    async def _meant(self, key: Key, wanted: Wanted, booking: Booking) -> tuple[Caller, Sequence[Collection]]:
+    async def _meant(self, key: Key, wanted: Wanted, booking: Booking) -> "tuple[Caller, Sequence[_Meant]]":
         """Raises NotFound, Expired."""
-        caller = caller_of(key)
-        account = Account(tuple(booking.tags), booking.trace, booking.granted)
-        caller = msgspec.structs.replace(caller, account=account)
+        caller = on_account(caller_of(key), booking)
 
-        def work(tx: Connection) -> tuple[Caller, Sequence[Collection]]:
-            asks = caller
+        def work(tx: Connection) -> tuple[Caller, Sequence[_Meant]]:
+            asks, owner = caller, Caller(ADMIN.id) if booking.granted else caller
+            names = list(dict.fromkeys(self._place(tx, owner, name) for name in wanted.stores))
             if booking.granted:
-                asks = msgspec.structs.replace(caller, granted=frozenset(_granted(tx, wanted.stores)))
-            found = [_one(tx, asks, name, granted=booking.granted) for name in wanted.stores]
-            return asks, list({one.id: one for one in found}.values())
+                every = frozenset(id_ for name in names for id_ in (self._retrievers.collections(name) or (name,)))
+                asks = msgspec.structs.replace(caller, granted=every)
+            return asks, [self._seen(tx, asks, name) for name in names]
 
         return await asyncio.to_thread(self._database.read, work)
 
+    def _place(self, tx: Connection, owner: Caller, name: str) -> str:
+        """What a name is searched by: an id, whoever's the store is, that of a store of `owner` of that name, or a retriever's name.
 
-def _granted(tx: Connection, names: Sequence[str]) -> Sequence[str]:
-    """What an admin means by them: an id, whoever's the store is, or the name of one that was made with the admin key.
+        Names are anybody's to give, so that another's store of the same name is not meant. Raises NotFound.
+        """
+        if name.startswith(ID):
+            return name
+        found = collection_store.named(tx, owner, name)
+        if found is not None:
+            return found.id
+        if not self._retrievers.collections(name):
+            raise NotFound(f"No such Vector store object: {name}", param="vector_store_ids")
+        return name
 
-    Names are anybody's to give, so that another's store of the same name is not meant.
-    """
-    return [name if name.startswith(ID) else _named(tx, Caller(ADMIN.id), name).id for name in names]
-
-
-def _one(tx: Connection, caller: Caller, name: str, *, granted: bool) -> Collection:
-    if name.startswith(ID):
-        return collection_store.alive(tx, caller, name)
-    return _named(tx, Caller(ADMIN.id) if granted else caller, name)
-
-
-def _named(tx: Connection, caller: Caller, name: str) -> Collection:
-    found = collection_store.named(tx, caller, name)
-    if found is None:
-        raise NotFound(f"No such Vector store object: {name}", param="vector_store_ids")
-    return collection_store.alive(tx, caller, found.id)
+    def _seen(self, tx: Connection, asks: Caller, name: str) -> _Meant:
+        """Raises NotFound, Expired."""
+        ids = (name,) if name.startswith(ID) else self._retrievers.read_by(asks, name)
+        return _Meant(name, tuple(collection_store.alive(tx, asks, id_) for id_ in ids))
 
 
 def _filter(wanted: Wanted) -> "Filter | None":

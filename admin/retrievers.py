@@ -4,7 +4,7 @@ A retriever may have the id of a collection as its name: then whoever searches t
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
@@ -52,6 +52,21 @@ class Retrievers:
     ) -> None:
         self._families = families
         self._searches = searches
+
+    def collections(self, name: str) -> Sequence[str]:
+        """Those that searches by the name are made in. Empty if it is no retriever's, or nothing is searched by it."""
+        family = self._families().get(name)
+        return (
+            [] if family is None else list(dict.fromkeys(v.spec["collection"] for v in family.versions if v.weight > 0))
+        )
+
+    def read_by(self, caller: Caller, name: str) -> Sequence[str]:
+        """Those of them that a search of the caller's may be made in, which is one unless each request is drawn by itself."""
+        family = self._families().get(name)
+        if family is None or family.sticky == "request":
+            return self.collections(name)
+        version = family.draw(f"key {caller.key_id}")
+        return [] if version is None else [version.spec["collection"]]
 
     async def search(
         self, plane: "Retrieval", caller: Caller, name: str, question: "Question", asker: Asker

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import structlog
 
-from admin import allocator, beside, discovery, documents, first_run, migrate
+from admin import allocator, beside, discovery, documents, first_run, key_quotas, migrate
 from admin.alerts import Alerts
 from admin.caching import cache_terms
 from admin.declared import Declared
@@ -77,6 +77,7 @@ from inference.rollouts import retention
 from retrieval.collection_store import any_at_all
 from retrieval.job_store import ANY as ANY_JOB
 from retrieval.job_store import Owner
+from retrieval.quotas import Bounds
 from retrieval.reembedding.runner import ReembeddingRunner
 from retrieval.reembedding.store import ANY as ANY_REEMBEDDING
 from retrieval.removal import forget_sources
@@ -497,7 +498,7 @@ class House:
             memory_bytes,
             self._searched,
             usual.engines(self._settings.database),
-            usual.quota,
+            Bounds(usual.quota, partial(key_quotas.of_key, self._current)),
             GatewayRanker(self._current, self._calls, rerank, usual.rerank_model),
             GatewayWriter(self._current, self._calls, chat, usual.chat_model),
             self._monitoring.asked,

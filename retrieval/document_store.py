@@ -11,7 +11,8 @@ from retrieval.access import Caller, readable
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, Counts, Order
 from retrieval.database import locked_for, now
-from retrieval.errors import Conflict, Forbidden, NotFound
+from retrieval.errors import BadRequest, Conflict, Forbidden, NotFound
+from retrieval.job_store import Waiting
 from retrieval.paging import Page, page
 from retrieval.tables import document_labels, document_texts, documents, ingestion_jobs
 
@@ -40,6 +41,12 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     generation: int
     created_at: float
     batch_id: str | None
+
+
+class PutOff(Document, frozen=True, gc=False, kw_only=True):
+    """One that somebody began to read, and nobody reads now."""
+
+    waiting: Waiting
 
 
 class NewDocument(msgspec.Struct, frozen=True):
@@ -161,7 +168,7 @@ def listed(
     status: Status | None = None,
     batch_id: str | None = None,
 ) -> Page[Document]:
-    """By creation; cursors are source ids. One that is not there any more begins an empty page."""
+    """By creation; cursors are source ids. Raises BadRequest for one that is not there: an empty page would say that this is all."""
     backwards = before is not None and after is None
     ascending = (order == "asc") is not backwards
     query = select(documents).where(_Row.collection_id == collection.id, *_readable(caller, collection))
@@ -169,9 +176,15 @@ def listed(
         query = query.where(_Row.status == status)
     if batch_id is not None:
         query = query.where(_Row.batch_id == batch_id)
-    for cursor, forwards in ((after, order == "asc"), (before, order != "asc")):
+    for name, cursor, forwards in (("after", after, order == "asc"), ("before", before, order != "asc")):
         if cursor is not None:
-            at = select(_Row.id).where(_Row.collection_id == collection.id, _Row.source_id == cursor).scalar_subquery()
+            at = _there(tx, collection, cursor)
+            if at is None:
+                raise BadRequest(
+                    f"{name}: there is no file {cursor!r} in this vector store any more; begin without it",
+                    param=name,
+                    code="invalid_cursor",
+                )
             query = query.where(_Row.id > at if forwards else _Row.id < at)
     query = query.order_by(_Row.id.asc() if ascending else _Row.id.desc()).limit(limit + 1)
     return page([_document(row) for row in tx.execute(query)], limit, backwards=backwards)

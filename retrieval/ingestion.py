@@ -29,7 +29,7 @@ from retrieval.errors import QuotaExceeded, Refused, RetrievalError
 from retrieval.job_store import Job, LeaseLost
 from retrieval.passage_store import New
 from retrieval.ports import Reading
-from retrieval.quotas import Quota, text_bytes
+from retrieval.quotas import Bounds, text_bytes
 from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.record import Reembedding
 from retrieval.spaces import FIRST, Space
@@ -82,10 +82,10 @@ class _Other(msgspec.Struct, frozen=True):
 class Ingestion:
     """One per process. `run` may run for many jobs at a time."""
 
-    def __init__(self, database: Database, cutter: Cutter, quota: Quota | None = None) -> None:
+    def __init__(self, database: Database, cutter: Cutter, bounds: Bounds | None = None) -> None:
         self._database = database
         self._cutter = cutter
-        self._quota = quota or Quota()
+        self._bounds = bounds or Bounds()
 
     async def run(self, job: Job) -> None:
         """To its end, or to the next attempt. Raises LeaseLost, SQLAlchemyError."""
@@ -144,7 +144,7 @@ class Ingestion:
         cut = Cut(work.document, chunking, beside.unread, beside.payer, work.held, ANEW)
         try:
             reading, _ = await self._cutter.read(cut)
-            found = await self._do(lambda tx: _changes_beside(tx, work, cut, read, reading, self._quota))
+            found = await self._do(lambda tx: _changes_beside(tx, work, cut, read, reading, self._bounds))
             for start in range(0, len(found.fresh), EMBEDDED_AT_ONCE):
                 part = found.fresh[start : start + EMBEDDED_AT_ONCE]
                 some = await self._cutter.situated(cut, reading.text, part)
@@ -161,7 +161,7 @@ class Ingestion:
 
         def work_(tx: Connection) -> None:
             collection = collection_store.by_id(tx, work.collection.id) or work.collection
-            quotas.require(tx, collection, self._quota, passages, size, work.document.id)
+            quotas.require(tx, collection, self._bounds, passages, size, work.document.id)
 
         try:
             await asyncio.to_thread(self._database.read, work_)
@@ -211,11 +211,11 @@ def _changes(tx: Connection, work: _Work, reading: Reading) -> Changes:
     return _differing(tx, work, work.collection.space, work.document.chunking, reading)
 
 
-def _changes_beside(tx: Connection, work: _Work, cut: Cut, read: Reading, reading: Reading, quota: Quota) -> Changes:
+def _changes_beside(tx: Connection, work: _Work, cut: Cut, read: Reading, reading: Reading, bounds: Bounds) -> Changes:
     """In the edition that is not read, before anything is paid for. `read`: as it is read. Raises Failure, QuotaExceeded."""
     if reading.text != read.text:
         raise Failure("server_error", "The file reads differently a second time")
-    quotas.require_apart(tx, work.collection, quota, cut.space, reading, work.document.id)
+    quotas.require_apart(tx, work.collection, bounds, cut.space, reading, work.document.id)
     return _differing(tx, work, cut.space, cut.chunking, reading)
 
 

@@ -4,7 +4,7 @@ Who works on one has a lease: `owner` and `epoch`, renewed by `beat`. What an ow
 asleep while another took over changes nothing any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,14 @@ class Job(msgspec.Struct, frozen=True):
     seen_at: float | None
     epoch: int
     created_at: float
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Why a document that was begun is not read yet, after so many attempts that count, and when the next one is due (Unix seconds)."""
+
+    reason: str
+    attempts: int
+    retry_at: float
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -138,6 +146,13 @@ def finish(tx: Connection, job: Job) -> None:
 def of_document(tx: Connection, document_id: int) -> Job | None:
     row = tx.execute(select(ingestion_jobs).where(_Row.document_id == document_id)).one_or_none()
     return None if row is None else _job(row)
+
+
+def put_off(tx: Connection, document_ids: Sequence[int]) -> Mapping[int, Waiting]:
+    """Of those that somebody began, and nobody works on."""
+    noted = _Row.document_id.in_(document_ids) & _Row.note.is_not(None) & _Row.owner.is_(None)
+    rows = tx.execute(select(_Row.document_id, _Row.note, _Row.attempts, _Row.not_before).where(noted))
+    return {id_: Waiting(note, attempts, not_before) for id_, note, attempts, not_before in rows}
 
 
 def _free(at: float, owner: Owner) -> ColumnElement[bool]:

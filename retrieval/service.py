@@ -27,7 +27,7 @@ from retrieval.chunking_strategy import Chunking, resolved
 from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.cutting import Cutter
 from retrieval.database import Database, locked_for
-from retrieval.document_store import Document, NewDocument, Status, Value
+from retrieval.document_store import Document, NewDocument, PutOff, Status, Value
 from retrieval.errors import BadRequest, NotFound, RetrievalError
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
@@ -39,7 +39,7 @@ from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
-from retrieval.quotas import Quota
+from retrieval.quotas import Bounds
 from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.backfill import Backfill
 from retrieval.reembedding.record import Reembedding
@@ -70,7 +70,7 @@ class Retrieval:
         memory_bytes: int,
         searched: Callable[[str, float, str], None] = lambda _id, _seconds, _outcome: None,
         engines: EngineSettings | None = None,
-        quota: Quota | None = None,
+        bounds: Bounds | None = None,
         ranker: Ranker | None = None,
         writer: Writer | None = None,
         asked: Asked | None = None,
@@ -81,16 +81,16 @@ class Retrieval:
         self._embedder = embedder
         self._changed = changed
         self._advising = asyncio.Lock()
-        self._quota = quota or Quota()
+        self._bounds = bounds or Bounds()
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
         cutter = Cutter(database, sources, reader, embedder, writer)
-        self._ingestion = Ingestion(database, cutter, quota)
+        self._ingestion = Ingestion(database, cutter, bounds)
         self._search = Search(database, self._residents, embedder, asked=asked or nobody)
         self._searched = searched
         self._writer = writer
         self._inquiry = Inquiry(database, self._search, ranker, writer)
         self.backfill = Backfill(
-            database, embedder, self._residents, self._search, Recut(database, cutter, self._quota)
+            database, embedder, self._residents, self._search, Recut(database, cutter, self._bounds)
         )
 
     # Collections
@@ -168,9 +168,12 @@ class Retrieval:
 
     async def document(self, caller: Caller, id_: str, file_id: str) -> Document:
         """Raises NotFound."""
-        return await self._read(
-            lambda tx: document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
-        )
+
+        def work(tx: Connection) -> Document:
+            found = document_store.get(tx, caller, collection_store.get(tx, caller, id_), file_id)
+            return _told(tx, [found])[0]
+
+        return await self._read(work)
 
     async def documents(
         self,
@@ -190,7 +193,7 @@ class Retrieval:
             collection = collection_store.get(tx, caller, id_)
             if batch_id is not None:
                 batch_store.get(tx, collection, batch_id)
-            return document_store.listed(
+            found = document_store.listed(
                 tx,
                 caller,
                 collection,
@@ -201,6 +204,7 @@ class Retrieval:
                 status=status,
                 batch_id=batch_id,
             )
+            return Page(_told(tx, found.data), found.has_more)
 
         return await self._read(work)
 
@@ -370,7 +374,7 @@ class Retrieval:
     ) -> Sequence[Document]:
         beside = None
         if files:
-            quotas.require(tx, collection, self._quota, 1, 0)
+            quotas.require(tx, collection, self._bounds, 1, 0)
             beside = reembeddings.beside(tx, collection.id)
         made = []
         for each in files:
@@ -424,3 +428,13 @@ def _seen(tx: Connection, found: Sequence[Collection]) -> Sequence[Seen]:
     counts = collection_store.counts(tx, [each.id for each in found])
     at = collection_store.moment(tx)
     return [Seen(each, counts[each.id], collection_store.expired(each, at)) for each in found]
+
+
+def _told(tx: Connection, found: Sequence[Document]) -> tuple[Document, ...]:
+    """With why they wait, of those that do."""
+    reading = [each.id for each in found if each.status == "in_progress"]
+    waiting = job_store.put_off(tx, reading) if reading else {}
+    return tuple(
+        PutOff(**msgspec.structs.asdict(each), waiting=waiting[each.id]) if each.id in waiting else each
+        for each in found
+    )

@@ -16,7 +16,7 @@ from retrieval.asking import Seen, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import CHILD_TOKENS, Chunking, Kind, sized, with_children
 from retrieval.collection_store import Change, Counts, NewCollection
-from retrieval.document_store import Document
+from retrieval.document_store import Document, PutOff
 from retrieval.index.settings import EngineName, Quantization
 
 MAX_FILES = 500
@@ -224,7 +224,7 @@ def counts_view(counts: Counts) -> dict[str, int]:
 
 
 def file_view(document: Document) -> dict[str, object]:
-    """A document that was read and has no text says so: it is `empty`."""
+    """A document that was read and has no text says so: it is `empty`. One that was put off says why: it is `waiting`."""
     error = None
     if document.error_code is not None:
         error = {"code": document.error_code, "message": document.error_message}
@@ -239,6 +239,9 @@ def file_view(document: Document) -> dict[str, object]:
         "attributes": dict(document.attributes),
         "chunking_strategy": chunking_view(document.chunking),
     }
+    if isinstance(document, PutOff):
+        wait = document.waiting
+        shown["waiting"] = {"reason": wait.reason, "attempts": wait.attempts, "retry_at": seconds(wait.retry_at)}
     return {**shown, "empty": True} if document.empty else shown
 
 

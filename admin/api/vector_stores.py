@@ -11,8 +11,9 @@ from admin.api.progress import shown
 from admin.api.search_wire import SearchBody, results_view, unsaid
 from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view
 from admin.api.wire import Cursor, answered, listing, read
-from admin.documents import caller_of
+from admin.documents import caller_of, on_account
 from admin.retrievers import Asker, Retrievers
+from gateway.grounding import booking
 from gateway.keys import Key
 
 if TYPE_CHECKING:  # loaded with the first request
@@ -71,7 +72,8 @@ def router(
         plane = await retrieval()
         key = key_of(request.scope)
         asker = Asker(search_id(key), unsaid(), request.headers.get("x-penstock-session"))
-        found, version = await retrievers.search(plane, caller_of(key), store_id, asked.question(), asker)
+        caller = on_account(caller_of(key), booking.of(dict(request.headers.raw)))
+        found, version = await retrievers.search(plane, caller, store_id, asked.question(), asker)
         answer = answered(results_view(asked, found, plane.recall(store_id)))
         answer.headers["x-request-id"] = asker.id
         if version is not None:

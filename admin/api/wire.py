@@ -7,7 +7,7 @@ import msgspec
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from admin.rest.errors import complaint
+from admin.rest.complaints import complaint
 from gateway.errors import BadRequest, BodyTooLarge
 
 MAX_BODY_BYTES = 1 << 20

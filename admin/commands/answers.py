@@ -112,7 +112,10 @@ class Asked:
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
         answer = await self._ask("chat/completions", {"model": model, "messages": messages})
         try:
-            return str(answer["choices"][0]["message"]["content"] or "")
+            message = answer["choices"][0]["message"]
+            if message.get("citations") == []:  # the model that quotes says that nothing supports an answer
+                return ""
+            return str(message["content"] or "")
         except (KeyError, IndexError, TypeError):
             raise Failed(f"{model} answered without a message") from None
 

@@ -5,9 +5,11 @@ import json
 import sys
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from admin.commands.documents import Failed, ask, collection, server
 
+MISSING = "No such Vector store"
 SHOWN = 400  # characters of a passage
 BOLD, PLAIN = "\033[1m", "\033[0m"
 
@@ -16,9 +18,13 @@ def run(arguments: argparse.Namespace) -> int:
     asked = body(arguments)
     with server(arguments) as client:
         store = collection(client, arguments.collection)
-        if store is None:
-            raise Failed(f"there is no collection '{arguments.collection}': `penstock ingest` makes one")
-        found = ask(client, "POST", f"vector_stores/{store['id']}/search", json=asked)
+        wanted = arguments.collection if store is None else store["id"]  # a retriever is searched by its name
+        try:
+            found = ask(client, "POST", f"vector_stores/{quote(wanted, safe='')}/search", json=asked)
+        except Failed as error:
+            if store is not None or not str(error).startswith(MISSING):
+                raise
+            raise Failed(f"there is no collection '{arguments.collection}': `penstock ingest` makes one") from None
     if arguments.json:
         print(json.dumps(found))
         return 0

@@ -41,11 +41,21 @@ class CollectionChangeBody(Section):
     quota_bytes: int | None = Field(default=None, ge=0, le=2**62)
 
 
+class RecallView(BaseModel):
+    """The share of the nearest `neighbours` that were found, and what it is at least and at most with 99 % confidence."""
+
+    recall: float
+    low: float
+    high: float
+    neighbours: int
+
+
 class CollectionView(BaseModel):
     """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one.
 
     `prompts`: how its model is told questions from passages, for as long as it is not embedded anew. `chunking_strategy`: how files are
     cut that do not say, if it was cut anew; null: as is best for the model.
+    `recall`: of live searches that this process did again exactly, by kind of filter; empty in lists, and where no graph takes part.
     """
 
     id: str
@@ -70,6 +80,7 @@ class CollectionView(BaseModel):
     created_at: datetime
     last_active_at: datetime
     expires_at: datetime | None
+    recall: dict[str, RecallView] = {}
 
 
 class AdviceView(BaseModel):
@@ -107,7 +118,13 @@ def router(control: Control, retrieval: "Callable[[], Awaitable[Retrieval]] | No
 
     @routes.get("/{id}", summary="Show a collection", responses=documented(404))
     async def show(asker: Asker, id: Identifier) -> CollectionView:  # noqa: A002 the route's name for it
-        return await control.read(lambda tx: shown(tx, asker, id))
+        view = await control.read(lambda tx: shown(tx, asker, id))
+        if retrieval is None:
+            return view
+        measured = (await retrieval()).recall(id)
+        return view.model_copy(
+            update={"recall": {kind: RecallView.model_validate(each) for kind, each in measured.items()}}
+        )
 
     @routes.get("/{id}/advice", summary="Measure what a collection's index would take", responses=documented(404))
     async def advice(

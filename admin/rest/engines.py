@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import Connection
 
 from admin.fleet.desk import sealing
+from admin.rest.complaints import complaint
 from admin.rest.control import Asker, Control
-from admin.rest.errors import complaint, documented
+from admin.rest.errors import documented
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute, at, moment
 from gateway.database import record_revision
 from gateway.errors import BadRequest, Conflict, NotFound

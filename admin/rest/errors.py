@@ -1,6 +1,5 @@
 """Every error of the admin plane in OpenAI's shape, whoever raised it."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -11,17 +10,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, Overloaded, error_body
+from admin.rest.complaints import complaint
+from gateway.errors import GatewayError, MethodNotAllowed, NotFound, Overloaded, error_body
 from inference.errors import InferenceError
 from retrieval.errors import RetrievalError
 
 log = structlog.get_logger(__name__)
-
-_CODES = {
-    "missing": "missing_required_parameter",
-    "extra_forbidden": "unknown_parameter",
-    "json_invalid": "invalid_json",
-}
 
 
 class ErrorDetail(BaseModel):
@@ -76,20 +70,6 @@ def install(app: FastAPI) -> None:
 
 def rendered(error: GatewayError) -> Response:
     return Response(error.body(), error.status, dict(error.headers), "application/json")
-
-
-def complaint(errors: Sequence[Mapping[str, Any]]) -> BadRequest:
-    """The first of pydantic's complaints: which field, what is wrong with it."""
-    first = errors[0]
-    place, *path = first["loc"]
-    code = _CODES.get(first["type"], "invalid_value")
-    if first["type"] == "json_invalid":
-        return BadRequest(f"The body is not valid JSON: {first['ctx']['error']}.", code=code)
-    if not path:
-        return BadRequest(f"The {place} is not valid: {first['msg']}. Send a JSON object.", code=code)
-    param = ".".join(str(part) for part in path)
-    message = first["msg"].removeprefix("Value error, ")
-    return BadRequest(f"{param}: {message}.", param=param, code=code)
 
 
 async def _gateway_error(_request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, BaseModel, Field
 
+from admin import key_quotas
 from gateway.admission.classes import complaint
 from gateway.mcp.settings import RightsSpec
 from gateway.settings import Name
@@ -16,7 +17,7 @@ MAX_METADATA_BYTES = 16_384
 def _bounded(value: dict[str, Any] | None) -> dict[str, Any] | None:
     if value is not None and len(json.dumps(value, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
         raise ValueError(f"must be at most {MAX_METADATA_BYTES} bytes of JSON")
-    wrong = None if value is None else complaint(value)
+    wrong = None if value is None else complaint(value) or key_quotas.complaint(value)
     if wrong is not None:
         raise ValueError(wrong)
     return value

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 from sqlalchemy import Connection
 
+from admin.rest.complaints import complaint
 from admin.rest.control import Asker, Control
-from admin.rest.errors import complaint, documented
+from admin.rest.errors import documented
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute, at
 from gateway.errors import BadRequest
 from gateway.guards import store

@@ -23,6 +23,7 @@ _decode: Final = msgspec.json.Decoder(Json).decode
 _raw: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 _DONE: Final = b"[DONE]"
+_DELTA: Final = "content_block_delta"
 _ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -30,7 +31,7 @@ _ENDS: Final = frozenset({"response.completed", "response.incomplete", "response
 class Citing:
     """See `gateway.exchange.Exchange`. `call` says, once it is answered, by whom."""
 
-    __slots__ = ("_call", "_citations", "_markers", "_named", "_sources", "_texts", "inner")
+    __slots__ = ("_blocks", "_call", "_citations", "_markers", "_named", "_sources", "_texts", "inner")
 
     def __init__(self, inner: Exchange, call: Call, sources: Sources) -> None:
         self.inner = inner
@@ -38,7 +39,8 @@ class Citing:
         self._named = call.model.name
         self._sources = sources
         self._citations = Citations(sources)
-        self._markers: dict[int, Marker] = {}  # by choice
+        self._markers: dict[int, Marker] = {}  # by choice, or by block
+        self._blocks: dict[int, set[int]] = {}  # what each has cited
         self._texts: dict[int, str] = {}  # of the model that quotes
 
     @property
@@ -104,10 +106,23 @@ class Citing:
                 if isinstance(message, dict) and isinstance(message.get("content"), str):
                     self._annotate(message, self._noted(message, message["content"]))
             return _encode(self._marked(answer))
+        if answer.get("type") == "message" and isinstance(answer.get("content"), list):
+            for block in answer["content"]:
+                if isinstance(block, dict) and isinstance(block.get("text"), str):
+                    self._locate(block, block["text"])
+            return _encode(answer)
         if answer.get("object") == "response":
             fields = _raw(body)
             return _encode(self._cited(fields))
         return body
+
+    def _locate(self, block: Json, text: str) -> None:
+        """A block of Anthropic's, where citations are of the whole block."""
+        numbers = dict.fromkeys(note.number for note in read(text, self._sources.known, strip=False).notes)
+        if numbers:
+            given = block.get("citations")
+            here = given if isinstance(given, list) else ()
+            block["citations"] = [*here, *map(self._sources.location, numbers)]
 
     def _noted(self, message: Json, text: str) -> list[Note]:
         if self._quotes:
@@ -115,13 +130,17 @@ class Citing:
         return list(read(text, self._sources.known, strip=False).notes)
 
     def _quoted(self, citations: Any, text: str) -> list[Note]:
-        """Of quotations, which have numbers of their own. Each is told where it stands in its file, not in the prompt."""
+        """Of quotations, in the order of the text. Each is told where it stands in its file, not in the prompt."""
         notes = []
+        read = 0
         for one in citations if isinstance(citations, list) else ():
             quote = str(one.get("quote"))
             number = self._sources.quoted(str(one.get("source")), quote)
             if number is not None:
-                notes.append(Note(max(0, text.find(f"[{one.get('index')}]")), number))
+                mark = f"[{one.get('index')}]"
+                at = max(0, text.find(mark, read))
+                read = max(read, at + 1)
+                notes.append(Note(at, number, at + len(mark)))
                 one.update(self._sources.place(number, quote))
         return notes
 
@@ -132,8 +151,7 @@ class Citing:
             said["annotations"] = [*(given if isinstance(given, list) else ()), *map(self._annotation, notes)]
 
     def _annotation(self, note: Note) -> Json:
-        made: Json = self._sources.annotation(note.number, note.index)
-        return made | {"citation": self._sources.citation(note.number)}
+        return self._sources.link(note.number, note.index, note.end) | {"citation": self._sources.citation(note.number)}
 
     def _marked(self, answer: Json) -> Json:
         """An answer that somebody else gave says so."""
@@ -160,9 +178,35 @@ class Citing:
             return event
         if event.startswith(b"event: response.") or payload.startswith(b'{"type":"response.'):
             return self._response_event(payload)
+        if event.startswith(b"event: content_block_"):
+            return self._block_event(event, _decode(payload))
         if not payload.find(b'"choices"') >= 0:
             return event
         return self._chunk(event, _decode(payload))
+
+    def _block_event(self, event: bytes, fields: Json) -> bytes:
+        """Of Anthropic's stream: behind a piece of text what it cites, each passage once in a block."""
+        index, delta = fields.get("index", 0), fields.get("delta")
+        if fields.get("type") == "content_block_stop":
+            marker = self._markers.pop(index, None)
+            rest = () if marker is None else marker.close().notes
+            return self._located(index, rest, self._blocks.pop(index, set())) + event
+        text = delta.get("text") if isinstance(delta, dict) and delta.get("type") == "text_delta" else None
+        if not isinstance(text, str):
+            return event
+        if index not in self._markers:
+            self._markers[index] = Marker(self._sources.known, strip=False)
+        told = self._blocks.setdefault(index, set())
+        return event + self._located(index, self._markers[index].feed(text).notes, told)
+
+    def _located(self, index: int, notes: tuple[Note, ...], told: set[int]) -> bytes:
+        made = []
+        for note in notes:
+            if note.number not in told:
+                told.add(note.number)
+                delta = {"type": "citations_delta", "citation": self._sources.location(note.number)}
+                made.append(_event(_DELTA, {"type": _DELTA, "index": index, "delta": delta}))
+        return b"".join(made)
 
     def _chunk(self, event: bytes, chunk: Json) -> bytes:
         """The chunk, before it what the last one left, behind it what it cites."""

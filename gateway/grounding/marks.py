@@ -19,10 +19,11 @@ _NUMBER: Final = re.compile(r"\d+")
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Passage `number` is cited at `index` of the text, in characters."""
+    """Passage `number` is cited at `index` of the text, in characters, by a mark up to `end`."""
 
     index: int
     number: int
+    end: int = 0
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -72,9 +73,10 @@ class Marker:
             if not numbers:
                 continue
             show(source[at : mark.start()])
-            notes += [Note(self._length, one) for one in dict.fromkeys(numbers)]
+            start = self._length
             if strict is None or not self._strip:
                 show(mark[0])
+            notes += [Note(start, one, self._length) for one in dict.fromkeys(numbers)]
             at = mark.end()
         show(source[at:])
         if source:

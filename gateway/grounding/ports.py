@@ -34,11 +34,12 @@ class Wanted(msgspec.Struct, frozen=True):
 
 class Store(msgspec.Struct, frozen=True):
     """One that is there for the caller. `version` changes with everything that a search in it could notice, `space` with the vectors that
-    the caller reads of it."""
+    the caller reads of it. `name`: what a search that may be made in it names, its id or a name of several."""
 
     id: str
     version: int
-    space: int = 1
+    space: int
+    name: str
 
 
 class Found(msgspec.Struct, frozen=True):

@@ -46,9 +46,23 @@ class Sources:
         return next((number for number in every if flat in " ".join(self.of(number).text.split())), None)
 
     def annotation(self, number: int, index: int) -> Json:
-        """As OpenAI has it."""
+        """As OpenAI's responses have it."""
         one = self.of(number)
         return {"type": "file_citation", "index": index, "file_id": one.file_id, "filename": one.filename}
+
+    def link(self, number: int, index: int, end: int) -> Json:
+        """As OpenAI's chats have it, where links are all that is cited and strict clients take nothing else; the file stands beside it."""
+        one = self.of(number)
+        cited = {"start_index": index, "end_index": end, "title": one.filename, "url": address(one)}
+        file = {"index": index, "file_id": one.file_id, "filename": one.filename}
+        return {"type": "url_citation", "url_citation": cited, **file}
+
+    def location(self, number: int) -> Json:
+        """As Anthropic has it: characters of a document, here of the file's text."""
+        one = self.of(number)
+        made: Json = {"type": "char_location", "cited_text": one.text, "document_index": number - 1}
+        made |= {"document_title": one.filename, "file_id": one.file_id}
+        return made | {"start_char_index": one.start, "end_char_index": one.end}
 
     def citation(self, number: int) -> Json:
         """Where the passage stands, for programs."""
@@ -100,6 +114,14 @@ class Sources:
             self._found.append(one)
             number = self._numbers[place] = len(self._found)
         return number
+
+
+def address(one: Found) -> str:
+    """Where the document is: what its attribute `url` says, else the path of its text on this server."""
+    given = one.attributes.get("url")
+    if isinstance(given, str) and given.startswith(("https://", "http://")):
+        return given
+    return f"/v1/vector_stores/{one.store_id}/files/{one.file_id}/content"
 
 
 def title(one: Found) -> str:

@@ -98,7 +98,7 @@ class Grounding:
         stores: Sequence[Store] = await self._spawn(_timely(call, self._searcher.stores(key, wanted, booked)))
         versions = [(one.id, one.version, one.space) for one in stores]
         version = _pack((versions, instructions, wanted, sorted(self._searcher.holds(key))))
-        meant = msgspec.structs.replace(wanted, stores=tuple(one.id for one in stores))
+        meant = msgspec.structs.replace(wanted, stores=tuple(dict.fromkeys(one.name for one in stores)))
         return Looked(meant, booked, instructions, version)
 
 

@@ -104,7 +104,7 @@ class Documents:
         self._ids = RequestIds()
 
     async def call(self, key: Key, asked: Asked, scope: str | None, base: str) -> Done:
-        """Runs in a task. `scope` is one store, by id or name; `base` the address that clients use. Raises GatewayError."""
+        """Runs in a task. `scope` is one store, by id or name, or a retriever; `base` the address that clients use. Raises GatewayError."""
         at = self._unix()
         record = Record(self._ids.at(at), ENDPOINT, at, asked.started_at)
         record.key = key
@@ -163,8 +163,8 @@ class Documents:
     async def _fetch(self, key: Key, id_: str, scope: str | None, base: str) -> dict[str, object]:
         store, _, file = id_.partition("/")
         if scope is not None:
-            (meant,) = await self._searcher.stores(key, Wanted((scope,)), booking.NOTHING)
-            if meant.id != store:
+            meant = await self._searcher.stores(key, Wanted((scope,)), booking.NOTHING)
+            if all(one.id != store for one in meant):
                 raise errors.NotFound(f"There is no document '{id_[:200]}'", param="id", code="document_not_found")
         document = await self._searcher.document(key, store, file)
         cut = len(document.text) > MOST_TEXT

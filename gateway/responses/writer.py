@@ -73,8 +73,11 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Chunk(msgspec.Struct, gc=False):
+    """`penstock`: another model answered than the one that was asked."""
+
     choices: list[_Choice] = []
     usage: ReportedUsage | None = None
+    penstock: Raw = NULL
 
 
 class _Citation(msgspec.Struct, gc=False):
@@ -85,7 +88,7 @@ class _Citation(msgspec.Struct, gc=False):
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    """`file_citation` has its fields beside its type."""
+    """A file's fields stand beside the type, also where that is a link's, as in chats."""
 
     type: str = ""
     url_citation: _Citation | None = None
@@ -95,10 +98,10 @@ class _Annotation(msgspec.Struct, gc=False):
 
     def made(self) -> Json | None:
         """As the Responses API has it."""
+        if self.file_id:
+            return {"type": "file_citation", "index": self.index, "file_id": self.file_id, "filename": self.filename}
         if self.type == "url_citation" and self.url_citation is not None:
             return {"type": self.type, **msgspec.structs.asdict(self.url_citation)}
-        if self.type == "file_citation" and self.file_id:
-            return {"type": self.type, "index": self.index, "file_id": self.file_id, "filename": self.filename}
         return None
 
 
@@ -148,6 +151,7 @@ class Writer:
         self._thought = Thought()
         self._finish: str | None = None
         self._usage: Usage | None = None
+        self._marked: Raw = NULL
         self._ended: Json | None = None
 
     @property
@@ -179,6 +183,8 @@ class Writer:
         self._ended = self._frame.response(
             status, self._output, usage=self._usage, reason=reason, completed_at=int(self._unix())
         )
+        if present(self._marked):
+            self._ended["penstock"] = self._marked
         return [*out, self.close()]
 
     def close(self) -> bytes:
@@ -202,6 +208,8 @@ class Writer:
     def _take(self, chunk: _Chunk, out: list[bytes]) -> None:
         if chunk.usage is not None:
             self._usage = from_openai(chunk.usage)
+        if present(chunk.penstock):
+            self._marked = chunk.penstock
         for choice in chunk.choices:
             said = choice.delta or choice.message
             if choice.index == 0 and said is not None:

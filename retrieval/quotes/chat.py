@@ -4,12 +4,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Final, final
 
 import msgspec
 
 from retrieval.chunking.tokens import Estimate
-from retrieval.quotes import conversation
+from retrieval.quotes import conversation, looking
 from retrieval.quotes.passage import Answer, Passage, Quotation
 from retrieval.quotes.quoting import Similar, quote
 
@@ -61,6 +62,9 @@ class QuotingModel:
     async def answer(self, body: bytes, model: str) -> bytes:
         """A `chat.completion`, or its events up to `[DONE]` if the request asks for a stream. Raises Unsupported."""
         request, asked = await asyncio.to_thread(_read, body)
+        function = looking.wanted(request)
+        if function is not None and asked.question:
+            return await asyncio.to_thread(self._looked_up, request, function, asked.question, model)
         passages = list(asked.passages)
         if self._search is not None and asked.question:
             passages += await self._search(asked.question)
@@ -71,16 +75,20 @@ class QuotingModel:
         self, request: Mapping[str, Any], question: str, passages: Sequence[Passage], answer: Answer, model: str
     ) -> bytes:
         """Blocks: tokens are counted in all that was read."""
-        searched = self._search is not None or isinstance(request.get("documents"), list)
-        written = _written(question, passages, answer, searched=searched)
-        reply = _Reply(written, answer.quotations, model, int(self._now()))
+        called = looking.function_of(request) is not None
+        searched = called or self._search is not None or isinstance(request.get("documents"), list)
+        numbers = _numbers(passages, answer.quotations)
+        written = _written(question, passages, answer, numbers, searched=searched, listed=not called)
+        reply = _Reply(written, list(zip(numbers, answer.quotations, strict=True)), model, int(self._now()))
         most = request.get("max_completion_tokens") or request.get("max_tokens")
         usage = _usage(request["messages"], passages, reply.limit(most if isinstance(most, int) else None))
-        if not request.get("stream"):
-            return reply.whole(usage)
-        options = request.get("stream_options")
-        wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        return b"".join(reply.events(usage if wants_usage else None))
+        return reply.as_asked(request, usage)
+
+    def _looked_up(self, request: Mapping[str, Any], function: str, question: str, model: str) -> bytes:
+        """A call of the function that searches instead of an answer."""
+        reply = _Reply([], (), model, int(self._now()))
+        reply.call(function, looking.arguments(question))
+        return reply.as_asked(request, _usage(request["messages"], (), question))
 
 
 def _read(body: bytes) -> tuple[dict[str, Any], conversation.Asked]:
@@ -101,14 +109,41 @@ def _request(body: bytes) -> dict[str, Any]:
         raise Unsupported("messages must be a list", "messages")
     if not all(isinstance(message, dict) for message in request["messages"]):
         raise Unsupported("each message must be an object", "messages")
+    function = looking.function_of(request)
     for name, plain in _PLAIN.items():
+        if name == "tool_choice" and function is not None and looking.chosen(request, function):
+            continue
         if request.get(name) not in plain:
             raise Unsupported(f"This model answers by quoting; it cannot serve {name}={request[name]!r}"[:200], name)
     return request
 
 
-def _written(question: str, passages: Sequence[Passage], answer: Answer, *, searched: bool) -> list[str]:
-    """The answer in pieces, as a stream sends them: each quotation, then where it stands. `searched`: there are documents elsewhere."""
+def _numbers(passages: Sequence[Passage], quotations: Sequence[Quotation]) -> list[int]:
+    """By which each quotation is cited: the number that its passage is shown under, and behind all of those its turn, where it has none.
+
+    Where two passages are shown under one number, none of them says which is meant.
+    """
+    shown = {(passage.number, passage.text) for passage in passages if passage.number is not None}
+    known = {number for number, _ in shown}
+    if len(known) < len(shown):
+        return list(range(1, len(quotations) + 1))
+    free = count(max(known, default=0) + 1)
+    return [next(free) if each.passage.number is None else each.passage.number for each in quotations]
+
+
+def _written(
+    question: str,
+    passages: Sequence[Passage],
+    answer: Answer,
+    numbers: Sequence[int],
+    *,
+    searched: bool,
+    listed: bool,
+) -> list[str]:
+    """The answer in pieces, as a stream sends them: each quotation, then, if `listed`, where it stands.
+
+    `searched`: there are documents elsewhere.
+    """
     if not question:
         return [NO_QUESTION]
     if not passages:
@@ -116,11 +151,15 @@ def _written(question: str, passages: Sequence[Passage], answer: Answer, *, sear
     if not answer.quotations:
         return [NOTHING_FOUND]
     pieces = [
-        f"{'' if number == 1 else chr(10) * 2}“{' '.join(each.text.split())}” [{number}]"
-        for number, each in enumerate(answer.quotations, start=1)
+        f"{chr(10) * 2 if place else ''}“{' '.join(each.text.split())}” [{number}]"
+        for place, (number, each) in enumerate(zip(numbers, answer.quotations, strict=True))
     ]
-    places = "\n".join(f"[{number}] {_place(each)}" for number, each in enumerate(answer.quotations, start=1))
-    return [*pieces, f"\n\n{places}"]
+    if not listed:
+        return pieces
+    places = dict.fromkeys(
+        f"[{number}] {_place(each)}" for number, each in zip(numbers, answer.quotations, strict=True)
+    )
+    return [*pieces, "\n\n" + "\n".join(places)]
 
 
 def _place(quotation: Quotation) -> str:
@@ -134,10 +173,14 @@ def _place(quotation: Quotation) -> str:
 
 @final
 class _Reply:
-    def __init__(self, pieces: list[str], quotations: Sequence[Quotation], model: str, created: int) -> None:
+    def __init__(
+        self, pieces: list[str], quotations: Sequence[tuple[int, Quotation]], model: str, created: int
+    ) -> None:
+        """Quotations with the numbers by which they are cited."""
         self._pieces = pieces
         self._quotations = quotations
         self._finish = "stop"
+        self._calls: list[dict[str, Any]] = []
         self._frame = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": created, "model": model}
 
     def limit(self, tokens: int | None) -> str:
@@ -149,9 +192,22 @@ class _Reply:
             self._pieces, self._finish = [text], "length"
         return text
 
+    def call(self, function: str, arguments: str) -> None:
+        """It says nothing, and wants this to be called."""
+        self._finish = "tool_calls"
+        called = {"name": function, "arguments": arguments}
+        self._calls = [{"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": called}]
+
+    def as_asked(self, request: Mapping[str, Any], usage: Mapping[str, int]) -> bytes:
+        if not request.get("stream"):
+            return self.whole(usage)
+        options = request.get("stream_options")
+        wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        return b"".join(self.events(usage if wants_usage else None))
+
     def whole(self, usage: Mapping[str, int]) -> bytes:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self._pieces), "refusal": None}
-        message |= self._sources()
+        message |= {"content": None, "tool_calls": self._calls} if self._calls else self._sources()
         choice = {"index": 0, "message": message, "finish_reason": self._finish, "logprobs": None}
         return msgspec.json.encode({**self._frame, "object": "chat.completion", "choices": [choice], "usage": usage})
 
@@ -159,7 +215,9 @@ class _Reply:
         yield self._event({"role": "assistant", "content": ""})
         for piece in self._pieces:
             yield self._event({"content": piece})
-        yield self._event(self._sources(), self._finish)
+        for place, call in enumerate(self._calls):
+            yield self._event({"tool_calls": [{"index": place, **call}]})
+        yield self._event({} if self._calls else self._sources(), self._finish)
         if usage is not None:
             yield self._line({"choices": [], "usage": usage})
         yield _DONE
@@ -172,7 +230,7 @@ class _Reply:
 
     def _sources(self) -> dict[str, Any]:
         """Beside OpenAI's fields: where each quotation stands, for programs."""
-        return {"citations": [_citation(number, each) for number, each in enumerate(self._quotations, start=1)]}
+        return {"citations": [_citation(number, each) for number, each in self._quotations]}
 
 
 def _citation(number: int, quotation: Quotation) -> dict[str, Any]:

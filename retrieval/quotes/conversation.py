@@ -14,6 +14,7 @@ _TAG: Final = re.compile(
 _NAMED: Final = re.compile(
     r"""\b(?:title|name|source|filename|path|url|id|index)\s*=\s*["']?([^"'>]+)["']?""", re.IGNORECASE
 )
+_NUMBERED: Final = re.compile(r"""\b(?:id|index|number)\s*=\s*["']?(\d{1,4})["'\s]*(?=\s|$)""", re.IGNORECASE)
 _LABEL: Final = re.compile(  # what the prompts of frameworks put above their context
     r"^[ \t#*]*(?:context(?: information)?(?: is below)?|documents?|sources?|passages?|search results|background|information)"
     r"[ \t*]*:[ \t*]*\n?",
@@ -131,7 +132,8 @@ def _passages(text: str, source: str) -> Iterator[Passage]:
                 yield from inside
             else:
                 name = named[1].strip() if named is not None else f"{match[1].lower()} {number}"
-                yield Passage(match[3], name, match.start(3))
+                its = _NUMBERED.search(match[2])
+                yield Passage(match[3], name, match.start(3), number=None if its is None else int(its[1]))
         return
     label = _LABEL.search(text)
     start = label.end() if label is not None else 0

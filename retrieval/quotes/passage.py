@@ -6,7 +6,8 @@ import msgspec
 class Passage(msgspec.Struct, frozen=True):
     """`source` is what a reader knows it by. `start` is the place of `text` in the whole document, in characters.
 
-    `id` and `document_id` are whatever the collection calls them; None for what stands in the conversation.
+    `id` and `document_id` are whatever the collection calls them; None for what stands in the conversation. `number`: the one under which
+    the conversation shows it, by which it is cited.
     """
 
     text: str
@@ -17,6 +18,7 @@ class Passage(msgspec.Struct, frozen=True):
     heading: tuple[str, ...] = ()
     id: str | None = None
     document_id: str | None = None
+    number: int | None = None
 
 
 class Quotation(msgspec.Struct, frozen=True):

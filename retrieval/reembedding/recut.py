@@ -23,7 +23,7 @@ from retrieval.embedding_store import NOTHING
 from retrieval.job_store import LeaseLost
 from retrieval.passage_store import New, Placed
 from retrieval.ports import Reading
-from retrieval.quotas import Quota
+from retrieval.quotas import Bounds
 from retrieval.reembedding import store
 from retrieval.reembedding.record import Reembedding
 
@@ -42,10 +42,10 @@ T = TypeVar("T")
 class Recut:
     """One per process."""
 
-    def __init__(self, database: Database, cutter: Cutter, quota: Quota) -> None:
+    def __init__(self, database: Database, cutter: Cutter, bounds: Bounds) -> None:
         self._database = database
         self._cutter = cutter
-        self._quota = quota
+        self._bounds = bounds
 
     async def documents(self, mine: Reembedding, until: float) -> bool:
         """Whether all are cut, which they are from the beginning where both versions are of one edition.
@@ -71,14 +71,16 @@ class Recut:
             return
         try:
             reading = await self._read_again(cut)
-            fresh = (await self._read(partial(_changes, mine=mine, cut=cut, reading=reading, quota=self._quota))).fresh
+            fresh = (
+                await self._read(partial(_changes, mine=mine, cut=cut, reading=reading, bounds=self._bounds))
+            ).fresh
             for start in range(0, len(fresh), EMBEDDED_AT_ONCE):
                 await self._cutter.situated(cut, reading.text, fresh[start : start + EMBEDDED_AT_ONCE])
         except Failure as failure:
             log.info("document.kept", reembedding=mine.id, document=document_id, reason=failure.message)
-            await self._do(partial(_keep, mine=mine, cut=cut, note=failure.message, quota=self._quota))
+            await self._do(partial(_keep, mine=mine, cut=cut, note=failure.message, bounds=self._bounds))
             return
-        found = await self._read(partial(_changes, mine=mine, cut=cut, reading=reading, quota=self._quota))
+        found = await self._read(partial(_changes, mine=mine, cut=cut, reading=reading, bounds=self._bounds))
         for start in range(0, len(found.fresh), WRITTEN_AT_ONCE):
             await self._do(partial(_prepare, cut=cut, some=found.fresh[start : start + WRITTEN_AT_ONCE]))
         await self._do(partial(_publish, mine=mine, cut=cut, reading=reading))
@@ -119,12 +121,12 @@ def _begun(tx: Connection, mine: Reembedding, document_id: int) -> Cut | None:
     return Cut(document, chunking, mine.unread, mine.payer, held, ANEW)
 
 
-def _changes(tx: Connection, mine: Reembedding, cut: Cut, reading: Reading, quota: Quota) -> Changes:
+def _changes(tx: Connection, mine: Reembedding, cut: Cut, reading: Reading, bounds: Bounds) -> Changes:
     """Raises QuotaExceeded."""
     collection = collection_store.by_id(tx, mine.collection_id)
     if collection is None:
         raise LeaseLost
-    quotas.require_apart(tx, collection, quota, cut.space, reading, cut.document.id)
+    quotas.require_apart(tx, collection, bounds, cut.space, reading, cut.document.id)
     return _differing(tx, cut, reading)
 
 
@@ -156,7 +158,7 @@ def _publish(tx: Connection, mine: Reembedding, cut: Cut, reading: Reading) -> N
     cut_store.complete(tx, id_, edition, chunking=cut.chunking, fingerprint=document.fingerprint, passages=number)
 
 
-def _keep(tx: Connection, mine: Reembedding, cut: Cut, note: str, quota: Quota) -> None:
+def _keep(tx: Connection, mine: Reembedding, cut: Cut, note: str, bounds: Bounds) -> None:
     """As it is cut where it is read. Raises QuotaExceeded."""
     document = _unchanged(tx, mine, cut)
     collection = collection_store.by_id(tx, mine.collection_id)
@@ -165,7 +167,7 @@ def _keep(tx: Connection, mine: Reembedding, cut: Cut, note: str, quota: Quota) 
     id_, edition = document.id, cut.space.edition
     new = passage_store.kept(tx, id_, collection.edition)
     same = Reading(document_store.text_of(tx, id_), [each.chunk for each in new])
-    quotas.require_apart(tx, collection, quota, cut.space, same, id_)
+    quotas.require_apart(tx, collection, bounds, cut.space, same, id_)
     gone = [each.id for each in passage_store.published(tx, id_, edition)]
     ids: list[int] = []
     for start in range(0, len(new), WRITTEN_AT_ONCE):

@@ -9,6 +9,7 @@ import anthropic
 import httpx
 import openai
 import pytest
+from anthropic.types import CitationCharLocation
 
 from tests.answers.conftest import PRICE, TEXTS, Grounded, heard
 from tests.fixtures.server import ADMIN_KEY, Server, refused_port
@@ -46,7 +47,10 @@ def test_a_model_with_a_collection_answers_from_it_and_cites(
     message = answer.choices[0].message
     assert message.content == SAYS.text
     (note,) = notes(message)
-    assert (note["type"], note["filename"]) == ("file_citation", "gates.md")
+    assert (note["type"], note["filename"]) == ("url_citation", "gates.md")
+    link, text = note["url_citation"], str(message.content)
+    assert (link["title"], text[link["start_index"] : link["end_index"]]) == ("gates.md", "[1]")
+    assert link["url"] == f"/v1/vector_stores/{attached}/files/{note['file_id']}/content"
     assert str(message.content)[note["index"] :].startswith("[1]")
     assert note["citation"]["vector_store_id"] == attached
     assert note["citation"]["heading"] == ["Gates"]
@@ -54,6 +58,59 @@ def test_a_model_with_a_collection_answers_from_it_and_cites(
     assert system["content"].startswith("Be kind.\n\nAnswer from the numbered passages")
     assert user["content"].count("<passage ") == 2
     assert user["content"].endswith(QUESTION[0]["content"])
+
+
+@pytest.mark.parametrize("model", ["scripted", "quotes"])
+def test_a_client_that_checks_every_field_reads_a_cited_answer(
+    grounded: Grounded, client: openai.OpenAI, model: str
+) -> None:
+    """In chats OpenAI knows citations of links alone. A document with an address of its own is cited by that."""
+    name = "strictly-quoted"
+    if model == "quotes":
+        grounded.create({"name": name, "deployments": [{"id": name, "provider": "quotes", "model": "quotes"}]})
+    else:
+        name, _ = grounded.model(SAYS)
+    store = client.vector_stores.create(name="linked")
+    file = client.files.create(file=("gates.md", TEXTS["gates.md"].encode()), purpose="assistants")
+    address: dict[str, Any] = {"url": "https://plant.example/gates"}
+    client.vector_stores.files.create_and_poll(file.id, vector_store_id=store.id, attributes=address)
+    strict = openai.OpenAI(
+        api_key=client.api_key, base_url=grounded.server.base_url, max_retries=0, _strict_response_validation=True
+    )
+    with strict:
+        answer = strict.chat.completions.create(model=name, messages=QUESTION, tools=[tool(store.id)])
+    (note,) = answer.choices[0].message.annotations or []
+    assert note.url_citation.url == address["url"]
+    text = answer.choices[0].message.content or ""
+    assert text[note.url_citation.start_index : note.url_citation.end_index] == "[1]"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_anthropics_messages_have_its_citations(
+    grounded: Grounded, client: openai.OpenAI, attached: str, streamed: bool
+) -> None:
+    """Its own shape, on the block that rests on them, each passage once; whole and as deltas before the block ends."""
+    says = Behaviour(text="It closes in four seconds [1]. In four [1].", chunks=9)
+    model, _ = grounded.model(says, retrieval={"collections": [attached]})
+    with anthropic.Anthropic(
+        base_url=grounded.server.url, api_key=client.api_key, max_retries=0, _strict_response_validation=True
+    ) as other:
+        asked: Any = {"model": model, "max_tokens": 99, "messages": QUESTION}
+        if streamed:
+            with other.messages.stream(**asked) as stream:
+                kinds = [event.type for event in stream]
+                answer = stream.get_final_message()
+            assert kinds.count("citation") == 1
+        else:
+            answer = other.messages.create(**asked)
+    (block,) = answer.content
+    assert block.type == "text"
+    assert block.text == says.text
+    (cited,) = block.citations or []
+    assert isinstance(cited, CitationCharLocation)
+    assert (cited.document_title, cited.cited_text) == ("gates.md", TEXTS["gates.md"])
+    assert str(cited.file_id).startswith("file-")
+    assert (cited.start_char_index, cited.end_char_index) == (0, len(TEXTS["gates.md"]))
 
 
 def test_a_stream_cites_as_it_goes(grounded: Grounded, client: openai.OpenAI, attached: str) -> None:
@@ -199,7 +256,13 @@ def test_where_every_model_is_down_the_answer_is_quoted(grounded: Grounded, clie
         assert "closes in four seconds when the power fails" in str(message.content)
         assert raw.headers["x-penstock-model"] == answer.model == "penstock/quotes"
         assert "x-penstock-fallback" in raw.headers
-        assert (answer.model_extra or {})["penstock"] == {"fallback": "penstock/quotes", "instead_of": "down"}
+        mark = {"fallback": "penstock/quotes", "instead_of": "down"}
+        assert (answer.model_extra or {})["penstock"] == mark
+        whole = client.responses.create(model="down", input=QUESTION[0]["content"])
+        *_, last_event = client.responses.create(model="down", input=QUESTION[0]["content"], stream=True)
+        assert last_event.type == "response.completed"
+        for one in (whole, last_event.response, client.responses.retrieve(whole.id)):
+            assert (one.model_extra or {})["penstock"] == mark
         assert [note["filename"] for note in notes(message)][:1] == ["gates.md"]
         chunks = list(client.chat.completions.create(model="down", messages=QUESTION, stream=True))
         last_chunk = chunks[-1]

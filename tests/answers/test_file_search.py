@@ -276,6 +276,28 @@ def test_text_is_left_alone_where_nothing_was_found(grounded: Grounded, client: 
     assert response.output[0].content[0].annotations == []
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_model_that_quotes_searches_as_well(
+    grounded: Grounded, client: openai.OpenAI, store: str, streamed: bool
+) -> None:
+    """Where there is no other model at all, the tool works all the same, with citations of the right passages."""
+    name = f"quoting{streamed}"
+    grounded.create({"name": name, "deployments": [{"id": name, "provider": "quotes", "model": "quotes"}]})
+    asked: Any = {"model": name, "input": "How fast does the penstock gate close?", "tools": [tool(store)]}
+    response: Any
+    if streamed:
+        with client.responses.stream(**asked) as stream:
+            response = stream.until_done().get_final_response()
+    else:
+        response = client.responses.create(**asked)
+    call, message = response.output
+    assert (call.type, call.status, call.queries) == ("file_search_call", "completed", [asked["input"]])
+    part = message.content[0]
+    assert part.text.startswith("“The penstock gate closes in four seconds when the power fails.” [")
+    assert [one.filename for one in part.annotations] == ["gates.md"]
+    assert part.text[part.annotations[0].index] == "["
+
+
 def _plain(annotation: Any) -> Any:
     return annotation if isinstance(annotation, dict) else annotation.to_dict()
 

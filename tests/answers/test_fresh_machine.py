@@ -60,7 +60,7 @@ def test_two_commands_lead_to_a_cited_answer(bare: Server) -> None:
     assert len([delta for delta in deltas if delta.get("content")]) > 1
     assert "Redis" in "".join(delta.get("content") or "" for delta in deltas)
     notes = [note for delta in deltas for note in delta.get("annotations") or ()]
-    assert {note["type"] for note in notes} == {"file_citation"}
+    assert {note["type"] for note in notes} == {"url_citation"}
     assert "degradation.md" in {note["filename"] for note in notes}
     citation = next(one for delta in deltas for one in delta.get("citations") or ())
     text = (ROOT / "docs" / citation["source"]).read_text()

@@ -67,6 +67,8 @@ EXPECTED: dict[str, set[str]] = {
     "PATCH /collections/{id}": ABOVE_TEAM,
     "GET /collections/{id}/advice": ADMINS,
     "DELETE /collections/{id}": ADMINS,
+    "GET /documents": ADMINS,
+    "POST /collections/{id}/documents/retry": ADMINS,
     "GET /collections/{id}/snapshots": EVERYONE,
     "POST /collections/{id}/snapshots": ADMINS,
     "DELETE /collections/{id}/snapshots/{snapshot}": ADMINS,

@@ -256,3 +256,63 @@ async def test_what_was_read_is_counted_aside(monkeypatch: pytest.MonkeyPatch) -
     await ask(user("How fast does the north gate close?"), documents=[MANUAL])
     assert counted
     assert threading.current_thread() not in counted
+
+
+SEARCH: Json = {
+    "type": "function",
+    "function": {"name": "file_search", "parameters": {"type": "object", "properties": {"queries": {"type": "array"}}}},
+}
+OTHER: Json = {"type": "function", "function": {"name": "file_search", "parameters": {"properties": {"path": {}}}}}
+
+
+@pytest.mark.parametrize(
+    "choice", [None, "auto", "required", {"type": "function", "function": {"name": "file_search"}}]
+)
+async def test_a_question_is_looked_up_where_there_is_something_to_search_with(choice: object) -> None:
+    """As any model that calls tools would, whole and streamed."""
+    fields = {} if choice is None else {"tool_choice": choice}
+    answer = await ask(user("How fast does the gate close?"), tools=[SEARCH], **fields)
+    (first,) = answer["choices"]
+    (call,) = first["message"]["tool_calls"]
+    assert (first["finish_reason"], first["message"]["content"]) == ("tool_calls", None)
+    assert call["function"]["name"] == "file_search"
+    assert json.loads(call["function"]["arguments"]) == {"queries": ["How fast does the gate close?"]}
+    body = {"messages": [user("How fast does the gate close?")], "tools": [SEARCH], "stream": True, **fields}
+    events = (await QuotingModel().answer(json.dumps(body).encode(), "m")).decode().split("\n\n")
+    deltas = [json.loads(one[6:])["choices"][0] for one in events if one.startswith("data: {")]
+    assert deltas[1]["delta"]["tool_calls"][0]["function"] == call["function"]
+    assert deltas[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_what_a_search_found_is_quoted_under_its_numbers() -> None:
+    """Two quotations of one passage have one number; the next question is looked up again."""
+    found = (
+        '<passage title="lunch.md" id="1">\nLunch is served at noon.\n</passage>\n'
+        '<passage title="gates.md" id="4">\nThe north gate closes in four seconds. The south gate closes in nine seconds.\n</passage>'
+    )
+    asked = user("In how many seconds does the gate close?")
+    told: list[Json] = [asked, {"role": "assistant", "content": None}, {"role": "tool", "content": found}]
+    answer = await ask(*told, tools=[SEARCH])
+    assert (
+        content(answer)
+        == "“The north gate closes in four seconds.” [4]\n\n“The south gate closes in nine seconds.” [4]"
+    )
+    assert [one["index"] for one in answer["choices"][0]["message"]["citations"]] == [4, 4]
+    again = await ask(*told, {"role": "assistant", "content": "4 s"}, user("And lunch?"), tools=[SEARCH])
+    assert again["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("fields", [{"tools": [OTHER]}, {"tools": [SEARCH], "tool_choice": "none"}, {"tools": [3, {}]}])
+async def test_a_function_that_is_no_search_is_not_called(fields: Json) -> None:
+    """What a client's own functions want is not known here."""
+    answer = await ask(user(f"<document>{MANUAL}</document> When is lunch served?"), **fields)
+    assert content(answer).startswith("“Lunch is served at noon in the hall.” [1]")
+
+
+@pytest.mark.parametrize(("numbers", "mark"), [(("2", "2"), 1), (("2", "x"), 3), (("x", "y"), 1), (("9", "4"), 4)])
+async def test_passages_without_numbers_of_their_own_are_counted(numbers: tuple[str, str], mark: int) -> None:
+    """Behind those that have some. Two documents under one number would leave a reader guessing."""
+    first, second = (f'<document index="{number}">{{}}</document>' for number in numbers)
+    shown = first.format("Lunch is served at noon.") + second.format("The gate closes in four seconds.")
+    said = content(await ask(user(f"{shown} In how many seconds does the gate close?")))
+    assert said.startswith(f"“The gate closes in four seconds.” [{mark}]")

@@ -122,6 +122,15 @@ def test_sentences_of_a_model_are_held_against_what_they_cite(
     assert status == 1
 
 
+def test_what_is_quoted_word_by_word_is_supported(evaluate: Evaluate, documents_server: Server) -> None:
+    """Quotations are held against the passages that they are of, by the numbers under which those were shown."""
+    made = {"name": "quoter", "deployments": [{"id": "quoter", "provider": "quotes", "model": "quotes"}]}
+    assert documents_server.admin.post("/models", json=made).status_code == 201
+    status, said = evaluate("--json", "--answers", "quoter", "--require-supported", "1")
+    report: dict[str, Any] = json.loads(said)["answers"]
+    assert (status, report["supported"]["value"], report["claims"] > 0) == (0, 1.0, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,7 +9,7 @@ from retrieval.access import Caller, may_read, require_held
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Change, NewCollection
 from retrieval.database import Database
-from retrieval.errors import Expired, Forbidden, NotFound
+from retrieval.errors import BadRequest, Expired, Forbidden, NotFound
 from retrieval.job_store import LeaseLost, Owner
 from retrieval.shown import shown
 from retrieval.tables import collections as collection_table
@@ -210,7 +210,9 @@ def test_documents_are_listed_in_pages_by_their_state(database: Database) -> Non
         assert [each.source_id for each in page.data] == ["file-3", "file-2"]
         page = document_store.listed(tx, ANN, collection, 9, status="completed")
         assert [each.source_id for each in page.data] == ["file-0"]
-        assert document_store.listed(tx, ANN, collection, 9, after="file-gone").data == ()
+        for after, before in (("file-gone", None), (None, "file-gone")):  # nothing would look like the end of the list
+            with pytest.raises(BadRequest, match="no file 'file-gone'"):
+                document_store.listed(tx, ANN, collection, 9, after=after, before=before)
         counts = collection_store.counts(tx, [collection.id])[collection.id]
     assert (counts.in_progress, counts.completed, counts.total, counts.passages) == (4, 1, 5, 1)
 

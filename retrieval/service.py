@@ -12,12 +12,12 @@ from sqlalchemy import Connection
 
 from retrieval import batch_store, collection_store, document_store, job_store, passage_store, quotas, removal
 from retrieval.access import Caller, require_held
-from retrieval.asking import Question, Rerank, Results, Seen, Wanted
+from retrieval.asking import Question, Rerank, Results, Seen, Tenant, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import Chunking, resolved
 from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.database import Database, locked_for
-from retrieval.document_store import Document, NewDocument, Status, Value
+from retrieval.document_store import Document, NewDocument, Partition, Status, Value
 from retrieval.errors import BadRequest, NotFound, RetrievalError
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
@@ -31,8 +31,9 @@ from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Quota
 from retrieval.reembedding.backfill import Backfill
-from retrieval.sampling import Asked, Sampled, drawn, nobody
+from retrieval.sampling import Asked, Sampled, drawn, drawn_from, nobody
 from retrieval.search import Search
+from retrieval.tenancy import bound, of_document
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class Retrieval:
                 "There is no model to embed with: name one, or set retrieval.embedding_model", code="no_embedding_model"
             )
         self._embedder.require(model, caller.key_id)
-        self._residents.require(new.engine)
+        self._residents.require(new.engine, apart=new.tenancy is not None)
         new = msgspec.structs.replace(new, model=model, prompts=self._embedder.prompts(model))
         sources = await self._found(caller, files)
 
@@ -191,17 +192,21 @@ class Retrieval:
     async def describe(
         self, caller: Caller, id_: str, file_id: str, attributes: Mapping[str, Value], labels: Sequence[str] | None
     ) -> Document:
-        """Other attributes, and other labels unless they are None. Raises NotFound, Forbidden."""
+        """Other attributes, and other labels unless they are None. Raises NotFound, Forbidden, BadRequest."""
 
         def work(tx: Connection) -> Document:
             collection = collection_store.get(tx, caller, id_)
             document = document_store.get(tx, caller, collection, file_id)
+            tenant = of_document(collection.tenancy, attributes, caller)
             if labels is not None:
                 require_held(caller, labels)
                 document_store.relabel(tx, document, labels)
-            return document_store.describe(tx, document, attributes)
+            return document_store.describe(tx, document, attributes, tenant)
 
-        return await self._write(work)
+        described = await self._write(work)
+        if described.tenant is not None:  # it may have moved
+            self._changed(id_)
+        return described
 
     async def detach(self, caller: Caller, id_: str, file_id: str) -> None:
         """Out of the collection; the file stays. Raises NotFound."""
@@ -230,6 +235,38 @@ class Retrieval:
             return document_store.text_of(tx, document.id)
 
         return await self._read(work)
+
+    # Tenants
+
+    async def tenants(self, caller: Caller, id_: str, limit: int, after: str | None) -> Page[Tenant]:
+        """By name; a key that is bound to one is shown that one. Raises NotFound, BadRequest."""
+
+        def work(tx: Connection) -> tuple[Collection, Sequence[Partition]]:
+            collection = _declared(collection_store.get(tx, caller, id_))
+            return collection, document_store.partitions(tx, id_, limit + 1, after=after, tenant=caller.tenant)
+
+        def look() -> Page[Tenant]:
+            collection, found = self._database.read(work)
+            shown = [Tenant(each, self._residents.promoted(collection, each.tenant)) for each in found[:limit]]
+            return Page(tuple(shown), len(found) > limit)
+
+        return await asyncio.to_thread(look)
+
+    async def remove_tenant(self, caller: Caller, id_: str, tenant: str) -> int:
+        """All its documents, at once and for good: how many. Raises NotFound, BadRequest."""
+
+        def work(tx: Connection) -> int:
+            locked_for(tx, id_)  # before its row is: who publishes takes them in this order
+            _declared(collection_store.get(tx, caller, id_))
+            mine = bound(tenant) and caller.tenant in (None, tenant)
+            gone = document_store.remove_tenant(tx, id_, tenant) if mine else 0
+            if not gone:
+                raise NotFound(f"No tenant '{tenant}' in vector store '{id_}'", param="tenant", code="tenant_not_found")
+            return gone
+
+        gone = await self._write(work)
+        self._changed(id_)
+        return gone
 
     # Batches
 
@@ -277,9 +314,9 @@ class Retrieval:
         """A conversation's last question as a query that needs no other; None where no model says so in time."""
         return await standalone(self._writer, caller, conversation, model, timeout_s)
 
-    def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
-        """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""
-        checked = self._search.recall(id_)
+    def recall(self, id_: str, tenant: str | None = None) -> Mapping[str, Mapping[str, float]]:
+        """Of a collection's or a tenant's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""
+        checked = self._search.recall(id_, tenant)
         return {
             kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
             for kind, each in checked.items()
@@ -296,6 +333,8 @@ class Retrieval:
         def work() -> Sampled | None:
             with self._database.reading() as tx:
                 collection = collection_store.by_id(tx, id_)
+                if collection is not None and collection.tenancy is not None:  # there is no index of all of it
+                    return drawn_from(tx, collection, after, most, np.random.default_rng())
             if collection is None:
                 return None
             try:
@@ -360,7 +399,10 @@ class Retrieval:
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
             name, chunking = sources[each.file_id].filename, self._chunking(caller, each.chunking, window)
-            new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
+            tenant = of_document(collection.tenancy, each.attributes, caller)
+            new = NewDocument(
+                each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces, tenant
+            )
             document = document_store.attach(tx, collection, new)
             job_store.add(tx, collection.id, document.id, caller.key_id)
             made.append(document)
@@ -387,6 +429,13 @@ class Retrieval:
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.write, work)
+
+
+def _declared(collection: Collection) -> Collection:
+    """Raises BadRequest."""
+    if collection.tenancy is None:
+        raise BadRequest("The vector store declares no tenancy", param="vector_store_id", code="no_tenancy")
+    return collection
 
 
 def _seen(tx: Connection, found: Sequence[Collection]) -> Sequence[Seen]:

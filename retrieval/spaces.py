@@ -13,6 +13,7 @@ import msgspec
 from retrieval.index.settings import EngineName, Quantization
 
 FIRST: Final = 1  # whose vectors stand with the passages' bodies
+TENANTS: Final = "tenants"  # the folder of their partitions
 
 
 class Space(msgspec.Struct, frozen=True):
@@ -48,9 +49,15 @@ def version_for(version: int, canary: Canary | None, key_id: str) -> int:
     return canary.space.version if canary is not None and canary.reads(key_id) else version
 
 
-def place_of(collection_id: str, version: int) -> str:
-    """What an index of that version is called, on the disk and in engines."""
-    return collection_id if version == FIRST else f"{collection_id}.v{version}"
+def place_of(collection_id: str, version: int, tenant: str | None = None) -> str:
+    """What an index of that version is called, on the disk and in engines; of a tenant's partition, it lies within the collection's."""
+    place = collection_id if version == FIRST else f"{collection_id}.v{version}"
+    return place if tenant is None else f"{place}/{TENANTS}/{partition_of(tenant)}"
+
+
+def partition_of(tenant: str) -> str:
+    """A name that every file system takes, whatever the tenant is called."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:32]
 
 
 def version_at(name: str) -> tuple[str, int]:

@@ -51,7 +51,7 @@ def _whose() -> list[Column[Any]]:
 # `engine` makes its graph, if it is not the usual one; `quantization`: of what that keeps. The quotas bound what is published in it.
 # `expires_days` counts from `last_active_at`. `deleted`: it is for nobody any more, and what is left of it goes piece by piece.
 # `version` of its vectors is read, by the keys of a `canary` another one; `cut`: the dimensions that the model is asked for;
-# `prompts`: how it is told questions from passages.
+# `prompts`: how it is told questions from passages. `tenancy`: which attribute names the tenant of each document.
 collections = Table(
     "collections",
     metadata,
@@ -77,9 +77,11 @@ collections = Table(
     Column("cut", Integer),
     Column("canary", JSON(none_as_null=True)),
     Column("prompts", Text),
+    Column("tenancy", JSON(none_as_null=True)),
 )
 
 # A file in a collection; `source_id` is who it is, `fingerprint` what it was when it was read. `generation` is that of its last change.
+# `tenant`: whose it is, in a collection that declares tenancy, and in no other.
 documents = Table(
     "documents",
     metadata,
@@ -99,8 +101,10 @@ documents = Table(
     Column("generation", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("batch_id", Text, index=True),
+    Column("tenant", Text),
     UniqueConstraint("collection_id", "source_id"),
     Index("ix_documents_collection_id_generation", "collection_id", "generation"),
+    Index("ix_documents_collection_id_tenant", "collection_id", "tenant"),
     sqlite_autoincrement=True,
 )
 

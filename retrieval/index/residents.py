@@ -2,18 +2,20 @@
 
 import shutil
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import structlog
 from sqlalchemy import Connection
 
-from retrieval import collection_store
+from retrieval import collection_store, document_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
+from retrieval.document_store import Partition
 from retrieval.errors import NotFound
 from retrieval.index import artefact
 from retrieval.index.advice import Advice, advise
@@ -24,7 +26,12 @@ from retrieval.index.resident import Resident, Sizes
 from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.index.state import State
 from retrieval.reembedding import store as reembeddings
-from retrieval.spaces import FIRST, place_of, version_at
+from retrieval.spaces import FIRST, TENANTS, place_of, version_at
+from retrieval.tenancy import Tenancy
+
+MOST_KNOWN: Final = 4096  # indexes
+OPEN_WORDS: Final = 64  # files
+ROOM_EVERY_S: Final = 0.2
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,29 +56,34 @@ class Residents:
         self._turn = threading.Lock()
         self._known: OrderedDict[str, tuple[Resident, Lexical]] = OrderedDict()  # by place: see `spaces.place_of`
         self._seen: dict[str, Collection] = {}
+        self._open: OrderedDict[str, Lexical] = OrderedDict()  # of tenants
+        self._kept: dict[str, Partition] = {}  # of tenants, as they were when they were maintained
+        self._made_room_at = 0.0
 
     @property
     def recall(self) -> float:
         """What graphs have to have, at 10."""
         return self._engines.settings.recall
 
-    def require(self, engine: EngineName | None) -> None:
-        """Raises BadRequest where a collection cannot have that engine here."""
-        self._engines.require(engine)
+    def require(self, engine: EngineName | None, *, apart: bool = False) -> None:
+        """Raises BadRequest where a collection cannot have that engine here; `apart`: for each of its tenants."""
+        self._engines.require(engine, apart=apart)
 
-    def current(self, collection_id: str, version: int = FIRST) -> tuple[Collection, State]:
-        """With vectors of the version. Raises NotFound."""
-        found = self._of(collection_id, version)[0].current()
-        self._make_room(place_of(collection_id, version))
+    def current(self, collection_id: str, version: int = FIRST, tenant: str | None = None) -> tuple[Collection, State]:
+        """With vectors of the version, of a tenant alone where the collection declares tenancy. Raises NotFound."""
+        found = self._of(collection_id, version, tenant)[0].current()
+        self._make_room(place_of(collection_id, version, tenant), often=tenant is None)
         return found
 
     def advise(self, collection: Collection, rows: int | None) -> Advice:
         """As `retrieval.index.advice.advise`."""
         return advise(self._database, self._engines, collection, rows)
 
-    def latest(self, collection_id: str, version: int = FIRST) -> tuple[Collection, State] | None:
+    def latest(
+        self, collection_id: str, version: int = FIRST, tenant: str | None = None
+    ) -> tuple[Collection, State] | None:
         """What is in memory, whatever has changed since: for who finds that out afterwards. Asks nobody."""
-        place = place_of(collection_id, version)
+        place = place_of(collection_id, version, tenant)
         with self._turn:
             known = self._known.get(place)
             if known is None:
@@ -93,39 +105,82 @@ class Residents:
         if known is not None:
             known[0].saw(collection)
 
-    def words(self, collection: Collection) -> Lexical:
+    def words(self, collection: Collection, tenant: str | None = None) -> Lexical:
         """Its index of words, up to date."""
-        lexical = self._of(collection.id, collection.version)[1]
+        lexical = self._of(collection.id, collection.version, tenant)[1]
         lexical.refresh(collection.generation)
+        if tenant is not None:
+            self._close_words(place_of(collection.id, collection.version, tenant), lexical)
         return lexical
 
-    def maintain(self, collection_id: str, version: int | None = None) -> None:
+    def promoted(self, collection: Collection, tenant: str) -> bool:
+        """Whether it has a graph of its own, as far as this machine's files say."""
+        made = artefact.known(self._folder / place_of(collection.id, collection.version, tenant))
+        return made is not None and made.engine is not None
+
+    def maintain(self, collection_id: str, version: int | None = None, tenant: str | None = None) -> None:
         """Brings a collection up to date, and writes down what it is worth to: for who has just changed it.
 
-        In the version that is read, and those that are in memory beside it, unless one is named. Raises NotFound.
+        In the version that is read, and those that are in memory beside it, unless one is named; all tenants, unless one is. Raises NotFound.
         """
-        if version is not None:
-            self._maintain(collection_id, version)
-            return
         found = self._database.read(lambda tx: collection_store.by_id(tx, collection_id))
         if found is None:
             raise NotFound(f"No such Vector store object: {collection_id}", param="vector_store_id")
-        self._maintain(collection_id, found.version)
+        if version is not None:
+            self._maintain(found, version, tenant)
+            return
+        self._maintain(found, found.version, tenant)
         for other in self._versions(collection_id) - {found.version}:
             with suppress(NotFound):  # it was left meanwhile
-                self._maintain(collection_id, other)
+                self._maintain(found, other, tenant)
 
-    def _maintain(self, collection_id: str, version: int) -> None:
-        resident, _ = self._of(collection_id, version)
+    def _maintain(self, found: Collection, version: int, tenant: str | None) -> None:
+        if found.tenancy is not None and tenant is None:
+            self._maintain_tenants(found, found.tenancy, version)
+            return
+        resident, _ = self._of(found.id, version, tenant)
         collection, _ = resident.current()
-        self.words(collection)
+        self.words(collection, tenant)
         if resident.needs().artefact:
             resident.write()
-        self._make_room(place_of(collection_id, version))
+        self._make_room(place_of(found.id, version, tenant))
 
-    def repair(self, collection_id: str, effort: int | None, version: int = FIRST) -> None:
+    def _maintain_tenants(self, found: Collection, tenancy: Tenancy, version: int) -> None:
+        """Of those alone that changed. A small one that nobody asks for costs nothing but to look at."""
+        partitions = self._database.read(lambda tx: document_store.partitions(tx, found.id))
+        large = min(self._sizes.written_from, tenancy.promote_at)
+        kept: dict[str, Partition] = {}
+        for each in partitions:
+            place = place_of(found.id, version, each.tenant)
+            if self._kept.get(place) != each:
+                there = self._folder / place
+                if each.passages >= large or (there / artefact.MANIFEST).exists():
+                    self._maintain(found, version, each.tenant)
+                elif (self._folder / place_of(found.id, FIRST, each.tenant)).is_dir():
+                    self.words(found, each.tenant)
+            kept[place] = each
+        whole = place_of(found.id, version)
+        with self._turn:
+            others = {place: each for place, each in self._kept.items() if not place.startswith(f"{whole}/")}
+            self._kept = others | kept
+        left = {path.name for path in (self._folder / whole / TENANTS).glob("*")} - {place.rpartition("/")[2] for place in kept}
+        for name in left:
+            self._drop(f"{whole}/{TENANTS}/{name}", whole=True)
+
+    def _close_words(self, place: str, lexical: Lexical) -> None:
+        """Files of tenants that were asked for last stay open: there may be thousands of them."""
+        with self._turn:
+            self._open[place] = lexical
+            self._open.move_to_end(place)
+            old = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - OPEN_WORDS)]
+        for each in old:
+            each.close()
+
+    def repair(
+        self, collection_id: str, effort: int | None, version: int = FIRST, tenant: str | None = None
+    ) -> None:
         """As `Resident.repair`."""
-        self._of(collection_id, version)[0].repair(effort)
+        self._of(collection_id, version, tenant)[0].repair(effort)
 
     def drop(self, collection_id: str) -> None:
         """It is deleted: nothing of it stays here."""
@@ -142,12 +197,17 @@ class Residents:
 
     def _drop(self, place: str, *, whole: bool) -> None:
         with self._turn:
-            known = self._known.pop(place, None)
-        if known is not None:
-            known[0].close()
-            known[1].close()
+            within = [each for each in self._known if each == place or each.startswith(f"{place}/")]
+            known = [self._known.pop(each) for each in within]
+            for each in within:
+                self._kept.pop(each, None)
+                self._open.pop(each, None)
+        for resident, words in known:
+            resident.close()
+            words.close()
         try:
-            self._engines.drop(place)
+            if f"/{TENANTS}/" not in place:  # servers keep nothing of tenants
+                self._engines.drop(place)
         except EngineAway as error:  # the folder stays: whoever sweeps tries again
             log.warning("index.not_dropped", collection=place, reason=str(error))
             (self._folder / place).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -155,7 +215,8 @@ class Residents:
         if whole:
             shutil.rmtree(self._folder / place, ignore_errors=True)
         else:
-            artefact.clear(self._folder / place)
+            for home in (self._folder / place, *(self._folder / place / TENANTS).glob("*")):
+                artefact.clear(home)
 
     def retry(self) -> None:
         """What could not be written when it was time, or was damaged when it was opened."""
@@ -163,7 +224,7 @@ class Residents:
             known = [resident for resident, _ in self._known.values()]
         for resident in known:
             if resident.retries():
-                self.maintain(resident.collection_id, resident.version)
+                self.maintain(resident.collection_id, resident.version, resident.tenant)
 
     def sweep(self) -> Sequence[str]:
         """Folders of collections that are not there any more, whoever deleted them."""
@@ -183,8 +244,10 @@ class Residents:
     def _left(self, tx: Connection) -> Sequence[tuple[str, int]]:
         """Versions that are here and that nobody reads any more."""
         with self._turn:
-            places = set(self._known)
+            places = {place.partition("/")[0] for place in self._known}
         places |= {path.parent.name for path in self._folder.glob(f"vs_*/{artefact.MANIFEST}")}
+        within = self._folder.glob(f"vs_*/{TENANTS}/*/{artefact.MANIFEST}")
+        places |= {path.parents[2].name for path in within}
         places |= {path.name for path in self._folder.glob("vs_*.v*")}
         found: list[tuple[str, int]] = []
         for collection_id, version in map(version_at, sorted(places)):
@@ -201,15 +264,19 @@ class Residents:
             self._known.clear()
         self._engines.close()
 
-    def _of(self, collection_id: str, version: int) -> tuple[Resident, Lexical]:
-        place = place_of(collection_id, version)
+    def _of(self, collection_id: str, version: int, tenant: str | None = None) -> tuple[Resident, Lexical]:
+        place = place_of(collection_id, version, tenant)
         with self._turn:
             known = self._known.get(place)
             if known is None:
-                folder, home = self._folder / place, self._folder / collection_id
-                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines, version)
-                others = (words for other, words in self._known.values() if other.collection_id == collection_id)
-                words = next(others, None) or Lexical(self._database, collection_id, home)
+                folder, home = self._folder / place, self._folder / place_of(collection_id, FIRST, tenant)
+                resident = Resident(self._database, collection_id, folder, self._sizes, self._engines, version, tenant)
+                others = (
+                    words
+                    for other, words in self._known.values()
+                    if (other.collection_id, other.tenant) == (collection_id, tenant)
+                )
+                words = next(others, None) or Lexical(self._database, collection_id, home, tenant)
                 known = self._known[place] = resident, words
             self._known.move_to_end(place)
             return known
@@ -218,16 +285,21 @@ class Residents:
         with self._turn:
             return {each.version for each, _ in self._known.values() if each.collection_id == collection_id}
 
-    def _make_room(self, keep: str) -> None:
-        """The least recently used goes first; what is in use stays with who uses it."""
+    def _make_room(self, keep: str, *, often: bool = True) -> None:
+        """The least recently used goes first; what is in use stays with who uses it. Not `often`: not at each of many searches."""
+        now = time.monotonic()
+        if not often and now < self._made_room_at + ROOM_EVERY_S and len(self._known) <= MOST_KNOWN:
+            return
+        self._made_room_at = now
         with self._turn:
             used = sum(resident.nbytes for resident, _ in self._known.values())
             for id_, (resident, lexical) in list(self._known.items()):
-                if used <= self._budget and len(self._known) <= 4096:
+                if used <= self._budget and len(self._known) <= MOST_KNOWN:
                     break
                 if id_ != keep:
                     used -= resident.nbytes
                     resident.forget()
                     lexical.close()
                     self._seen.pop(resident.collection_id, None)
+                    self._open.pop(id_, None)
                     del self._known[id_]

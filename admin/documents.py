@@ -33,6 +33,7 @@ from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
 from retrieval.ports import Ranker, Role, Source, Writer
 from retrieval.quotas import Quota
+from retrieval.tenancy import bound
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # NumPy comes with the first vector
 PATH: Final = b"/v1/embeddings"
 TAG: Final = b"retrieval"
 LABELS: Final = "access_labels"
+TENANT: Final = "tenant"
 INPUT_TYPE: Final = "input_type"
 MAX_DEPUTIES: Final = 1024
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -57,14 +59,14 @@ def database_of(engine: Engine) -> Database:
 
 
 def caller_of(key: Key) -> Caller:
-    """Who asks, with the labels that an admin has written into the key's metadata. The admin key holds every one."""
+    """Who asks, with the labels and the tenant that an admin has written into the key's metadata. The admin key holds every label."""
     if key is ADMIN:
         return Caller(key.id, labels=frozenset({EVERY}))
     given = key.metadata.get(LABELS)
     labels = (
         frozenset(each for each in given if isinstance(each, str)) if isinstance(given, (list, tuple)) else frozenset()
     )
-    return Caller(key.id, key.team_id, key.org_id, labels)
+    return Caller(key.id, key.team_id, key.org_id, labels, tenant=bound(key.metadata.get(TENANT)))
 
 
 def may_use(current: Current, model: str, payer: str) -> bool:

@@ -315,6 +315,16 @@ def partitions(
     return [Partition(name, *map(int, rest)) for name, *rest in found]
 
 
+def tenants_of(tx: Connection, collection_id: str, source_ids: Sequence[str]) -> Mapping[str, str]:
+    """Of the files that are a tenant's."""
+    found: dict[str, str] = {}
+    for start in range(0, len(source_ids), 500):
+        mine = (_Row.collection_id == collection_id) & _Row.source_id.in_(source_ids[start : start + 500])
+        rows = tx.execute(select(_Row.source_id, _Row.tenant).where(mine, _Row.tenant.is_not(None)))
+        found |= {source_id: tenant for source_id, tenant in rows}
+    return found
+
+
 def remove_tenant(tx: Connection, collection_id: str, tenant: str) -> int:
     """All documents of it at once. How many."""
     locked_for(tx, collection_id)

@@ -97,7 +97,7 @@ def _begin(routes: APIRouter, control: Control, retrieval: Plane | None, notice:
         wanted = _space(body, collection)
         backfill.require(wanted.model, payer)
         wanted = msgspec.structs.replace(wanted, prompts=backfill.prompts(wanted.model))
-        backfill.require_engine(wanted.engine)
+        backfill.require_engine(wanted.engine, apart=collection.tenancy is not None)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
             _seen(tx, asker, id)

@@ -72,7 +72,9 @@ class GroundingSearch:
         def work(tx: Connection) -> Sequence[str]:
             at = collection_store.moment(tx)
             found = collection_store.listed(tx, caller, MOST_LISTED).data
-            mine = [one for one in found if one.tenancy is None or caller.tenant is not None]  # others have to be told whose
+            mine = [
+                one for one in found if one.tenancy is None or caller.tenant is not None
+            ]  # others have to be told whose
             alive = [one for one in mine if not collection_store.expired(one, at)]
             return [one.id for one in sorted(alive, key=lambda one: -one.last_active_at)[:MOST_STORES]]
 

@@ -340,7 +340,10 @@ def expired(collection: Collection, unix: float) -> bool:
 
 def _require_empty(tx: Connection, collection: Collection) -> None:
     """Raises BadRequest."""
-    if tx.execute(select(documents.c.id).where(documents.c.collection_id == collection.id).limit(1)).first() is not None:
+    if (
+        tx.execute(select(documents.c.id).where(documents.c.collection_id == collection.id).limit(1)).first()
+        is not None
+    ):
         raise BadRequest("The tenancy of a vector store with files in it cannot be changed", param="tenancy")
 
 

@@ -90,8 +90,7 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
         id_ = _there(tx, collection, new.replaces)
         values["source_id"] = new.source_id
         if id_ is not None and (
-            _tenant_of(tx, id_) != new.tenant
-            or _opens(labels_of(tx, id_), new.labels, labelled=collection.labelled)
+            _tenant_of(tx, id_) != new.tenant or _opens(labels_of(tx, id_), new.labels, labelled=collection.labelled)
         ):
             _empty(tx, collection, id_, generation)  # what only some could read is not for those of the new version
             values |= {"usage_bytes": 0, "passages": 0, "fingerprint": None}
@@ -321,7 +320,7 @@ def tenants_of(tx: Connection, collection_id: str, source_ids: Sequence[str]) ->
     for start in range(0, len(source_ids), 500):
         mine = (_Row.collection_id == collection_id) & _Row.source_id.in_(source_ids[start : start + 500])
         rows = tx.execute(select(_Row.source_id, _Row.tenant).where(mine, _Row.tenant.is_not(None)))
-        found |= {source_id: tenant for source_id, tenant in rows}
+        found |= {row.source_id: row.tenant for row in rows}
     return found
 
 

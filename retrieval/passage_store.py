@@ -215,7 +215,9 @@ def texts(
         last = found[-1][0]
 
 
-def _of_tenant_since(tx: Connection, collection_id: str, since: int, limit: int, tenant: str) -> Iterator[Sequence[int]]:
+def _of_tenant_since(
+    tx: Connection, collection_id: str, since: int, limit: int, tenant: str
+) -> Iterator[Sequence[int]]:
     """In order, `limit` at a time. Found at once: to page through them by id, SQLite looks at everybody's."""
     theirs = _of_tenant(collection_id, tenant).where(documents.c.generation > since)
     query = select(_Row.id).where(_Row.document_id.in_(theirs), _Row.generation.is_not(None))
@@ -230,7 +232,11 @@ def _of_tenant(collection_id: str, tenant: str) -> Select[tuple[int]]:
 
 def number(tx: Connection, collection_id: str, tenant: str | None = None) -> int:
     """How many are published."""
-    mine = _Row.collection_id == collection_id if tenant is None else _Row.document_id.in_(_of_tenant(collection_id, tenant))
+    mine = (
+        _Row.collection_id == collection_id
+        if tenant is None
+        else _Row.document_id.in_(_of_tenant(collection_id, tenant))
+    )
     return int(tx.execute(select(func.count()).where(mine, _Row.generation.is_not(None))).scalar_one())
 
 

@@ -40,9 +40,7 @@ def drawn(version: int, state: State, after: int, most: int, random: np.random.G
     return Sampled(version, newest, state.matrix.pick(chosen))
 
 
-def drawn_from(
-    tx: Connection, collection: Collection, after: int, most: int, random: np.random.Generator
-) -> Sampled:
+def drawn_from(tx: Connection, collection: Collection, after: int, most: int, random: np.random.Generator) -> Sampled:
     """The same of a collection that has no index of all of it: from the truth."""
     pairs = np.array(passage_store.published_after(tx, collection.id, after), np.int64).reshape(-1, 2)
     newest = int(pairs[:, 0].max()) if len(pairs) else after

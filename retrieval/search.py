@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, final
 
 import msgspec
@@ -96,8 +97,11 @@ class Search:
         known = self._known(caller, collection_id)
         if known is not None and known.read_by(caller.key_id).dimensions is None:  # it had no vectors then
             known = None
-        if known is None:
-            known = await asyncio.to_thread(self._begun, caller, collection_id)
+        if known is not None:
+            with suppress(RetrievalError):  # unless it has another tenancy by now
+                _narrowed(caller, known, question)
+                return known.read_by(caller.key_id)
+        known = await asyncio.to_thread(self._begun, caller, collection_id)
         _narrowed(caller, known, question)
         return known.read_by(caller.key_id)
 

@@ -315,7 +315,7 @@ class Retrieval:
         return await standalone(self._writer, caller, conversation, model, timeout_s)
 
     def recall(self, id_: str, tenant: str | None = None) -> Mapping[str, Mapping[str, float]]:
-        """Of a collection's or a tenant's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""
+        """Of a collection's or a tenant's graph, as far as this process has checked it: by kind of filter, with 99 % confidence."""
         checked = self._search.recall(id_, tenant)
         return {
             kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
@@ -393,13 +393,13 @@ class Retrieval:
         if files:
             quotas.require(tx, collection, self._quota, 1, 0)
         made = []
-        for each in files:
+        for number, each in enumerate(files):
             require_held(caller, each.labels)
+            tenant = _tenant(collection, caller, each, None if batch_id is None else number)
             document_store.require_own(tx, caller, collection, each.file_id)
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
             name, chunking = sources[each.file_id].filename, self._chunking(caller, each.chunking, window)
-            tenant = of_document(collection.tenancy, each.attributes, caller)
             new = NewDocument(
                 each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces, tenant
             )
@@ -429,6 +429,16 @@ class Retrieval:
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.write, work)
+
+
+def _tenant(collection: Collection, caller: Caller, file: Wanted, number: int | None) -> str | None:
+    """Whose the file is, which has that number in a batch. Raises TenantRequired, Forbidden."""
+    try:
+        return of_document(collection.tenancy, file.attributes, caller)
+    except RetrievalError as error:
+        error.message = f"{error.message} ({file.file_id})"
+        error.param = error.param if number is None else f"files.{number}.{error.param}"
+        raise
 
 
 def _declared(collection: Collection) -> Collection:

@@ -73,7 +73,8 @@ def narrowed(
         asked = "names no tenant" if not names else f"names {len(names)} tenants at once"
         raise TenantRequired(
             f"The vector store keeps each tenant apart, by the attribute '{tenancy.attribute}', and this {asked}. Name one: "
-            f"`tenant`, or a filter of type 'eq' on '{tenancy.attribute}', alone or within 'and'; or bind the key, by `tenant` in its metadata",
+            f"`tenant`, or a filter of type 'eq' on '{tenancy.attribute}', alone or within 'and'; "
+            "or an admin binds the key, by `tenant` in its metadata",
             param="tenant" if tenant is not None else "filters",
         )
     (name,) = names

@@ -107,7 +107,7 @@ class SearchBody(SearchSettings):
 
     query: Query | Annotated[tuple[Query, ...], Field(min_length=1, max_length=16)]
     filters: dict[str, object] | None = None
-    tenant: Annotated[Text, Field(min_length=1, max_length=filters.MAX_TEXT)] | None = None
+    tenant: Annotated[Text, Field(min_length=1, max_length=512)] | None = None
     group: GroupBody | None = None
     neighbors: NeighborsBody | None = None
     highlight: bool = False

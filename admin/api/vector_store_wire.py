@@ -1,7 +1,7 @@
 """Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
 
-Beside those stand a few fields of ours: `embedding_model`, `access`, `engine`, `quantization` and `tenancy` of a store, `access_labels` of a file and
-what it `replaces`, and chunking strategies beside `auto` and `static`. `search_wire` has the searches.
+Beside those stand a few fields of ours: `embedding_model`, `access`, `engine`, `quantization` and `tenancy` of a store, `access_labels`
+of a file and what it `replaces`, and chunking strategies beside `auto` and `static`. `search_wire` has the searches.
 """
 
 from collections.abc import Sequence

@@ -150,7 +150,7 @@ class Resident:
         tenancy = None if known is None or self.tenant is None else known.tenancy
         return inf if tenancy is None else tenancy.promote_at
 
-    def _worth_a_graph(self, state: State, there: bool) -> bool:  # noqa: FBT001 — whether it has one
+    def _worth_a_graph(self, state: State, there: bool) -> bool:
         if self.tenant is None:
             return state.count * (0 if state.matrix is None else state.matrix.dimensions) > self._sizes.exact_work
         return state.count >= self._promote_at * (SHRUNK if there else 1)
@@ -375,7 +375,9 @@ class Resident:
         """Slots of passages that were taken away since, or are of documents that are another tenant's by now."""
         if not state.rows:
             return np.zeros(0, np.int64)
-        removed = [np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, self.collection_id, state.generation)]
+        removed = [
+            np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, self.collection_id, state.generation)
+        ]
         gone = [state.slots_of(np.concatenate(removed).astype(np.int64))] if removed else []
         if self.tenant is not None:
             others = document_store.left(tx, self.collection_id, state.generation, self.tenant)

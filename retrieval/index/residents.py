@@ -26,7 +26,7 @@ from retrieval.index.resident import Resident, Sizes
 from retrieval.index.settings import EngineName, EngineSettings
 from retrieval.index.state import State
 from retrieval.reembedding import store as reembeddings
-from retrieval.spaces import FIRST, TENANTS, place_of, version_at
+from retrieval.spaces import FIRST, TENANTS, partition_of, place_of, version_at
 from retrieval.tenancy import Tenancy
 
 MOST_KNOWN: Final = 4096  # indexes
@@ -121,7 +121,8 @@ class Residents:
     def maintain(self, collection_id: str, version: int | None = None, tenant: str | None = None) -> None:
         """Brings a collection up to date, and writes down what it is worth to: for who has just changed it.
 
-        In the version that is read, and those that are in memory beside it, unless one is named; all tenants, unless one is. Raises NotFound.
+        In the version that is read, and those that are in memory beside it, unless one is named; all tenants, unless one is.
+        Raises NotFound.
         """
         found = self._database.read(lambda tx: collection_store.by_id(tx, collection_id))
         if found is None:
@@ -163,9 +164,9 @@ class Residents:
         with self._turn:
             others = {place: each for place, each in self._kept.items() if not place.startswith(f"{whole}/")}
             self._kept = others | kept
-        left = {path.name for path in (self._folder / whole / TENANTS).glob("*")} - {place.rpartition("/")[2] for place in kept}
-        for name in left:
-            self._drop(f"{whole}/{TENANTS}/{name}", whole=True)
+        for path in (self._folder / whole / TENANTS).glob("*"):
+            if (place := f"{whole}/{TENANTS}/{path.name}") not in kept:
+                self._drop(place, whole=True)
 
     def _close_words(self, place: str, lexical: Lexical) -> None:
         """Files of tenants that were asked for last stay open: there may be thousands of them."""
@@ -176,9 +177,7 @@ class Residents:
         for each in old:
             each.close()
 
-    def repair(
-        self, collection_id: str, effort: int | None, version: int = FIRST, tenant: str | None = None
-    ) -> None:
+    def repair(self, collection_id: str, effort: int | None, version: int = FIRST, tenant: str | None = None) -> None:
         """As `Resident.repair`."""
         self._of(collection_id, version, tenant)[0].repair(effort)
 
@@ -239,7 +238,19 @@ class Residents:
             self.drop(id_)
         for collection_id, version in self._database.read(self._left):
             self.drop_version(collection_id, version)
+        for place in self._database.read(self._left_tenants):
+            self._drop(place, whole=True)
         return gone
+
+    def _left_tenants(self, tx: Connection) -> Sequence[str]:
+        """Partitions that are here and that have no document any more, whoever deleted them."""
+        left: list[str] = []
+        for home in self._folder.glob(f"vs_*/{TENANTS}"):
+            place = home.parent.name
+            there = document_store.partitions(tx, version_at(place)[0])
+            mine = {partition_of(each.tenant) for each in there}
+            left += [f"{place}/{TENANTS}/{path.name}" for path in home.iterdir() if path.name not in mine]
+        return left
 
     def _left(self, tx: Connection) -> Sequence[tuple[str, int]]:
         """Versions that are here and that nobody reads any more."""

@@ -61,6 +61,7 @@ class Inquiry:
             caller = _within(caller, found)
             whole = await asyncio.to_thread(self._parents, caller, collection_id, list(found.results[: question.k]))
             return msgspec.structs.replace(found, results=whole)
+        await self._search.require_tenant(caller, collection, question)
         made = await expanded(self._writer, question, caller)
         question, stages = made.question, list(made.stages)
         wide = msgspec.structs.replace(question, threshold=0.0)

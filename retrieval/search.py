@@ -91,19 +91,22 @@ class Search:
         return await self.answered(caller, collection, question, self.found)
 
     async def begun(self, caller: Caller, collection_id: str, question: Question) -> Collection:
-        """As the caller reads it, before anything is paid for. Raises NotFound, Expired, BadRequest, Forbidden."""
+        """As the caller reads it, before anything is paid for. Raises NotFound, Expired, BadRequest."""
         if question.dense <= 0 and question.lexical <= 0:
             raise BadRequest("One of embedding_weight and text_weight must be above 0", param="ranking_options")
         known = self._known(caller, collection_id)
         if known is not None and known.read_by(caller.key_id).dimensions is None:  # it had no vectors then
             known = None
-        if known is not None:
-            with suppress(RetrievalError):  # unless it has another tenancy by now
-                _narrowed(caller, known, question)
-                return known.read_by(caller.key_id)
-        known = await asyncio.to_thread(self._begun, caller, collection_id)
-        _narrowed(caller, known, question)
+        if known is None:
+            known = await asyncio.to_thread(self._begun, caller, collection_id)
         return known.read_by(caller.key_id)
+
+    async def require_tenant(self, caller: Caller, collection: Collection, question: Question) -> None:
+        """What `answered` asks first, for who pays for something before. Raises BadRequest, Forbidden, NotFound, Expired."""
+        with suppress(RetrievalError):
+            _narrowed(caller, collection, question)
+            return
+        _narrowed(caller, await asyncio.to_thread(self._begun, caller, collection.id), question)  # as it is by now
 
     async def answered(
         self, caller: Caller, collection: Collection, question: Question, find: Finding, tries: int = TRIES

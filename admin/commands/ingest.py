@@ -72,7 +72,9 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _made(client: httpx.Client, arguments: argparse.Namespace) -> Json:
-    body: dict[str, Any] = {"name": arguments.collection} | ({"embedding_model": arguments.model} if arguments.model else {})
+    body: dict[str, Any] = {"name": arguments.collection} | (
+        {"embedding_model": arguments.model} if arguments.model else {}
+    )
     if arguments.tenant or arguments.tenancy:
         body["tenancy"] = {"attribute": arguments.tenancy or "tenant"}
     made: Json = ask(client, "POST", "vector_stores", json=body)

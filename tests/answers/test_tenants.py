@@ -163,9 +163,7 @@ def test_file_search_names_its_tenant(house: House) -> None:
     ):
         assert refused(call).param == "tools[0].filters"
     wrong: Any = {**bare, "filters": of("north/south")}
-    refused(
-        lambda: house.bound["acme"].responses.create(model=model, input="?", tools=[wrong]), 403, "tenant_denied"
-    )
+    refused(lambda: house.bound["acme"].responses.create(model=model, input="?", tools=[wrong]), 403, "tenant_denied")
     assert handle.entries() == []
 
 
@@ -209,7 +207,9 @@ async def test_agents_need_a_key_of_a_tenant(house: House) -> None:
 def test_dify_names_its_tenant(house: House) -> None:
     def asked(client: openai.OpenAI, *conditions: Any) -> httpx.Response:
         body: dict[str, Any] = {"knowledge_id": house.store, "query": "pin of the gate"}
-        body |= {"metadata_condition": {"logical_operator": "and", "conditions": list(conditions)}} if conditions else {}
+        body |= (
+            {"metadata_condition": {"logical_operator": "and", "conditions": list(conditions)}} if conditions else {}
+        )
         headers = {"authorization": f"Bearer {client.api_key}"}
         return house.grounded.server.http.post("/retrieval", json=body, headers=headers)
 

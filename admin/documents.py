@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files import store as files
 from gateway.files.shelf import Shelf
+from gateway.files.whose import TENANT
 from gateway.keys import Key
 from gateway.providers import EMBEDDED
 from gateway.snapshot import Current, Snapshot
@@ -45,7 +46,6 @@ if TYPE_CHECKING:  # NumPy comes with the first vector
 PATH: Final = b"/v1/embeddings"
 TAG: Final = b"retrieval"
 LABELS: Final = "access_labels"
-TENANT: Final = "tenant"
 INPUT_TYPE: Final = "input_type"
 MAX_DEPUTIES: Final = 1024
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -87,7 +87,8 @@ class ShelfSources:
         self._shelf = shelf
 
     def find(self, caller: Caller, ids: Sequence[str]) -> Mapping[str, Source]:
-        key = Key(caller.key_id, caller.key_id, team_id=caller.team_id, org_id=caller.org_id)
+        bound = {} if caller.tenant is None else {TENANT: caller.tenant}
+        key = Key(caller.key_id, caller.key_id, team_id=caller.team_id, org_id=caller.org_id, metadata=bound)
         with reading(self._engine) as tx:
             return {file.id: self._source(file) for file in files.some(tx, key, ids)}
 

@@ -246,6 +246,12 @@ def cancel(tx: Connection, batch_id: str) -> Sequence[int]:
     return ids
 
 
+def batched_by_others(tx: Connection, batch_id: str, tenant: str) -> bool:
+    """Whether the batch has documents of other tenants."""
+    others = (_Row.batch_id == batch_id) & (_Row.tenant != tenant)
+    return tx.execute(select(_Row.id).where(others).limit(1)).first() is not None
+
+
 def counts(tx: Connection, batch_id: str) -> Counts:
     query = select(_Row.status, func.count()).where(_Row.batch_id == batch_id).group_by(_Row.status)
     return Counts(**{str(status): int(number) for status, number in tx.execute(query)})

@@ -33,7 +33,7 @@ from retrieval.quotas import Quota
 from retrieval.reembedding.backfill import Backfill
 from retrieval.sampling import Asked, Sampled, drawn, drawn_from, nobody
 from retrieval.search import Search
-from retrieval.tenancy import bound, of_document
+from retrieval.tenancy import bound, of_document, require_whole
 
 T = TypeVar("T")
 
@@ -126,12 +126,22 @@ class Retrieval:
         return await self._read(work)
 
     async def change(self, caller: Caller, id_: str, wanted: Change) -> Seen:
-        """Raises NotFound."""
-        return await self._write(lambda tx: _seen(tx, [collection_store.change(tx, caller, id_, wanted)])[0])
+        """Raises NotFound, BadRequest, Forbidden."""
+
+        def work(tx: Connection) -> Seen:
+            require_whole(collection_store.get(tx, caller, id_).tenancy, caller)
+            return _seen(tx, [collection_store.change(tx, caller, id_, wanted)])[0]
+
+        return await self._write(work)
 
     async def delete(self, caller: Caller, id_: str) -> None:
-        """At once for everybody. Nothing of it is left when this returns. Raises NotFound."""
-        await self._write(lambda tx: collection_store.hide(tx, caller, id_))
+        """At once for everybody. Nothing of it is left when this returns. Raises NotFound, Forbidden."""
+
+        def work(tx: Connection) -> None:
+            require_whole(collection_store.get(tx, caller, id_).tenancy, caller)
+            collection_store.hide(tx, caller, id_)
+
+        await self._write(work)
         await asyncio.to_thread(removal.purge, self._database, id_)
         await asyncio.to_thread(self._residents.drop, id_)
 
@@ -174,7 +184,7 @@ class Retrieval:
         def work(tx: Connection) -> Page[Document]:
             collection = collection_store.get(tx, caller, id_)
             if batch_id is not None:
-                batch_store.get(tx, collection, batch_id)
+                batch_store.get(tx, caller, collection, batch_id)
             return document_store.listed(
                 tx,
                 caller,
@@ -280,7 +290,7 @@ class Retrieval:
             collection_store.touch(tx, collection)
             batch_id = batch_store.create(tx, collection)
             self._attach(tx, caller, collection, files, sources, batch_id)
-            return batch_store.get(tx, collection, batch_id)
+            return batch_store.get(tx, caller, collection, batch_id)
 
         batch = await self._write(work)
         self._changed(id_)
@@ -288,11 +298,13 @@ class Retrieval:
 
     async def batch(self, caller: Caller, id_: str, batch_id: str) -> FileBatch:
         """Raises NotFound."""
-        return await self._read(lambda tx: batch_store.get(tx, collection_store.get(tx, caller, id_), batch_id))
+        return await self._read(lambda tx: batch_store.get(tx, caller, collection_store.get(tx, caller, id_), batch_id))
 
     async def cancel_batch(self, caller: Caller, id_: str, batch_id: str) -> FileBatch:
         """Raises NotFound."""
-        return await self._write(lambda tx: batch_store.cancel(tx, collection_store.get(tx, caller, id_), batch_id))
+        return await self._write(
+            lambda tx: batch_store.cancel(tx, caller, collection_store.get(tx, caller, id_), batch_id)
+        )
 
     # Searches
 

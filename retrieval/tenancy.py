@@ -52,6 +52,12 @@ def of_document(tenancy: Tenancy | None, attributes: Mapping[str, Value], caller
     return value
 
 
+def require_whole(tenancy: Tenancy | None, caller: Caller) -> None:
+    """That all tenants' collection is the caller's to change. Raises Forbidden."""
+    if tenancy is not None and caller.tenant is not None:
+        raise Forbidden("This key is bound to a tenant, and the vector store is all tenants'", code=DENIED)
+
+
 def narrowed(
     tenancy: Tenancy | None, caller: Caller, tenant: str | None, wanted: Filter | None
 ) -> tuple[Caller, Filter | None]:
@@ -74,7 +80,7 @@ def narrowed(
         raise TenantRequired(
             f"The vector store keeps each tenant apart, by the attribute '{tenancy.attribute}', and this {asked}. Name one: "
             f"`tenant`, or a filter of type 'eq' on '{tenancy.attribute}', alone or within 'and'; "
-            "or an admin binds the key, by `tenant` in its metadata",
+            "or an admin binds the key, by `access_tenant` in its metadata",
             param="tenant" if tenant is not None else "filters",
         )
     (name,) = names

@@ -40,10 +40,17 @@ class CollectionChangeBody(Section):
     quota_bytes: int | None = Field(default=None, ge=0, le=2**62)
 
 
+class TenancyView(BaseModel):
+    """`attribute` names the tenant of each document; one of `promote_at` passages gets a graph of its own."""
+
+    attribute: str
+    promote_at: int
+
+
 class CollectionView(BaseModel):
     """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one.
 
-    `prompts`: how its model is told questions from passages, for as long as it is not embedded anew.
+    `prompts`: how its model is told questions from passages, for as long as it is not embedded anew. `tenancy` null: it is one whole.
     """
 
     id: str
@@ -60,6 +67,7 @@ class CollectionView(BaseModel):
     engine: str | None
     quantization: str
     prompts: dict[str, str] | None
+    tenancy: TenancyView | None
     documents: CountsView
     passages: int
     usage_bytes: int
@@ -169,6 +177,7 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         engine=one.engine,
         quantization=one.quantization,
         prompts=None if one.prompts is None else msgspec.json.decode(one.prompts),
+        tenancy=None if one.tenancy is None else TenancyView(**msgspec.structs.asdict(one.tenancy)),
         documents=CountsView(
             in_progress=counts.in_progress,
             completed=counts.completed,

@@ -34,7 +34,7 @@ class House:
         org = admin.post("/orgs", json={"name": f"org {time.monotonic_ns()}"}).json()["id"]
         team = admin.post("/teams", json={"name": "tenants", "org_id": org}).json()["id"]
         self.owner = grounded.client(team_id=team)
-        self.bound = {name: grounded.client(team_id=team, metadata={"tenant": name}) for name in PINS}
+        self.bound = {name: grounded.client(team_id=team, metadata={"access_tenant": name}) for name in PINS}
         self.store = self.owner.vector_stores.create(name="pins", extra_body=TENANCY).id
         self.files = {name: self.put(name, text) for name, text in PINS.items()}
 
@@ -106,9 +106,10 @@ def test_a_file_names_its_tenant(house: House) -> None:
     assert (made.status_code, made.json()["error"]["code"]) == (400, "tenant_required")
     changed = house.request("POST", f"/files/{house.files['acme']}", body={"attributes": {"year": 2024}})
     assert (changed.status_code, changed.json()["error"]["code"]) == (400, "tenant_required")
-    foreign = house.request(
-        "POST", "/files", house.bound["acme"], {"file_id": file, "attributes": {"tenant": "north/south"}}
-    )
+    acme = house.bound["acme"]
+    mine = acme.files.create(file=("b.txt", b"nothing"), purpose="assistants").id
+    foreign = house.request("POST", "/files", acme, {"file_id": mine, "attributes": {"tenant": "north/south"}})
+    acme.files.delete(mine)
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "tenant_denied")
 
 
@@ -242,6 +243,33 @@ def test_a_retriever_hands_the_tenant_on(house: House) -> None:
     assert [one["content"][0]["text"] for one in answer.json()["data"]] == [PINS["acme"]]
     bare = house.grounded.server.http.post("/v1/vector_stores/pins/search", json={"query": "pin"}, headers=headers)
     assert bare.json()["error"]["code"] == "tenant_required"
+
+
+def test_a_bound_key_has_no_say_in_the_store_nor_a_look_at_others_files(house: House) -> None:
+    """Neither where they are kept before anything is read, nor in batches, nor by taking them for its own."""
+    acme = house.bound["acme"]
+    for method, body in (("POST", {"name": "mine"}), ("DELETE", None)):
+        answer = house.request(method, "", acme, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "tenant_denied")
+    mine = acme.files.create(file=("mine.txt", b"of acme"), purpose="assistants").id
+    assert [each.id for each in acme.files.list()] == [mine]
+    theirs = house.files["north/south"]
+    for call in (
+        lambda: acme.files.retrieve(theirs),
+        lambda: acme.files.content(theirs),
+        lambda: acme.files.delete(theirs),
+    ):
+        refused(call, 404, "file_not_found")
+    loose = house.owner.files.create(file=("loose.txt", b"of nobody yet"), purpose="assistants").id
+    taken = house.request("POST", "/files", acme, {"file_id": loose, "attributes": {"tenant": "acme"}})
+    assert taken.status_code == 404
+    files = [{"file_id": loose, "attributes": {"tenant": "north/south"}}]
+    batch = house.request("POST", "/file_batches", body={"files": files}).json()["id"]
+    for method, path in (("GET", ""), ("POST", "/cancel"), ("GET", "/files")):
+        assert house.request(method, f"/file_batches/{batch}{path}", acme).status_code == 404
+    assert house.request("GET", f"/file_batches/{batch}").status_code == 200
+    house.owner.files.delete(loose)
+    acme.files.delete(mine)
 
 
 def test_tenants_are_listed_and_deleted(house: House) -> None:

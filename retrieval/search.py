@@ -400,6 +400,8 @@ def _narrowed(caller: Caller, collection: Collection, question: Question) -> tup
     if collection.tenancy is None and question.tenant is None:
         return caller, question
     caller, wanted = narrowed(collection.tenancy, caller, question.tenant, question.wanted)
+    if wanted is question.wanted and question.tenant == caller.tenant:
+        return caller, question
     return caller, msgspec.structs.replace(question, wanted=wanted, tenant=caller.tenant)
 
 

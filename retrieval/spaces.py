@@ -6,6 +6,7 @@ read already. A version is a number that grows and is never used again.
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -55,6 +56,7 @@ def place_of(collection_id: str, version: int, tenant: str | None = None) -> str
     return place if tenant is None else f"{place}/{TENANTS}/{partition_of(tenant)}"
 
 
+@lru_cache(4096)  # each search of a tenant asks
 def partition_of(tenant: str) -> str:
     """A name that every file system takes, whatever the tenant is called."""
     return hashlib.sha256(tenant.encode()).hexdigest()[:32]

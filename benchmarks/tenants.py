@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -211,7 +211,6 @@ def main() -> None:
 
 
 async def measured(town: Town, rounds: int, queries: int) -> list[Row]:
-    rows = []
     first: dict[tuple[str, str], float] = {}
     for tenant in (town.small, town.large):
         for arrangement in ARRANGEMENTS:
@@ -221,33 +220,38 @@ async def measured(town: Town, rounds: int, queries: int) -> list[Row]:
         for query in town.near(SETTLING * queries):
             await town.ask(*town.question(arrangement, town.large, "meaning"), query)
     town.clock.step = 0.0
+    rows = []
     for tenant in (town.small, town.large):
         for asked in ASKED:
-            vectors = town.truth(tenant, "pass" in asked)
-            vectors_of = town.near(queries)
-            took: dict[str, list[float]] = {each: [] for each in ARRANGEMENTS}
-            hits: dict[str, list[float]] = {each: [] for each in ARRANGEMENTS}
-            plans: dict[str, str] = {}
-            for turn in range(rounds + 1):
-                for arrangement in ARRANGEMENTS:
-                    of_round = []
-                    for query in vectors_of:
-                        store, question = town.question(arrangement, tenant, asked)
-                        cpu, found = await town.ask(store, question, query)
-                        of_round.append(cpu)
-                        plans[arrangement] = found.plans[0].name
-                        if asked != "meaning and words" and turn == 0:
-                            # Equals are as good as each other, and a vector is the same in every arrangement.
-                            worst = float(np.partition(vectors @ query, -K)[-K]) - 1e-5
-                            hits[arrangement].append(sum(one.score >= worst for one in found.results) / K)
-                    if turn:  # the first one warms
-                        took[arrangement].append(statistics.mean(of_round))
-            for arrangement in ARRANGEMENTS:
-                recall = statistics.mean(hits[arrangement]) if hits[arrangement] else float("nan")
-                opened = first[tenant.name, arrangement] if asked == "meaning" else None
-                cpu = statistics.median(took[arrangement])
-                rows.append(Row(tenant, asked, arrangement, cpu, recall, plans[arrangement], opened))
+            for row in await compete(town, tenant, asked, rounds, queries):
+                opened = first[tenant.name, row.arrangement] if asked == "meaning" else None
+                rows.append(replace(row, first_us=opened))
                 print(rows[-1], flush=True)
+    return rows
+
+
+async def compete(town: Town, tenant: Tenant, asked: str, rounds: int, queries: int) -> list[Row]:
+    """The arrangements in turn, the same questions in each round; a round before them warms, and says what is found."""
+    vectors, questions = town.truth(tenant, "pass" in asked), town.near(queries)
+    took: dict[str, list[float]] = {each: [] for each in ARRANGEMENTS}
+    hits: dict[str, list[float]] = {each: [] for each in ARRANGEMENTS}
+    plans: dict[str, str] = {}
+    for turn in range(rounds + 1):
+        for arrangement in ARRANGEMENTS:
+            of_round = []
+            for query in questions:
+                cpu, found = await town.ask(*town.question(arrangement, tenant, asked), query)
+                of_round.append(cpu)
+                plans[arrangement] = found.plans[0].name
+                if turn == 0:  # equals are as good as each other, and a vector is the same in every arrangement
+                    worst = float(np.partition(vectors @ query, -K)[-K]) - 1e-5
+                    hits[arrangement].append(sum(one.score >= worst for one in found.results) / K)
+            if turn:
+                took[arrangement].append(statistics.mean(of_round))
+    rows = []
+    for arrangement in ARRANGEMENTS:
+        recall = statistics.mean(hits[arrangement]) if "words" not in asked else float("nan")
+        rows.append(Row(tenant, asked, arrangement, statistics.median(took[arrangement]), recall, plans[arrangement]))
     return rows
 
 

@@ -108,9 +108,6 @@ def test_tenants_are_kept_apart(shell: Shell, folder: Path) -> None:
     assert {each["attributes"]["tenant"] for each in found["data"]} == {"acme"}
     assert "names no tenant" in shell("search", "pin", "--collection", "apart", status=1)
     assert "--tenant says whose" in shell("ingest", str(folder), "--collection", "apart", status=1)
-    shell("ingest", str(folder), "--collection", "whole")
-    assert "declares no tenancy" in shell("ingest", str(folder), "--collection", "whole", "--tenant", "a", status=1)
-    assert "declares no tenancy" in shell("search", "pin", "--collection", "whole", "--tenant", "a", status=1)
 
 
 def test_what_is_wrong_is_said_in_a_line(shell: Shell, folder: Path) -> None:

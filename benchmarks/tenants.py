@@ -212,6 +212,7 @@ def main() -> None:
 
 async def measured(town: Town, rounds: int, queries: int) -> list[Row]:
     first: dict[tuple[str, str], float] = {}
+    await town.ask(*town.question("declared", town.tenants[-1], "meaning"), town.near(1)[0])  # the process itself warms
     for tenant in (town.small, town.large):
         for arrangement in ARRANGEMENTS:
             store, question = town.question(arrangement, tenant, "meaning")

@@ -24,7 +24,7 @@ LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 STORES_READY := .tools/stores/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-lookup bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-lookup bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines bench-tenants shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ bench-oip: $(DEV_READY) ## how much of the Open Inference Protocol Penstock, MLS
 bench-engines: $(DEV_READY) ## recall under filters and searches per CPU-second, by engine, beside raw libraries; ARGS="--rows 100000 --write"
 	@deploy/setup.sh vectors
 	@$(BIN)/python -m benchmarks.engines $(ARGS)
+
+bench-tenants: $(DEV_READY) ## a search within one tenant: in a declared store, by a filter, in a store of its own; ARGS="--cache FOLDER --write"
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.tenants $(ARGS)
 
 shape: $(DEV_READY) ## print what the code looks like: longest file and function, import cycles, globals
 	@$(BIN)/python -m benchmarks.shape $(ARGS)

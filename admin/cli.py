@@ -303,6 +303,10 @@ def _documents(
     ingest.add_argument("paths", metavar="PATH", nargs="+")
     ingest.add_argument("--model", metavar="NAME", help="what embeds the collection, if it is made now")
     _chunking(ingest, "how what is sent is cut; default: auto")
+    ingest.add_argument("--tenant", metavar="NAME", help="whose they are, in a collection that declares tenancy")
+    ingest.add_argument(
+        "--tenancy", metavar="ATTRIBUTE", help="which attribute says so, if the collection is made now; default: tenant"
+    )
     ingest.add_argument("--prune", action="store_true", help="take out what is not there any more under these paths")
     search = commands.add_parser("search", parents=[*parents, reach], help="ask a collection")
     search.add_argument("query", metavar="QUERY")
@@ -396,6 +400,7 @@ def _reembed(reembed: argparse.ArgumentParser, parents: Sequence[argparse.Argume
 def _searching(search: argparse.ArgumentParser) -> None:
     """As `POST /v1/vector_stores/{id}/search` has them."""
     search.add_argument("--filter", metavar="JSON", help='such as \'{"type": "eq", "key": "lang", "value": "en"}\'')
+    search.add_argument("--tenant", metavar="NAME", help="whose documents, in a collection that declares tenancy")
     search.add_argument("--threshold", metavar="SCORE", type=float, help="leave out what scores less, 0 to 1")
     search.add_argument("--ranker", metavar="MODEL", help="rerank with it; none: not at all; default: auto")
     search.add_argument("--rewrite", action="store_true", help="let a chat model write the query")

@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.files import store as files
 from gateway.files.shelf import Shelf
+from gateway.files.whose import TENANT
 from gateway.grounding.ports import Booking
 from gateway.keys import Key
 from gateway.providers import EMBEDDED
@@ -34,6 +35,7 @@ from retrieval.errors import Forbidden, NotFound, Refused, Unavailable
 from retrieval.index.settings import EngineSettings
 from retrieval.ports import Ranker, Role, Source, Writer
 from retrieval.quotas import Bounds
+from retrieval.tenancy import bound
 
 if TYPE_CHECKING:  # NumPy comes with the first vector
     import numpy as np
@@ -58,14 +60,14 @@ def database_of(engine: Engine) -> Database:
 
 
 def caller_of(key: Key) -> Caller:
-    """Who asks, with the labels that an admin has written into the key's metadata. The admin key holds every one."""
+    """Who asks, with the labels and the tenant that an admin has written into the key's metadata. The admin key holds every label."""
     if key is ADMIN:
         return Caller(key.id, labels=frozenset({EVERY}))
     given = key.metadata.get(LABELS)
     labels = (
         frozenset(each for each in given if isinstance(each, str)) if isinstance(given, (list, tuple)) else frozenset()
     )
-    return Caller(key.id, key.team_id, key.org_id, labels)
+    return Caller(key.id, key.team_id, key.org_id, labels, tenant=bound(key.metadata.get(TENANT)))
 
 
 def on_account(caller: Caller, booking: Booking) -> Caller:
@@ -92,7 +94,8 @@ class ShelfSources:
         self._shelf = shelf
 
     def find(self, caller: Caller, ids: Sequence[str]) -> Mapping[str, Source]:
-        key = Key(caller.key_id, caller.key_id, team_id=caller.team_id, org_id=caller.org_id)
+        bound = {} if caller.tenant is None else {TENANT: caller.tenant}
+        key = Key(caller.key_id, caller.key_id, team_id=caller.team_id, org_id=caller.org_id, metadata=bound)
         with reading(self._engine) as tx:
             return {file.id: self._source(file) for file in files.some(tx, key, ids)}
 

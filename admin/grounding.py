@@ -21,6 +21,7 @@ from retrieval.access import Caller
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.errors import NotFound, RetrievalError
+from retrieval.tenancy import narrowed
 
 if TYPE_CHECKING:  # an idle gateway does without them
     from retrieval.asking import Result, Results
@@ -60,8 +61,10 @@ class GroundingSearch:
         from retrieval.asking import ranked_by  # noqa: PLC0415 — as said above
 
         try:
-            _filter(wanted)
+            asked = _filter(wanted)
             caller, meant = await self._meant(key, wanted, booking)
+            for one in (one for each in meant for one in each.collections):
+                narrowed(one.tenancy, caller, None, asked)
             rerank = ranked_by(wanted.ranker)
             if rerank is not None and rerank.wanted:
                 (await self._retrieval()).require_ranker(caller, rerank)
@@ -80,7 +83,10 @@ class GroundingSearch:
         def work(tx: Connection) -> Sequence[str]:
             at = collection_store.moment(tx)
             found = collection_store.listed(tx, caller, MOST_LISTED).data
-            alive = [one for one in found if not collection_store.expired(one, at)]
+            mine = [
+                one for one in found if one.tenancy is None or caller.tenant is not None
+            ]  # others have to be told whose
+            alive = [one for one in mine if not collection_store.expired(one, at)]
             return [one.id for one in sorted(alive, key=lambda one: -one.last_active_at)[:MOST_STORES]]
 
         return await asyncio.to_thread(self._database.read, work)
@@ -91,7 +97,8 @@ class GroundingSearch:
 
         def work(tx: Connection) -> Document:
             collection = collection_store.alive(tx, caller, store)
-            found = document_store.get(tx, caller, collection, file)
+            asks, _ = narrowed(collection.tenancy, caller, None, None)
+            found = document_store.get(tx, asks, collection, file)
             return Document(found.filename, document_store.text_of(tx, found.id), found.attributes)
 
         try:
@@ -100,7 +107,8 @@ class GroundingSearch:
             _refuse(error)
 
     def holds(self, key: Key) -> frozenset[str]:
-        return caller_of(key).holds
+        caller = caller_of(key)
+        return caller.holds if caller.tenant is None else caller.holds | {f"tenant:{caller.tenant}"}
 
     async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
         """Raises GatewayError."""

@@ -3,6 +3,8 @@
 A collection is for the key that made it and for keys of the same team. Within it a document may have labels: then only a caller who
 holds one of them may read it, list it or find it. In a collection that is `labelled`, a document without labels is for nobody but
 those who hold `*`. Labels are kept apart from attributes, so that no client's metadata can say who it is.
+
+Where a collection declares tenancy, each of its documents is a tenant's (`retrieval.tenancy`), and a caller of one tenant reads no other's.
 """
 
 from collections.abc import Iterable
@@ -35,6 +37,7 @@ class Caller(msgspec.Struct, frozen=True):
     """Who asks. `labels` are what it holds; what it is called itself, `key:…`, `team:…`, `org:…`, it always holds.
 
     `granted`: collections that an admin lets it search, whoever's they are. Their documents' labels hold for it all the same.
+    `tenant`: in collections that declare tenancy only this one's documents are there for it; None: it has to say which it means.
     """
 
     key_id: str
@@ -43,6 +46,7 @@ class Caller(msgspec.Struct, frozen=True):
     labels: frozenset[str] = frozenset()
     granted: frozenset[str] = frozenset()
     account: Account = PLAIN
+    tenant: str | None = None
 
     @property
     def holds(self) -> frozenset[str]:
@@ -58,8 +62,10 @@ class Caller(msgspec.Struct, frozen=True):
         return {"key_id": self.key_id, "team_id": self.team_id, "org_id": self.org_id}
 
 
-def may_read(caller: Caller, labels: Iterable[str], *, labelled: bool) -> bool:
-    """Whether a document with these labels is for the caller. Pure; the two below say the same of a table and of an index."""
+def may_read(caller: Caller, labels: Iterable[str], tenant: str | None = None, *, labelled: bool) -> bool:
+    """Whether a document of a tenant, with these labels, is for the caller. Pure; others say the same of tables and of indexes."""
+    if caller.tenant is not None and tenant not in (None, caller.tenant):
+        return False
     if caller.unbound:
         return True
     found = frozenset(labels)
@@ -85,11 +91,15 @@ def visible(caller: Caller) -> ColumnElement[bool]:
 
 def readable(caller: Caller, *, labelled: bool) -> ColumnElement[bool] | None:
     """The documents of a collection that the caller may read; None for all of them."""
+    within = None
+    if caller.tenant is not None:
+        within = or_(documents.c.tenant.is_(None), documents.c.tenant == caller.tenant)
     if caller.unbound:
-        return None
+        return within
     of_it = select(document_labels.c.label).where(document_labels.c.document_id == documents.c.id)
     held = exists(of_it.where(document_labels.c.label.in_(sorted(caller.holds))))
-    return held if labelled else or_(held, ~exists(of_it))
+    opened: ColumnElement[bool] = held if labelled else or_(held, ~exists(of_it))
+    return opened if within is None else within & opened
 
 
 def require_held(caller: Caller, labels: Iterable[str]) -> None:

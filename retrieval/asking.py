@@ -7,7 +7,7 @@ import msgspec
 
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection, Counts
-from retrieval.document_store import Document, Value
+from retrieval.document_store import Document, Partition, Value
 from retrieval.filters import Filter
 from retrieval.index.planner import Plan, RecallMode
 from retrieval.passage_store import Found
@@ -32,6 +32,13 @@ class Seen(msgspec.Struct, frozen=True):
     collection: Collection
     counts: Counts
     expired: bool
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """`promoted`: it has a graph of its own, as far as this machine knows."""
+
+    partition: Partition
+    promoted: bool
 
 
 class Rerank(msgspec.Struct, frozen=True):
@@ -97,6 +104,7 @@ class Question(msgspec.Struct, frozen=True):
     has a score between 0 and 1, and at least `threshold`.
 
     `meanings` are further texts whose meaning alone is searched for. `group`: a result is a document, with up to so many passages.
+    `tenant`: whose documents, in a collection that declares tenancy, unless `wanted` or the key says it.
     """
 
     queries: Sequence[str]
@@ -115,6 +123,7 @@ class Question(msgspec.Struct, frozen=True):
     highlight: bool = False
     fusion: Fusion = "blend"
     meaning: float = MEANING
+    tenant: str | None = None
 
 
 class Trace(msgspec.Struct, frozen=True, gc=False):
@@ -175,6 +184,13 @@ class Embedded(msgspec.Struct, frozen=True):
     dimensions: int | None = None
 
 
+class Within(msgspec.Struct, frozen=True):
+    """The partition that was searched. `promoted`: it has a graph of its own."""
+
+    tenant: str
+    promoted: bool
+
+
 class Results(msgspec.Struct, frozen=True, gc=False):
     """`plans` are those of the dense part, one for each query. `queries` are those that were searched for."""
 
@@ -185,3 +201,4 @@ class Results(msgspec.Struct, frozen=True, gc=False):
     queries: Sequence[str] = ()
     stages: Sequence[Stage] = ()
     embedded: Embedded | None = None
+    partition: Within | None = None

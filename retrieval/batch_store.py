@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
 from retrieval import document_store
+from retrieval.access import Caller
 from retrieval.collection_store import Collection, Counts
 from retrieval.database import locked_for, now
 from retrieval.errors import NotFound
@@ -35,11 +36,12 @@ def create(tx: Connection, collection: Collection) -> str:
     return id_
 
 
-def get(tx: Connection, collection: Collection, id_: str) -> FileBatch:
-    """Raises NotFound."""
+def get(tx: Connection, caller: Caller, collection: Collection, id_: str) -> FileBatch:
+    """Raises NotFound, also for one with other tenants' files."""
     here = (file_batches.c.id == id_) & (file_batches.c.collection_id == collection.id)
     row: Row[Any] | None = tx.execute(select(file_batches).where(here)).one_or_none()
-    if row is None:
+    foreign = caller.tenant is not None and document_store.batched_by_others(tx, id_, caller.tenant)
+    if row is None or foreign:
         raise NotFound(
             f"No file batch with id '{id_}' in vector store '{collection.id}'",
             param="batch_id",
@@ -48,11 +50,11 @@ def get(tx: Connection, collection: Collection, id_: str) -> FileBatch:
     return FileBatch(**row._mapping, counts=document_store.counts(tx, id_))  # noqa: SLF001 — SQLAlchemy's public name
 
 
-def cancel(tx: Connection, collection: Collection, id_: str) -> FileBatch:
+def cancel(tx: Connection, caller: Caller, collection: Collection, id_: str) -> FileBatch:
     """What is not read yet is not read. A batch that is through stays what it is."""
     locked_for(tx, collection.id)
-    batch = get(tx, collection, id_)
+    batch = get(tx, caller, collection, id_)
     if batch.status == "in_progress":
         document_store.cancel(tx, id_)
         tx.execute(update(file_batches).where(file_batches.c.id == id_).values(cancelled=True))
-    return get(tx, collection, id_)
+    return get(tx, caller, collection, id_)

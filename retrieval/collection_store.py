@@ -10,12 +10,13 @@ from retrieval import cut_store
 from retrieval.access import Caller, visible
 from retrieval.chunking_strategy import Chunking
 from retrieval.database import locked_for, now
-from retrieval.errors import Expired, NotFound
+from retrieval.errors import BadRequest, Expired, NotFound
 from retrieval.ids import new_id
 from retrieval.index.settings import EngineName, Quantization
 from retrieval.paging import Page, page
 from retrieval.spaces import FIRST, Canary, Space, version_for
 from retrieval.tables import collections, documents, removals
+from retrieval.tenancy import Tenancy
 
 DAY_S: Final = 86_400.0
 TOUCHED_EVERY_S: Final = 60.0
@@ -27,7 +28,10 @@ _FIELDS = tuple(column for column in collections.columns if column.name != "dele
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. What `Space` has as well: see there."""
+    """As it is kept. Times are Unix seconds. `engine` None: the usual one. Quotas None: none. What `Space` has as well: see there.
+
+    `tenancy` None: it is one whole.
+    """
 
     id: str
     key_id: str
@@ -54,6 +58,7 @@ class Collection(msgspec.Struct, frozen=True):
     prompts: str | None = None
     edition: int = FIRST
     chunking: Chunking | None = None
+    tenancy: Tenancy | None = None
 
     @property
     def space(self) -> Space:
@@ -83,6 +88,7 @@ class NewCollection(msgspec.Struct, frozen=True):
     quantization: Quantization = "none"
     cut: int | None = None
     prompts: str | None = None
+    tenancy: Tenancy | None = None
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -107,6 +113,7 @@ class Change(msgspec.Struct, frozen=True):
     description: str | msgspec.UnsetType | None = msgspec.UNSET
     metadata: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     expires_days: int | msgspec.UnsetType | None = msgspec.UNSET
+    tenancy: Tenancy | msgspec.UnsetType | None = msgspec.UNSET
 
 
 def create(tx: Connection, caller: Caller, new: NewCollection) -> Collection:
@@ -116,7 +123,7 @@ def create(tx: Connection, caller: Caller, new: NewCollection) -> Collection:
         insert(collections).values(
             id=id_,
             **caller.owns(),
-            **msgspec.structs.asdict(new),
+            **{**msgspec.structs.asdict(new), "tenancy": _kept(new.tenancy)},
             generation=0,
             created_at=at,
             last_active_at=at,
@@ -204,9 +211,17 @@ def everybodys(
 
 
 def change(tx: Connection, caller: Caller, id_: str, wanted: Change) -> Collection:
-    """Raises NotFound."""
+    """Raises NotFound, BadRequest."""
+    tenancy = wanted.tenancy
+    if tenancy is not msgspec.UNSET:
+        locked_for(tx, id_)  # nobody adds a document meanwhile
     found = get(tx, caller, id_)
     values = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET}
+    if tenancy is not msgspec.UNSET:
+        values["tenancy"] = _kept(tenancy)
+        if tenancy != found.tenancy:
+            _require_empty(tx, found)
+            next_generation(tx, id_)  # whoever knows the collection asks what it is now
     if "expires_days" in values:
         values["expires_at"] = _expiry(found.last_active_at, values["expires_days"])
     if values:
@@ -331,13 +346,27 @@ def expired(collection: Collection, unix: float) -> bool:
     return collection.expires_at is not None and collection.expires_at <= unix
 
 
+def _require_empty(tx: Connection, collection: Collection) -> None:
+    """Raises BadRequest."""
+    if (
+        tx.execute(select(documents.c.id).where(documents.c.collection_id == collection.id).limit(1)).first()
+        is not None
+    ):
+        raise BadRequest("The tenancy of a vector store with files in it cannot be changed", param="tenancy")
+
+
+def _kept(tenancy: Tenancy | None) -> Mapping[str, Any] | None:
+    return None if tenancy is None else msgspec.structs.asdict(tenancy)
+
+
 def _expiry(since: float, days: int | None) -> float | None:
     return None if days is None else since + days * DAY_S
 
 
 def _collection(row: Row[Any]) -> Collection:
     values = dict(row._mapping)  # noqa: SLF001 — SQLAlchemy's public name for it
-    canary, chunking = values["canary"], values["chunking"]
+    canary, chunking, tenancy = values["canary"], values["chunking"], values["tenancy"]
     values["canary"] = None if canary is None else msgspec.convert(canary, Canary)
     values["chunking"] = None if chunking is None else Chunking(**chunking)
+    values["tenancy"] = None if tenancy is None else msgspec.convert(tenancy, Tenancy)
     return Collection(**values)

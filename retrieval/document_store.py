@@ -14,7 +14,7 @@ from retrieval.database import locked_for, now
 from retrieval.errors import BadRequest, Conflict, Forbidden, NotFound
 from retrieval.job_store import Waiting
 from retrieval.paging import Page, page
-from retrieval.tables import document_labels, document_texts, documents, ingestion_jobs
+from retrieval.tables import document_cuts, document_labels, document_texts, documents, ingestion_jobs
 
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
 Value = str | float | bool
@@ -41,6 +41,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     generation: int
     created_at: float
     batch_id: str | None
+    tenant: str | None = None
 
 
 class PutOff(Document, frozen=True, gc=False, kw_only=True):
@@ -59,6 +60,7 @@ class NewDocument(msgspec.Struct, frozen=True):
     chunking: Chunking
     batch_id: str | None = None
     replaces: str | None = None
+    tenant: str | None = None
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -67,12 +69,14 @@ class Described(msgspec.Struct, frozen=True):
     id: int
     attributes: Mapping[str, Value]
     labels: frozenset[str]
+    tenant: str | None = None
 
 
 def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document:
     """Puts it in the collection, to be read. Raises Conflict.
 
-    Until that is done, searches find what it was before, unless its new readers are others than those of the version that it replaces.
+    Until that is done, searches find what it was before, unless its new readers are others than those of the version that it replaces,
+    or of another tenant.
     """
     generation = collection_store.next_generation(tx, collection.id)
     values: dict[str, Any] = {
@@ -84,6 +88,7 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
         "error_code": None,
         "error_message": None,
         "generation": generation,
+        "tenant": new.tenant,
     }
     id_ = _there(tx, collection, new.source_id)
     if new.replaces is not None and new.replaces != new.source_id:
@@ -91,7 +96,9 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
             raise Conflict(f"The file {new.source_id} is in the vector store already", code="file_in_store")
         id_ = _there(tx, collection, new.replaces)
         values["source_id"] = new.source_id
-        if id_ is not None and _opens(labels_of(tx, id_), new.labels, labelled=collection.labelled):
+        if id_ is not None and (
+            _tenant_of(tx, id_) != new.tenant or _opens(labels_of(tx, id_), new.labels, labelled=collection.labelled)
+        ):
             _empty(tx, collection, id_, generation)  # what only some could read is not for those of the new version
             values |= {"usage_bytes": 0, "passages": 0, "fingerprint": None}
     if id_ is None:
@@ -107,6 +114,11 @@ def attach(tx: Connection, collection: Collection, new: NewDocument) -> Document
 def _there(tx: Connection, collection: Collection, source_id: str) -> int | None:
     here = (_Row.collection_id == collection.id) & (_Row.source_id == source_id)
     found: int | None = tx.execute(select(_Row.id).where(here)).scalar_one_or_none()
+    return found
+
+
+def _tenant_of(tx: Connection, id_: int) -> str | None:
+    found: str | None = tx.execute(select(_Row.tenant).where(_Row.id == id_)).scalar_one()
     return found
 
 
@@ -134,7 +146,7 @@ def require_own(tx: Connection, caller: Caller, collection: Collection, source_i
     id_ = _there(tx, collection, source_id) if found else None
     if id_ is not None and tx.execute(select(_Row.id).where(_Row.id == id_, *found)).first() is None:
         raise Forbidden(
-            f"The file {source_id} is in the vector store already, and this key does not hold its access labels",
+            f"The file {source_id} is in the vector store already, and this key does not hold its access labels, or is another tenant's",
             param="file_id",
         )
 
@@ -190,10 +202,12 @@ def listed(
     return page([_document(row) for row in tx.execute(query)], limit, backwards=backwards)
 
 
-def describe(tx: Connection, document: Document, attributes: Mapping[str, Value]) -> Document:
-    """Other attributes, for searches from now on."""
+def describe(
+    tx: Connection, document: Document, attributes: Mapping[str, Value], tenant: str | None = None
+) -> Document:
+    """Other attributes, and another tenant with them, for searches from now on."""
     generation = collection_store.next_generation(tx, document.collection_id)
-    values = {"attributes": dict(attributes), "generation": generation}
+    values = {"attributes": dict(attributes), "generation": generation, "tenant": tenant}
     tx.execute(update(documents).where(_Row.id == document.id).values(**values))
     return _one(tx, _Row.id == document.id)
 
@@ -246,6 +260,12 @@ def cancel(tx: Connection, batch_id: str) -> Sequence[int]:
     return ids
 
 
+def batched_by_others(tx: Connection, batch_id: str, tenant: str) -> bool:
+    """Whether the batch has documents of other tenants."""
+    others = (_Row.batch_id == batch_id) & (_Row.tenant != tenant)
+    return tx.execute(select(_Row.id).where(others).limit(1)).first() is not None
+
+
 def counts(tx: Connection, batch_id: str) -> Counts:
     query = select(_Row.status, func.count()).where(_Row.batch_id == batch_id).group_by(_Row.status)
     return Counts(**{str(status): int(number) for status, number in tx.execute(query)})
@@ -271,15 +291,78 @@ def some(tx: Connection, collection_id: str, limit: int) -> Sequence[Document]:
     return [_document(row) for row in tx.execute(query)]
 
 
-def described(tx: Connection, collection_id: str, since: int) -> Sequence[Described]:
-    """What is said of the documents that changed after a generation."""
+def described(tx: Connection, collection_id: str, since: int, tenant: str | None = None) -> Sequence[Described]:
+    """What is said of the documents that changed after a generation; with a `tenant` only of that one's."""
     changed = (_Row.collection_id == collection_id) & (_Row.generation > since)
+    if tenant is not None:
+        changed &= _Row.tenant == tenant
     labels: dict[int, set[str]] = {}
     pairs = select(document_labels.c.document_id, document_labels.c.label)
     for id_, label in tx.execute(pairs.join(documents, _Row.id == document_labels.c.document_id).where(changed)):
         labels.setdefault(id_, set()).add(label)
-    rows = tx.execute(select(_Row.id, _Row.attributes).where(changed))
-    return [Described(id_, attributes, frozenset(labels.get(id_, ()))) for id_, attributes in rows]
+    rows = tx.execute(select(_Row.id, _Row.attributes, _Row.tenant).where(changed))
+    return [Described(id_, attributes, frozenset(labels.get(id_, ())), whose) for id_, attributes, whose in rows]
+
+
+def left(tx: Connection, collection_id: str, since: int, tenant: str) -> Sequence[int]:
+    """Documents that changed after a generation and are other tenants': among them those that have left this one."""
+    others = (_Row.collection_id == collection_id) & (_Row.generation > since) & (_Row.tenant != tenant)
+    return tx.execute(select(_Row.id).where(others)).scalars().all()
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """What a tenant has in a collection. `generation`: of the newest change of one of its documents."""
+
+    tenant: str
+    documents: int
+    passages: int
+    usage_bytes: int
+    generation: int
+
+
+def partitions(
+    tx: Connection,
+    collection_id: str,
+    limit: int | None = None,
+    *,
+    after: str | None = None,
+    tenant: str | None = None,
+    edition: int | None = None,
+) -> Sequence[Partition]:
+    """By the tenants' names; of one of them, if it is given. With the passages of an `edition` that is not read, if one is given."""
+    cuts = document_cuts.c
+    passages = _Row.passages if edition is None else func.coalesce(cuts.passages, 0)
+    sums = func.count(), func.sum(passages), func.sum(_Row.usage_bytes), func.max(_Row.generation)
+    query = select(_Row.tenant, *sums).where(_Row.collection_id == collection_id, _Row.tenant.is_not(None))
+    if edition is not None:
+        query = query.outerjoin(document_cuts, (cuts.document_id == _Row.id) & (cuts.edition == edition))
+    if after is not None:
+        query = query.where(_Row.tenant > after)
+    if tenant is not None:
+        query = query.where(_Row.tenant == tenant)
+    found = tx.execute(query.group_by(_Row.tenant).order_by(_Row.tenant).limit(limit))
+    return [Partition(name, *map(int, rest)) for name, *rest in found]
+
+
+def tenants_of(tx: Connection, collection_id: str, source_ids: Sequence[str]) -> Mapping[str, str]:
+    """Of the files that are a tenant's."""
+    found: dict[str, str] = {}
+    for start in range(0, len(source_ids), 500):
+        mine = (_Row.collection_id == collection_id) & _Row.source_id.in_(source_ids[start : start + 500])
+        rows = tx.execute(select(_Row.source_id, _Row.tenant).where(mine, _Row.tenant.is_not(None)))
+        found |= {row.source_id: row.tenant for row in rows}
+    return found
+
+
+def remove_tenant(tx: Connection, collection_id: str, tenant: str) -> int:
+    """All documents of it at once. How many."""
+    locked_for(tx, collection_id)
+    gone = passage_store.of_tenant(tx, collection_id, tenant)
+    if gone:
+        generation = collection_store.next_generation(tx, collection_id)
+        passage_store.record_removal(tx, collection_id, generation, gone)
+    mine = (_Row.collection_id == collection_id) & (_Row.tenant == tenant)
+    return tx.execute(delete(documents).where(mine)).rowcount
 
 
 def labels_of(tx: Connection, id_: int) -> frozenset[str]:

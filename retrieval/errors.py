@@ -3,7 +3,8 @@
     RetrievalError
     ├── BadRequest        400 invalid_request_error
     │   ├── BadFilter     400 invalid_request_error / invalid_filter
-    │   └── Expired       400 invalid_request_error / vector_store_expired
+    │   ├── Expired       400 invalid_request_error / vector_store_expired
+    │   └── TenantRequired 400 invalid_request_error / tenant_required
     ├── Forbidden         403 permission_error / access_label_denied
     ├── NotFound          404 invalid_request_error / vector_store_not_found, …
     ├── Conflict          409 invalid_request_error / conflict
@@ -48,6 +49,10 @@ class BadFilter(BadRequest):
 
 class Expired(BadRequest):
     code = "vector_store_expired"
+
+
+class TenantRequired(BadRequest):
+    code = "tenant_required"
 
 
 class Forbidden(RetrievalError):

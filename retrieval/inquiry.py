@@ -58,13 +58,15 @@ class Inquiry:
             found = await self._search.answered(caller, collection, question, partial(self._found, question.k))
             if not _children(found.results):
                 return found
+            caller = _within(caller, found)
             whole = await asyncio.to_thread(self._parents, caller, collection_id, list(found.results[: question.k]))
             return msgspec.structs.replace(found, results=whole)
+        await self._search.require_tenant(caller, collection, question)
         made = await expanded(self._writer, question, caller)
         question, stages = made.question, list(made.stages)
         wide = msgspec.structs.replace(question, threshold=0.0)
         found = await self._search.answered(caller, collection, wide, partial(self._found, _pool(question, rerank)))
-        results = list(found.results)
+        caller, results = _within(caller, found), list(found.results)
         if rerank is not None and results:
             results, stage = await self._reranked(caller, asked, rerank, _candidates(question, rerank, results))
             stages.append(stage)
@@ -150,6 +152,11 @@ class Inquiry:
         if question.highlight:
             results = refining.every(results, lambda each: _highlighted(each, question.queries))
         return results
+
+
+def _within(caller: Caller, found: Results) -> Caller:
+    """As the search was made: what has become another tenant's since is not shown."""
+    return caller if found.partition is None else msgspec.structs.replace(caller, tenant=found.partition.tenant)
 
 
 def _plain(question: Question, rerank: Rerank | None) -> bool:

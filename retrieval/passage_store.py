@@ -9,12 +9,12 @@ from struct import pack
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, select, update
 
 from retrieval import embedding_store
 from retrieval.ports import Chunk
 from retrieval.spaces import FIRST
-from retrieval.tables import document_texts, passage_bodies, passages, removals
+from retrieval.tables import document_texts, documents, passage_bodies, passages, removals
 
 TOGETHER: Final = 200  # rows of one statement
 
@@ -210,14 +210,28 @@ def removed(tx: Connection, collection_id: str, since: int) -> Sequence[bytes]:
 
 
 def indexed(
-    tx: Connection, collection_id: str, since: int, limit: int, version: int = FIRST, edition: int = FIRST
+    tx: Connection,
+    collection_id: str,
+    since: int,
+    limit: int,
+    version: int = FIRST,
+    edition: int = FIRST,
+    tenant: str | None = None,
 ) -> Iterator[Sequence[Indexed]]:
-    """Everything that was published in the edition after a generation, by id, `limit` at a time, with its vector of the version."""
+    """Everything that was published in the edition after a generation, by id, `limit` at a time, with its vector of the version.
+
+    Of a tenant: all of its documents that changed after the generation, as others may have been another's.
+    """
     last = 0
+    rows = select(_Row.id, _Row.document_id, embedding_store.column(version)).select_from(
+        embedding_store.joined(collection_id, version)
+    )
+    if tenant is not None:
+        for ids in _of_tenant_since(tx, collection_id, since, limit, edition, tenant):
+            yield [Indexed(*row) for row in tx.execute(rows.where(_Row.id.in_(ids)).order_by(_Row.id))]
+        return
     query = (
-        select(_Row.id, _Row.document_id, embedding_store.column(version))
-        .select_from(embedding_store.joined(collection_id, version))
-        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.edition == edition)
+        rows.where(_Row.collection_id == collection_id, _Row.generation > since, _Row.edition == edition)
         .where(_Row.id > bindparam("last"))
         .order_by(_Row.id)
         .limit(limit)
@@ -232,14 +246,18 @@ def indexed(
 
 
 def texts(
-    tx: Connection, collection_id: str, since: int, limit: int, edition: int = FIRST
+    tx: Connection, collection_id: str, since: int, limit: int, edition: int = FIRST, tenant: str | None = None
 ) -> Iterator[Sequence[tuple[int, str]]]:
     """The same for an index of words: the headings that a passage stands under are part of it, and its context is."""
     last = 0
+    rows = select(_Row.id, _Body.heading, _Body.context, _Body.text).join(passage_bodies, _Body.passage_id == _Row.id)
+    if tenant is not None:
+        for ids in _of_tenant_since(tx, collection_id, since, limit, edition, tenant):
+            some = tx.execute(rows.where(_Row.id.in_(ids)).order_by(_Row.id))
+            yield [(id_, embedding_store.embedded(*of_it)) for id_, *of_it in some]
+        return
     query = (
-        select(_Row.id, _Body.heading, _Body.context, _Body.text)
-        .join(passage_bodies, _Body.passage_id == _Row.id)
-        .where(_Row.collection_id == collection_id, _Row.generation > since, _Row.edition == edition)
+        rows.where(_Row.collection_id == collection_id, _Row.generation > since, _Row.edition == edition)
         .where(_Row.id > bindparam("last"))
         .order_by(_Row.id)
         .limit(limit)
@@ -253,11 +271,56 @@ def texts(
         last = found[-1][0]
 
 
-def number(tx: Connection, collection_id: str, edition: int = FIRST) -> int:
+def _of_tenant_since(
+    tx: Connection, collection_id: str, since: int, limit: int, edition: int, tenant: str
+) -> Iterator[Sequence[int]]:
+    """In order, `limit` at a time. Found at once: to page through them by id, SQLite looks at everybody's."""
+    theirs, mine = _of_tenant(collection_id, tenant), (_Row.edition == edition) & _Row.generation.is_not(None)
+    changed = select(_Row.id).where(mine, _Row.document_id.in_(theirs.where(documents.c.generation > since)))
+    ids = set(tx.execute(changed).scalars())
+    if since >= 0:  # a document that is cut anew has not changed
+        new = (_Row.collection_id == collection_id) & (_Row.generation > since)
+        ids.update(tx.execute(select(_Row.id).where(new, mine, _Row.document_id.in_(theirs))).scalars())
+    found = sorted(ids)
+    for start in range(0, len(found), limit):
+        yield found[start : start + limit]
+
+
+def _of_tenant(collection_id: str, tenant: str) -> Select[tuple[int]]:
+    return select(documents.c.id).where(documents.c.collection_id == collection_id, documents.c.tenant == tenant)
+
+
+def number(tx: Connection, collection_id: str, edition: int = FIRST, tenant: str | None = None) -> int:
     """How many are published in the edition."""
-    mine = (_Row.collection_id == collection_id) & (_Row.edition == edition)
-    query = select(func.count()).where(mine, _Row.generation.is_not(None))
+    mine = (
+        _Row.collection_id == collection_id
+        if tenant is None
+        else _Row.document_id.in_(_of_tenant(collection_id, tenant))
+    )
+    query = select(func.count()).where(mine, _Row.edition == edition, _Row.generation.is_not(None))
     return int(tx.execute(query).scalar_one())
+
+
+def published_after(tx: Connection, collection_id: str, after: int, edition: int) -> Sequence[tuple[int, int]]:
+    """Ids of passages of the edition and of their documents, of those whose ids are greater."""
+    mine = (_Row.collection_id == collection_id) & (_Row.id > after) & (_Row.edition == edition)
+    query = select(_Row.id, _Row.document_id).where(mine, _Row.generation.is_not(None))
+    return [(id_, document_id) for id_, document_id in tx.execute(query)]
+
+
+def of_tenant(tx: Connection, collection_id: str, tenant: str) -> Sequence[int]:
+    """Ids of those that are published, in every edition."""
+    mine = _Row.document_id.in_(_of_tenant(collection_id, tenant))
+    return tx.execute(select(_Row.id).where(mine, _Row.generation.is_not(None))).scalars().all()
+
+
+def of_documents(tx: Connection, ids: Sequence[int]) -> Sequence[int]:
+    """Ids of what is published of these documents, in every edition."""
+    found: list[int] = []
+    for start in range(0, len(ids), TOGETHER):
+        some = _Row.document_id.in_(ids[start : start + TOGETHER])
+        found += tx.execute(select(_Row.id).where(some, _Row.generation.is_not(None))).scalars()
+    return found
 
 
 def of_document(tx: Connection, document_id: int, limit: int, after: int = -1, edition: int = FIRST) -> Sequence[Found]:

@@ -4,7 +4,10 @@ from typing import Protocol
 
 import msgspec
 import numpy as np
+from sqlalchemy import Connection
 
+from retrieval import passage_store
+from retrieval.collection_store import Collection
 from retrieval.index.ports import Vector, Vectors
 from retrieval.index.state import State
 
@@ -35,6 +38,18 @@ def drawn(version: int, state: State, after: int, most: int, random: np.random.G
     if state.matrix is None:
         return Sampled(version, newest, np.zeros((0, 0), np.float32))
     return Sampled(version, newest, state.matrix.pick(chosen))
+
+
+def drawn_from(tx: Connection, collection: Collection, after: int, most: int, random: np.random.Generator) -> Sampled:
+    """The same of a collection that has no index of all of it: from the truth."""
+    published = passage_store.published_after(tx, collection.id, after, collection.edition)
+    pairs = np.array(published, np.int64).reshape(-1, 2)
+    newest = int(pairs[:, 0].max()) if len(pairs) else after
+    _, firsts = np.unique((mixed := random.permutation(pairs))[:, 1], return_index=True)
+    ids = mixed[random.permutation(firsts)[:most], 0].tolist()
+    found = passage_store.vectors(tx, ids, collection.id, collection.version)
+    vectors = [np.frombuffer(each, "<f4") for each in found.values()]
+    return Sampled(collection.version, newest, np.stack(vectors) if vectors else np.zeros((0, 0), np.float32))
 
 
 def nobody(_collection_id: str, _version: int, _vector: Vector) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, final
 
 import msgspec
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from retrieval import collection_store
 from retrieval.access import Caller, sees
-from retrieval.asking import Embedded, Question, Result, Results, Trace
+from retrieval.asking import Embedded, Question, Result, Results, Trace, Within
 from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.cutting import normalised
 from retrieval.database import Database
@@ -33,6 +34,7 @@ from retrieval.ports import Embedder, Role
 from retrieval.sampling import Asked, nobody
 from retrieval.shown import moment, shown
 from retrieval.spaces import FIRST, place_of
+from retrieval.tenancy import narrowed
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -78,10 +80,10 @@ class Search:
         """Whether a search is being done again, exactly."""
         return self._checking is not None and not self._checking.done()
 
-    def recall(self, collection_id: str) -> Mapping[str, Recall]:
-        """As far as searches of this process were checked, by kind of filter, in the version that is read."""
+    def recall(self, collection_id: str, tenant: str | None = None) -> Mapping[str, Recall]:
+        """As far as searches of this process were checked, by kind of filter, in the version that is read, of a tenant if it has any."""
         seen = self._residents.seen(collection_id)
-        return self._audit.of(place_of(collection_id, FIRST if seen is None else seen.version))
+        return self._audit.of(place_of(collection_id, FIRST if seen is None else seen.version, tenant))
 
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
@@ -99,22 +101,32 @@ class Search:
             known = await asyncio.to_thread(self._begun, caller, collection_id)
         return known.read_by(caller.key_id)
 
+    async def require_tenant(self, caller: Caller, collection: Collection, question: Question) -> None:
+        """What `answered` asks first, for who pays for something before. Raises BadRequest, Forbidden, NotFound, Expired."""
+        with suppress(RetrievalError):
+            _narrowed(caller, collection, question)
+            return
+        _narrowed(caller, await asyncio.to_thread(self._begun, caller, collection.id), question)  # as it is by now
+
     async def answered(
         self, caller: Caller, collection: Collection, question: Question, find: Finding, tries: int = TRIES
     ) -> Results:
-        """What `find` finds in the version that the caller reads at the end, whatever is swapped meanwhile.
+        """What `find` finds in the version that the caller reads at the end, whatever is swapped meanwhile: within one tenant, where
+        the collection declares tenancy.
 
         Raises NotFound, Expired, BadRequest, Refused.
         """
         try:
+            asks, narrow = _narrowed(caller, collection, question)
             vectors = await self.vectors(caller, collection, question)
             if vectors:
                 self._asked(collection.id, collection.version, vectors[0])
-            return await find(caller, collection, question, vectors)
+            return await find(asks, collection, narrow, vectors)
         except (Moved, RetrievalError) as error:
             now = await asyncio.to_thread(self._begun, caller, collection.id)
             now = now.read_by(caller.key_id)
-            if now.version == collection.version and not isinstance(error, Moved):
+            same = (now.version, now.tenancy) == (collection.version, collection.tenancy)
+            if same and not isinstance(error, Moved):
                 raise
             if tries <= 1:
                 raise Unavailable("The vector store is embedded anew at this moment: try again") from error
@@ -177,7 +189,7 @@ class Search:
     async def found(
         self, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
     ) -> Results:
-        """`vectors` are of the collection's version. Raises NotFound, Moved."""
+        """`vectors` are of the collection's version, the caller and the question of one tenant (`answered`). Raises NotFound, Moved."""
         short = self._short(caller, collection, question, vectors)
         if short is not None:
             return short
@@ -186,7 +198,8 @@ class Search:
     async def within(
         self, caller: Caller, collection: Collection, question: Question, vectors: Sequence[Vector]
     ) -> Results:
-        """As `found`, whichever version the caller reads."""
+        """As `found`, whichever version the caller reads. Raises BadRequest."""
+        caller, question = _narrowed(caller, collection, question)
         return await asyncio.to_thread(self._search, caller, collection, question, vectors, pinned=True)
 
     def _short(
@@ -195,7 +208,8 @@ class Search:
         """On the event loop, where all of it takes less time than to ask a thread; None where it would not, or something changed."""
         if question.lexical > 0 or len(vectors) != 1 or not self._glance.there:
             return None
-        latest = self._residents.latest(asked.id, asked.version)
+        tenant = _tenant(caller, asked)
+        latest = self._residents.latest(asked.id, asked.version, tenant)
         if latest is None:
             return None
         collection, state = latest
@@ -204,12 +218,12 @@ class Search:
             return None
         answer = state.search(vectors[0], question.k, allowed, planned=planned)
         if self._audit.due(answer):
-            self._check(collection, state, vectors[0], question.k, question, allowed, answer)
+            self._check(collection, tenant, state, vectors[0], question.k, question, allowed, answer)
         slots, scores = answer.hits.slots.tolist(), answer.hits.scores.tolist()
         ids = state.ids.take(answer.hits.slots).tolist()
         there = self._glance.shown(caller, state, asked, ids, slots)
         if state.told.damaged:
-            self._mend(collection)
+            self._mend(collection, tenant)
         if there is None:
             return None
         results = [
@@ -217,9 +231,10 @@ class Search:
             for rank, (known, said, score) in enumerate(zip(there, _cosines(scores), scores, strict=True), 1)
             if known is not None and said >= question.threshold
         ]
-        made = _embedded(collection)
+        mode, made = answer.plan.recall_mode, _embedded(collection)
+        within = _within(tenant, state)
         return Results(
-            results, [answer.plan], answer.plan.recall_mode, state.generation, question.queries, embedded=made
+            results, [answer.plan], mode, state.generation, question.queries, embedded=made, partition=within
         )
 
     def _search(
@@ -232,7 +247,7 @@ class Search:
         pinned: bool = False,
     ) -> Results:
         """Blocks."""
-        latest = self._residents.latest(asked.id, asked.version)
+        latest = self._residents.latest(asked.id, asked.version, _tenant(caller, asked))
         if latest is not None:  # nothing has changed, as a rule
             results, whole = self._once(caller, *latest, question, vectors, pinned=pinned)
             if whole:
@@ -245,13 +260,13 @@ class Search:
         return results
 
     def _current(self, caller: Caller, asked: Collection) -> tuple[Collection, State]:
-        """Blocks. Raises NotFound, and Moved where only that version is gone."""
+        """Blocks. Raises NotFound, and Moved where only that version is gone, or it is a partition by now, or none any more."""
         try:
-            return self._residents.current(asked.id, asked.version)
+            return self._residents.current(asked.id, asked.version, _tenant(caller, asked))
         except NotFound:
             with self._database.reading() as tx:
-                now = moment(tx, caller, asked.id)
-            if now.version != asked.version:
+                now = collection_store.get(tx, caller, asked.id).read_by(caller.key_id)
+            if (now.version, now.tenancy) != (asked.version, asked.tenancy):
                 raise Moved from None
             raise
 
@@ -267,18 +282,26 @@ class Search:
     ) -> tuple[Results, bool]:
         """Blocks. And whether nothing of it was changed meanwhile. Raises Moved."""
         allowed = state.allowed(caller, question.wanted, labelled=collection.labelled)
-        rankings, plans = self._ranked(collection, state, allowed, question, vectors)
+        rankings, plans = self._ranked(caller, collection, state, allowed, question, vectors)
         ranked = _ordered(state, rankings, question, vectors)[: question.k]
         shown = [(slot, score) for slot, score in ranked if score >= question.threshold]
         results, whole = self._shown(caller, collection, state, shown, _traces(rankings, shown), pinned=pinned)
         exact = all(each.recall_mode == "exact" for each in plans)
         mode: RecallMode = "exact" if exact else "estimated"
-        made = _embedded(collection)
-        return Results(results, plans, mode, state.generation, question.queries, embedded=made), whole
+        made, within = _embedded(collection), _within(_tenant(caller, collection), state)
+        answer = Results(results, plans, mode, state.generation, question.queries, embedded=made, partition=within)
+        return answer, whole
 
     def _ranked(
-        self, collection: Collection, state: State, allowed: Allowed, question: Question, vectors: Sequence[Vector]
+        self,
+        caller: Caller,
+        collection: Collection,
+        state: State,
+        allowed: Allowed,
+        question: Question,
+        vectors: Sequence[Vector],
     ) -> tuple[Sequence[Ranking], Sequence[Plan]]:
+        tenant = _tenant(caller, collection)
         hybrid = question.dense > 0 and question.lexical > 0
         several = len(question.queries) + len(question.meanings) > 1
         wanted = _candidates(question) if hybrid or several else question.k
@@ -288,11 +311,11 @@ class Search:
             answer = state.search(vector, wanted, allowed)
             plans.append(answer.plan)
             if self._audit.due(answer):
-                self._check(collection, state, vector, wanted, question, allowed, answer)
+                self._check(collection, tenant, state, vector, wanted, question, allowed, answer)
             hits = answer.hits
             rankings.append(Ranking("dense", question.dense, hits.slots.tolist(), hits.scores.tolist()))
         if question.lexical > 0 and allowed.count:
-            words = self._residents.words(collection)
+            words = self._residents.words(collection, tenant)
             for query in question.queries:
                 deep = max(WORDED, wanted) if vectors and question.fusion == "blend" else wanted
                 found = words.search(query, lambda ids: state.found(ids, allowed), deep)
@@ -303,6 +326,7 @@ class Search:
     def _check(
         self,
         collection: Collection,
+        tenant: str | None,
         state: State,
         vector: Vector,
         k: int,
@@ -313,23 +337,23 @@ class Search:
         """Beside the search, which does not wait for it."""
 
         def work() -> None:
-            place = place_of(collection.id, collection.version)
+            place = place_of(collection.id, collection.version, tenant)
             repair = self._audit.check(place, state, vector, k, question.wanted, allowed, answer)
             if repair.verdict in ("raised", "lowered"):
-                self._residents.repair(collection.id, repair.effort, collection.version)
+                self._residents.repair(collection.id, repair.effort, collection.version, tenant)
             elif repair.verdict == "given_up":
-                self._residents.repair(collection.id, None, collection.version)
-                self._residents.maintain(collection.id, collection.version)
+                self._residents.repair(collection.id, None, collection.version, tenant)
+                self._residents.maintain(collection.id, collection.version, tenant)
 
         if not self.checking:
             self._checking = self._auditor.submit(work)
 
-    def _mend(self, collection: Collection) -> None:
+    def _mend(self, collection: Collection, tenant: str | None) -> None:
         """Files that were damaged under a search, beside it; what they do not say any more is asked of the truth meanwhile."""
 
         def work() -> None:
             try:
-                self._residents.maintain(collection.id, collection.version)
+                self._residents.maintain(collection.id, collection.version, tenant)
             except (OSError, NotFound) as error:
                 log.warning("index.not_mended", collection=collection.id, reason=str(error))
 
@@ -352,7 +376,7 @@ class Search:
         ids = state.ids[slots].tolist() if slots else []
         glanced = self._glance.shown(caller, state, collection, ids, slots, pinned=pinned)
         if state.told.damaged:
-            self._mend(collection)
+            self._mend(collection, _tenant(caller, collection))
         if glanced is not None:
             return _results(glanced, ranked, traces), True
         with self._database.reading() as tx:
@@ -369,6 +393,25 @@ class Search:
                 state.told.remember(found)
                 there = [known or found.get(id_) for id_, known in zip(ids, there, strict=True)]
         return _results(there, ranked, traces), now.generation == state.generation
+
+
+def _narrowed(caller: Caller, collection: Collection, question: Question) -> tuple[Caller, Question]:
+    """Both within one tenant, where the collection declares tenancy. Raises TenantRequired, Forbidden."""
+    if collection.tenancy is None and question.tenant is None:
+        return caller, question
+    caller, wanted = narrowed(collection.tenancy, caller, question.tenant, question.wanted)
+    if wanted is question.wanted and question.tenant == caller.tenant:
+        return caller, question
+    return caller, msgspec.structs.replace(question, wanted=wanted, tenant=caller.tenant)
+
+
+def _tenant(caller: Caller, collection: Collection) -> str | None:
+    """Whose partition is searched; None where there are none. There is no index that a search without one would find."""
+    return None if collection.tenancy is None else caller.tenant
+
+
+def _within(tenant: str | None, state: State) -> Within | None:
+    return None if tenant is None else Within(tenant, state.graph is not None)
 
 
 def _candidates(question: Question) -> int:

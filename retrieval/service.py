@@ -21,13 +21,13 @@ from retrieval import (
     removal,
 )
 from retrieval.access import Caller, require_held
-from retrieval.asking import Question, Rerank, Results, Seen, Wanted
+from retrieval.asking import Question, Rerank, Results, Seen, Tenant, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import Chunking, resolved
 from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.cutting import Cutter
 from retrieval.database import Database, locked_for
-from retrieval.document_store import Document, NewDocument, PutOff, Status, Value
+from retrieval.document_store import Document, NewDocument, Partition, PutOff, Status, Value
 from retrieval.errors import BadRequest, NotFound, RetrievalError
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
@@ -44,8 +44,9 @@ from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.backfill import Backfill
 from retrieval.reembedding.record import Reembedding
 from retrieval.reembedding.recut import Recut
-from retrieval.sampling import Asked, Sampled, drawn, nobody
+from retrieval.sampling import Asked, Sampled, drawn, drawn_from, nobody
 from retrieval.search import Search
+from retrieval.tenancy import bound, of_document, require_whole
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class Retrieval:
                 "There is no model to embed with: name one, or set retrieval.embedding_model", code="no_embedding_model"
             )
         self._embedder.require(model, caller.key_id)
-        self._residents.require(new.engine)
+        self._residents.require(new.engine, apart=new.tenancy is not None)
         new = msgspec.structs.replace(new, model=model, prompts=self._embedder.prompts(model))
         sources = await self._found(caller, files)
 
@@ -141,12 +142,22 @@ class Retrieval:
         return await self._read(work)
 
     async def change(self, caller: Caller, id_: str, wanted: Change) -> Seen:
-        """Raises NotFound."""
-        return await self._write(lambda tx: _seen(tx, [collection_store.change(tx, caller, id_, wanted)])[0])
+        """Raises NotFound, BadRequest, Forbidden."""
+
+        def work(tx: Connection) -> Seen:
+            require_whole(collection_store.get(tx, caller, id_).tenancy, caller)
+            return _seen(tx, [collection_store.change(tx, caller, id_, wanted)])[0]
+
+        return await self._write(work)
 
     async def delete(self, caller: Caller, id_: str) -> None:
-        """At once for everybody. Nothing of it is left when this returns. Raises NotFound."""
-        await self._write(lambda tx: collection_store.hide(tx, caller, id_))
+        """At once for everybody. Nothing of it is left when this returns. Raises NotFound, Forbidden."""
+
+        def work(tx: Connection) -> None:
+            require_whole(collection_store.get(tx, caller, id_).tenancy, caller)
+            collection_store.hide(tx, caller, id_)
+
+        await self._write(work)
         await asyncio.to_thread(removal.purge, self._database, id_)
         await asyncio.to_thread(self._residents.drop, id_)
 
@@ -192,7 +203,7 @@ class Retrieval:
         def work(tx: Connection) -> Page[Document]:
             collection = collection_store.get(tx, caller, id_)
             if batch_id is not None:
-                batch_store.get(tx, collection, batch_id)
+                batch_store.get(tx, caller, collection, batch_id)
             found = document_store.listed(
                 tx,
                 caller,
@@ -211,17 +222,21 @@ class Retrieval:
     async def describe(
         self, caller: Caller, id_: str, file_id: str, attributes: Mapping[str, Value], labels: Sequence[str] | None
     ) -> Document:
-        """Other attributes, and other labels unless they are None. Raises NotFound, Forbidden."""
+        """Other attributes, and other labels unless they are None. Raises NotFound, Forbidden, BadRequest."""
 
         def work(tx: Connection) -> Document:
             collection = collection_store.get(tx, caller, id_)
             document = document_store.get(tx, caller, collection, file_id)
+            tenant = of_document(collection.tenancy, attributes, caller)
             if labels is not None:
                 require_held(caller, labels)
                 document_store.relabel(tx, document, labels)
-            return document_store.describe(tx, document, attributes)
+            return document_store.describe(tx, document, attributes, tenant)
 
-        return await self._write(work)
+        described = await self._write(work)
+        if described.tenant is not None:  # it may have moved
+            self._changed(id_)
+        return described
 
     async def detach(self, caller: Caller, id_: str, file_id: str) -> None:
         """Out of the collection; the file stays. Raises NotFound."""
@@ -253,6 +268,38 @@ class Retrieval:
 
         return await self._read(work)
 
+    # Tenants
+
+    async def tenants(self, caller: Caller, id_: str, limit: int, after: str | None) -> Page[Tenant]:
+        """By name; a key that is bound to one is shown that one. Raises NotFound, BadRequest."""
+
+        def work(tx: Connection) -> tuple[Collection, Sequence[Partition]]:
+            collection = _declared(collection_store.get(tx, caller, id_))
+            return collection, document_store.partitions(tx, id_, limit + 1, after=after, tenant=caller.tenant)
+
+        def look() -> Page[Tenant]:
+            collection, found = self._database.read(work)
+            shown = [Tenant(each, self._residents.promoted(collection, each.tenant)) for each in found[:limit]]
+            return Page(tuple(shown), len(found) > limit)
+
+        return await asyncio.to_thread(look)
+
+    async def remove_tenant(self, caller: Caller, id_: str, tenant: str) -> int:
+        """All its documents, at once and for good: how many. Raises NotFound, BadRequest."""
+
+        def work(tx: Connection) -> int:
+            locked_for(tx, id_)  # before its row is: who publishes takes them in this order
+            _declared(collection_store.get(tx, caller, id_))
+            mine = bound(tenant) and caller.tenant in (None, tenant)
+            gone = document_store.remove_tenant(tx, id_, tenant) if mine else 0
+            if not gone:
+                raise NotFound(f"No tenant '{tenant}' in vector store '{id_}'", param="tenant", code="tenant_not_found")
+            return gone
+
+        gone = await self._write(work)
+        self._changed(id_)
+        return gone
+
     # Batches
 
     async def add_batch(self, caller: Caller, id_: str, files: Sequence[Wanted]) -> FileBatch:
@@ -265,7 +312,7 @@ class Retrieval:
             collection_store.touch(tx, collection)
             batch_id = batch_store.create(tx, collection)
             self._attach(tx, caller, collection, files, sources, batch_id)
-            return batch_store.get(tx, collection, batch_id)
+            return batch_store.get(tx, caller, collection, batch_id)
 
         batch = await self._write(work)
         self._changed(id_)
@@ -273,11 +320,13 @@ class Retrieval:
 
     async def batch(self, caller: Caller, id_: str, batch_id: str) -> FileBatch:
         """Raises NotFound."""
-        return await self._read(lambda tx: batch_store.get(tx, collection_store.get(tx, caller, id_), batch_id))
+        return await self._read(lambda tx: batch_store.get(tx, caller, collection_store.get(tx, caller, id_), batch_id))
 
     async def cancel_batch(self, caller: Caller, id_: str, batch_id: str) -> FileBatch:
         """Raises NotFound."""
-        return await self._write(lambda tx: batch_store.cancel(tx, collection_store.get(tx, caller, id_), batch_id))
+        return await self._write(
+            lambda tx: batch_store.cancel(tx, caller, collection_store.get(tx, caller, id_), batch_id)
+        )
 
     # Searches
 
@@ -299,9 +348,9 @@ class Retrieval:
         """A conversation's last question as a query that needs no other; None where no model says so in time."""
         return await standalone(self._writer, caller, conversation, model, timeout_s)
 
-    def recall(self, id_: str) -> Mapping[str, Mapping[str, float]]:
-        """Of a collection's graph, as far as this process has checked it: by kind of filter, with bounds of 99 % confidence."""
-        checked = self._search.recall(id_)
+    def recall(self, id_: str, tenant: str | None = None) -> Mapping[str, Mapping[str, float]]:
+        """Of a collection's or a tenant's graph, as far as this process has checked it: by kind of filter, with 99 % confidence."""
+        checked = self._search.recall(id_, tenant)
         return {
             kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
             for kind, each in checked.items()
@@ -318,6 +367,8 @@ class Retrieval:
         def work() -> Sampled | None:
             with self._database.reading() as tx:
                 collection = collection_store.by_id(tx, id_)
+                if collection is not None and collection.tenancy is not None:  # there is no index of all of it
+                    return drawn_from(tx, collection, after, most, np.random.default_rng())
             if collection is None:
                 return None
             try:
@@ -377,14 +428,17 @@ class Retrieval:
             quotas.require(tx, collection, self._bounds, 1, 0)
             beside = reembeddings.beside(tx, collection.id)
         made = []
-        for each in files:
+        for number, each in enumerate(files):
             require_held(caller, each.labels)
+            tenant = _tenant(collection, caller, each, None if batch_id is None else number)
             document_store.require_own(tx, caller, collection, each.file_id)
             if each.replaces is not None:
                 document_store.get(tx, caller, collection, each.replaces)
             name = sources[each.file_id].filename
             chunking = self.cut(caller.key_id, collection.model, each.chunking or collection.chunking)
-            new = NewDocument(each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces)
+            new = NewDocument(
+                each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces, tenant
+            )
             document = document_store.attach(tx, collection, new)
             job_store.add(tx, collection.id, document.id, caller.key_id)
             if beside is not None and beside.unread.edition != collection.edition:
@@ -422,6 +476,23 @@ class Retrieval:
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.write, work)
+
+
+def _tenant(collection: Collection, caller: Caller, file: Wanted, number: int | None) -> str | None:
+    """Whose the file is, which has that number in a batch. Raises TenantRequired, Forbidden."""
+    try:
+        return of_document(collection.tenancy, file.attributes, caller)
+    except RetrievalError as error:
+        error.message = f"{error.message} ({file.file_id})"
+        error.param = error.param if number is None else f"files.{number}.{error.param}"
+        raise
+
+
+def _declared(collection: Collection) -> Collection:
+    """Raises BadRequest."""
+    if collection.tenancy is None:
+        raise BadRequest("The vector store declares no tenancy", param="vector_store_id", code="no_tenancy")
+    return collection
 
 
 def _seen(tx: Connection, found: Sequence[Collection]) -> Sequence[Seen]:

@@ -64,7 +64,7 @@ def shown(
         passage, document = as_passage(row[:_FOUND]), as_document(row[_FOUND:-1])
         if row[-1] is not None and document.collection_id == collection_id:
             found[passage.id] = passage, document
-    if caller.unbound:
+    if caller.unbound and caller.tenant is None:
         return found
     owners = {document.id for _, document in found.values()}
     labels: dict[int, set[str]] = {}
@@ -73,7 +73,7 @@ def shown(
     return {
         id_: (passage, document)
         for id_, (passage, document) in found.items()
-        if may_read(caller, labels.get(document.id, ()), labelled=labelled)
+        if may_read(caller, labels.get(document.id, ()), document.tenant, labelled=labelled)
     }
 
 

@@ -23,6 +23,7 @@ from retrieval.database import Database, now
 from retrieval.errors import Conflict, NotFound
 from retrieval.ids import new_id
 from retrieval.tables import collections, document_labels, document_texts, documents, passage_bodies, passages
+from retrieval.tenancy import Tenancy
 
 FORMAT: Final = 1
 TOGETHER: Final = 200  # passages of one frame, and of one transaction
@@ -202,6 +203,7 @@ def _begin(tx: Connection, head: Mapping[str, Any]) -> Collection:
         head["quantization"],
         head.get("cut"),
         head.get("prompts"),
+        None if head.get("tenancy") is None else msgspec.convert(head["tenancy"], Tenancy),
     )
     made = collection_store.create(tx, Caller(NOBODY), new)
     if head["dimensions"] is not None:

@@ -7,6 +7,7 @@ the first version that had it, and several versions may be of the same one.
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from retrieval.chunking_strategy import Chunking
 from retrieval.index.settings import EngineName, Quantization
 
 FIRST: Final = 1  # whose vectors stand with the passages' bodies
+TENANTS: Final = "tenants"  # the folder of their partitions
 
 
 class Space(msgspec.Struct, frozen=True):
@@ -53,9 +55,16 @@ def version_for(version: int, canary: Canary | None, key_id: str) -> int:
     return canary.space.version if canary is not None and canary.reads(key_id) else version
 
 
-def place_of(collection_id: str, version: int) -> str:
-    """What an index of that version is called, on the disk and in engines."""
-    return collection_id if version == FIRST else f"{collection_id}.v{version}"
+def place_of(collection_id: str, version: int, tenant: str | None = None) -> str:
+    """What an index of that version is called, on the disk and in engines; of a tenant's partition, it lies within the collection's."""
+    place = collection_id if version == FIRST else f"{collection_id}.v{version}"
+    return place if tenant is None else f"{place}/{TENANTS}/{partition_of(tenant)}"
+
+
+@lru_cache(4096)  # each search of a tenant asks
+def partition_of(tenant: str) -> str:
+    """A name that every file system takes, whatever the tenant is called."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:32]
 
 
 def version_at(name: str) -> tuple[str, int]:

@@ -52,7 +52,7 @@ def _whose() -> list[Column[Any]]:
 # `expires_days` counts from `last_active_at`. `deleted`: it is for nobody any more, and what is left of it goes piece by piece.
 # `version` of its vectors is read, by the keys of a `canary` another one; `cut`: the dimensions that the model is asked for;
 # `prompts`: how it is told questions from passages. That version's passages are those of the `edition`, and `chunking` is how files are cut
-# in it that do not say.
+# in it that do not say. `tenancy`: which attribute names the tenant of each document.
 collections = Table(
     "collections",
     metadata,
@@ -80,9 +80,11 @@ collections = Table(
     Column("prompts", Text),
     Column("edition", Integer, nullable=False, server_default="1"),
     Column("chunking", JSON(none_as_null=True)),
+    Column("tenancy", JSON(none_as_null=True)),
 )
 
 # A file in a collection; `source_id` is who it is, `fingerprint` what it was when it was read. `generation` is that of its last change.
+# `tenant`: whose it is, in a collection that declares tenancy, and in no other.
 documents = Table(
     "documents",
     metadata,
@@ -102,8 +104,10 @@ documents = Table(
     Column("generation", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("batch_id", Text, index=True),
+    Column("tenant", Text),
     UniqueConstraint("collection_id", "source_id"),
     Index("ix_documents_collection_id_generation", "collection_id", "generation"),
+    Index("ix_documents_collection_id_tenant", "collection_id", "tenant"),
     sqlite_autoincrement=True,
 )
 

@@ -1,6 +1,6 @@
 """Searches of vector stores on the wire, in OpenAI's shapes.
 
-Beside those stand fields of ours. Asked: `expand`, `rerank`, `recency`, `group`, `mmr`, `neighbors`, `highlight`, `explain`.
+Beside those stand fields of ours. Asked: `tenant`, `expand`, `rerank`, `recency`, `group`, `mmr`, `neighbors`, `highlight`, `explain`.
 Answered: `plan` and `stages` of the page, `citation` and `explain` of a result; `citation`, `context` and `highlights` of a text.
 """
 
@@ -107,6 +107,7 @@ class SearchBody(SearchSettings):
 
     query: Query | Annotated[tuple[Query, ...], Field(min_length=1, max_length=16)]
     filters: dict[str, object] | None = None
+    tenant: Annotated[Text, Field(min_length=1, max_length=512)] | None = None
     group: GroupBody | None = None
     neighbors: NeighborsBody | None = None
     highlight: bool = False
@@ -134,6 +135,7 @@ class SearchBody(SearchSettings):
             neighbours=None if self.neighbors is None else Neighbours(self.neighbors.before, self.neighbors.after),
             highlight=self.highlight,
             fusion="blend" if hybrid is None else "ranks",
+            tenant=self.tenant,
         )
 
     def _rerank(self) -> Rerank | None:
@@ -166,14 +168,17 @@ def unsaid() -> Question:
 
 
 def results_view(asked: SearchBody, found: Results, recall: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    plan: dict[str, object] = {"recall_mode": found.recall_mode, "dense": [each.name for each in found.plans]}
     view: dict[str, object] = {
         "object": "vector_store.search_results.page",
         "search_query": list(found.queries or asked.queries),
         "data": [_result_view(each, asked) for each in found.results],
         "has_more": False,
         "next_page": None,
-        "plan": {"recall_mode": found.recall_mode, "dense": [each.name for each in found.plans]},
+        "plan": plan,
     }
+    if found.partition is not None:
+        view["plan"] = {**plan, "partition": found.partition}
     if found.stages:
         view["stages"] = list(found.stages)
     if asked.explain:

@@ -1,7 +1,7 @@
 """Vector stores on the wire: what clients send, read strictly, and what they are shown, in OpenAI's shapes.
 
-Beside those stand a few fields of ours: `embedding_model`, `access`, `engine` and `quantization` of a store, `access_labels` of a file and
-what it `replaces`, and chunking strategies beside `auto` and `static`. `search_wire` has the searches.
+Beside those stand a few fields of ours: `embedding_model`, `access`, `engine`, `quantization` and `tenancy` of a store, `access_labels`
+of a file and what it `replaces`, and chunking strategies beside `auto` and `static`. `search_wire` has the searches.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, 
 
 from admin.api.wire import Strict, seconds
 from retrieval import filters
-from retrieval.asking import Seen, Wanted
+from retrieval.asking import Seen, Tenant, Wanted
 from retrieval.batch_store import FileBatch
 from retrieval.chunking_strategy import CHILD_TOKENS, Chunking, Kind, sized, with_children
 from retrieval.collection_store import Change, Counts, NewCollection
 from retrieval.document_store import Document, PutOff
 from retrieval.index.settings import EngineName, Quantization
+from retrieval.tenancy import PROMOTE_AT, Tenancy
 
 MAX_FILES = 500
 MAX_BATCH = 2000
@@ -103,6 +104,16 @@ class ChunkingStrategy(Strict):
         return asked
 
 
+class TenancyBody(Strict):
+    """`attribute` names the tenant of each file; one of `promote_at` passages gets a graph of its own."""
+
+    attribute: Key
+    promote_at: Annotated[StrictInt, Field(ge=1000, le=10**9)] = PROMOTE_AT
+
+    def tenancy(self) -> Tenancy:
+        return Tenancy(self.attribute, self.promote_at)
+
+
 class StoreBody(Strict):
     name: Name | None = None
     description: Annotated[Text, Field(max_length=1024)] | None = None
@@ -114,6 +125,7 @@ class StoreBody(Strict):
     access: Literal["open", "labelled"] = "open"
     engine: EngineName | None = None
     quantization: Quantization = "none"
+    tenancy: TenancyBody | None = None
 
     def new(self) -> NewCollection:
         return NewCollection(
@@ -125,6 +137,7 @@ class StoreBody(Strict):
             labelled=self.access == "labelled",
             engine=self.engine,
             quantization=self.quantization,
+            tenancy=None if self.tenancy is None else self.tenancy.tenancy(),
         )
 
     def files(self) -> Sequence[Wanted]:
@@ -139,6 +152,7 @@ class StoreChangeBody(Strict):
     description: Annotated[Text, Field(max_length=1024)] | None = None
     expires_after: ExpiresAfter | None = None
     metadata: Metadata | None = None
+    tenancy: TenancyBody | None = None
 
     def change(self) -> Change:
         values = {
@@ -146,6 +160,7 @@ class StoreChangeBody(Strict):
             "description": self.description,
             "metadata": self.metadata or {},
             "expires_days": None if self.expires_after is None else self.expires_after.days,
+            "tenancy": None if self.tenancy is None else self.tenancy.tenancy(),
         }
         given = {"expires_days" if name == "expires_after" else name for name in self.model_fields_set}
         return Change(**{name: value for name, value in values.items() if name in given})  # type: ignore[arg-type]
@@ -210,6 +225,20 @@ def store_view(seen: Seen) -> dict[str, object]:
         "metadata": dict(one.metadata),
         "embedding_model": one.model,
         "access": "labelled" if one.labelled else "open",
+        "tenancy": one.tenancy,
+    }
+
+
+def tenant_view(tenant: Tenant) -> dict[str, object]:
+    """`id` is the tenant itself, as SDKs walk through lists by ids."""
+    one = tenant.partition
+    return {
+        "id": one.tenant,
+        "object": "vector_store.tenant",
+        "files": one.documents,
+        "passages": one.passages,
+        "usage_bytes": one.usage_bytes,
+        "promoted": tenant.promoted,
     }
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from admin.api.gate import key_of
 from admin.api.progress import shown
 from admin.api.search_wire import SearchBody, results_view, unsaid
-from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view
+from admin.api.vector_store_wire import StoreBody, StoreChangeBody, store_view, tenant_view
 from admin.api.wire import Cursor, answered, listing, read
 from admin.documents import caller_of, on_account
 from admin.retrievers import Asker, Retrievers
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # loaded with the first request
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Literal["asc", "desc"]
+TenantName = Annotated[str | None, Query(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
 
 
 def router(
@@ -66,6 +67,18 @@ def router(
         await plane.delete(caller_of(key_of(request.scope)), store_id)
         return answered({"id": store_id, "object": "vector_store.deleted", "deleted": True})
 
+    @routes.get("/{store_id}/tenants", summary="List a vector store's tenants")
+    async def tenants(request: Request, store_id: str, *, limit: Limit = 20, after: TenantName = None) -> Response:
+        plane = await retrieval()
+        found = await plane.tenants(caller_of(key_of(request.scope)), store_id, limit, after)
+        return listing([tenant_view(each) for each in found.data], has_more=found.has_more)
+
+    @routes.delete("/{store_id}/tenants/{tenant:path}", summary="Delete a tenant's files from a vector store")
+    async def delete_tenant(request: Request, store_id: str, tenant: str) -> Response:
+        plane = await retrieval()
+        gone = await plane.remove_tenant(caller_of(key_of(request.scope)), store_id, tenant)
+        return answered({"id": tenant, "object": "vector_store.tenant.deleted", "deleted": True, "files": gone})
+
     @routes.post("/{store_id}/search", summary="Search a vector store")
     async def search(request: Request, store_id: str) -> Response:
         asked = await read(request, SearchBody)
@@ -74,7 +87,9 @@ def router(
         asker = Asker(search_id(key), unsaid(), request.headers.get("x-penstock-session"))
         caller = on_account(caller_of(key), booking.of(dict(request.headers.raw)))
         found, version = await retrievers.search(plane, caller, store_id, asked.question(), asker)
-        answer = answered(results_view(asked, found, plane.recall(store_id)))
+        within = found.partition
+        recall = plane.recall(store_id, None if within is None else within.tenant)
+        answer = answered(results_view(asked, found, recall))
         answer.headers["x-request-id"] = asker.id
         if version is not None:
             answer.headers["x-penstock-retriever"] = version

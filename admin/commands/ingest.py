@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     found = dict(_files(arguments.paths))
     with server(arguments) as client:
         store = collection(client, arguments.collection) or _made(client, arguments)
-        known = _known(client, store)
-        report = _sent(client, store, found, known, chunking_of(arguments), quiet=arguments.json)
+        whose = _whose(store, arguments.tenant)
+        known = _known(client, store, whose)
+        report = _sent(client, store, found, known, chunking_of(arguments), whose, quiet=arguments.json)
         if arguments.prune:
             _pruned(client, arguments.paths, found, known, report)
     _tell(report, store, as_json=arguments.json)
@@ -71,14 +72,33 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _made(client: httpx.Client, arguments: argparse.Namespace) -> Json:
-    body = {"name": arguments.collection} | ({"embedding_model": arguments.model} if arguments.model else {})
+    body: dict[str, Any] = {"name": arguments.collection} | (
+        {"embedding_model": arguments.model} if arguments.model else {}
+    )
+    if arguments.tenant or arguments.tenancy:
+        body["tenancy"] = {"attribute": arguments.tenancy or "tenant"}
     made: Json = ask(client, "POST", "vector_stores", json=body)
     return made
 
 
-def _known(client: httpx.Client, store: Json) -> Mapping[str, Known]:
+def _whose(store: Json, tenant: str | None) -> Json:
+    """The attribute that says whose the files are, if there is one. Raises Failed."""
+    tenancy = store.get("tenancy")
+    if tenancy is None and tenant is not None:
+        raise Failed(f"the collection {store['name']} declares no tenancy: leave --tenant out")
+    if tenancy is None:
+        return {}
+    if not tenant:
+        raise Failed(f"the collection {store['name']} keeps tenants apart: --tenant says whose these files are")
+    return {tenancy["attribute"]: tenant}
+
+
+def _known(client: httpx.Client, store: Json, whose: Json) -> Mapping[str, Known]:
+    """Of the same tenant: two of them may have a file under one path."""
     found = {}
     for file in pages(client, f"vector_stores/{store['id']}/files"):
+        if not whose.items() <= file["attributes"].items():
+            continue
         path, sum_ = file["attributes"].get("path"), file["attributes"].get("sha256")
         if isinstance(path, str) and isinstance(sum_, str):
             found[path] = Known(file["id"], sum_, file["status"] == "completed")
@@ -91,13 +111,14 @@ def _sent(
     found: Mapping[str, Path],
     known: Mapping[str, Known],
     chunking: Json | None,
+    whose: Json,
     *,
     quiet: bool,
 ) -> Report:
     """Sends what is new, and waits until all of it is read."""
     report = Report(failed={})
     with _progress(len(found), quiet=quiet) as tick, ThreadPoolExecutor(AT_ONCE) as pool:
-        sent = list(pool.map(lambda name: _send(client, store, name, found[name], known, chunking), found))
+        sent = list(pool.map(lambda name: _send(client, store, name, found[name], known, chunking, whose), found))
         for what in sent:
             setattr(report, what[0], getattr(report, what[0]) + 1)
         waiting = {file_id: name for what, name, file_id in sent if what != "unchanged"}
@@ -110,7 +131,13 @@ def _sent(
 
 
 def _send(
-    client: httpx.Client, store: Json, name: str, path: Path, known: Mapping[str, Known], chunking: Json | None
+    client: httpx.Client,
+    store: Json,
+    name: str,
+    path: Path,
+    known: Mapping[str, Known],
+    chunking: Json | None,
+    whose: Json,
 ) -> tuple[str, str, str]:
     """What it was, its path, and the id that it has now."""
     with path.open("rb") as file:
@@ -120,7 +147,7 @@ def _send(
             return "unchanged", name, before.file_id
         file.seek(0)
         made = ask(client, "POST", "files", data={"purpose": "assistants"}, files={"file": (path.name, file)})
-    body: dict[str, Any] = {"file_id": made["id"], "attributes": {"path": name[-512:], "sha256": sum_}}
+    body: dict[str, Any] = {"file_id": made["id"], "attributes": {"path": name[-512:], "sha256": sum_, **whose}}
     if chunking is not None:
         body["chunking_strategy"] = chunking
     if before is not None:

@@ -48,6 +48,7 @@ def body(arguments: argparse.Namespace) -> dict[str, Any]:
         "query": arguments.query,
         "max_num_results": arguments.k,
         "filters": _filter(arguments.filter),
+        "tenant": arguments.tenant,
         "ranking_options": _given(ranking),
         "rewrite_query": arguments.rewrite or None,
         "expand": _given(expand),

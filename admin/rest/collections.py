@@ -50,11 +50,18 @@ class RecallView(BaseModel):
     neighbours: int
 
 
+class TenancyView(BaseModel):
+    """`attribute` names the tenant of each document; one of `promote_at` passages gets a graph of its own."""
+
+    attribute: str
+    promote_at: int
+
+
 class CollectionView(BaseModel):
     """`generation` counts the changes of what can be found. `usage_bytes`: of texts and vectors. `engine` null: the usual one.
 
     `prompts`: how its model is told questions from passages, for as long as it is not embedded anew. `chunking_strategy`: how files are
-    cut that do not say, if it was cut anew; null: as is best for the model.
+    cut that do not say, if it was cut anew; null: as is best for the model. `tenancy` null: it is one whole.
     `recall`: of live searches that this process did again exactly, by kind of filter; empty in lists, and where no graph takes part.
     """
 
@@ -73,6 +80,7 @@ class CollectionView(BaseModel):
     quantization: str
     prompts: dict[str, str] | None
     chunking_strategy: dict[str, object] | None
+    tenancy: TenancyView | None
     documents: CountsView
     passages: int
     usage_bytes: int
@@ -190,6 +198,7 @@ def _view(one: Collection, counts: Counts) -> CollectionView:
         quantization=one.quantization,
         prompts=None if one.prompts is None else msgspec.json.decode(one.prompts),
         chunking_strategy=None if one.chunking is None else chunking_view(one.chunking),
+        tenancy=None if one.tenancy is None else TenancyView(**msgspec.structs.asdict(one.tenancy)),
         documents=CountsView(
             in_progress=counts.in_progress,
             completed=counts.completed,

@@ -104,7 +104,7 @@ def _begin(routes: APIRouter, control: Control, retrieval: Plane | None, notice:
         strategy = body.chunking_strategy
         chunking = None if strategy is None else plane.cut(payer, wanted.model, strategy.asked())
         wanted = msgspec.structs.replace(wanted, prompts=backfill.prompts(wanted.model))
-        backfill.require_engine(wanted.engine)
+        backfill.require_engine(wanted.engine, apart=collection.tenancy is not None)
 
         def work(tx: Connection) -> tuple[str, BaseModel]:
             _seen(tx, asker, id)

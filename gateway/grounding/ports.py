@@ -91,7 +91,7 @@ class Searcher(Protocol):
     async def document(self, key: Key, store: str, file: str) -> Document: ...
 
     def holds(self, key: Key) -> frozenset[str]:
-        """The labels that decide which documents are there for the key."""
+        """What decides which documents are there for the key: its labels, and its tenant."""
 
     async def search(self, key: Key, queries: Sequence[str], wanted: Wanted, booking: Booking) -> Sequence[Found]:
         """Best first, of all stores together."""

@@ -29,6 +29,7 @@ from gateway.wire import NULL, ChatRequest
 
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
+NO_TENANT: Final = "tenant_required"  # what a search says that needs one
 OURS: Final = "retrieval"  # the tag of calls that a search makes itself
 _pack: Final = msgspec.msgpack.Encoder(order="sorted").encode
 
@@ -87,6 +88,9 @@ class Grounding:
         try:
             return await self._found(call, retrieval.wanted, booked, retrieval.instructions or INSTRUCTIONS)
         except (errors.NotFound, errors.BadRequest) as error:
+            if error.code == NO_TENANT:
+                error.param = None  # it is the key that is to say it, not the request
+                raise
             raise errors.Overloaded(
                 f"The model '{call.request.model}' answers from a collection that cannot be used: {error.message}",
                 code="retrieval_unavailable",

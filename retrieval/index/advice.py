@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from retrieval import passage_store
+from retrieval import document_store, passage_store
 from retrieval.collection_store import Collection
 from retrieval.database import Database
 from retrieval.index import artefact, building
@@ -44,15 +44,21 @@ class Advice(msgspec.Struct, frozen=True):
 
 
 def advise(database: Database, engines: Engines, collection: Collection, rows: int | None = None) -> Advice:
-    """Blocks for seconds. `rows`: for so many passages, instead of those that there are."""
+    """Blocks for seconds. `rows`: for so many passages, instead of those that there are. Where there are tenants: of the largest one."""
+    tenancy = collection.tenancy
     with database.reading() as tx:
-        there = passage_store.number(tx, collection.id, collection.edition)
+        if tenancy is None:
+            there = passage_store.number(tx, collection.id, collection.edition)
+        else:
+            there = max((each.passages for each in document_store.partitions(tx, collection.id)), default=0)
         found = passage_store.indexed(tx, collection.id, 0, SAMPLE, collection.version, collection.edition)
         some = next(found, ())
         shown = copied(tx, collection.id, [each.id for each in some[:LEAST]])
     count, dimensions = there if rows is None else rows, collection.dimensions
-    engine = engines.chosen(collection.engine, collection.quantization)
-    wanted = engine is not None and count * (dimensions or 0) > EXACT_WORK
+    engine = engines.chosen(collection.engine, collection.quantization, apart=tenancy is not None)
+    wanted = engine is not None and (
+        count * (dimensions or 0) > EXACT_WORK if tenancy is None else count >= tenancy.promote_at
+    )
     known = Advice(count, dimensions, engine, wanted, count * (4 * (dimensions or 0) + ROW_BYTES))
     if shown:
         places = bytearray()

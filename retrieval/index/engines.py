@@ -22,6 +22,7 @@ LIBRARIES: Final[dict[str, str]] = {
 }
 EXTRAS: Final = {"hnswlib": "retrieval", "qdrant_edge": "qdrant-edge"}  # others: as the engine is called
 CODES: Final = "codes"  # of stores that are compared one by one, cut
+APART: Final = ("hnswlib", "usearch", "faiss", CODES)  # graphs in files alone: as many as there are tenants
 SERVERS: Final = ("qdrant", "pgvector", "chroma", "milvus", "weaviate", "pinecone")  # each at `retrieval.<name>.url`
 
 
@@ -33,9 +34,16 @@ class Engines:
         self.settings = settings or EngineSettings()
         self._made: dict[tuple[str, Quantization], GraphEngine] = {}
 
-    def chosen(self, of_collection: EngineName | None, quantization: Quantization = "none") -> str | None:
-        """What makes a collection's graph; None where nothing does: its vectors are compared one by one, and whole."""
+    def chosen(
+        self, of_collection: EngineName | None, quantization: Quantization = "none", *, apart: bool = False
+    ) -> str | None:
+        """What makes a collection's graph; None where nothing does: its vectors are compared one by one, and whole.
+
+        `apart`: one for each of its tenants. An engine that keeps none apart leaves them to the one that is `auto`.
+        """
         name = of_collection or self.settings.engine
+        if apart and name not in ("exact", *APART):
+            name = "auto"
         if name == "auto":
             whole = quantization == "none" and find_spec("hnswlib") is not None
             name = "hnswlib" if whole or find_spec("usearch") is None else "usearch"
@@ -45,10 +53,15 @@ class Engines:
             return None if quantization == "none" else CODES
         return None if find_spec(LIBRARIES[name]) is None else name
 
-    def require(self, engine: EngineName | None) -> None:
-        """Raises BadRequest where it is not installed, or its server is not named."""
+    def require(self, engine: EngineName | None, *, apart: bool = False) -> None:
+        """Raises BadRequest where it is not installed, or its server is not named, or it cannot keep tenants `apart`."""
         if engine is None or engine in ("auto", "exact"):
             return
+        if apart and engine not in APART:
+            raise BadRequest(
+                f"The engine {engine} keeps no graph of each tenant: with `tenancy` there are auto, exact, hnswlib, usearch and faiss",
+                param="engine",
+            )
         if find_spec(LIBRARIES[engine]) is None:
             extra = EXTRAS.get(engine, engine)
             raise BadRequest(f"The engine {engine} is not installed here: it is the extra `{extra}`", param="engine")

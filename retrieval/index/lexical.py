@@ -1,10 +1,13 @@
 """An index of the words of a collection's edition, by BM25: SQLite's FTS5 in a file of its own, so that no
 tenant's words weigh in another's.
 
+Where a collection declares tenancy, each of its tenants has such a file.
+
 Its generation is in the file, and changes with its content in one transaction: whoever dies in between leaves what was there before.
 What is damaged is thrown away and made again.
 """
 
+import json
 import re
 import sqlite3
 import threading
@@ -17,8 +20,9 @@ from typing import Final, final
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
-from retrieval import collection_store, passage_store
+from retrieval import collection_store, document_store, passage_store
 from retrieval.database import Database
 from retrieval.errors import Unavailable
 from retrieval.spaces import FIRST
@@ -44,11 +48,13 @@ PASSING: Final = frozenset(
 
 Slots = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
+_GONE: Final = "DELETE FROM words WHERE rowid = ?"
 _WORD = re.compile(r"\w+")
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS state (generation INTEGER NOT NULL)",
     "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, tokenize = 'porter unicode61 remove_diacritics 2')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS vocabulary USING fts5vocab('words', 'row')",
+    "CREATE TABLE IF NOT EXISTS owned (document INTEGER PRIMARY KEY)",  # of a tenant, which may lose one to another
 )
 
 
@@ -56,7 +62,15 @@ _SCHEMA = (
 class Lexical:
     """Every method blocks. One reads at a time, and beside it one writes."""
 
-    def __init__(self, database: Database, collection_id: str, folder: Path, edition: int = FIRST) -> None:
+    def __init__(
+        self,
+        database: Database,
+        collection_id: str,
+        folder: Path,
+        edition: int = FIRST,
+        tenant: str | None = None,
+    ) -> None:
+        self._tenant = tenant
         self._database = database
         self._collection_id = collection_id
         self._edition = edition
@@ -143,16 +157,34 @@ class Lexical:
     def _apply(self, file: sqlite3.Connection, since: int) -> int:
         with self._database.reading() as tx:
             collection = collection_store.by_id(tx, self._collection_id)
-            if collection is None:
+            if collection is None or (collection.tenancy is None) != (self._tenant is None):
                 return since
-            for pack in passage_store.removed(tx, self._collection_id, since):
-                gone = ((int(id_),) for id_ in np.frombuffer(pack, "<i8"))
-                file.executemany("DELETE FROM words WHERE rowid = ?", gone)
-            for some in passage_store.texts(tx, self._collection_id, since, READ_AT_ONCE, self._edition):
+            if 0 <= since < collection.generation - collection_store.REMOVALS_KEPT:
+                since = -1  # what was taken away is not known any more
+                file.execute("DELETE FROM words")
+                file.execute("DELETE FROM owned")
+            if since >= 0:
+                for pack in passage_store.removed(tx, self._collection_id, since):
+                    file.executemany(_GONE, ((int(id_),) for id_ in np.frombuffer(pack, "<i8")))
+            if self._tenant is not None:
+                self._owned(file, tx, since, self._tenant)
+            texts = passage_store.texts(tx, self._collection_id, since, READ_AT_ONCE, self._edition, self._tenant)
+            for some in texts:
                 file.executemany("INSERT OR REPLACE INTO words (rowid, text) VALUES (?, ?)", some)
         file.execute("DELETE FROM state")
         file.execute("INSERT INTO state VALUES (?)", (collection.generation,))
         return collection.generation
+
+    def _owned(self, file: sqlite3.Connection, tx: Connection, since: int, tenant: str) -> None:
+        """Documents that have become another tenant's leave, with all their words."""
+        others = document_store.left(tx, self._collection_id, since, tenant) if since >= 0 else ()
+        asked = (json.dumps(list(others)),)
+        left = file.execute("SELECT document FROM owned WHERE document IN (SELECT value FROM json_each(?))", asked)
+        gone = [id_ for (id_,) in left.fetchall()]
+        file.executemany(_GONE, ((id_,) for id_ in passage_store.of_documents(tx, gone)))
+        file.executemany("DELETE FROM owned WHERE document = ?", ((id_,) for id_ in gone))
+        mine = ((each.id,) for each in document_store.described(tx, self._collection_id, since, tenant))
+        file.executemany("INSERT OR IGNORE INTO owned VALUES (?)", mine)
 
     def _throw_away(self, error: Exception) -> None:
         log.warning("index.words_damaged", collection=self._collection_id, reason=str(error))

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final, final
 
@@ -36,6 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 GROWN: Final = 0.25  # so much more, or so much of it dead, and it is written again
 READ_AT_ONCE: Final = 2000  # passages
 RETRY_S: Final = 60.0
+SHRUNK: Final = 0.5  # of the size at which a tenant gets its graph: below it, it has none any more
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -55,7 +57,10 @@ class Needs(msgspec.Struct, frozen=True):
 
 @final
 class Resident:
-    """Every method blocks. `state` is whatever was current when it was asked for; one thread at a time makes the next."""
+    """Every method blocks. `state` is whatever was current when it was asked for; one thread at a time makes the next.
+
+    With a `tenant` it is of that one's passages alone: there is no index of a collection that declares tenancy but those of its tenants.
+    """
 
     def __init__(
         self,
@@ -65,9 +70,11 @@ class Resident:
         sizes: Sizes,
         engines: Engines | None = None,
         version: int = FIRST,
+        tenant: str | None = None,
     ) -> None:
         self.collection_id = collection_id
         self.version = version
+        self.tenant = tenant
         self.folder = folder
         self._database = database
         self._sizes = sizes
@@ -85,7 +92,8 @@ class Resident:
     def current(self) -> tuple[Collection, State]:
         """The collection, with its vectors of this version, and an index of all that was committed before this began.
 
-        Raises NotFound, also where vectors of this version are not kept up to date (any more).
+        Raises NotFound, also where vectors of this version are not kept up to date (any more), and where the collection is whole and
+        this is a tenant's part, or the other way round.
         """
         with self._database.reading() as tx:
             newest = generation(tx, self.collection_id)
@@ -115,21 +123,37 @@ class Resident:
 
     def _collection(self, tx: Connection) -> Collection | None:
         found = collection_store.by_id(tx, self.collection_id)
-        return None if found is None else reembeddings.within(tx, found, self.version)
+        if found is None or (found.tenancy is None) != (self.tenant is None):
+            return None
+        return reembeddings.within(tx, found, self.version)
 
     def needs(self) -> Needs:
         """Cheap."""
         state = self._state
-        if state is None or state.matrix is None:
+        if state is None or state.matrix is None or (self.tenant is not None and not state.count):
             return Needs(artefact=False)
-        large = state.count >= self._sizes.written_from
+        large = state.count >= min(self._sizes.written_from, self._promote_at)
         old = len(state.matrix.tail) > GROWN * len(state.matrix.base) or state.dead > GROWN * state.rows
         engine = self._engine()
-        wants = engine is not None and state.count * state.matrix.dimensions > self._sizes.exact_work
         made = state.graph
+        wants = engine is not None and self._worth_a_graph(state, made is not None)
         covered = 0 if made is None or made.lost or made.engine != engine else made.rows
         graph = wants and (state.rows - covered > GROWN * covered or state.dead > GROWN * state.rows)
+        if self.tenant is not None and made is not None and not wants:
+            return Needs(artefact=True, rows=True)
         return Needs(artefact=large and (old or graph or _untold(state)), rows=old or graph, graph=graph)
+
+    @property
+    def _promote_at(self) -> float:
+        """Passages, of a tenant."""
+        known = self._known
+        tenancy = None if known is None or self.tenant is None else known.tenancy
+        return inf if tenancy is None else tenancy.promote_at
+
+    def _worth_a_graph(self, state: State, there: bool) -> bool:
+        if self.tenant is None:
+            return state.count * (0 if state.matrix is None else state.matrix.dimensions) > self._sizes.exact_work
+        return state.count >= self._promote_at * (SHRUNK if there else 1)
 
     def write(self) -> bool:
         """The artefact anew, without what is dead; then a graph beside it, if it is worth one. False where another process is at it."""
@@ -162,13 +186,19 @@ class Resident:
 
     def _engine(self) -> str | None:
         known = self._known
-        return self._engines.chosen(None) if known is None else self._engines.chosen(known.engine, known.quantization)
+        if known is None:
+            return self._engines.chosen(None)
+        return self._chosen(known)
+
+    def _chosen(self, collection: Collection) -> str | None:
+        name, quantization = collection.engine, collection.quantization
+        return self._engines.chosen(name, quantization, apart=self.tenant is not None)
 
     def _task(self) -> building.Wanted:
         engine, known = self._engine(), self._known
         assert engine is not None
         assert known is not None
-        name = place_of(self.collection_id, self.version)
+        name = place_of(self.collection_id, self.version, self.tenant)
         return building.Wanted(engine, self._engines.settings, known.quantization, name)
 
     def repair(self, effort: int | None) -> None:
@@ -196,7 +226,7 @@ class Resident:
         matrix = state.matrix
         there, texts = artefact.known(self.folder), state.told.texts
         same = there is not None and matrix.file == there.files["vectors"].name
-        as_it_is = not state.dead and not len(matrix.tail)
+        as_it_is = not state.dead and not len(matrix.tail) and (wanted.graph or state.graph is None)
         if there is not None and same and (as_it_is or not wanted.rows):
             others = "texts" in there.files and (texts is None or there.files["texts"].name != texts.name)
             if others or not _untold(state):
@@ -238,15 +268,20 @@ class Resident:
             before.graph.close()
 
     def _next(self, tx: Connection, collection: Collection, state: State | None) -> State:
+        known = state is not None
+        if state is not None and state.generation < collection.generation - collection_store.REMOVALS_KEPT:
+            state, known = None, False  # of a tenant that was not asked for meanwhile
         if state is None:
             state = self._opened(tx, collection)
         if state is None:
-            state = self._nothing()
-        state = self._updated(tx, collection, state)
-        there = passage_store.number(tx, collection.id, collection.edition)
+            state = self._nothing(collection)
+        before, state = state, self._updated(tx, collection, state)
+        if known and self.tenant is not None and state.is_as(before):
+            return state  # others' passages changed
+        there = passage_store.number(tx, collection.id, collection.edition, self.tenant)
         if state.count != there:
             log.error("index.differs", collection=collection.id, index=state.count, truth=there)
-            state = self._updated(tx, collection, self._nothing())
+            state = self._updated(tx, collection, self._nothing(collection))
         return state
 
     def _opened(self, tx: Connection, collection: Collection) -> State | None:
@@ -256,7 +291,8 @@ class Resident:
             return None
         if found.manifest.generation < collection.generation - collection_store.REMOVALS_KEPT:
             return None
-        columns = Columns({each.id: each for each in document_store.described(tx, collection.id, 0)})
+        described = document_store.described(tx, collection.id, 0, self.tenant)
+        columns = Columns({each.id: each for each in described})
         owners = _rows(columns, found.owners)
         alive: Mask | None = owners >= 0
         if alive is not None and alive.all():
@@ -270,14 +306,14 @@ class Resident:
             columns,
             self._graph(found, collection),
             found.manifest.effort or EFFORT,
-            self._sizes.exact_work,
+            self._exact_work(collection),
             found.manifest.costs,
             Told(found.texts, found.manifest.told),
         )
 
     def _graph(self, found: Artefact, collection: Collection) -> Graph | None:
         path, engine = found.graph, found.manifest.engine
-        if path is None or engine is None or engine != self._engines.chosen(collection.engine, collection.quantization):
+        if path is None or engine is None or engine != self._chosen(collection):
             return None
         try:
             return self._engines.get(engine, found.manifest.quantization).load(path, found.content)
@@ -288,18 +324,31 @@ class Resident:
     def _updated(self, tx: Connection, collection: Collection, state: State) -> State:
         """With all that happened since its generation."""
         since = state.generation
-        changed = document_store.described(tx, collection.id, since)
+        changed = document_store.described(tx, collection.id, since, self.tenant)
+        gone = self._gone(tx, state)
+        if self.tenant is not None and since >= 0 and not changed and not len(gone):
+            return state.at(collection.generation)
         columns, told = state.columns.changed(changed), state.told
         if told.since > since:  # texts that were written later than the vectors
-            changed = document_store.described(tx, collection.id, told.since)
+            changed = document_store.described(tx, collection.id, told.since, self.tenant)
         told = told.after(each.id for each in changed)
         ids, owners, matrix, alive = state.ids, state.owners, state.matrix, state.alive
-        removed = [np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, collection.id, since)]
-        if removed and state.rows:
-            slots = state.slots_of(np.concatenate(removed).astype(np.int64))
+        if len(gone) or (changed and self.tenant is not None and alive is not None):
             alive = np.ones(state.rows, np.bool_) if alive is None else alive.copy()
-            alive[slots[slots >= 0]] = False
-        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE, self.version, collection.edition):
+            owners = owners.copy()
+            alive[gone] = False
+        edition = collection.edition
+        for some in passage_store.indexed(tx, collection.id, since, READ_AT_ONCE, self.version, edition, self.tenant):
+            if self.tenant is not None and state.rows:
+                there = state.slots_of(np.fromiter((each.id for each in some), np.int64, len(some)))
+                if alive is not None:  # what has come back from another tenant
+                    back = there[there >= 0]
+                    pairs = zip(some, there.tolist(), strict=True)
+                    owners[back] = [columns.row[each.document_id] for each, slot in pairs if slot >= 0]
+                    alive[back] = True
+                some = [each for each, slot in zip(some, there.tolist(), strict=True) if slot < 0]  # noqa: PLW2901
+                if not some:
+                    continue
             more = _vectors(some)
             matrix = Matrix(np.empty((0, more.shape[1]), np.float32)) if matrix is None else matrix
             matrix = matrix.extended(more)
@@ -308,7 +357,7 @@ class Resident:
             owners = np.concatenate([owners, theirs])
         if alive is not None:
             alive = np.concatenate([alive, np.ones(len(ids) - len(alive), np.bool_)])
-        work = self._sizes.exact_work
+        work = self._exact_work(collection)
         return State(
             collection.generation,
             ids,
@@ -323,9 +372,31 @@ class Resident:
             told,
         )
 
-    def _nothing(self) -> State:
+    def _gone(self, tx: Connection, state: State) -> Ids:
+        """Slots of passages that were taken away since, or are of documents that are another tenant's by now."""
+        if not state.rows:
+            return np.zeros(0, np.int64)
+        removed = [
+            np.frombuffer(pack, "<i8") for pack in passage_store.removed(tx, self.collection_id, state.generation)
+        ]
+        gone = [state.slots_of(np.concatenate(removed).astype(np.int64))] if removed else []
+        if self.tenant is not None:
+            others = document_store.left(tx, self.collection_id, state.generation, self.tenant)
+            rows = [row for row in map(state.columns.row.get, others) if row is not None]
+            if rows:
+                gone.append(np.flatnonzero(np.isin(state.owners, rows)))
+        slots = np.concatenate(gone) if gone else np.zeros(0, np.int64)
+        return slots[slots >= 0]
+
+    def _exact_work(self, collection: Collection) -> int:
+        """A tenant that is to have a graph is searched by it, however small: that is what was asked for."""
+        if self.tenant is None or collection.tenancy is None:
+            return self._sizes.exact_work
+        return max(0, int(SHRUNK * collection.tenancy.promote_at) * (collection.dimensions or 0) - 1)
+
+    def _nothing(self, collection: Collection) -> State:
         none = np.zeros(0, np.int64)
-        return State(-1, none, none, None, None, Columns(), exact_work=self._sizes.exact_work)
+        return State(-1, none, none, None, None, Columns(), exact_work=self._exact_work(collection))
 
 
 def _untold(state: State) -> bool:

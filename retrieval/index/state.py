@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final, final
 
 import msgspec
@@ -87,6 +88,16 @@ class State:
             self.costs,
             self.told,
         )
+
+    def at(self, generation: int) -> State:
+        """The same at a later generation, in which nothing of it changed: what was kept of it is kept."""
+        later = copy(self)
+        later.generation = generation
+        return later
+
+    def is_as(self, before: State) -> bool:
+        """Whether it is `before`, perhaps at another generation."""
+        return self._admitted is before._admitted
 
     @property
     def rows(self) -> int:

@@ -14,7 +14,7 @@ import structlog
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from retrieval import collection_store, cut_store, embedding_store, passage_store
+from retrieval import collection_store, cut_store, document_store, embedding_store, passage_store
 from retrieval.access import EVERY, Caller
 from retrieval.asking import Question, Result
 from retrieval.collection_store import Collection
@@ -61,9 +61,9 @@ class Backfill:
         """How the model is told questions from passages now."""
         return self._embedder.prompts(model)
 
-    def require_engine(self, engine: Any) -> None:
-        """Raises BadRequest where a collection cannot have that engine here."""
-        self._residents.require(engine)
+    def require_engine(self, engine: Any, *, apart: bool = False) -> None:
+        """Raises BadRequest where a collection cannot have that engine here; `apart`: for each of its tenants."""
+        self._residents.require(engine, apart=apart)
 
     async def run(self, mine: Reembedding) -> None:
         """For a while, or to its next state; then the lease is given back. Raises LeaseLost, SQLAlchemyError."""
@@ -142,6 +142,8 @@ class Backfill:
 
         async def search(queries: Sequence[Asked]) -> Sequence[Sequence[Result]]:
             collection = await self._read(partial(_within, now=now, new=new))
+            files = sorted({each.id for one in queries for each in one.relevant})
+            whose = await self._read(lambda tx: document_store.tenants_of(tx, now.collection_id, files))
             found: list[Sequence[Result]] = []
             for start in range(0, len(queries), EMBEDDED_AT_ONCE):
                 some = queries[start : start + EMBEDDED_AT_ONCE]
@@ -149,8 +151,10 @@ class Backfill:
                 vectors = await self._search.vectors(caller, collection, whole)
                 lexical = 1.0 if asked.mode == "hybrid" else 0.0
                 for number, each in enumerate(some):
+                    # Asked of whoever has its answers: `moves` has seen to it that this is one tenant.
+                    tenant = next((whose[one.id] for one in each.relevant if one.id in whose), None)
                     pool = max(POOL, asked.k) * (gate.DEEPER if now.apart else 1)
-                    question = Question((each.query,), k=pool, lexical=lexical)
+                    question = Question((each.query,), k=pool, lexical=lexical, tenant=tenant)
                     mine = vectors[number : number + 1]
                     found.append((await self._search.within(caller, collection, question, mine)).results)
             return found

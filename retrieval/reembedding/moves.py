@@ -9,7 +9,7 @@ from typing import NoReturn
 import msgspec
 from sqlalchemy import Connection, select
 
-from retrieval import collection_store, cut_store, embedding_store
+from retrieval import collection_store, cut_store, document_store, embedding_store
 from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Collection
 from retrieval.database import locked_for, now
@@ -203,6 +203,15 @@ def _require_answers(tx: Connection, collection: Collection, gate: Gate) -> None
         if not any(each.id in there and each.grade > 0 for each in asked.relevant):
             raise BadRequest(
                 f"gate.queries.{number}: none of its files has passages in {collection.id}",
+                param=f"gate.queries.{number}.relevant",
+            )
+    if collection.tenancy is None:
+        return
+    whose = document_store.tenants_of(tx, collection.id, ids)
+    for number, asked in enumerate(gate.queries):
+        if len({whose[each.id] for each in asked.relevant if each.id in whose}) > 1:
+            raise BadRequest(
+                f"gate.queries.{number}: its files are of several tenants, and a question is asked of one",
                 param=f"gate.queries.{number}.relevant",
             )
 

@@ -95,6 +95,21 @@ def test_files_are_cut_as_is_said(shell: Shell, folder: Path) -> None:
     assert "The model 'nobody' does not exist" in said
 
 
+def test_tenants_are_kept_apart(shell: Shell, folder: Path) -> None:
+    """The collection is made so; two of them may have a file of one name, and neither takes the other's out."""
+    for tenant, text in (("acme", "The pin is 4711."), ("other", "The pin is 8888.")):
+        (folder / "cats.txt").write_text(text)
+        report = shell.json("ingest", str(folder), "--collection", "apart", "--tenant", tenant, "--prune")
+        assert counted(report) == {"added": 3, "changed": 0, "unchanged": 0, "removed": 0, "failed": 0}
+    found = shell.json("search", "pin", "--collection", "apart", "--tenant", "acme", "-k", "50")
+    assert [each["content"][0]["text"] for each in found["data"] if "pin" in each["content"][0]["text"]] == [
+        "The pin is 4711."
+    ]
+    assert {each["attributes"]["tenant"] for each in found["data"]} == {"acme"}
+    assert "names no tenant" in shell("search", "pin", "--collection", "apart", status=1)
+    assert "--tenant says whose" in shell("ingest", str(folder), "--collection", "apart", status=1)
+
+
 def test_what_is_wrong_is_said_in_a_line(shell: Shell, folder: Path) -> None:
     assert "there is no file or folder" in shell("ingest", str(folder / "none"), "--collection", "c", status=1)
     assert "there is no collection 'none'" in shell("search", "q", "--collection", "none", status=1)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from retrieval import collection_store, embedding_store, snapshots
-from retrieval.asking import Diversity
+from retrieval.asking import Diversity, Wanted
 from retrieval.database import Database
 from retrieval.errors import BadRequest, Conflict, Refused
 from retrieval.job_store import Owner
@@ -16,7 +16,8 @@ from retrieval.reembedding import gate, moves, store
 from retrieval.reembedding.record import Asked, Gate, Reembedding, Relevant, Terms
 from retrieval.spaces import FIRST, Canary, Space, place_of, version_at
 from retrieval.tables import passage_embeddings
-from tests.fixtures.anew import PAYER, House, Models
+from retrieval.tenancy import Tenancy
+from tests.fixtures.anew import PAYER, SMALL, House, Models
 from tests.fixtures.retrieval import ANN, BEN
 
 
@@ -219,6 +220,38 @@ async def test_the_gate_measures_both_versions(house: House) -> None:
     nobody = Gate([Asked("x", [Relevant("file-none")])], 0.05)
     with pytest.raises(BadRequest, match=r"queries\.0"):
         house.begin(home, terms=Terms(nobody))
+
+
+async def test_tenants_are_embedded_anew_together_and_stay_apart(house: House) -> None:
+    """The gate asks each question of whoever has its answers; a question of two tenants is none."""
+    home = await house.store(tenancy=Tenancy("tenant", 1000))
+    ids = {}
+    for tenant, name in (("a", "alpha"), ("a", "beta"), ("b", "alpha")):
+        file_id = ids[tenant + name] = house.files.put(ANN, " ".join([name] * 100))
+        await house.retrieval.attach(ANN, home, Wanted(file_id, {"tenant": tenant}, chunking=SMALL))
+        assert (await house.ended(home, file_id)).status == "completed"
+    both = Asked("alpha", [Relevant(ids["aalpha"]), Relevant(ids["balpha"])])
+    with pytest.raises(BadRequest, match="of several tenants"):
+        house.begin(home, terms=Terms(gate=Gate([both], 0.02)))
+    questions = [Asked("alpha", [Relevant(ids["balpha"])]), Asked("beta", [Relevant(ids["abeta"])])]
+    house.work()
+    one = await house.reach(house.begin(home, terms=Terms(gate=Gate(questions, 0.02))), "ready")
+    assert one.verdict is not None
+    assert one.verdict.passed
+    assert set(one.verdict.after.values()) == {1.0}
+    house.database.write(lambda tx: moves.promote(tx, home, one.id, force=False))
+    for tenant, there in (("a", {"aalpha", "abeta"}), ("b", {"balpha"})):
+        found = await house.ask(home, "alpha", tenant=tenant)
+        assert found.embedded is not None
+        assert found.embedded.model == "better"
+        assert {each.document.source_id for each in found.results} == {ids[each] for each in there}
+    await house.retrieval.describe(ANN, home, ids["abeta"], {"tenant": "b"}, None)
+    found = await house.ask(home, "beta", tenant="b")
+    assert found.results[0].document.source_id == ids["abeta"]
+    house.database.write(lambda tx: moves.roll_back(tx, home, one.id, "for once"))
+    found = await house.ask(home, "beta", tenant="b")
+    assert found.embedded is not None
+    assert (found.embedded.model, found.results[0].document.source_id) == ("words", ids["abeta"])
 
 
 async def test_one_at_a_time(house: House) -> None:

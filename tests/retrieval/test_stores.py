@@ -267,10 +267,10 @@ def test_a_batch_is_the_sum_of_its_files_and_can_be_cancelled(database: Database
             job_store.add(tx, collection.id, document.id, "key_ann")
     first = database.read(lambda tx: document_store.get(tx, ANN, collection, "file-0"))
     fill(database, first, ["text"])
-    batch = database.read(lambda tx: batch_store.get(tx, collection, batch_id))
+    batch = database.read(lambda tx: batch_store.get(tx, ANN, collection, batch_id))
     assert (batch.status, batch.counts.completed, batch.counts.in_progress) == ("in_progress", 1, 2)
-    batch = database.write(lambda tx: batch_store.cancel(tx, collection, batch_id))
+    batch = database.write(lambda tx: batch_store.cancel(tx, ANN, collection, batch_id))
     assert (batch.status, batch.counts.completed, batch.counts.cancelled) == ("cancelled", 1, 2)
     assert rows(database)["ingestion_jobs"] == 1, "only that of the file which was not cancelled"
     with database.reading() as tx, pytest.raises(NotFound):
-        batch_store.get(tx, collection, "vsfb_none")
+        batch_store.get(tx, ANN, collection, "vsfb_none")

@@ -12,11 +12,14 @@ import httpx
 import numpy as np
 import pytest
 
-from retrieval import collection_store
+from retrieval import collection_store, document_store
 from retrieval.access import Caller
 from retrieval.asking import Question, Wanted
-from retrieval.errors import BadRequest, NotFound
+from retrieval.chunking_strategy import Chunking
+from retrieval.document_store import NewDocument
+from retrieval.errors import BadRequest, Forbidden, NotFound, TenantRequired
 from retrieval.filters import parse
+from retrieval.tenancy import Tenancy
 from tests.fixtures.plane import DIMENSIONS, Plane
 from tests.fixtures.retrieval import attach, fill, unit
 from tests.fixtures.server import Json, Server
@@ -120,6 +123,108 @@ class Town:
         assert all(self.files[each.document.source_id] is caller for each in results), (caller, wanted)
         self.told[f"passages, {kind}"] += len(results)
         self.told["searches with passages"] += bool(results)
+
+
+class Partitions:
+    """One store that declares tenancy: keys that name a tenant, keys that are bound to one, and files that move between tenants."""
+
+    def __init__(self, plane: Plane, tenants: int, seed: int) -> None:
+        self.plane, self.chance = plane, random.Random(seed)
+        self.owner = Caller("key_owner", "team_owner", None)
+        self.names = [f"tenant {number}" for number in range(tenants)]
+        self.bound = {
+            name: Caller(f"key_{number}", "team_owner", None, tenant=name) for number, name in enumerate(self.names)
+        }
+        self.whose: dict[str, str] = {}
+        self.store = ""
+        self.told: Counter[str] = Counter()
+
+    async def build(self) -> "Partitions":
+        plane = self.plane
+        self.store = await plane.store(self.owner, tenancy=Tenancy("tenant", 1000))
+        collection = (await plane.retrieval.get(self.owner, self.store)).collection
+        plane.database.write(lambda tx: collection_store.learn_dimensions(tx, self.store, DIMENSIONS))
+        for name in (*self.names, *self.names):
+            text = f"secret plan of {name}"
+            file_id = plane.files.put(self.owner, text)
+            said = {"tenant": name, "owner": "*", "tenants": self.chance.choice(self.names)}
+            new = NewDocument(file_id, "a.txt", said, (), Chunking(), tenant=name)
+            document = plane.database.write(lambda tx, new=new: document_store.attach(tx, collection, new))
+            fill(plane.database, document, [text], unit(np.stack([plane.words._vector(text)])))
+            self.whose[file_id] = name
+        return self
+
+    def filter(self) -> Json | None:
+        """One that says nothing, or too much, or something that is beside the point."""
+        one, other = self.chance.sample(self.names, 2)
+        leaf: Json = {"type": "eq", "key": self.chance.choice(["tenant", "tenant", "owner", "tenants"]), "value": one}
+        return self.chance.choice(
+            [
+                None,
+                leaf,
+                {"type": "and", "filters": [leaf, {"type": "exists", "key": "owner"}]},
+                {"type": "or", "filters": [leaf, {"type": "exists", "key": "tenant"}]},
+                {"type": "not", "filter": leaf},
+                {"type": "in", "key": "tenant", "value": [one, other]},
+                {"type": "prefix", "key": "tenant", "value": "tenant"},
+                {"type": "and", "filters": [{"type": "or", "filters": [leaf, {"type": "not", "filter": leaf}]}]},
+            ]
+        )
+
+    async def move(self) -> None:
+        file_id = self.chance.choice(list(self.whose))
+        name = self.whose[file_id] = self.chance.choice(self.names)
+        await self.plane.retrieval.describe(self.owner, self.store, file_id, {"tenant": name, "owner": "*"}, None)
+        self.told["moves"] += 1
+
+    async def pry(self) -> None:
+        """One search."""
+        wanted, name = self.filter(), self.chance.choice(self.names)
+        named = self.chance.choice([None, name])
+        caller = self.chance.choice([self.owner, self.bound[name]])
+        text = self.chance.choice(["secret plan", f"secret plan of {self.chance.choice(self.names)}"])
+        filters, weight = None if wanted is None else parse(wanted), self.chance.choice([1.0, 0.5, 0.0])
+        question = Question((text,), k=50, wanted=filters, dense=weight, tenant=named)
+        try:
+            found = await self.plane.retrieval.search(caller, self.store, question)
+        except (TenantRequired, Forbidden) as error:
+            self.told[type(error).__name__] += 1
+            return
+        assert found.partition is not None
+        meant = found.partition.tenant
+        assert caller.tenant in (None, meant)
+        assert named in (None, meant)
+        assert all(self.whose[each.document.source_id] == meant for each in found.results), (caller, wanted)
+        assert all(each.document.tenant == meant for each in found.results)
+        if wanted is None:
+            assert len(found.results) == sum(whose == meant for whose in self.whose.values())
+        self.told["searches with passages"] += bool(found.results)
+
+
+async def pry_partitions(plane: Plane, tenants: int, searches: int, seed: int) -> None:
+    town = await Partitions(plane, tenants, seed).build()
+    began = time.monotonic()
+    for number in range(searches):
+        if town.chance.random() < 0.05:
+            await town.move()
+        await town.pry()
+        if number % 5000 == 4999:
+            print(f"{number + 1} searches, {time.monotonic() - began:.0f} s: {dict(town.told)}", flush=True)
+    assert town.told["searches with passages"] > searches / 8
+    assert town.told["TenantRequired"] > searches / 16
+    assert town.told["Forbidden"] > searches / 32
+
+
+async def test_a_declared_store_shows_nobody_what_is_another_tenants(plane: Plane) -> None:
+    """All that a tenant has is found, whatever has moved, and nothing else."""
+    await pry_partitions(plane, 12, 200, 5)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+async def test_a_thousand_tenants_of_one_store_see_nothing_of_each_other(plane: Plane) -> None:
+    lite = plane.database.read(lambda tx: tx.dialect.name) == "sqlite"
+    await pry_partitions(plane, 1000, 50_000 if lite else 5_000, int(time.time()))
 
 
 async def pry(plane: Plane, tenants: int, searches: int, seed: int, *, read: bool) -> None:

@@ -13,36 +13,33 @@ from sqlalchemy import Connection
 from retrieval import (
     batch_store,
     collection_store,
-    cut_store,
     document_store,
     job_store,
     passage_store,
-    quotas,
     removal,
 )
 from retrieval.access import Caller, require_held
 from retrieval.asking import Question, Rerank, Results, Seen, Tenant, Wanted
 from retrieval.batch_store import FileBatch
-from retrieval.chunking_strategy import Chunking, resolved
+from retrieval.chunking_strategy import Chunking
 from retrieval.collection_store import Change, Collection, NewCollection, Order
 from retrieval.cutting import Cutter
 from retrieval.database import Database, locked_for
-from retrieval.document_store import Document, NewDocument, Partition, PutOff, Status, Value
-from retrieval.errors import BadRequest, NotFound, RetrievalError
+from retrieval.document_store import Document, Partition, PutOff, Status, Value
+from retrieval.errors import BadRequest, NotFound
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
 from retrieval.index.residents import Residents
 from retrieval.index.settings import EngineSettings
 from retrieval.ingestion import Ingestion
 from retrieval.inquiry import Inquiry
+from retrieval.intake import Intake
 from retrieval.job_store import Job
 from retrieval.paging import Page
 from retrieval.passage_store import Found
 from retrieval.ports import Embedder, Ranker, Reader, Source, Sources, Writer
 from retrieval.quotas import Bounds
-from retrieval.reembedding import store as reembeddings
 from retrieval.reembedding.backfill import Backfill
-from retrieval.reembedding.record import Reembedding
 from retrieval.reembedding.recut import Recut
 from retrieval.sampling import Asked, Sampled, drawn, drawn_from, nobody
 from retrieval.search import Search
@@ -82,7 +79,8 @@ class Retrieval:
         self._embedder = embedder
         self._changed = changed
         self._advising = asyncio.Lock()
-        self._bounds = bounds or Bounds()
+        bounds = bounds or Bounds()
+        self._intake = Intake(embedder, writer, bounds)
         self._residents = Residents(database, folder, memory_bytes, engines=engines)
         cutter = Cutter(database, sources, reader, embedder, writer)
         self._ingestion = Ingestion(database, cutter, bounds)
@@ -90,9 +88,7 @@ class Retrieval:
         self._searched = searched
         self._writer = writer
         self._inquiry = Inquiry(database, self._search, ranker, writer)
-        self.backfill = Backfill(
-            database, embedder, self._residents, self._search, Recut(database, cutter, self._bounds)
-        )
+        self.backfill = Backfill(database, embedder, self._residents, self._search, Recut(database, cutter, bounds))
 
     # Collections
 
@@ -113,7 +109,7 @@ class Retrieval:
 
         def work(tx: Connection) -> Collection:
             made = collection_store.create(tx, caller, new)
-            self._attach(tx, caller, made, files, sources)
+            self._intake.attach(tx, caller, made, files, sources)
             return made
 
         made = await self._write(work)
@@ -171,7 +167,7 @@ class Retrieval:
             locked_for(tx, id_)  # before its row is: who publishes takes them in this order
             collection = collection_store.alive(tx, caller, id_)
             collection_store.touch(tx, collection)
-            return self._attach(tx, caller, collection, [wanted], sources)[0]
+            return self._intake.attach(tx, caller, collection, [wanted], sources)[0]
 
         document = await self._write(work)
         self._changed(id_)
@@ -311,7 +307,7 @@ class Retrieval:
             collection = collection_store.alive(tx, caller, id_)
             collection_store.touch(tx, collection)
             batch_id = batch_store.create(tx, collection)
-            self._attach(tx, caller, collection, files, sources, batch_id)
+            self._intake.attach(tx, caller, collection, files, sources, batch_id)
             return batch_store.get(tx, caller, collection, batch_id)
 
         batch = await self._write(work)
@@ -401,6 +397,10 @@ class Retrieval:
         )  # a graph that is being made is given up, which a check may wait for
         await asyncio.to_thread(self._search.close)
 
+    def cut(self, payer: str, model: str, asked: Chunking | None) -> Chunking:
+        """As `Intake.cut`."""
+        return self._intake.cut(payer, model, asked)
+
     async def _found(self, caller: Caller, files: Sequence[Wanted]) -> Mapping[str, Source]:
         """Raises NotFound for a file that is not there for the caller, BadRequest for one that is named twice."""
         ids = [each.file_id for each in files]
@@ -414,78 +414,11 @@ class Retrieval:
                 raise NotFound(f"No such File object: {id_}", param="file_id", code="file_not_found")
         return found
 
-    def _attach(
-        self,
-        tx: Connection,
-        caller: Caller,
-        collection: Collection,
-        files: Sequence[Wanted],
-        sources: Mapping[str, Source],
-        batch_id: str | None = None,
-    ) -> Sequence[Document]:
-        beside = None
-        if files:
-            quotas.require(tx, collection, self._bounds, 1, 0)
-            beside = reembeddings.beside(tx, collection.id)
-        made = []
-        for number, each in enumerate(files):
-            require_held(caller, each.labels)
-            tenant = _tenant(collection, caller, each, None if batch_id is None else number)
-            document_store.require_own(tx, caller, collection, each.file_id)
-            if each.replaces is not None:
-                document_store.get(tx, caller, collection, each.replaces)
-            name = sources[each.file_id].filename
-            chunking = self.cut(caller.key_id, collection.model, each.chunking or collection.chunking)
-            new = NewDocument(
-                each.file_id, name, each.attributes, each.labels, chunking, batch_id, each.replaces, tenant
-            )
-            document = document_store.attach(tx, collection, new)
-            job_store.add(tx, collection.id, document.id, caller.key_id)
-            if beside is not None and beside.unread.edition != collection.edition:
-                wanted = self._apart(beside, each.chunking, chunking)
-                cut_store.want(tx, document.id, beside.unread.edition, wanted)
-            made.append(document)
-        return made
-
-    def _apart(self, beside: Reembedding, asked: Chunking | None, here: Chunking) -> Chunking:
-        """How a new file is cut in the edition that is not read: in a new one as all are, in an old one as was asked for, and is `here`."""
-        unread = beside.unread
-        if beside.state != "swapped" and unread.chunking is not None:
-            return unread.chunking
-        there = resolved(asked or unread.chunking, self._embedder.window(unread.model))
-        return there if asked is None else msgspec.structs.replace(there, context_model=here.context_model)
-
-    def cut(self, payer: str, model: str, asked: Chunking | None) -> Chunking:
-        """As it is done for an embedding model. Raises BadRequest, Forbidden where nobody could say what is to be said before passages."""
-        chunking = resolved(asked, self._embedder.window(model))
-        teller, where = chunking.context_model, "chunking_strategy.context.model"
-        if teller is None:
-            return chunking
-        teller = teller or (None if self._writer is None else self._writer.default())
-        if teller is None or self._writer is None:
-            raise BadRequest("There is no chat model to write contexts with: name one", param=where)
-        try:
-            self._writer.require(teller, payer)
-        except RetrievalError as error:
-            error.param = where
-            raise
-        return msgspec.structs.replace(chunking, context_model=teller)
-
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.read, work)
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.write, work)
-
-
-def _tenant(collection: Collection, caller: Caller, file: Wanted, number: int | None) -> str | None:
-    """Whose the file is, which has that number in a batch. Raises TenantRequired, Forbidden."""
-    try:
-        return of_document(collection.tenancy, file.attributes, caller)
-    except RetrievalError as error:
-        error.message = f"{error.message} ({file.file_id})"
-        error.param = error.param if number is None else f"files.{number}.{error.param}"
-        raise
 
 
 def _declared(collection: Collection) -> Collection:

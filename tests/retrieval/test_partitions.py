@@ -88,7 +88,8 @@ def test_a_key_is_of_its_tenant_and_of_no_other() -> None:
     for tenant, wanted in (("other", None), (None, {**ACME, "value": "other"}), ("acme", {**ACME, "value": "other"})):
         with pytest.raises(Forbidden):
             narrowed(APART, OF_ACME, tenant, None if wanted is None else parse(wanted))
-    assert [bound(each) for each in (None, "acme", 5, ["acme"], {}, "", "a\0", "\ud800", "a" * 513)] == [
+    written: Sequence[object] = (None, "acme", 5, ["acme"], {}, "", "a\0", "\ud800", "a" * 513)
+    assert [bound(each) for each in written] == [
         *(None, "acme"),
         *[""] * 7,
     ]

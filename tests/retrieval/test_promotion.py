@@ -332,7 +332,7 @@ def test_engines_that_keep_no_graph_of_each_tenant_say_so() -> None:
     engines = Engines(EngineSettings(engine="qdrant", qdrant_url="http://127.0.0.1:1"))
     for name in ("qdrant", "qdrant_edge", "pgvector", "chroma", "milvus", "weaviate", "pinecone"):
         with pytest.raises(BadRequest, match="keeps no graph of each tenant"):
-            engines.require(name, apart=True)  # type: ignore[arg-type]
+            engines.require(name, apart=True)
     engines.require("auto", apart=True)
     engines.require("exact", apart=True)
     assert engines.chosen(None, apart=True) in ("hnswlib", "usearch", None)

@@ -149,7 +149,7 @@ class Partitions:
             file_id = plane.files.put(self.owner, text)
             said = {"tenant": name, "owner": "*", "tenants": self.chance.choice(self.names)}
             new = NewDocument(file_id, "a.txt", said, (), Chunking(), tenant=name)
-            document = plane.database.write(lambda tx, new=new: document_store.attach(tx, collection, new))
+            document = plane.database.write(lambda tx, new=new: document_store.attach(tx, collection, new))  # type: ignore[misc]
             fill(plane.database, document, [text], unit(np.stack([plane.words._vector(text)])))
             self.whose[file_id] = name
         return self

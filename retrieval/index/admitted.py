@@ -7,11 +7,15 @@ from typing import Final, final
 
 import numpy as np
 
+from retrieval.index import partition, sieve
 from retrieval.index.matrix import SPARSE, Matrix
-from retrieval.index.ports import Mask, Slots, Vectors
+from retrieval.index.partition import Partition
+from retrieval.index.ports import Hits, Mask, Slots, Vector
 
 KEPT_BYTES: Final = 32 << 20  # of one collection
-COPIED_BYTES: Final = 16 << 20  # of vectors; more are not copied to lie beside each other
+SPENT: Final = 1 << 20  # numbers to be cut to eight bits take as long as some of their searches spare
+CHEAPER: Final = 3  # times as many numbers are sieved as are compared in the same time
+DEARER: Final = 64  # times as long takes it to cut them
 LONGEST: Final = 2048  # characters of a filter
 
 Key = tuple[frozenset[str] | None, bool, str]
@@ -24,15 +28,17 @@ class Allowed:
     `documents` are the rows of `Columns` that they are of; None where that says nothing.
     """
 
-    __slots__ = ("_rows", "_slots", "_uses", "count", "documents", "mask")
+    __slots__ = ("_form", "_partition", "_slots", "_turn", "_uses", "count", "documents", "mask")
 
-    def __init__(self, mask: Mask | None, count: int, documents: Mask | None = None) -> None:
+    def __init__(self, mask: Mask | None, count: int, documents: Mask | None = None, dimensions: int = 0) -> None:
         self.mask = mask
         self.count = count
         self.documents = documents
+        self._form = partition.form(count, dimensions, sieves=sieve.available()) if self.few and dimensions else None
         self._slots: Slots | None = None
-        self._rows: Vectors | None = None
+        self._partition: Partition | None = None
         self._uses = 0
+        self._turn = threading.Lock()
 
     @property
     def few(self) -> bool:
@@ -47,31 +53,45 @@ class Allowed:
             self._slots = np.flatnonzero(self.mask)
         return self._slots
 
-    def rows(self, matrix: Matrix) -> Vectors | None:
-        """Their vectors side by side, from the second search on: then they are worth a copy. None where they are too many."""
-        if 4 * matrix.dimensions * self.count > COPIED_BYTES:
-            return None
-        self._uses += 1
-        if self._rows is None and self._uses > 1:
-            self._rows = matrix.pick(self.slots)
-        return self._rows
+    def work(self, dimensions: int) -> int:
+        """What comparing them takes next time, in numbers that are compared whole."""
+        numbers = self.count * dimensions
+        if self._form is None or not self._form.sieved:
+            return numbers
+        if self._partition is not None:
+            return numbers // CHEAPER
+        return DEARER * numbers if self._uses >= self._earned(numbers) else numbers
 
-    def nbytes(self, dimensions: int) -> int:
+    def nearest(self, matrix: Matrix, query: Vector, k: int) -> Hits:
+        """Of few. A partition of them is made once searches have earned it: from the second one on, of many some later."""
+        if self._partition is None and self._form is not None and self._turn.acquire(blocking=False):
+            try:
+                if self._uses >= self._earned(self.count * matrix.dimensions) and self._partition is None:
+                    self._partition = partition.made(self._form, matrix, self.slots)
+                self._uses += 1
+            finally:
+                self._turn.release()
+        chosen = self._partition
+        return matrix.search_among(self.slots, query, k) if chosen is None else chosen.nearest(query, k)
+
+    @staticmethod
+    def _earned(numbers: int) -> int:
+        return 1 + numbers // SPENT
+
+    @property
+    def nbytes(self) -> int:
         """What it may come to hold."""
-        rows = 4 * dimensions * self.count
-        rows = rows if rows <= COPIED_BYTES else 0
         mask = 0 if self.mask is None else len(self.mask)
-        return (
-            mask + (8 * self.count + rows if self.few else 0) + (0 if self.documents is None else len(self.documents))
-        )
+        copied = 0 if self._form is None else self._form.nbytes
+        documents = 0 if self.documents is None else len(self.documents)
+        return mask + (8 * self.count + copied if self.few else 0) + documents
 
 
 @final
 class Admitted:
     """Those that were asked for last, by what decides them, within a budget of bytes. For any thread."""
 
-    def __init__(self, dimensions: int) -> None:
-        self._dimensions = dimensions
+    def __init__(self) -> None:
         self._known: OrderedDict[Key, Allowed] = OrderedDict()
         self._turn = threading.Lock()
         self.nbytes = 0
@@ -90,7 +110,7 @@ class Admitted:
         made = make()
         if len(key[2]) > LONGEST:
             return made
-        size = made.nbytes(self._dimensions)
+        size = made.nbytes
         if size > 3 * KEPT_BYTES // 4:
             return made
         with self._turn:
@@ -98,5 +118,5 @@ class Admitted:
                 self._known[key] = made
                 self.nbytes += size
                 while self.nbytes > KEPT_BYTES:
-                    self.nbytes -= self._known.popitem(last=False)[1].nbytes(self._dimensions)
+                    self.nbytes -= self._known.popitem(last=False)[1].nbytes
         return made

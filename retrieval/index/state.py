@@ -12,7 +12,7 @@ from retrieval.access import Caller
 from retrieval.filters import Filter
 from retrieval.index.admitted import Admitted, Allowed, Key
 from retrieval.index.columns import Columns
-from retrieval.index.matrix import Matrix, best, merged
+from retrieval.index.matrix import Matrix, merged
 from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Costs, Plan, plan, sight
 from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
 from retrieval.index.texts import Told
@@ -69,7 +69,7 @@ class State:
         self.told = told or Told()
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
         self._all = Allowed(alive, self.count)
-        self._admitted = Admitted(0 if matrix is None else matrix.dimensions)
+        self._admitted = Admitted()
 
     def with_effort(self, effort: int | None) -> State:
         """The same with another effort of its graph; None: without the graph."""
@@ -136,7 +136,8 @@ class State:
         mask: Mask = of_documents[self.owners] if len(of_documents) else np.zeros(self.rows, np.bool_)
         if self.alive is not None:
             mask &= self.alive
-        return Allowed(mask, int(np.count_nonzero(mask)), of_documents)
+        dimensions = 0 if self.matrix is None else self.matrix.dimensions
+        return Allowed(mask, int(np.count_nonzero(mask)), of_documents, dimensions)
 
     def found(self, ids: NDArray[np.int64], allowed: Allowed) -> NDArray[np.int64]:
         """As `slots_of`, with -1 also for what is not allowed."""
@@ -168,7 +169,7 @@ class State:
         chosen, _ = planned
         dimensions = 0 if self.matrix is None else self.matrix.dimensions
         if chosen.recall_mode == "exact":
-            return planned if allowed.count * dimensions <= SHORT_WORK else None
+            return planned if allowed.work(dimensions) <= SHORT_WORK else None
         graph = self.graph
         if graph is None or not graph.inside or chosen.name != "graph":
             return None
@@ -195,10 +196,7 @@ class State:
     def _compared(self, matrix: Matrix, query: Vector, k: int, allowed: Allowed) -> Hits:
         if not allowed.few or not k:
             return matrix.search(query, k, allowed.mask, allowed.count)
-        rows = allowed.rows(matrix)
-        if rows is None:
-            return matrix.search_among(allowed.slots, query, k)
-        return best(allowed.slots, rows @ query, k)
+        return allowed.nearest(matrix, query, k)
 
     def nearness(self, query: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of each of these."""

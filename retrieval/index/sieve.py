@@ -1,0 +1,114 @@
+"""A sieve: rows cut to eight bits, which leave out what cannot be among the nearest of a question. What they let through is compared whole.
+
+A row less the middle of all is its code times its step, and something that was lost; a question is cut in the same way. So the product of
+both is that of the codes, and no further from it than lengths say (Cauchy–Schwarz): |lost of the question| · |code of the row| +
+|question| · |lost of the row|. The middle moves all products alike and no order. Whoever is below the k-th best by more than twice that
+is not among the best k: the answer is the one of comparing everything, with a quarter of the bytes to read. Where rows are too alike
+for eight bits to tell them apart, more are let through, all of them in the end.
+
+Products of eight bits are numkong's; NumPy has none that use the processor.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from math import sqrt
+from types import ModuleType
+from typing import Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.index.matrix import Matrix, bar
+from retrieval.index.ports import Hits, Slots, Vector
+
+TOGETHER: Final = 4096  # rows that are cut at once
+SAMPLED: Final = 1024  # rows that say where the middle is, about: any point would do, and a near one makes codes finer
+_MOST: Final = 127
+_LEAST: Final = 1e-30  # smaller numbers are cut to 0
+_GREATEST: Final = 1e30
+_ROUNDED: Final = 2.0**-22  # of a length and for each dimension: what sums of float32 may be off by, with room to spare
+_ROOM: Final = 192  # bytes of a row beside its codes, at most: the library pads to 64, and once more against rows of a power of two
+
+
+@final
+class Sieve:
+    """Over the rows of a matrix in `slots`, which it does not copy. For any thread."""
+
+    __slots__ = ("_codes", "_library", "_long", "_lost", "_matrix", "_slots", "_steps", "nbytes")
+
+    def __init__(self, matrix: Matrix, slots: Slots, library: ModuleType) -> None:
+        self._matrix = matrix
+        self._slots = slots
+        self._library = library
+        codes = np.empty((len(slots), matrix.dimensions), np.int8)
+        steps = np.empty(len(slots), np.float32)
+        lost, long = np.empty(len(slots)), np.empty(len(slots))
+        middle = matrix.pick(slots[:: max(1, len(slots) // SAMPLED)]).mean(axis=0)
+        with np.errstate(all="ignore"):  # of what is no number all is lost, and everything let through
+            for start in range(0, len(slots), TOGETHER):
+                part = slice(start, start + TOGETHER)
+                rows = matrix.pick(slots[part]) - middle
+                steps[part] = np.maximum(np.abs(rows).max(axis=1) / np.float32(_MOST), np.float32(_LEAST))
+                rows /= steps[part, None]
+                cut = np.rint(rows)
+                codes[part] = cut
+                rows -= cut
+                lost[part] = _lengths(rows) * steps[part]
+                long[part] = _lengths(cut) * steps[part]
+            self._long = float(long.max())
+            rounded = _ROUNDED * (matrix.dimensions + 8) * (float(np.linalg.norm(middle)) + 2 * self._long)
+            self._lost = 1.001 * float(lost.max()) + rounded
+        self._steps = steps
+        self._codes = library.dots_pack(codes)
+        self.nbytes = int(self._codes.nbytes) + steps.nbytes
+
+    def nearest(self, query: Vector, k: int) -> Hits:
+        """The `k` that are, exactly."""
+        passed = self.passed(query, k)
+        slots = self._slots if passed is None else self._slots.take(passed)
+        return self._matrix.search_among(slots, query, k)
+
+    def passed(self, query: Vector, k: int) -> Slots | None:
+        """Which of its rows may be among the nearest `k`; None for all of them."""
+        step = max(float(query.max()), -float(query.min()), _LEAST) / _MOST
+        if k >= len(self._steps) or not (step < _GREATEST and self._lost < _GREATEST):
+            return None
+        question = query * np.float32(1 / step)
+        cut = np.rint(question)
+        scores = self._products(cut.astype(np.int8))
+        reached = bar(scores, k)
+        if reached is None:
+            reached = np.partition(scores, len(scores) - k)[len(scores) - k]
+        length = sqrt(float(question.dot(question)))
+        question -= cut
+        unsure = sqrt(float(question.dot(question))) * self._long + length * self._lost
+        passed: Slots = (scores >= reached - np.float32(2 * unsure)).nonzero()[0]
+        return passed if len(passed) >= k else None
+
+    def _products(self, code: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Whole numbers that are exact, times steps."""
+        products = np.asarray(self._library.dots_packed(code[None], self._codes))[0].astype(np.float32)
+        products *= self._steps
+        return products
+
+
+def room(count: int, dimensions: int) -> int:
+    """Bytes that a sieve takes, at most."""
+    return count * (dimensions + _ROOM)
+
+
+def available() -> bool:
+    return find_spec("numkong") is not None
+
+
+def products() -> ModuleType | None:
+    """The library."""
+    try:
+        return import_module("numkong")  # part of the extras `retrieval` and `usearch`; 2 MiB of memory
+    except ImportError:
+        return None
+
+
+def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return lengths

@@ -3,20 +3,26 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, final
+from math import inf
+from typing import Final, Self, final
 
 import numpy as np
 
 from retrieval.index import partition, sieve
 from retrieval.index.matrix import SPARSE, Matrix
-from retrieval.index.partition import Partition
+from retrieval.index.partition import Form, Partition
 from retrieval.index.ports import Hits, Mask, Slots, Vector
 
 KEPT_BYTES: Final = 32 << 20  # of one collection
-SPENT: Final = 1 << 20  # numbers to be cut to eight bits take as long as some of their searches spare
-CHEAPER: Final = 3  # times as many numbers are sieved as are compared in the same time
-DEARER: Final = 64  # times as long takes it to cut them
 LONGEST: Final = 2048  # characters of a filter
+
+# Measured over 10,000 × 128 to 100,000 × 128 on one core. Only which way is taken hangs on them, and never what is found.
+SIEVED_NS: Final = 0.08  # of a number in a sieve
+CUT_NS: Final = 8.0  # of a number until there is one
+SPENT: Final = 1 << 20  # numbers: for each so many, one search more has to come before they are cut
+CHEAPER: Final = 3  # times as many numbers are sieved as are compared whole in the same time
+DEARER: Final = 64  # times as long takes it to cut them
+WORTH: Final = 2  # times as long as to compare takes what is given up for it
 
 Key = tuple[frozenset[str] | None, bool, str]
 
@@ -28,16 +34,31 @@ class Allowed:
     `documents` are the rows of `Columns` that they are of; None where that says nothing.
     """
 
-    __slots__ = ("_form", "_partition", "_slots", "_turn", "_uses", "count", "documents", "mask")
+    __slots__ = (
+        "_copied",
+        "_form",
+        "_partition",
+        "_quickest_s",
+        "_slots",
+        "_turn",
+        "_uses",
+        "_walked_s",
+        "count",
+        "documents",
+        "mask",
+    )
 
     def __init__(self, mask: Mask | None, count: int, documents: Mask | None = None, dimensions: int = 0) -> None:
         self.mask = mask
         self.count = count
         self.documents = documents
         self._form = partition.form(count, dimensions, sieves=sieve.available()) if self.few and dimensions else None
+        self._copied = 0
         self._slots: Slots | None = None
         self._partition: Partition | None = None
         self._uses = 0
+        self._walked_s = 0.0
+        self._quickest_s = inf
         self._turn = threading.Lock()
 
     @property
@@ -53,6 +74,12 @@ class Allowed:
             self._slots = np.flatnonzero(self.mask)
         return self._slots
 
+    @property
+    def nbytes(self) -> int:
+        mask = 0 if self.mask is None else len(self.mask)
+        documents = 0 if self.documents is None else len(self.documents)
+        return mask + (8 * self.count if self.few else 0) + documents + self._copied
+
     def work(self, dimensions: int) -> int:
         """What comparing them takes next time, in numbers that are compared whole."""
         numbers = self.count * dimensions
@@ -60,31 +87,45 @@ class Allowed:
             return numbers
         if self._partition is not None:
             return numbers // CHEAPER
-        return DEARER * numbers if self._uses >= self._earned(numbers) else numbers
+        return DEARER * numbers if self._earned(numbers) else numbers
 
-    def nearest(self, matrix: Matrix, query: Vector, k: int) -> Hits:
-        """Of few. A partition of them is made once searches have earned it: from the second one on, of many some later."""
+    def walked(self, took_s: float) -> None:
+        """Instead of comparing them, a graph was searched until enough of its neighbours were among them."""
+        self._walked_s += took_s
+        self._quickest_s = min(self._quickest_s, took_s)
+
+    def nearer(self, dimensions: int) -> bool:
+        """Whether a graph has spent more time on them than it takes to make a sieve, and each search more than one of that."""
+        if self._form is None or not self._form.sieved:
+            return False
+        numbers = self.count * dimensions
+        dear = self._quickest_s > 1e-9 * WORTH * SIEVED_NS * numbers
+        return dear and self._quickest_s < inf and self._walked_s > 1e-9 * CUT_NS * numbers
+
+    def nearest(self, matrix: Matrix, query: Vector, k: int, keeps: Callable[[Self, int], bool]) -> Hits:
+        """Of few. A partition of them is made once searches have earned it, from the second one on, if `keeps` has room for its bytes."""
         if self._partition is None and self._form is not None and self._turn.acquire(blocking=False):
             try:
-                if self._uses >= self._earned(self.count * matrix.dimensions) and self._partition is None:
-                    self._partition = partition.made(self._form, matrix, self.slots)
+                if self._partition is None and self._earned(self.count * matrix.dimensions):
+                    self._make(self._form, matrix, keeps)
                 self._uses += 1
             finally:
                 self._turn.release()
         chosen = self._partition
         return matrix.search_among(self.slots, query, k) if chosen is None else chosen.nearest(query, k)
 
-    @staticmethod
-    def _earned(numbers: int) -> int:
-        return 1 + numbers // SPENT
+    def copies(self, nbytes: int) -> None:
+        """It is about to hold so much more."""
+        self._copied = nbytes
 
-    @property
-    def nbytes(self) -> int:
-        """What it may come to hold."""
-        mask = 0 if self.mask is None else len(self.mask)
-        copied = 0 if self._form is None else self._form.nbytes
-        documents = 0 if self.documents is None else len(self.documents)
-        return mask + (8 * self.count + copied if self.few else 0) + documents
+    def _make(self, form: Form, matrix: Matrix, keeps: Callable[[Self, int], bool]) -> None:
+        made = partition.made(form, matrix, self.slots) if keeps(self, form.nbytes) else None
+        if made is None:
+            self._form = None
+        self._partition = made
+
+    def _earned(self, numbers: int) -> bool:
+        return self._uses > numbers // SPENT or self._walked_s > 1e-9 * CUT_NS * numbers
 
 
 @final
@@ -108,15 +149,29 @@ class Admitted:
         if known is not None:
             return known
         made = make()
-        if len(key[2]) > LONGEST:
-            return made
-        size = made.nbytes
-        if size > 3 * KEPT_BYTES // 4:
+        if len(key[2]) > LONGEST or made.nbytes > 3 * KEPT_BYTES // 4:
             return made
         with self._turn:
             if key not in self._known:
                 self._known[key] = made
-                self.nbytes += size
-                while self.nbytes > KEPT_BYTES:
-                    self.nbytes -= self._known.popitem(last=False)[1].nbytes
+                self._fit(made, made.nbytes)
         return made
+
+    def keeps(self, allowed: Allowed, more: int) -> bool:
+        """Whether so much more of this one is kept from now on, if need be instead of others."""
+        with self._turn:
+            if all(each is not allowed for each in reversed(self._known.values())):
+                return False
+            allowed.copies(more)
+            self._fit(allowed, more)
+        return True
+
+    def _fit(self, newest: Allowed, more: int) -> None:
+        self.nbytes += more
+        while self.nbytes > KEPT_BYTES:
+            key, oldest = next(iter(self._known.items()))
+            if oldest is newest:
+                self._known.move_to_end(key)
+            else:
+                del self._known[key]
+                self.nbytes -= oldest.nbytes

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from math import sqrt
 from types import ModuleType
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from retrieval.index.matrix import Matrix, bar
 from retrieval.index.ports import Hits, Slots, Vector
 
-TOGETHER: Final = 4096  # rows that are cut at once
+TOGETHER: Final = 2048  # rows that are cut at once
+PACKED: Final = 32_768  # rows that are multiplied at once, by a library that may keep the interpreter's lock meanwhile
 SAMPLED: Final = 1024  # rows that say where the middle is, about: any point would do, and a near one makes codes finer
 _MOST: Final = 127
 _LEAST: Final = 1e-30  # smaller numbers are cut to 0
 _GREATEST: Final = 1e30
 _ROUNDED: Final = 2.0**-22  # of a length and for each dimension: what sums of float32 may be off by, with room to spare
-_ROOM: Final = 192  # bytes of a row beside its codes, at most: the library pads to 64, and once more against rows of a power of two
 
 
 @final
@@ -40,27 +40,15 @@ class Sieve:
         self._matrix = matrix
         self._slots = slots
         self._library = library
-        codes = np.empty((len(slots), matrix.dimensions), np.int8)
-        steps = np.empty(len(slots), np.float32)
-        lost, long = np.empty(len(slots)), np.empty(len(slots))
+        self._steps = np.empty(len(slots), np.float32)
         middle = matrix.pick(slots[:: max(1, len(slots) // SAMPLED)]).mean(axis=0)
         with np.errstate(all="ignore"):  # of what is no number all is lost, and everything let through
-            for start in range(0, len(slots), TOGETHER):
-                part = slice(start, start + TOGETHER)
-                rows = matrix.pick(slots[part]) - middle
-                steps[part] = np.maximum(np.abs(rows).max(axis=1) / np.float32(_MOST), np.float32(_LEAST))
-                rows /= steps[part, None]
-                cut = np.rint(rows)
-                codes[part] = cut
-                rows -= cut
-                lost[part] = _lengths(rows) * steps[part]
-                long[part] = _lengths(cut) * steps[part]
-            self._long = float(long.max())
+            parts = [self._cut(middle, start) for start in range(0, len(slots), PACKED)]
+            self._codes = [codes for codes, _, _ in parts]
+            self._long = float(np.max([long for _, _, long in parts]))
             rounded = _ROUNDED * (matrix.dimensions + 8) * (float(np.linalg.norm(middle)) + 2 * self._long)
-            self._lost = 1.001 * float(lost.max()) + rounded
-        self._steps = steps
-        self._codes = library.dots_pack(codes)
-        self.nbytes = int(self._codes.nbytes) + steps.nbytes
+            self._lost = 1.001 * float(np.max([lost for _, lost, _ in parts])) + rounded
+        self.nbytes = sum(int(codes.nbytes) for codes in self._codes) + self._steps.nbytes
 
     def nearest(self, query: Vector, k: int) -> Hits:
         """The `k` that are, exactly."""
@@ -87,14 +75,33 @@ class Sieve:
 
     def _products(self, code: NDArray[np.int8]) -> NDArray[np.float32]:
         """Whole numbers that are exact, times steps."""
-        products = np.asarray(self._library.dots_packed(code[None], self._codes))[0].astype(np.float32)
+        question, multiply = code[None], self._library.dots_packed
+        found = [np.asarray(multiply(question, codes))[0] for codes in self._codes]
+        products = (found[0] if len(found) == 1 else np.concatenate(found)).astype(np.float32)
         products *= self._steps
         return products
 
+    def _cut(self, middle: Vector, first: int) -> tuple[Any, float, float]:
+        """The codes of so many rows from `first` on, what of them is lost at most, and how long they are at most."""
+        codes = np.empty((min(PACKED, len(self._slots) - first), len(middle)), np.int8)
+        lost = long = np.float64(0)
+        for start in range(0, len(codes), TOGETHER):
+            rows = self._matrix.pick(self._slots[first + start : first + min(start + TOGETHER, len(codes))])
+            rows -= middle
+            steps = np.maximum(np.abs(rows).max(axis=1) / np.float32(_MOST), np.float32(_LEAST))
+            self._steps[first + start : first + start + len(rows)] = steps
+            rows /= steps[:, None]
+            cut = np.rint(rows)
+            codes[start : start + len(rows)] = cut
+            rows -= cut
+            lost = np.maximum(lost, (_lengths(rows) * steps).max())
+            long = np.maximum(long, (_lengths(cut) * steps).max())
+        return self._library.dots_pack(codes), float(lost), float(long)
+
 
 def room(count: int, dimensions: int) -> int:
-    """Bytes that a sieve takes, at most."""
-    return count * (dimensions + _ROOM)
+    """Bytes that a sieve takes, at most: the library pads rows to 64 bytes, and once more against rows of a power of two."""
+    return count * (-(-dimensions // 64) * 64 + 80) + 4096
 
 
 def available() -> bool:

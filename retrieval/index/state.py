@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final, final
 
 import msgspec
@@ -154,10 +155,13 @@ class State:
             return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
         chosen, documents = planned or self.planned(k, allowed, exactly=exactly)
         if chosen.recall_mode == "estimated" and self.graph is not None:
+            began = time.perf_counter()
             try:
                 widened = self._widen(self.graph, query, k, allowed, chosen, documents)
             except EngineAway:
                 widened = None
+            if chosen.name == "widen":
+                allowed.walked(time.perf_counter() - began)
             if widened is not None:
                 return widened
             chosen = Plan("exact", self.rows, allowed.count)
@@ -180,23 +184,26 @@ class State:
         """How `search` goes about it, and the documents that an engine is told to search."""
         graph_rows = 0 if self.graph is None or exactly else self.graph.rows
         documents = self._told(allowed) if graph_rows else None
+        dimensions = 0 if self.matrix is None else self.matrix.dimensions
         chosen = plan(
             rows=self.rows,
             matching=allowed.count,
             k=k,
             graph_rows=graph_rows,
-            dimensions=0 if self.matrix is None else self.matrix.dimensions,
+            dimensions=dimensions,
             exact_work=self.exact_work,
             pushed=documents is not None,
             effort=self.effort,
             costs=self.costs,
         )
+        if chosen.name == "widen" and allowed.nearer(dimensions):
+            chosen = Plan("exact", self.rows, allowed.count)
         return chosen, documents
 
     def _compared(self, matrix: Matrix, query: Vector, k: int, allowed: Allowed) -> Hits:
         if not allowed.few or not k:
             return matrix.search(query, k, allowed.mask, allowed.count)
-        return allowed.nearest(matrix, query, k)
+        return allowed.nearest(matrix, query, k, self._admitted.keeps)
 
     def nearness(self, query: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of each of these."""

@@ -35,33 +35,35 @@ def made(kind: str, count: int, dimensions: int, random: np.random.Generator) ->
     noise = random.standard_normal((count, dimensions), np.float32)
     topics = random.standard_normal((max(1, count // 50), dimensions), np.float32)
     middle = np.ones(dimensions, np.float32)
+    rows: Vectors
     match kind:
         case "random":
-            return unit(noise)
+            rows = unit(noise)
         case "topics":
-            return unit(topics[random.integers(0, len(topics), count)] + np.float32(0.3) * noise)
+            rows = unit(topics[random.integers(0, len(topics), count)] + np.float32(0.3) * noise)
         case "narrow":
-            return unit(middle + np.float32(0.05) * noise)
+            rows = unit(middle + np.float32(0.05) * noise)
         case "alike":  # two places, and differences that eight bits do not show
-            return unit(np.where(np.arange(count)[:, None] % 2, middle, -middle) + np.float32(1e-4) * noise)
+            rows = unit(np.where(np.arange(count)[:, None] % 2, middle, -middle) + np.float32(1e-4) * noise)
         case "same":
-            return unit(np.repeat(noise[:1], count, axis=0))
+            rows = unit(np.repeat(noise[:1], count, axis=0))
         case "one number each":
-            return np.eye(dimensions, dtype=np.float32)[random.integers(0, dimensions, count)]
+            rows = np.eye(dimensions, dtype=np.float32)[random.integers(0, dimensions, count)]
         case "one large number":
             noise[:, 0] += np.float32(1000)
-            return unit(noise)
+            rows = unit(noise)
         case "halves":
-            return unit(np.sign(noise))
+            rows = unit(np.sign(noise))
         case "zeros":
-            return np.zeros((count, dimensions), np.float32)
+            rows = np.zeros((count, dimensions), np.float32)
         case "some zeros":
             noise[::2] = 0
-            return (noise / np.maximum(np.linalg.norm(noise, axis=1, keepdims=True), 1)).astype(np.float32)
+            rows = (noise / np.maximum(np.linalg.norm(noise, axis=1, keepdims=True), 1)).astype(np.float32)
         case "tiny":
-            return (noise * np.float32(1e-20)).astype(np.float32)
+            rows = (noise * np.float32(1e-20)).astype(np.float32)
         case _:
-            return (noise * np.float32(1e12)).astype(np.float32)
+            rows = (noise * np.float32(1e12)).astype(np.float32)
+    return rows
 
 
 def sieved(rows: Vectors, slots: NDArray[np.int64] | None = None) -> Sieve:
@@ -104,9 +106,7 @@ def test_nothing_that_is_near_enough_is_left_out(kind: str, count: int, dimensio
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.sampled_from(KINDS), st.integers(2, 3000), st.integers(1, 200), st.integers(1, 60), st.integers(0, 2**32 - 1)
-)
+@given(st.sampled_from(KINDS), st.integers(2, 3000), st.integers(1, 200), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_of_any_number_of_rows(kind: str, count: int, dimensions: int, k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     rows = made(kind, count, dimensions, random)
@@ -171,12 +171,14 @@ def test_what_is_admitted_is_the_same_before_and_after_it_is_cut() -> None:
     rows = made("topics", 60_000, 64, random)
     matrix, mask = Matrix(rows), random.random(60_000) < 0.1
     allowed = Allowed(mask, int(mask.sum()), None, 64)
+    admitted = Admitted()
+    admitted.get((None, False, ""), lambda: allowed)
     query = made("random", 1, 64, random)[0]
-    first = allowed.nearest(matrix, query, 10)
+    first = allowed.nearest(matrix, query, 10, admitted.keeps)
     whole = allowed.count * 64
     assert allowed.work(64) > whole, "the next search makes a partition, which no event loop waits for"
     for _ in range(4):
-        again = allowed.nearest(matrix, query, 10)
+        again = allowed.nearest(matrix, query, 10, admitted.keeps)
         assert again.slots.tolist() == first.slots.tolist()
         assert np.allclose(again.scores, first.scores, atol=1e-6)
     assert allowed.work(64) < whole
@@ -185,10 +187,13 @@ def test_what_is_admitted_is_the_same_before_and_after_it_is_cut() -> None:
 def test_those_that_are_kept_stay_within_their_budget() -> None:
     random = np.random.default_rng(5)
     matrix = Matrix(made("random", 200_000, 64, random))
-    admitted = Admitted()
+    admitted, held = Admitted(), []
     for number in range(12):
         mask = random.random(200_000) < 0.2
         allowed = admitted.get((None, False, str(number)), lambda mask=mask: Allowed(mask, int(mask.sum()), None, 64))
         for query in made("random", 6, 64, random):
-            allowed.nearest(matrix, query, 10)
-    assert admitted.nbytes <= KEPT_BYTES
+            allowed.nearest(matrix, query, 10, admitted.keeps)
+        assert admitted.nbytes <= KEPT_BYTES
+        assert admitted.known((None, False, str(number))) is allowed
+        held.append(allowed)
+    assert admitted.nbytes == sum(each.nbytes for at, each in enumerate(held) if admitted.known((None, False, str(at))))

@@ -9,7 +9,6 @@ for eight bits to tell them apart, more are let through, all of them in the end.
 Products of eight bits are numkong's; NumPy has none that use the processor.
 """
 
-from importlib import import_module
 from importlib.util import find_spec
 from math import sqrt
 from types import ModuleType
@@ -109,11 +108,13 @@ def available() -> bool:
 
 
 def products() -> ModuleType | None:
-    """The library."""
+    """The library; 2 MiB of memory."""
     try:
-        return import_module("numkong")  # part of the extras `retrieval` and `usearch`; 2 MiB of memory
+        import numkong  # noqa: PLC0415 — of the extras `retrieval` and `usearch`
     except ImportError:
         return None
+    library: ModuleType = numkong
+    return library
 
 
 def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:

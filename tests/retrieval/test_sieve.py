@@ -1,16 +1,26 @@
 """A sieve lets through whatever can be among the nearest: what it leaves out, comparing everything would have left out as well."""
 
+import time
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from retrieval.access import Caller
+from retrieval.document_store import Described
+from retrieval.filters import parse
 from retrieval.index import partition, sieve
 from retrieval.index.admitted import KEPT_BYTES, Admitted, Allowed
+from retrieval.index.columns import Columns
 from retrieval.index.matrix import Matrix
 from retrieval.index.partition import Beside
+from retrieval.index.planner import Plan
+from retrieval.index.ports import Hits
 from retrieval.index.sieve import Sieve
+from retrieval.index.state import State
 from tests.fixtures.retrieval import unit
 
 Vectors = NDArray[np.float32]
@@ -190,10 +200,60 @@ def test_those_that_are_kept_stay_within_their_budget() -> None:
     admitted, held = Admitted(), []
     for number in range(12):
         mask = random.random(200_000) < 0.2
-        allowed = admitted.get((None, False, str(number)), lambda mask=mask: Allowed(mask, int(mask.sum()), None, 64))
+        allowed = admitted.get((None, False, str(number)), partial(Allowed, mask, int(mask.sum()), None, 64))
         for query in made("random", 6, 64, random):
             allowed.nearest(matrix, query, 10, admitted.keeps)
         assert admitted.nbytes <= KEPT_BYTES
         assert admitted.known((None, False, str(number))) is allowed
         held.append(allowed)
     assert admitted.nbytes == sum(each.nbytes for at, each in enumerate(held) if admitted.known((None, False, str(at))))
+
+
+class Walked:
+    """A graph that knows what it will be asked, and takes its time."""
+
+    engine = "walked"
+    filters = coarse = lost = False
+    inside = True
+    nbytes = 0
+
+    def __init__(self, matrix: Matrix, questions: Vectors, takes_s: float) -> None:
+        self._known = {each.tobytes(): matrix.search(each, 2000, None, matrix.rows) for each in questions}
+        self._takes_s = takes_s
+        self.rows = matrix.rows
+
+    def search(self, query: Vectors, k: int, effort: int, documents: NDArray[np.int64] | None = None) -> Hits:
+        del effort, documents
+        if self._takes_s:
+            time.sleep(self._takes_s)
+        found = self._known[query.tobytes()]
+        return Hits(found.slots[:k], found.scores[:k])
+
+    def ready(self, timeout_s: float) -> bool:
+        return timeout_s > 0
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
+@pytest.mark.parametrize(("takes_s", "plan"), [(0.005, "exact"), (0.0, "widen")])
+def test_a_graph_that_takes_long_for_a_filter_gives_way_to_a_sieve(takes_s: float, plan: str) -> None:
+    """And only such a one: a sieve takes memory."""
+    random = np.random.default_rng(6)
+    matrix, ids = Matrix(made("topics", 60_000, 64, random)), np.arange(60_000)
+    questions = made("random", 30, 64, random)
+    noise = random.permutation(300)
+    columns = Columns({row: Described(row, {"random": float(noise[row])}, frozenset()) for row in range(300)})
+    graph = Walked(matrix, questions, takes_s)
+    state = State(1, ids, ids // 200, None, matrix, columns, graph, exact_work=1000)
+    wanted = parse({"type": "lt", "key": "random", "value": 30})
+    plans: list[Plan] = []
+    for query in questions:
+        allowed = state.allowed(Caller("key_all", labels=frozenset("*")), wanted, labelled=False)
+        answer = state.search(query, 10, allowed)
+        truth = matrix.search(query, 10, allowed.mask, allowed.count)
+        assert np.allclose(answer.hits.scores, truth.scores, atol=1e-6)
+        plans.append(answer.plan)
+    assert plans[0].name == "widen"
+    assert plans[-1].name == plan
+    assert plans[-1].recall_mode == ("exact" if plan == "exact" else "estimated")

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from math import inf
-from typing import Final, Self, final
+from typing import Final, final
 
 import numpy as np
 
@@ -25,6 +25,7 @@ DEARER: Final = 64  # times as long takes it to cut them
 WORTH: Final = 2  # times as long as to compare takes what is given up for it
 
 Key = tuple[frozenset[str] | None, bool, str]
+Keeps = Callable[["Allowed", int], bool]
 
 
 @final
@@ -87,7 +88,7 @@ class Allowed:
             return numbers
         if self._partition is not None:
             return numbers // CHEAPER
-        return DEARER * numbers if self._earned(numbers) else numbers
+        return DEARER * numbers if self._earned(dimensions) else numbers
 
     def walked(self, took_s: float) -> None:
         """Instead of comparing them, a graph was searched until enough of its neighbours were among them."""
@@ -102,11 +103,14 @@ class Allowed:
         dear = self._quickest_s > 1e-9 * WORTH * SIEVED_NS * numbers
         return dear and self._quickest_s < inf and self._walked_s > 1e-9 * CUT_NS * numbers
 
-    def nearest(self, matrix: Matrix, query: Vector, k: int, keeps: Callable[[Self, int], bool]) -> Hits:
-        """Of few. A partition of them is made once searches have earned it, from the second one on, if `keeps` has room for its bytes."""
-        if self._partition is None and self._form is not None and self._turn.acquire(blocking=False):
+    def nearest(self, matrix: Matrix, query: Vector, k: int, keeps: Keeps | None) -> Hits:
+        """Of few. A partition of them is made once searches have earned it, from the second one on, if `keeps` has room for its bytes.
+
+        None: who asks is no search that earns anything.
+        """
+        if keeps is not None and self._partition is None and self._turn.acquire(blocking=False):
             try:
-                if self._partition is None and self._earned(self.count * matrix.dimensions):
+                if self._partition is None and self._form is not None and self._earned(matrix.dimensions):
                     self._make(self._form, matrix, keeps)
                 self._uses += 1
             finally:
@@ -118,14 +122,14 @@ class Allowed:
         """It is about to hold so much more."""
         self._copied = nbytes
 
-    def _make(self, form: Form, matrix: Matrix, keeps: Callable[[Self, int], bool]) -> None:
+    def _make(self, form: Form, matrix: Matrix, keeps: Keeps) -> None:
         made = partition.made(form, matrix, self.slots) if keeps(self, form.nbytes) else None
         if made is None:
             self._form = None
         self._partition = made
 
-    def _earned(self, numbers: int) -> bool:
-        return self._uses > numbers // SPENT or self._walked_s > 1e-9 * CUT_NS * numbers
+    def _earned(self, dimensions: int) -> bool:
+        return self._uses > self.count * dimensions // SPENT or self.nearer(dimensions)
 
 
 @final
@@ -160,7 +164,8 @@ class Admitted:
     def keeps(self, allowed: Allowed, more: int) -> bool:
         """Whether so much more of this one is kept from now on, if need be instead of others."""
         with self._turn:
-            if all(each is not allowed for each in reversed(self._known.values())):
+            here = any(each is allowed for each in reversed(self._known.values()))
+            if not here or allowed.nbytes + more > KEPT_BYTES:
                 return False
             allowed.copies(more)
             self._fit(allowed, more)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.access import Caller
 from retrieval.filters import Filter
-from retrieval.index.admitted import Admitted, Allowed, Key
+from retrieval.index.admitted import Admitted, Allowed, Keeps, Key
 from retrieval.index.columns import Columns
 from retrieval.index.matrix import Matrix, merged
 from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Costs, Plan, plan, sight
@@ -165,7 +165,8 @@ class State:
             if widened is not None:
                 return widened
             chosen = Plan("exact", self.rows, allowed.count)
-        return Answer(self._compared(self.matrix, query, k, allowed), chosen, allowed.count)
+        keeps = None if exactly else self._admitted.keeps
+        return Answer(self._compared(self.matrix, query, k, allowed, keeps), chosen, allowed.count)
 
     def short(self, k: int, allowed: Allowed) -> Planned | None:
         """How a search goes about it that takes less time than it takes a thread to begin with it; None of any other."""
@@ -200,10 +201,11 @@ class State:
             chosen = Plan("exact", self.rows, allowed.count)
         return chosen, documents
 
-    def _compared(self, matrix: Matrix, query: Vector, k: int, allowed: Allowed) -> Hits:
+    @staticmethod
+    def _compared(matrix: Matrix, query: Vector, k: int, allowed: Allowed, keeps: Keeps | None) -> Hits:
         if not allowed.few or not k:
             return matrix.search(query, k, allowed.mask, allowed.count)
-        return allowed.nearest(matrix, query, k, self._admitted.keeps)
+        return allowed.nearest(matrix, query, k, keeps)
 
     def nearness(self, query: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of each of these."""

@@ -209,6 +209,26 @@ def test_those_that_are_kept_stay_within_their_budget() -> None:
     assert admitted.nbytes == sum(each.nbytes for at, each in enumerate(held) if admitted.known((None, False, str(at))))
 
 
+def test_who_only_looks_on_earns_no_partition() -> None:
+    """An audit compares what a graph has found; the memory is for searches."""
+    random = np.random.default_rng(8)
+    matrix, mask = Matrix(made("random", 40_000, 64, random)), np.arange(40_000) % 5 == 0
+    admitted = Admitted()
+    allowed = admitted.get((None, False, ""), partial(Allowed, mask, int(mask.sum()), None, 64))
+    before = admitted.nbytes
+    for query in made("random", 20, 64, random):
+        allowed.nearest(matrix, query, 10, None)
+    assert admitted.nbytes == allowed.nbytes == before
+
+
+def test_what_is_too_large_or_not_known_is_not_kept() -> None:
+    admitted, mask = Admitted(), np.arange(1000) % 5 == 0
+    allowed = admitted.get((None, False, ""), partial(Allowed, mask, 200, None, 64))
+    assert not admitted.keeps(allowed, KEPT_BYTES)
+    assert not admitted.keeps(Allowed(mask, 200, None, 64), 1)
+    assert admitted.keeps(allowed, KEPT_BYTES - allowed.nbytes)
+
+
 class Walked:
     """A graph that knows what it will be asked, and takes its time."""
 

@@ -57,7 +57,7 @@ class Sieve:
 
     def passed(self, query: Vector, k: int) -> Slots | None:
         """Which of its rows may be among the nearest `k`; None for all of them."""
-        step = max(float(query.max()), -float(query.min()), _LEAST) / _MOST
+        step = max(float(np.maximum.reduce(np.abs(query))), _LEAST) / _MOST
         if k >= len(self._steps) or not (step < _GREATEST and self._lost < _GREATEST):
             return None
         question = query * np.float32(1 / step)

@@ -1,6 +1,7 @@
 """A sieve lets through whatever can be among the nearest: what it leaves out, comparing everything would have left out as well."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -155,6 +156,18 @@ def test_it_is_of_the_rows_that_it_was_made_of() -> None:
         found, wanted = one.nearest(query, 10), other.nearest(query, 10)
         assert found.slots.tolist() == wanted.slots.tolist()
         assert np.allclose(found.scores, wanted.scores, atol=1e-6)
+
+
+def test_threads_share_one() -> None:
+    random = np.random.default_rng(9)
+    rows, questions = made("topics", 50_000, 64, random), made("random", 64, 64, random)
+    one = sieved(rows)
+    wanted = [one.nearest(query, 10).slots.tolist() for query in questions]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            assert [
+                found.slots.tolist() for found in pool.map(lambda query: one.nearest(query, 10), questions)
+            ] == wanted
 
 
 @pytest.mark.parametrize("dimensions", [1, 7, 63, 64, 65, 128, 256, 384, 1000, 1024, 3072])

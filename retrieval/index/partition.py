@@ -9,7 +9,7 @@ from retrieval.index.matrix import Matrix, best
 from retrieval.index.ports import Hits, Slots, Vector
 from retrieval.index.sieve import Sieve
 
-COPIED_BYTES: Final = 24 << 20  # of one; larger ones are compared where they lie
+COPIED_BYTES: Final = 16 << 20  # of one; larger ones are compared where they lie
 SIEVED: Final = 1 << 18  # numbers; to compare fewer takes less time than to sieve them
 
 

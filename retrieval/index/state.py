@@ -71,6 +71,7 @@ class State:
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
         self._all = Allowed(alive, self.count)
         self._admitted = Admitted()
+        self._whole: dict[int, Planned | None] = {}  # how a search of all of it goes about it, by how many are wanted
 
     def with_effort(self, effort: int | None) -> State:
         """The same with another effort of its graph; None: without the graph."""
@@ -170,6 +171,13 @@ class State:
 
     def short(self, k: int, allowed: Allowed) -> Planned | None:
         """How a search goes about it that takes less time than it takes a thread to begin with it; None of any other."""
+        if allowed is not self._all:
+            return self._shortly(k, allowed)
+        if k not in self._whole:  # of these, nothing ever changes
+            self._whole[k] = self._shortly(k, allowed)
+        return self._whole[k]
+
+    def _shortly(self, k: int, allowed: Allowed) -> Planned | None:
         planned = self.planned(k, allowed)
         chosen, _ = planned
         dimensions = 0 if self.matrix is None else self.matrix.dimensions
@@ -238,6 +246,10 @@ class State:
         """
         assert self.matrix is not None
         mask, fetch = allowed.mask, chosen.fetch
+        if mask is None and documents is None and not graph.coarse and self.rows == graph.rows:
+            hits = graph.search(query, fetch, max(self.effort, fetch))  # nearly always all there is to it
+            if len(hits.slots) == k:
+                return Answer(hits, chosen, fetch)
         if mask is None and graph.coarse:
             fetch = int(k / CERTAIN) + 2
         while fetch <= WIDEST:

@@ -17,6 +17,7 @@ from admin.known_vectors import KnownVectors, made_by, recalled
 from embedding import bundled
 from gateway.authentication import ADMIN, Authenticator
 from gateway.batches.carrier import LineExchange, header
+from gateway.bills import PART_OF
 from gateway.catalog import Deployment, Roles
 from gateway.database import appending, bare, reading
 from gateway.drive import driven
@@ -72,7 +73,7 @@ def caller_of(key: Key) -> Caller:
 
 def on_account(caller: Caller, booking: Booking) -> Caller:
     """The same, whose calls of models are booked as parts of a request."""
-    account = Account(tuple(booking.tags), booking.trace, booking.granted)
+    account = Account(tuple(booking.tags), booking.trace, booking.granted, booking.whole)
     return msgspec.structs.replace(caller, account=account)
 
 
@@ -170,7 +171,8 @@ class Calls:
             path, secret, body, time.monotonic(), lambda *answer: found.append(answer), tags, aside=aside
         )
         trace = {} if account.trace is None else {b"traceparent": account.trace.encode("latin-1")}
-        exchange.headers = {**exchange.headers, **trace, **self._carried()}
+        whole = {} if account.whole is None else {PART_OF: account.whole.encode("latin-1")}
+        exchange.headers = {**exchange.headers, **trace, **whole, **self._carried()}
         await driven(handler(exchange))
         if not found:
             raise Refused(502, f"{what}: the model broke off its answer", "upstream_error", None, again=True)

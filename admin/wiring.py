@@ -224,6 +224,7 @@ class House:
             recorder=self._recorder,
             secret=self._admin_digest,
             searcher=self._searcher,
+            bills=self._plane.bills,
             parts=None if self._watch is None else self._watch.part,
         )
         self._searches = Searches()

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gateway import errors, wire
 from gateway.authentication import ADMIN, Authenticator
+from gateway.bills import Bills, note_part
 from gateway.call import Call, Endpoint
 from gateway.catalog import Model, Shadow
 from gateway.exchange import Exchange
@@ -58,6 +59,7 @@ class Completions:
         shadows: Shadows,
         finished: Callable[[Record, Exchange], None],
         begin: Callable[[str, str, float, float], Record] = Record,
+        bills: Bills | None = None,
     ) -> None:
         self._current = current
         self._authenticator = authenticator
@@ -68,6 +70,7 @@ class Completions:
         self._shadows = shadows
         self._finished = finished
         self._begin = begin  # the record of a request
+        self._bills = bills or Bills()
         self._ids = RequestIds()
 
     def handler(self, endpoint: Endpoint) -> Callable[[Exchange], Coroutine[None, None, None]]:
@@ -133,7 +136,10 @@ class Completions:
                 record.status, record.error_code = 499, LEFT
             if original is not None and original.heard is not None and isinstance(exchange, Heard):
                 record.routed = replace(record.routed or Routed(), agreement=agreement(original.heard, exchange))
+            whole = note_part(record, exchange.headers)
             self._meter.close(record, body if call is None else call.body)
+            if whole is not None:
+                self._bills.add(whole, record)
             self._finished(record, exchange)
 
     def _heard(self, versions: Versions, exchange: Exchange, record: Record) -> Heard | None:

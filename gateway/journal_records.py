@@ -67,6 +67,7 @@ class Routed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     agreement: float | None = None  # of a copy: 1 if it was answered alike, 0 if not
     guards: tuple[str, ...] | None = None  # what each one did: `pii=redact:email+phone`
     router: str | None = None  # by which router it came to its model, and why: `auto: easy 0.930`
+    part_of: str | None = None  # the request, or the answer, that it was made for
 
 
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):

@@ -63,7 +63,7 @@ class Part:
     __slots__ = ("answers", "first_at", "first_id", "keys", "last_at", "last_id", "payloads")
 
     def __init__(self) -> None:
-        self.answers: list[str] = []  # the ids that their answers have
+        self.answers: list[str] = []  # the ids that their answers have, and those of what they are parts of
         self.payloads: list[bytes] = []
         self.keys: set[str | None] = set()
         self.first_id = self.last_id = ""
@@ -79,6 +79,7 @@ class Part:
         self.first_at, self.last_at = min(times), max(times)
         self.payloads += payloads
         self.answers += [call.answer_id for call in calls if call.answer_id is not None]
+        self.answers += {call.routed.part_of for call in calls if call.routed is not None and call.routed.part_of}
 
     def records(self) -> bytes:
         return array(self.payloads)

@@ -13,6 +13,7 @@ from gateway import errors
 from gateway.admission.gates import Gates
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
+from gateway.bills import Bills
 from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
@@ -145,6 +146,7 @@ class Plane:
             failed=recorder.failed,
             attempted=recorder.attempted,
         )
+        self.bills = bills = Bills()
         self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
         counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
 
@@ -159,6 +161,7 @@ class Plane:
                 shadows=self.shadows,
                 finished=recorder.finished,
                 begin=Record if sampler is None else watched_records(sampler),
+                bills=bills,
             )
 
         completions, counted = through(dispatch), through(counting)
@@ -172,6 +175,7 @@ class Plane:
             attempted=recorder.attempted,
             cache=cache or in_memory(),
             searcher=searcher,
+            bills=bills,
             contents=contents,
             guards=guards,
             waking=None if keeper is None else partial(_waking, dispatch, current, keeper, self._spawn),

@@ -80,7 +80,9 @@ class Record:
         self.sent = False  # an upstream may have seen the request
         self.refused = False  # it answered, and did no work
         self.received = 0  # pieces of an answer that came, about one token each
-        self.earlier_nanousd = 0  # what attempts before this one cost, settled under ids of their own
+        self.earlier_nanousd = (
+            0  # what attempts before this one cost, and what was looked up for it, under ids of their own
+        )
         self.trail: list[Try] | None = None  # every attempt in order, once one has failed
         self.watched: Watched | None = None  # of who exports traces
         self.routed: Routed | None = None  # where there was something to decide

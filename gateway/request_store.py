@@ -21,6 +21,8 @@ from gateway.usage import units_of
 
 BLOCKS_AT_ONCE = 4
 FORGOTTEN_AT_ONCE = 100
+RESPONSE = "resp_"  # what the ids of responses begin with; what upstreams call their answers may come again
+MOST_S = 3600.0  # an answer takes
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None = None  # of a copy: whether it was answered alike
     guards: tuple[str, ...] | None = None  # what each guard did: `pii=redact:email+phone`
     answer_id: str | None = None  # what its client saw as the answer's id
+    part_of: str | None = None  # the request, or the answer, that it was made for
     router: str | None = None  # which router chose the model, and why: `auto: easy 0.930`
     units: dict[str, float] | None = None  # what else than tokens it used: images, seconds, characters, search_units
 
@@ -214,6 +217,19 @@ def answered(
     return found
 
 
+def parts(tx: Connection, record: RequestRecord, only: RequestFilter = EVERY) -> Sequence[RequestRecord]:
+    """What else belongs to its answer, oldest first: what was asked for it, and the other turns of a response."""
+    response = record.answer_id if record.answer_id is not None and record.answer_id.startswith(RESPONSE) else None
+    whole = {record.id} if response is None else {record.id, response}
+    found: dict[str, RequestRecord] = {}
+    for last_id, session in answer_store.holding(tx, set(whole), _id_at(record.at - MOST_S)):
+        for table in (ledger_blocks, request_blocks):
+            for one in block(tx, BlockName(table.name, last_id, session)):
+                if one.part_of in whole and one.key_id == record.key_id and one.id != record.id and only.admits(one):
+                    found[one.id] = one
+    return sorted(found.values(), key=lambda one: one.id)
+
+
 def _newest(tx: Connection, after: str | None, only: RequestFilter) -> Iterator[RequestRecord]:
     """Merged over the blocks of all sessions, which overlap: a record is next when no later block can hold a newer one."""
     waiting: list[RequestRecord] = []  # oldest first
@@ -294,6 +310,7 @@ def _record(settled: Settled) -> RequestRecord:
         agreement=routed.agreement,
         guards=routed.guards,
         router=label(routed.router),
+        part_of=routed.part_of,
         answer_id=settled.answer_id,
         units=None if usage is None else units_of(usage),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 from sqlalchemy import Engine
 
+from gateway.bills import Bills
 from gateway.cache.ports import Store
 from gateway.call import Call
 from gateway.catalog import Model
@@ -83,6 +84,7 @@ class Stages:
         attempted: Callable[[Record], None],
         cache: CacheTerms,
         searcher: Searcher | None,
+        bills: Bills,
         contents: ContentTerms | None,
         guards: GuardTerms,
         waking: "Callable[[], Waking] | None",
@@ -101,6 +103,7 @@ class Stages:
         self._comparing = False
         self._caching: Caching | None = None
         self._searcher = searcher
+        self._bills = bills
         self._grounding: Grounding | None = None
         self._named = False  # somebody asked for documents, whether there are any or not
         self._contents = contents
@@ -228,7 +231,7 @@ class Stages:
         if self._grounding is None:
             from gateway.grounding.stage import Grounding  # noqa: PLC0415 — an idle gateway without documents does without
 
-            self._grounding = Grounding(self._dispatch, self._searcher, self._spawn)
+            self._grounding = Grounding(self._dispatch, self._searcher, self._spawn, self._bills)
         return self._grounding
 
     def _caches(self, models: Sequence[Model]) -> "Caching | None":

@@ -20,7 +20,7 @@ EVERY: Final = "*"
 
 
 class Account(msgspec.Struct, frozen=True):
-    """How calls are booked that are made for somebody: with tags and trace of the request that they are part of.
+    """How calls are booked that are made for somebody: with tags, trace and id of the request that they are part of.
 
     `granted`: an admin lets whoever asks use the model, whatever its key names.
     """
@@ -28,6 +28,7 @@ class Account(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     trace: str | None = None
     granted: bool = False
+    whole: str | None = None
 
 
 PLAIN: Final = Account()

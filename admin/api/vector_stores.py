@@ -85,7 +85,7 @@ def router(
         plane = await retrieval()
         key = key_of(request.scope)
         asker = Asker(search_id(key), unsaid(), request.headers.get("x-penstock-session"))
-        caller = on_account(caller_of(key), booking.of(dict(request.headers.raw)))
+        caller = on_account(caller_of(key), booking.of(dict(request.headers.raw), asker.id))
         found, version = await retrievers.search(plane, caller, store_id, asked.question(), asker)
         within = found.partition
         recall = plane.recall(store_id, None if within is None else within.tenant)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, final
 
 from gateway.authentication import Authenticator
+from gateway.bills import Bills
 from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange, Route
 from gateway.mcp.settings import McpSection
@@ -41,6 +42,7 @@ class LateMcp:
         recorder: Records,
         secret: bytes,
         searcher: Searcher,
+        bills: Bills,
         parts: "Parts | None" = None,
     ) -> None:
         self._settings = settings
@@ -53,6 +55,7 @@ class LateMcp:
         self._recorder = recorder
         self._secret = secret
         self._searcher = searcher
+        self._bills = bills
         self._parts = parts
         self._loading: asyncio.Task[None] | None = None
         self._made: Mcp | None = None
@@ -105,6 +108,7 @@ class LateMcp:
             unlisted=self._settings.unlisted,
             origins=self._settings.origins,
             rounds=self._settings.max_rounds,
+            bills=self._bills,
             searcher=self._searcher,
             parts=self._parts,
         )

@@ -78,6 +78,7 @@ class RequestView(BaseModel):
         str | None,
         Field(description="Which router chose the model, its label and how sure it was: `auto: easy 0.930`."),
     ]
+    part_of: Annotated[str | None, Field(description="The request, or the answer, that it was made for.")]
     answer_id: Annotated[str | None, Field(description="The id in the answer: `chatcmpl-…`, `msg_…`, `resp_…`.")]
     units: Annotated[
         dict[str, float] | None, Field(description="Images, seconds, characters and search_units that it used.")
@@ -85,9 +86,12 @@ class RequestView(BaseModel):
 
 
 class RequestDetail(RequestView):
-    """`content` is null where nothing was recorded, or where it was forgotten."""
+    """`content` is null where nothing was recorded, or where it was forgotten. `parts`: what was asked of models for the same answer, as
+    the vectors of its searches, and the other turns of a response; `bill_nanousd`: what all of it cost together."""
 
     content: ContentView | None
+    parts: list[RequestView]
+    bill_nanousd: int
 
 
 def router(control: Control) -> APIRouter:
@@ -134,10 +138,11 @@ def router(control: Control) -> APIRouter:
     async def one(id: Identifier, *, asker: Asker) -> RequestDetail:  # noqa: A002 — the contract's name
         only = RequestFilter(org_id=asker.reach.org_id, team_id=asker.reach.team_id)
 
-        def read(tx: Connection) -> tuple[Sequence[RequestRecord], Content | None]:
-            return request_store.some(tx, (id,), only), store.get(tx, id)
+        def read(tx: Connection) -> tuple[Sequence[RequestRecord], Content | None, Sequence[RequestRecord]]:
+            found = request_store.some(tx, (id,), only)
+            return found, store.get(tx, id), request_store.parts(tx, found[0], only) if found else ()
 
-        found, content = await control.read(read)
+        found, content, parts = await control.read(read)
         if not found:
             raise NotFound(f"There is no record of a request '{id}'")
         said = (
@@ -145,7 +150,9 @@ def router(control: Control) -> APIRouter:
             if content is None
             else ContentView(**{name: getattr(content, name) for name in ContentView.model_fields})
         )
-        return RequestDetail(**_view(found[0]).model_dump(), content=said)
+        bill = sum(one.cost_nanousd or 0 for one in (found[0], *parts))
+        views = [_view(one) for one in parts]
+        return RequestDetail(**_view(found[0]).model_dump(), content=said, parts=views, bill_nanousd=bill)
 
     return routes
 

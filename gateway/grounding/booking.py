@@ -12,10 +12,12 @@ TRACE: Final = b"traceparent"
 NOTHING: Final = Booking()
 
 
-def of(headers: Mapping[bytes, bytes], *, granted: bool = False) -> Booking:
+def of(headers: Mapping[bytes, bytes], whole: str | None = None, *, granted: bool = False) -> Booking:
     tags, trace = headers.get(TAGS), headers.get(TRACE)
     named = () if tags is None else tuple(one.strip() for one in tags.decode("latin-1").split(","))
-    return Booking(tuple(one for one in named if one), None if trace is None else trace.decode("latin-1"), granted)
+    return Booking(
+        tuple(one for one in named if one), None if trace is None else trace.decode("latin-1"), granted, whole
+    )
 
 
 def within(booking: Booking, carried: Mapping[bytes, bytes]) -> Booking:

@@ -68,7 +68,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class Booking(msgspec.Struct, frozen=True):
-    """On what account a search is made: tags and trace of the request that it is a part of.
+    """On what account a search is made: tags, trace and id of the request that it is a part of, or the id of its answer.
 
     `granted`: an admin has attached the stores to the model that is asked. They are there for whoever may ask it, and so is the model
     that embeds the question; documents in them are still for those alone who hold their labels.
@@ -77,6 +77,7 @@ class Booking(msgspec.Struct, frozen=True):
     tags: Sequence[str] = ()
     trace: str | None = None
     granted: bool = False
+    whole: str | None = None
 
 
 class Searcher(Protocol):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bills import Bills
 from gateway.call import Call
 from gateway.grounding import booking, prompt, wish
 from gateway.grounding.citing import Citing
@@ -44,10 +45,10 @@ class Answers(Protocol):
 class Grounding:
     """Before the cache, if there is one. `following` is what comes next, `behind` what comes after it: the second half of this."""
 
-    def __init__(self, dispatch: Answers, searcher: Searcher, spawn: Spawn) -> None:
+    def __init__(self, dispatch: Answers, searcher: Searcher, spawn: Spawn, bills: Bills) -> None:
         self._searcher = searcher
         self._spawn = spawn
-        self.behind = _Behind(dispatch, searcher, spawn)
+        self.behind = _Behind(dispatch, searcher, spawn, bills)
         self.following: Answers = self.behind
 
     def answer(self, call: Call) -> Coroutine[Any, Any, None]:
@@ -68,10 +69,10 @@ class Grounding:
             others, wanted, at = wish.parted(request.tools)
             if wanted is not None:
                 request.tools = Raw(msgspec.json.encode(others)) if others else NULL
-                return await self._asked(call, wanted, booking.of(headers), at)
+                return await self._asked(call, wanted, booking.of(headers, call.record.id), at)
         if retrieval is None or call.endpoint.name not in prompt.ENDPOINTS or call.endpoint.providers is not None:
             return None
-        return await self._attached(call, retrieval, booking.of(headers, granted=True))
+        return await self._attached(call, retrieval, booking.of(headers, call.record.id, granted=True))
 
     async def _asked(self, call: Call, wanted: Wanted, booked: Booking, at: str) -> Looked:
         try:
@@ -110,8 +111,9 @@ class Grounding:
 class _Behind:
     """Behind the cache: puts what is found into the request, and citations into its answer."""
 
-    def __init__(self, dispatch: Answers, searcher: Searcher, spawn: Spawn) -> None:
+    def __init__(self, dispatch: Answers, searcher: Searcher, spawn: Spawn, bills: Bills) -> None:
         self.dispatch = dispatch
+        self._bills = bills
         self._searcher = searcher
         self._spawn = spawn
 
@@ -137,6 +139,7 @@ class _Behind:
             return
         mark, carried = begun(call, "retrieval", time.monotonic())
         booked = booking.within(looked.booked, carried)
+        self._bills.open(call.record.id)
         try:
             if (
                 looked.wanted.rewrite is not None and OURS not in booked.tags
@@ -150,6 +153,7 @@ class _Behind:
                 mark.outcome = error.code or error.type
             raise
         finally:
+            call.record.earlier_nanousd += self._bills.close(call.record.id)
             if mark is not None:
                 mark.ended = time.monotonic()
         sources = Sources()

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bills import Bills
 from gateway.exchange import Exchange
 from gateway.grounding import booking, searching, wish
 from gateway.grounding.ports import Booking, Searcher, Wanted
@@ -44,6 +45,7 @@ class McpAgent:
         spawn: Spawn,
         unix: Callable[[], float],
         most: int,
+        bills: Bills,
         parts: Parts | None = None,
     ) -> None:
         """`parts`: of who exports traces."""
@@ -53,6 +55,7 @@ class McpAgent:
         self._spawn = spawn
         self._unix = unix
         self._most = most
+        self._bills = bills
         self._parts = parts
 
     async def engage(self, key: Key, body: bytes, headers: Mapping[bytes, bytes], *, summarised: bool) -> Tell | None:
@@ -76,6 +79,7 @@ class McpAgent:
                 unix=self._unix,
                 most=self._most,
                 summarised=summarised,
+                bills=self._bills,
                 part=None if self._parts is None else self._parts(client.headers, key, frame.model),
             )
 

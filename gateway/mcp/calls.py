@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from gateway import errors
 from gateway.authentication import ADMIN
+from gateway.bills import Bills, note_part
 from gateway.completion import tags_of
 from gateway.ids import RequestIds
 from gateway.keys import Key
@@ -66,6 +67,7 @@ class Calls:
         now: Callable[[], float],
         finished: Callable[[Record, Asked], None],
         unlisted: Literal["deny", "allow"],
+        bills: Bills,
     ) -> None:
         self._current = current
         self._upstreams = upstreams
@@ -73,6 +75,7 @@ class Calls:
         self._unix = unix
         self._now = now
         self._finished = finished
+        self._bills = bills
         self._unlisted = unlisted
         self._ids = RequestIds()
 
@@ -124,7 +127,10 @@ class Calls:
             record.finished_at = self._now()
             if not record.status:
                 record.status, record.error_code = 500, errors.Internal.code
+            whole = note_part(record, asked.headers)
             self._meter.close(record, b"")
+            if whole is not None:
+                self._bills.add(whole, record)
             self._finished(record, asked)
 
     async def _served(self, key: Key, asked: Asked, record: Record, hear: Hear | None) -> Done:

@@ -14,7 +14,7 @@ from msgspec import Raw
 from gateway import errors
 from gateway.completion import tags_of
 from gateway.grounding import booking
-from gateway.grounding.ports import Found, Searcher, Wanted
+from gateway.grounding.ports import Booking, Found, Searcher, Wanted
 from gateway.grounding.searching import MOST_CHARACTERS
 from gateway.ids import RequestIds
 from gateway.keys import Key
@@ -120,7 +120,7 @@ class Documents:
                 record.sent = True
             record.attempts = 1
             record.usage, record.usage_source = ONE_CALL, "counted"
-            made = await self._made(key, asked, scope, base)
+            made = await self._made(key, asked, scope, base, record.id)
             record.status = 200
         except errors.GatewayError as error:
             record.status, record.error_code = error.status, error.code or error.type
@@ -136,22 +136,22 @@ class Documents:
         told = encode({"content": [{"type": "text", "text": made.decode()}], "structuredContent": Raw(made)})
         return Done(record, Raw(told), failed=False)
 
-    async def _made(self, key: Key, asked: Asked, scope: str | None, base: str) -> bytes:
+    async def _made(self, key: Key, asked: Asked, scope: str | None, base: str, whole: str) -> bytes:
         if asked.tool == "search":
             query = _read(asked.arguments, _Search).query.strip()[:MOST_CHARACTERS]
             if not query:
                 raise ToolRefused(INVALID_PARAMS, "Invalid arguments: the query is empty")
-            return encode({"results": await self._search(key, query, scope, base, asked.headers)})
+            return encode({"results": await self._search(key, query, scope, base, booking.of(asked.headers, whole))})
         return encode(await self._fetch(key, _read(asked.arguments, _Fetch).id, scope, base))
 
     async def _search(
-        self, key: Key, query: str, scope: str | None, base: str, headers: Mapping[bytes, bytes]
+        self, key: Key, query: str, scope: str | None, base: str, booked: Booking
     ) -> list[dict[str, str]]:
         """Documents in the order of their best passages."""
         stores = await self._searcher.every(key) if scope is None else (scope,)
         if not stores:
             return []
-        found = await self._searcher.search(key, [query], Wanted(stores, MOST_RESULTS), booking.of(headers))
+        found = await self._searcher.search(key, [query], Wanted(stores, MOST_RESULTS), booked)
         best: dict[str, Found] = {}
         for one in found:
             best.setdefault(_id(one.store_id, one.file_id), one)

@@ -10,8 +10,10 @@ from typing import Any, Final, final
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from gateway import errors
+from gateway.bills import PART_OF, Bills
 from gateway.call import RESPONSES
 from gateway.exchange import Exchange
 from gateway.grounding import searching
@@ -82,6 +84,7 @@ class Rounds:
         unix: Callable[[], float],
         most: int,
         summarised: bool,
+        bills: Bills,
         part: Part | None = None,
     ) -> None:
         self._client = client
@@ -94,8 +97,9 @@ class Rounds:
         self._searcher = searcher
         carried = {} if part is None else part.carried
         self._part = part
-        self._headers = {**client.headers, **carried}
-        self._booking = within(booking, carried)
+        self._headers = {**client.headers, **carried, PART_OF: frame.id.encode("latin-1")}
+        self._booking = replace(within(booking, carried), whole=frame.id)
+        self._bills = bills
         self._spawn = spawn
         self._unix = unix
         self._most = most
@@ -105,7 +109,6 @@ class Rounds:
         self._listed = False
         self._ids: set[str] = set()
         self._usage: Usage = NOTHING
-        self._cost = 0
         self._priced = True  # every turn said what it cost
         self._called = 0
         self._turn: tuple[Turn, Outlet] | None = None
@@ -126,9 +129,11 @@ class Rounds:
 
     async def serve(self, serve: Serve) -> None:
         """Until the model has said its last word, a client has to do something, or there were enough turns."""
+        self._bills.open(self._frame.id)
         try:
             await self._serve(serve)
         finally:
+            self._bills.close(self._frame.id)
             if self._part is not None:
                 self._part.end(499 if self._ended is None else 200 if self.failed is None else self.failed.status)
 
@@ -234,10 +239,7 @@ class Rounds:
 
     def _count(self, turn: Turn, ended: Ended) -> None:
         self._usage += ended.used
-        found = _COST.search(turn.head)
-        self._priced = self._priced and found is not None
-        if found is not None:
-            self._cost += int(found[1]) * 1_000_000_000 + int(found[2])
+        self._priced = self._priced and _COST.search(turn.head) is not None
 
     def _finish(self, turn: Turn, ended: Ended, wanted: Sequence[Call]) -> None:
         for call in wanted:
@@ -260,7 +262,8 @@ class Rounds:
         else:
             head = _TYPE.sub(b"", _COST.sub(b"", turn.head)) + b"content-type: application/json\r\n"
             if self._priced:
-                head += b"x-penstock-cost-usd: %d.%09d\r\n" % divmod(self._cost, 1_000_000_000)
+                cost = self._bills.close(self._frame.id)  # of turns, tools and searches
+                head += b"x-penstock-cost-usd: %d.%09d\r\n" % divmod(cost, 1_000_000_000)
             self._held = 200, head, bytes(visible(encode(self._ended), self._frame.include))
 
     def _fail(self, turn: Turn, error: errors.GatewayError) -> None:
@@ -356,7 +359,6 @@ class Rounds:
                 asyncio.get_running_loop().time(),
             )
             done = await self._calls.call(self._key, asked)
-            self._cost += done.record.cost_nanousd or 0
             result = read_result(done.result, shown_as)
             if not done.failed:
                 item = call.item("completed", output=words(result.content), approval_request_id=approval)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Literal, final
 
 from gateway.authentication import Authenticator
+from gateway.bills import Bills
 from gateway.grounding.ports import Searcher
 from gateway.http_exchange import HttpExchange
 from gateway.mcp.agent import McpAgent
@@ -39,6 +40,7 @@ class Mcp:
         unlisted: Literal["deny", "allow"],
         origins: Collection[str],
         rounds: int,
+        bills: Bills,
         searcher: Searcher | None = None,
         parts: Parts | None = None,
     ) -> None:
@@ -52,6 +54,7 @@ class Mcp:
             now=time.monotonic,
             finished=finished,
             unlisted=unlisted,
+            bills=bills,
         )
         self._streams = Streams(self._upstreams)
         self._endpoint = Endpoint(
@@ -71,6 +74,7 @@ class Mcp:
             spawn=self.spawn,
             unix=time.time,
             most=rounds,
+            bills=bills,
             parts=parts,
         )
         self._upstreams.apply(current.snapshot.servers)

@@ -57,9 +57,7 @@ class Residents:
         self._known: OrderedDict[str, Resident] = OrderedDict()  # by place: see `spaces.place_of`
         self._words: dict[str, Lexical] = {}  # by the places of their files, of collections that are whole
         self._seen: dict[str, Collection] = {}
-        self._open: OrderedDict[str, Lexical] = (
-            OrderedDict()
-        )  # of tenants: who was asked last stays open, as there may be thousands
+        self._open: OrderedDict[str, Lexical] = OrderedDict()  # of tenants: those that were asked last
         self._kept: dict[str, Partition] = {}  # of tenants, as they were when they were maintained
         self._made_room_at = 0.0
 
@@ -120,6 +118,7 @@ class Residents:
                 words = held[place] = Lexical(self._database, id_, self._folder / home, edition, tenant)
             if tenant is not None:
                 self._open.move_to_end(place)
+            # There may be thousands of tenants.
             old = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - OPEN_WORDS)]
         for each in old:
             each.close()
@@ -163,7 +162,7 @@ class Residents:
         """Of those alone that changed. A small one that nobody asks for costs nothing but to look at. Raises NotFound."""
         collection, partitions = self._database.read(lambda tx: _apart(tx, found, version))
         large = min(self._sizes.written_from, tenancy.promote_at)
-        whole, homes = place_of(found.id, version), place_of(found.id, FIRST)
+        whole, first = place_of(found.id, version), place_of(found.id, FIRST)
         kept: dict[str, Partition] = {}
         for each in partitions:
             place = place_of(found.id, version, each.tenant)
@@ -177,7 +176,7 @@ class Residents:
         with self._turn:
             others = {place: each for place, each in self._kept.items() if not place.startswith(f"{whole}/")}
             self._kept = others | kept
-        for home in {whole, homes}:  # words are with the first version
+        for home in {whole, first}:  # words are with the first version
             for path in (self._folder / home / TENANTS).glob("*"):
                 if f"{whole}/{TENANTS}/{path.name}" not in kept:
                     self._drop(f"{home}/{TENANTS}/{path.name}", whole=True)

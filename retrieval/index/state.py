@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from copy import copy
 from typing import Final, final
 
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from retrieval.access import Caller
 from retrieval.filters import Filter
-from retrieval.index.admitted import Admitted, Allowed, Key
+from retrieval.index.admitted import Admitted, Allowed, Keeps, Key
 from retrieval.index.columns import Columns
-from retrieval.index.matrix import Matrix, best, merged
+from retrieval.index.matrix import Matrix, merged
 from retrieval.index.planner import CERTAIN, EXACT_WORK, WIDEST, Costs, Plan, plan, sight
 from retrieval.index.ports import EngineAway, Graph, Hits, Ids, Mask, Vector
 from retrieval.index.texts import Told
@@ -70,7 +71,8 @@ class State:
         self.told = told or Told()
         self.count = len(ids) if alive is None else int(np.count_nonzero(alive))
         self._all = Allowed(alive, self.count)
-        self._admitted = Admitted(0 if matrix is None else matrix.dimensions)
+        self._admitted = Admitted()
+        self._whole: dict[int, Planned | None] = {}  # how a search of all of it goes about it, by how many are wanted
 
     def with_effort(self, effort: int | None) -> State:
         """The same with another effort of its graph; None: without the graph."""
@@ -147,7 +149,8 @@ class State:
         mask: Mask = of_documents[self.owners] if len(of_documents) else np.zeros(self.rows, np.bool_)
         if self.alive is not None:
             mask &= self.alive
-        return Allowed(mask, int(np.count_nonzero(mask)), of_documents)
+        dimensions = 0 if self.matrix is None else self.matrix.dimensions
+        return Allowed(mask, int(np.count_nonzero(mask)), of_documents, dimensions)
 
     def found(self, ids: NDArray[np.int64], allowed: Allowed) -> NDArray[np.int64]:
         """As `slots_of`, with -1 also for what is not allowed."""
@@ -164,22 +167,33 @@ class State:
             return Answer(Hits(np.zeros(0, np.int64), np.zeros(0, np.float32)), Plan("empty", self.rows, 0), 0)
         chosen, documents = planned or self.planned(k, allowed, exactly=exactly)
         if chosen.recall_mode == "estimated" and self.graph is not None:
+            began = time.perf_counter()
             try:
                 widened = self._widen(self.graph, query, k, allowed, chosen, documents)
             except EngineAway:
                 widened = None
+            if chosen.name == "widen":
+                allowed.walked(time.perf_counter() - began)
             if widened is not None:
                 return widened
             chosen = Plan("exact", self.rows, allowed.count)
-        return Answer(self._compared(self.matrix, query, k, allowed), chosen, allowed.count)
+        keeps = None if exactly else self._admitted.keeps
+        return Answer(self._compared(self.matrix, query, k, allowed, keeps), chosen, allowed.count)
 
     def short(self, k: int, allowed: Allowed) -> Planned | None:
         """How a search goes about it that takes less time than it takes a thread to begin with it; None of any other."""
+        if allowed is not self._all:
+            return self._shortly(k, allowed)
+        if k not in self._whole:  # of these, nothing ever changes
+            self._whole[k] = self._shortly(k, allowed)
+        return self._whole[k]
+
+    def _shortly(self, k: int, allowed: Allowed) -> Planned | None:
         planned = self.planned(k, allowed)
         chosen, _ = planned
         dimensions = 0 if self.matrix is None else self.matrix.dimensions
         if chosen.recall_mode == "exact":
-            return planned if allowed.count * dimensions <= SHORT_WORK else None
+            return planned if allowed.work(dimensions) <= SHORT_WORK else None
         graph = self.graph
         if graph is None or not graph.inside or chosen.name != "graph":
             return None
@@ -190,26 +204,27 @@ class State:
         """How `search` goes about it, and the documents that an engine is told to search."""
         graph_rows = 0 if self.graph is None or exactly else self.graph.rows
         documents = self._told(allowed) if graph_rows else None
+        dimensions = 0 if self.matrix is None else self.matrix.dimensions
         chosen = plan(
             rows=self.rows,
             matching=allowed.count,
             k=k,
             graph_rows=graph_rows,
-            dimensions=0 if self.matrix is None else self.matrix.dimensions,
+            dimensions=dimensions,
             exact_work=self.exact_work,
             pushed=documents is not None,
             effort=self.effort,
             costs=self.costs,
         )
+        if chosen.name == "widen" and allowed.nearer(dimensions):
+            chosen = Plan("exact", self.rows, allowed.count)
         return chosen, documents
 
-    def _compared(self, matrix: Matrix, query: Vector, k: int, allowed: Allowed) -> Hits:
+    @staticmethod
+    def _compared(matrix: Matrix, query: Vector, k: int, allowed: Allowed, keeps: Keeps | None) -> Hits:
         if not allowed.few or not k:
             return matrix.search(query, k, allowed.mask, allowed.count)
-        rows = allowed.rows(matrix)
-        if rows is None:
-            return matrix.search_among(allowed.slots, query, k)
-        return best(allowed.slots, rows @ query, k)
+        return allowed.nearest(matrix, query, k, keeps)
 
     def nearness(self, query: Vector, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of each of these."""
@@ -242,6 +257,10 @@ class State:
         """
         assert self.matrix is not None
         mask, fetch = allowed.mask, chosen.fetch
+        if mask is None and documents is None and not graph.coarse and self.rows == graph.rows:
+            hits = graph.search(query, fetch, max(self.effort, fetch))  # nearly always all there is to it
+            if len(hits.slots) == k:
+                return Answer(hits, chosen, fetch)
         if mask is None and graph.coarse:
             fetch = int(k / CERTAIN) + 2
         while fetch <= WIDEST:

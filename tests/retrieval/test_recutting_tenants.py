@@ -116,11 +116,11 @@ async def test_each_tenant_is_cut_anew_and_back(house: House, tmp_path: Path) ->
     assert await sizes(house, home) == all_of(100)
     house.work()
     one = await house.reach(house.begin(home, chunking=TINY), "ready")
-    there = (await house.retrieval.get(ANN, home)).collection.within(house.now(one).after)
+    anew = (await house.retrieval.get(ANN, home)).collection.within(house.now(one).after)
     async with asyncio.timeout(
         30
     ):  # by what each has in the new cut, before anybody reads it; somebody else may be making one
-        while [house.retrieval._residents.promoted(there, each) for each in OF] != [True, True, False]:  # noqa: ASYNC110 — as above
+        while [house.retrieval._residents.promoted(anew, each) for each in OF] != [True, True, False]:  # noqa: ASYNC110 — as above
             await asyncio.sleep(0.02)
     assert await sizes(house, home) == all_of(100)
     house.database.write(lambda tx: moves.lend(tx, home, one.id, 0.0, [BEN.key_id]))

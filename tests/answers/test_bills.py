@@ -106,10 +106,11 @@ def test_nobody_says_of_a_request_of_its_own_what_it_is_a_part_of(grounded: Grou
 def test_another_answer_has_parts_of_its_own(grounded: Grounded, client: openai.OpenAI, priced: str) -> None:
     """Though its upstream calls it the same."""
     model, _ = grounded.model(SAYS, SAYS)
+    ids = []
     for number in range(2):
-        raw = client.chat.completions.with_raw_response.create(
-            model=model, messages=asked(f"The answer of number {number}?"), tools=[tool(priced)]
-        )
-    found = record(grounded, raw.headers["x-request-id"], 1)
+        asked_ = asked(f"The answer of number {number}?")
+        raw = client.chat.completions.with_raw_response.create(model=model, messages=asked_, tools=[tool(priced)])
+        ids.append(raw.headers["x-request-id"])
+    found = record(grounded, ids[1], 1)
     assert len(found["parts"]) == 1
     assert found["parts"][0]["key_id"] == found["key_id"]

@@ -317,9 +317,16 @@ class LateRetrieval:
             self._made = asyncio.get_running_loop().create_task(asyncio.to_thread(self._make))
         return await asyncio.shield(self._made)
 
-    async def close(self) -> None:
+    @property
+    def made(self) -> "Retrieval | None":
+        """None before somebody has asked for it."""
         if self._made is not None and self._made.done() and not self._made.cancelled() and not self._made.exception():
-            await self._made.result().close()
+            return self._made.result()
+        return None
+
+    async def close(self) -> None:
+        if (made := self.made) is not None:
+            await made.close()
 
 
 def make(

@@ -23,6 +23,7 @@ from inference.fleet.states import Condition, Phase, State
 
 if TYPE_CHECKING:  # of those who have somebody to tell
     from admin.telemetry.watch import Watch
+    from retrieval.service import Retrieval
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class Exposition:
         workers: WorkerMetrics | None = None,
         engines: Callable[[], Mapping[str, Condition]] = dict,
         known: KnownVectors | None = None,
+        documents: "Callable[[], Retrieval | None]" = lambda: None,
     ) -> None:
         """`workers`: where there are several, and one answers for all."""
         self._metrics = metrics
@@ -62,6 +64,7 @@ class Exposition:
         self._workers = workers
         self._engines = engines
         self._known = known
+        self._documents = documents
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -95,6 +98,7 @@ class Exposition:
         yield from exposition_stores.budgets(self._books)
         yield from exposition_stores.leases(self._books)
         yield from exposition_stores.searches(self._searches)
+        yield from exposition_stores.recall(self._documents())
         yield from exposition_stores.known_vectors(self._known)
         yield from exposition_stores.contents(self._plane.stages.keeper)
         yield from exposition_stores.telemetry(self._watch)

@@ -14,6 +14,7 @@ from gateway.shares import Share
 if TYPE_CHECKING:
     from admin.telemetry.watch import Watch
     from gateway.contents.keeper import Keeper
+    from retrieval.service import Retrieval
 
 NANO: Final = 1_000_000_000
 MOST_BUDGETS: Final = 200
@@ -67,6 +68,26 @@ def searches(counted: Searches) -> Iterator[Metric]:
     duration = HistogramMetricFamily("penstock_retrieval_search_duration_seconds", "How long a search took.")
     duration.add_metric((), counted.duration.cumulative(), counted.duration.total)
     yield from (calls, duration)
+
+
+def recall(plane: "Retrieval | None") -> Iterator[Metric]:
+    """Of graphs, over all collections. Nothing before there are documents."""
+    if plane is None:
+        return
+    checks = plane.checks
+    neighbours = CounterMetricFamily(
+        "penstock_recall_neighbours",
+        "Nearest neighbours of searches that were done again exactly.",
+        labels=("outcome",),
+    )
+    neighbours.add_metric(("found",), checks.found)
+    neighbours.add_metric(("missed",), checks.missed)
+    repairs = CounterMetricFamily(
+        "penstock_recall_repairs", "What was done about a graph's effort, or the graph given up.", labels=("verdict",)
+    )
+    for verdict, count in checks.repairs.items():
+        repairs.add_metric((verdict,), count)
+    yield from (neighbours, repairs)
 
 
 def known_vectors(known: KnownVectors | None) -> Iterator[Metric]:

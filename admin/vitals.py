@@ -21,6 +21,7 @@ from inference.fleet.states import Condition
 if TYPE_CHECKING:  # for those who are asked
     from admin.exposition import Exposition
     from admin.telemetry.watch import Watch
+    from retrieval.service import Retrieval
 
 KEPT_EVERY_S: Final = 5.0
 Servers = Callable[[], Mapping[str, tuple[bool, str | None, int]]]  # of MCP, as `admin.mcp.late` tells of them
@@ -44,6 +45,7 @@ class Vitals:
         listener: Callable[[], Listener],
         searches: Searches,
         known: KnownVectors,
+        documents: "Callable[[], Retrieval | None]",
         watch: "Watch | None" = None,
         shared: Path | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class Vitals:
         self._listener = listener
         self._searches = searches
         self._known = known
+        self._documents = documents
         self._watch = watch
         self._shared = shared
         self._exposition: Exposition | None = None
@@ -111,5 +114,6 @@ class Vitals:
                 None if self._shared is None else WorkerMetrics(self._shared, self._books.session),
                 self._engines,
                 self._known,
+                self._documents,
             )
         return self._exposition

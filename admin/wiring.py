@@ -270,6 +270,7 @@ class House:
             listener=lambda: self.listener,
             searches=self._searches,
             known=self._known,
+            documents=lambda: self._retrieval.made,
             watch=self._watch,
             shared=settings.data_dir if settings.server.workers > 1 else None,
         )

@@ -77,7 +77,9 @@ class Inquiry:
             results = refining.grouped(results, question.group)
         version = FIRST if found.embedded is None else found.embedded.version
         results = await asyncio.to_thread(self._last, caller, collection_id, version, question, results)
-        return msgspec.structs.replace(found, results=results, queries=question.queries, stages=stages)
+        return msgspec.structs.replace(
+            found, results=results, queries=question.queries, stages=[*found.stages, *stages]
+        )
 
     def reranks(self, rerank: Rerank | None, caller: Caller) -> Rerank | None:
         """What a cross-encoder is asked, if anything is: by the usual model only where there is one, unless somebody waits to be told.

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from retrieval import collection_store
 from retrieval.access import Caller, sees
-from retrieval.asking import Embedded, Question, Result, Results, Trace, Within
+from retrieval.asking import Embedded, Question, Result, Results, Stage, Trace, Within
 from retrieval.collection_store import TOUCHED_EVERY_S, Collection
 from retrieval.cutting import normalised
 from retrieval.database import Database
-from retrieval.errors import BadRequest, NotFound, RetrievalError, Unavailable
+from retrieval.errors import BadRequest, NotFound, Refused, RetrievalError, Unavailable
 from retrieval.fusion import Ranking, Voice, blended, fused, meant, worded
 from retrieval.glance import Glance, Shown
 from retrieval.index.admitted import Allowed
-from retrieval.index.audit import Audit, Recall
+from retrieval.index.audit import Audit, Checks, Recall
 from retrieval.index.planner import Plan, RecallMode
 from retrieval.index.ports import Vector
 from retrieval.index.residents import Residents
@@ -85,6 +85,11 @@ class Search:
         seen = self._residents.seen(collection_id)
         return self._audit.of(place_of(collection_id, FIRST if seen is None else seen.version, tenant))
 
+    @property
+    def checks(self) -> Checks:
+        """What came of searches that were done again exactly."""
+        return self._audit.checks
+
     async def run(self, caller: Caller, collection_id: str, question: Question) -> Results:
         """Raises NotFound, Expired, BadRequest, Refused."""
         collection = await self.begun(caller, collection_id, question)
@@ -118,7 +123,12 @@ class Search:
         """
         try:
             asks, narrow = _narrowed(caller, collection, question)
-            vectors = await self.vectors(caller, collection, question)
+            try:
+                vectors = await self.vectors(caller, collection, question)
+            except Refused as away:
+                if away.status < 500 or not away.again or question.lexical <= 0:
+                    raise
+                return await self._worded(asks, collection, narrow, find, away)
             if vectors:
                 self._asked(collection.id, collection.version, vectors[0])
             return await find(asks, collection, narrow, vectors)
@@ -131,6 +141,15 @@ class Search:
             if tries <= 1:
                 raise Unavailable("The vector store is embedded anew at this moment: try again") from error
         return await self.answered(caller, now, question, find, tries - 1)
+
+    async def _worded(
+        self, caller: Caller, collection: Collection, question: Question, find: Finding, away: Refused
+    ) -> Results:
+        """What words alone find, where the model does not answer that would say what is meant; the answer says so."""
+        log.warning("search.words_alone", collection=collection.id, model=collection.model, reason=away.message)
+        found = await find(caller, collection, msgspec.structs.replace(question, dense=0.0), ())
+        skipped = Stage("embedding", "skipped", away.message, collection.model)
+        return msgspec.structs.replace(found, stages=(*found.stages, skipped))
 
     def _known(self, caller: Caller, collection_id: str) -> Collection | None:
         """From memory, where that is enough to begin with: what is answered is asked of the truth in the end."""

@@ -29,6 +29,7 @@ from retrieval.document_store import Document, Partition, PutOff, Status, Value
 from retrieval.errors import BadRequest, NotFound
 from retrieval.expansion import standalone
 from retrieval.index.advice import Advice
+from retrieval.index.audit import Checks
 from retrieval.index.residents import Residents
 from retrieval.index.settings import EngineSettings
 from retrieval.ingestion import Ingestion
@@ -351,6 +352,11 @@ class Retrieval:
             kind: {"recall": each.found / each.wanted, "low": each.low, "high": each.high, "neighbours": each.wanted}
             for kind, each in checked.items()
         }
+
+    @property
+    def checks(self) -> Checks:
+        """What came of searches that were done again exactly, in this process."""
+        return self._search.checks
 
     async def advice(self, collection: Collection, rows: int | None) -> Advice:
         """What its index takes, measured on a sample: one at a time, as it takes a core."""

@@ -55,6 +55,18 @@ class Recall(msgspec.Struct, frozen=True):
         return Recall(share * (self.found + found), share * (self.wanted + wanted))
 
 
+@final
+class Checks:
+    """Of this process since its start: nearest neighbours that searches found and missed, and what was done about it."""
+
+    __slots__ = ("found", "missed", "repairs")
+
+    def __init__(self) -> None:
+        self.found = 0
+        self.missed = 0
+        self.repairs: dict[Verdict, int] = {"raised": 0, "lowered": 0, "given_up": 0}
+
+
 class Repair(msgspec.Struct, frozen=True):
     """What is to be done with a collection's graph."""
 
@@ -73,6 +85,7 @@ class Audit:
         self._turn = threading.Lock()
         self._known: dict[tuple[str, str], Recall] = {}
         self._tried: dict[tuple[str, int], Recall] = {}
+        self.checks = Checks()
 
     def due(self, answer: Answer) -> bool:
         """Whether this one is to be checked. Cheap."""
@@ -96,6 +109,8 @@ class Audit:
         worst = float(truth.scores[-1]) - EQUAL
         found = int((answer.hits.scores >= worst).sum())
         kind = shape(wanted)
+        self.checks.found += min(found, len(truth))
+        self.checks.missed += max(0, len(truth) - found)
         with self._turn:
             recall = self._known.get((collection_id, kind), Recall(0, 0)).and_of(min(found, len(truth)), len(truth))
             self._known[collection_id, kind] = recall
@@ -106,6 +121,7 @@ class Audit:
             del self._known[collection_id, kind]  # what follows is another graph, as far as this one could be trusted
         effort = 2 * state.effort
         verdict: Verdict = "raised" if effort <= MOST_EFFORT else "given_up"
+        self.checks.repairs[verdict] += 1
         log.warning(
             "index.recall",
             collection=collection_id,
@@ -134,6 +150,7 @@ class Audit:
                 return None
             del self._tried[tried]
             self._known.pop((collection_id, shape(None)), None)  # of another effort
+        self.checks.repairs["lowered"] += 1
         log.info("index.effort", collection=collection_id, effort=less, recall=round(recall.found / recall.wanted, 4))
         return Repair("lowered", less)
 

@@ -195,3 +195,11 @@ def test_dify_hears_its_own_error_codes(grounded: Grounded, client: openai.OpenA
     for answer, status, code in cases:
         assert (answer.status_code, answer.json()["error_code"]) == (status, code), answer.text
         assert answer.json()["error_msg"] == answer.json()["error"]["message"] != ""
+
+
+def test_the_recall_that_is_watched_is_told(grounded: Grounded, client: openai.OpenAI, store: str) -> None:
+    """Nothing was checked yet, as so few passages need no graph; but who watches finds the numbers."""
+    client.vector_stores.search(store, query="gate")
+    text = httpx.get(f"http://127.0.0.1:{grounded.server.port}/metrics", timeout=20).text
+    assert 'penstock_recall_neighbours_total{outcome="missed"} 0.0' in text
+    assert 'penstock_recall_repairs_total{verdict="given_up"} 0.0' in text

@@ -132,3 +132,14 @@ def test_filters_of_a_kind_are_counted_together() -> None:
     assert shape(one) == shape(other) == "and(gt(b),in(a))"
     assert shape(parse({"type": "not", "filter": {"type": "prefix", "key": "a", "value": "s"}})) == "not(prefix(a))"
     assert shape(None) == "none"
+
+
+def test_what_was_found_and_done_is_counted(state: State) -> None:
+    """For who watches all collections: every neighbour of every check, and each repair."""
+    clock = Clock()
+    audit = Audit(clock, 0.999)
+    said = watched(audit, clock, state, 200)
+    checks = audit.checks
+    assert checks.found + checks.missed == 200 * 10
+    assert 0.3 < checks.found / 2000 < 1.0
+    assert checks.repairs["raised"] == [verdict for verdict, _ in said].count("raised") > 0

@@ -71,21 +71,20 @@ def searches(counted: Searches) -> Iterator[Metric]:
 
 
 def recall(plane: "Retrieval | None") -> Iterator[Metric]:
-    """Of graphs, over all collections. Nothing before there are documents."""
-    if plane is None:
-        return
-    checks = plane.checks
+    """Of graphs, over all collections; also before there are any, or no rule could compare with that."""
+    found, missed = (0, 0) if plane is None else (plane.checks.found, plane.checks.missed)
+    done = dict.fromkeys(("raised", "lowered", "given_up"), 0) if plane is None else plane.checks.repairs
     neighbours = CounterMetricFamily(
         "penstock_recall_neighbours",
         "Nearest neighbours of searches that were done again exactly.",
         labels=("outcome",),
     )
-    neighbours.add_metric(("found",), checks.found)
-    neighbours.add_metric(("missed",), checks.missed)
+    neighbours.add_metric(("found",), found)
+    neighbours.add_metric(("missed",), missed)
     repairs = CounterMetricFamily(
         "penstock_recall_repairs", "What was done about a graph's effort, or the graph given up.", labels=("verdict",)
     )
-    for verdict, count in checks.repairs.items():
+    for verdict, count in done.items():
         repairs.add_metric((verdict,), count)
     yield from (neighbours, repairs)
 

@@ -79,6 +79,8 @@ def families(scraped: str) -> dict[str, Metric]:
         "penstock_leases_healthy",
         "penstock_ledger_lag_seconds",
         "penstock_retrieval_searches",
+        "penstock_recall_neighbours",
+        "penstock_recall_repairs",
         "penstock_mcp_server_up",
     ],
 )

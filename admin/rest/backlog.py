@@ -7,18 +7,15 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection
 
-from admin.rbac import Principal
 from admin.rest.collections import shown
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
+from admin.rest.payer import payer_of
 from admin.rest.wire import After, Filter, Identifier, Limit, ListPage, StrictRoute, at
-from gateway import key_store
-from gateway.authentication import ADMIN
-from gateway.errors import BadRequest, NotFound
+from gateway.errors import BadRequest
 from gateway.settings import Section
 from retrieval import backlog, collection_store
 from retrieval.backlog import Entry
-from retrieval.collection_store import Collection
 from retrieval.job_store import Waiting
 
 MOST_FILES = 2000
@@ -114,7 +111,7 @@ def router(control: Control) -> APIRouter:
             shown(tx, asker, id)
             collection = collection_store.by_id(tx, id)
             assert collection is not None
-            payer = _payer(tx, asker, collection, body.key_id)
+            payer = payer_of(tx, asker, collection, body.key_id)
             found = backlog.retry(tx, collection, files=body.file_ids, payer=payer)
             missing = sorted(set(body.file_ids or ()) - set(found))
             if missing:
@@ -127,24 +124,6 @@ def router(control: Control) -> APIRouter:
         return await control.change(asker, "collection.retry", id, work)
 
     return routes
-
-
-def _payer(tx: Connection, asker: Principal, collection: Collection, key_id: str | None) -> str:
-    """A key that the asker administers; without one, whose the collection is. Raises BadRequest."""
-    wanted = key_id or collection.key_id
-    if wanted == ADMIN.id:
-        if asker.role == "platform_admin":
-            return wanted
-        raise BadRequest("key_id: name a key of yours that pays for it.", param="key_id")
-    try:
-        key = key_store.get(tx, wanted, asker.reach)
-    except NotFound:
-        raise BadRequest(
-            f"key_id: there is no key {wanted!r} to pay for it: name one of yours.", param="key_id"
-        ) from None
-    if key.revoked_at is not None:
-        raise BadRequest(f"key_id: {wanted} is revoked: name another one to pay for it.", param="key_id")
-    return wanted
 
 
 def _cursor(after: str | None) -> int | None:

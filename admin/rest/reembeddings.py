@@ -14,6 +14,7 @@ from admin.rbac import Principal
 from admin.rest.collections import shown
 from admin.rest.control import Asker, Control
 from admin.rest.errors import documented
+from admin.rest.payer import payer_of
 from admin.rest.reembedding_bodies import (
     CanaryBody,
     PromoteBody,
@@ -24,9 +25,7 @@ from admin.rest.reembedding_bodies import (
     view,
 )
 from admin.rest.wire import After, Identifier, Limit, ListPage, StrictRoute
-from gateway import key_store
-from gateway.authentication import ADMIN
-from gateway.errors import BadRequest, NotFound
+from gateway.errors import NotFound
 from retrieval import collection_store
 from retrieval.collection_store import Collection
 from retrieval.errors import Unavailable
@@ -92,7 +91,7 @@ def _begin(routes: APIRouter, control: Control, retrieval: Plane | None, notice:
     async def begin(asker: Asker, id: Identifier, body: ReembeddingBody, request: Request) -> Response:  # noqa: A002 the route's name for it
         def asked(tx: Connection) -> tuple[Collection, str]:
             collection = _seen(tx, asker, id)
-            return collection, _payer(tx, asker, collection, body.key_id)
+            return collection, payer_of(tx, asker, collection, body.key_id)
 
         collection, payer = await control.read(asked)
         if retrieval is None:
@@ -191,21 +190,3 @@ def _space(body: ReembeddingBody, collection: Collection) -> Space:
     engine = body.engine if "engine" in body.model_fields_set else collection.engine
     model, quantization = body.embedding_model or collection.model, body.quantization or collection.quantization
     return Space(0, model, None, body.dimensions, engine, quantization)
-
-
-def _payer(tx: Connection, asker: Principal, collection: Collection, key_id: str | None) -> str:
-    """A key that the asker administers; without one, whose the collection is. Raises BadRequest."""
-    wanted = key_id or collection.key_id
-    if wanted == ADMIN.id:
-        if asker.role == "platform_admin":
-            return wanted
-        raise BadRequest("key_id: name a key of yours that pays for it.", param="key_id")
-    try:
-        key = key_store.get(tx, wanted, asker.reach)
-    except NotFound:
-        raise BadRequest(
-            f"key_id: there is no key {wanted!r} to pay for it: name one of yours.", param="key_id"
-        ) from None
-    if key.revoked_at is not None:
-        raise BadRequest(f"key_id: {wanted} is revoked: name another one to pay for it.", param="key_id")
-    return wanted

@@ -2,16 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import httpx
 
-from admin.commands.documents import Failed, Json, ask, server
+from admin.commands.documents import Failed, Json, ask, pages, server
 
 PLANE: Final = "/admin/v1/"
 MB: Final = 1_000_000
+MOST: Final = "1000"  # of a page
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,9 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def found(client: httpx.Client, wanted: str) -> str:
+def id_of(client: httpx.Client, wanted: str) -> str:
     """By its id, else the only one of that name. Raises Failed."""
-    ids = [each["id"] for each in _pages(client, "collections") if wanted in (each["id"], each["name"])]
+    ids = [each["id"] for each in pages(client, "collections", limit=MOST) if wanted in (each["id"], each["name"])]
     if wanted in ids:
         return wanted
     if len(ids) != 1:
@@ -35,7 +36,7 @@ def found(client: httpx.Client, wanted: str) -> str:
 
 
 def _list(client: httpx.Client, _arguments: argparse.Namespace) -> Json:
-    return {"data": list(_pages(client, "collections"))}
+    return {"data": list(pages(client, "collections", limit=MOST))}
 
 
 def _show(client: httpx.Client, arguments: argparse.Namespace) -> Json:
@@ -45,10 +46,10 @@ def _show(client: httpx.Client, arguments: argparse.Namespace) -> Json:
 def _documents(client: httpx.Client, arguments: argparse.Namespace) -> Json:
     params: dict[str, str] = {}
     if arguments.collection is not None:
-        params["collection_id"] = found(client, arguments.collection)
+        params["collection_id"] = id_of(client, arguments.collection)
     if arguments.status is not None:
         params["status"] = arguments.status
-    return {"data": list(_pages(client, "documents", params))}
+    return {"data": list(pages(client, "documents", limit=MOST, **params))}
 
 
 def _retry(client: httpx.Client, arguments: argparse.Namespace) -> Json:
@@ -84,7 +85,7 @@ def _delete(client: httpx.Client, arguments: argparse.Namespace) -> Json:
 
 
 def _path(client: httpx.Client, arguments: argparse.Namespace) -> str:
-    return f"collections/{found(client, arguments.collection)}"
+    return f"collections/{id_of(client, arguments.collection)}"
 
 
 def _kept(client: httpx.Client, arguments: argparse.Namespace) -> str:
@@ -100,16 +101,6 @@ def _asked(client: httpx.Client, method: str, path: str, **options: Any) -> Json
 
 def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _pages(client: httpx.Client, path: str, params: Mapping[str, str] | None = None) -> Iterator[Json]:
-    after: dict[str, str] = {}
-    while True:
-        page = ask(client, "GET", path, params={"limit": "1000", **(params or {}), **after})
-        yield from page["data"]
-        if not page["has_more"]:
-            return
-        after = {"after": page["next"]}
 
 
 def _collection_line(one: Json) -> str:

@@ -58,14 +58,14 @@ def chunking_of(arguments: argparse.Namespace) -> Json | None:
 
 
 def pages(client: httpx.Client, path: str, **params: str) -> Iterator[Json]:
-    """Every row of a list. Raises Failed."""
+    """Every row of a list, on either plane, which name their cursors differently. Raises Failed."""
     after: dict[str, str] = {}
     while True:
         page = ask(client, "GET", path, params={"limit": "100", **params, **after})
         yield from page["data"]
         if not page["has_more"]:
             return
-        after = {"after": page["last_id"]}
+        after = {"after": page["next"] if "next" in page else page["last_id"]}
 
 
 def collection(client: httpx.Client, wanted: str) -> Json | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 
-from admin.commands.documents import Failed, Json, ask, chunking_of, server
+from admin.commands.collections import id_of
+from admin.commands.documents import Failed, Json, ask, chunking_of, pages, server
 
 PLANE = "/admin/v1/"
 LOOK_S = 0.5
@@ -18,11 +19,11 @@ SETTLED = ("ready", "canary", "swapped", "finished", "rolled_back", "failed", "c
 
 def run(arguments: argparse.Namespace) -> int:
     with server(arguments, PLANE) as client:
-        base = f"collections/{_store(client, arguments.collection)}/reembeddings"
+        base = f"collections/{id_of(client, arguments.collection)}/reembeddings"
         if arguments.action == "start":
             made = ask(client, "POST", base, json=_wanted(arguments))
         elif arguments.action == "status":
-            return _listed(list(_pages(client, base)), as_json=arguments.json)
+            return _listed(list(pages(client, base)), as_json=arguments.json)
         else:
             path = f"{base}/{_newest(client, base)['id']}/{arguments.action}"
             made = ask(client, "POST", path, json=_move(arguments))
@@ -77,33 +78,12 @@ def _move(arguments: argparse.Namespace) -> dict[str, Any]:
             return {"reason": arguments.reason} if arguments.reason else {}
 
 
-def _store(client: httpx.Client, wanted: str) -> str:
-    """By its id, else the only one of that name. Raises Failed."""
-    found = [each["id"] for each in _pages(client, "collections") if wanted in (each["id"], each["name"])]
-    if wanted in found:
-        return wanted
-    if len(found) != 1:
-        raise Failed(f"there {'are several collections' if found else 'is no collection'} '{wanted}': name its id")
-    return str(found[0])
-
-
 def _newest(client: httpx.Client, base: str) -> Json:
     """Raises Failed."""
     found: list[Json] = ask(client, "GET", base, params={"limit": 1})["data"]
     if not found:
         raise Failed("nothing was embedded anew: `penstock reembed start` begins it")
     return found[0]
-
-
-def _pages(client: httpx.Client, path: str) -> "list[Json]":
-    found: list[Json] = []
-    after: dict[str, str] = {}
-    while True:
-        page = ask(client, "GET", path, params={"limit": "1000", **after})
-        found += page["data"]
-        if not page["has_more"]:
-            return found
-        after = {"after": page["next"]}
 
 
 def _waited(client: httpx.Client, path: str) -> Json:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from admin.commands.documents import Failed, ask, server
+from admin.commands.documents import Failed, ask, pages, server
 from inference.runtimes import archive
 
 PLANE: Final = "/admin/v1/"
@@ -79,7 +79,7 @@ def _renamed(client: httpx.Client, arguments: argparse.Namespace) -> int:
 
 
 def _history(client: httpx.Client, arguments: argparse.Namespace) -> int:
-    found = list(_pages(client, f"registry/{arguments.name}/history"))
+    found = list(pages(client, f"registry/{arguments.name}/history"))
     if arguments.json:
         print(json.dumps({"data": found}))
         return 0
@@ -93,10 +93,10 @@ def _history(client: httpx.Client, arguments: argparse.Namespace) -> int:
 
 def _listed(client: httpx.Client, arguments: argparse.Namespace) -> int:
     if arguments.name:
-        found = list(_pages(client, f"registry/{arguments.name}/versions"))
+        found = list(pages(client, f"registry/{arguments.name}/versions"))
         lines = [line for each in found for line in _told(each)]
     else:
-        found = list(_pages(client, "registry"))
+        found = list(pages(client, "registry"))
         lines = [
             f"{each['name']}  {' '.join(f'{alias}={version}' for alias, version in each['aliases'].items())}".rstrip()
             for each in found
@@ -120,16 +120,6 @@ def _told(version: Mapping[str, Any]) -> Sequence[str]:
     elif conversion.get("reason"):
         served += f", as it is: {conversion['reason']}"
     return f"{version['model']} version {version['version']}{names}", f"  {served}  {version['digest'][:12]}"
-
-
-def _pages(client: httpx.Client, path: str) -> Iterator[Mapping[str, Any]]:
-    after: dict[str, str] = {}
-    while True:
-        page = ask(client, "GET", path, params={"limit": "100", **after})
-        yield from page["data"]
-        if not page["has_more"]:
-            return
-        after = {"after": page["next"]}
 
 
 @contextmanager

@@ -10,19 +10,10 @@ from typing import Final, final
 from msgspec.structs import replace
 
 from gateway.journal_records import Routed
+from gateway.metering import Meter
 from gateway.record import Record
 
 PART_OF: Final = b"part of"  # HTTP's names have no space (RFC 9110 5.1), and the parser refuses one
-
-
-def note_part(record: Record, headers: Mapping[bytes, bytes]) -> str | None:
-    """Says in the record what it is a part of, if it is one; and returns that."""
-    whole = headers.get(PART_OF)
-    if whole is None:
-        return None
-    named = whole.decode("latin-1")
-    record.routed = replace(record.routed or Routed(), part_of=named)
-    return named
 
 
 @final
@@ -35,10 +26,17 @@ class Bills:
     def open(self, whole: str) -> None:
         self._open[whole] = 0
 
-    def add(self, whole: str, record: Record) -> None:
-        """A part that ended. What ends when nobody waits for it any more is in its own record alone."""
-        if whole in self._open:
-            self._open[whole] += (record.cost_nanousd or 0) + record.earlier_nanousd
+    def settle(self, meter: Meter, record: Record, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """Closes a record; one of a part says what that is a part of, and is on that one's bill, as long as somebody waits for it."""
+        whole = headers.get(PART_OF)
+        if whole is None:
+            meter.close(record, body)
+            return
+        named = whole.decode("latin-1")
+        record.routed = replace(record.routed or Routed(), part_of=named)
+        meter.close(record, body)
+        if named in self._open:
+            self._open[named] += (record.cost_nanousd or 0) + record.earlier_nanousd
 
     def close(self, whole: str) -> int:
         """In nano-dollars."""

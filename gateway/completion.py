@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from gateway import errors, wire
 from gateway.authentication import ADMIN, Authenticator
-from gateway.bills import Bills, note_part
+from gateway.bills import Bills
 from gateway.call import Call, Endpoint
 from gateway.catalog import Model, Shadow
 from gateway.exchange import Exchange
@@ -58,8 +58,8 @@ class Completions:
         now: Callable[[], float],
         shadows: Shadows,
         finished: Callable[[Record, Exchange], None],
+        bills: Bills,
         begin: Callable[[str, str, float, float], Record] = Record,
-        bills: Bills | None = None,
     ) -> None:
         self._current = current
         self._authenticator = authenticator
@@ -70,7 +70,7 @@ class Completions:
         self._shadows = shadows
         self._finished = finished
         self._begin = begin  # the record of a request
-        self._bills = bills or Bills()
+        self._bills = bills
         self._ids = RequestIds()
 
     def handler(self, endpoint: Endpoint) -> Callable[[Exchange], Coroutine[None, None, None]]:
@@ -136,10 +136,7 @@ class Completions:
                 record.status, record.error_code = 499, LEFT
             if original is not None and original.heard is not None and isinstance(exchange, Heard):
                 record.routed = replace(record.routed or Routed(), agreement=agreement(original.heard, exchange))
-            whole = note_part(record, exchange.headers)
-            self._meter.close(record, body if call is None else call.body)
-            if whole is not None:
-                self._bills.add(whole, record)
+            self._bills.settle(self._meter, record, exchange.headers, body if call is None else call.body)
             self._finished(record, exchange)
 
     def _heard(self, versions: Versions, exchange: Exchange, record: Record) -> Heard | None:

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from gateway import errors
 from gateway.authentication import ADMIN
-from gateway.bills import Bills, note_part
+from gateway.bills import Bills
 from gateway.completion import tags_of
 from gateway.ids import RequestIds
 from gateway.keys import Key
@@ -127,10 +127,7 @@ class Calls:
             record.finished_at = self._now()
             if not record.status:
                 record.status, record.error_code = 500, errors.Internal.code
-            whole = note_part(record, asked.headers)
-            self._meter.close(record, b"")
-            if whole is not None:
-                self._bills.add(whole, record)
+            self._bills.settle(self._meter, record, asked.headers, b"")
             self._finished(record, asked)
 
     async def _served(self, key: Key, asked: Asked, record: Record, hear: Hear | None) -> Done:

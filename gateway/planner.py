@@ -16,7 +16,7 @@ from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits, serves
 from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
-from gateway.routing.windows import takes
+from gateway.routing.windows import roomy
 from gateway.shares import Hold
 
 REGION = b"x-penstock-region"
@@ -79,7 +79,7 @@ class Planner:
                 f"No deployment of '{call.request.model}' is meant for a request with these tags, metadata and region",
                 code="no_matching_deployment",
             )
-        return tuple(one for one in found if takes(one, asked.body, call.request)) or found
+        return tuple(roomy(found, asked.body, call.request))
 
     def usable(self, deployments: Sequence[Deployment]) -> Sequence[Deployment]:
         """Those that are well."""

@@ -6,11 +6,11 @@ from itertools import groupby
 import msgspec
 
 from gateway.catalog import Deployment, Model
+from gateway.routing import windows
 from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits
 from gateway.routing.rendezvous import ranked
 from gateway.routing.strategies import STRATEGIES, LoadView, Ordered, Random
-from gateway.routing.windows import takes
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ def plan(
     `random` returns floats in [0, 1); `usable` leaves out what is not well. What is at a limit stands aside as long as anything is not.
     """
     meant = [one for one in model.deployments if admits(one, asked)]
-    matching = [one for one in meant if takes(one, asked.body, asked.request)] or meant
+    matching = windows.roomy(meant, asked.body, asked.request)
     well = usable(matching)
     tokens = asked.prompt_tokens + asked.output_tokens
     roomy = [one for one in well if one.limits is None or view.fits(one, tokens, asked.key)]

@@ -12,6 +12,11 @@ def takes(deployment: Deployment, body: bytes, request: Request) -> bool:
     return not surely_too_long(body, deployment.max_input_tokens) or _listed(request)
 
 
+def roomy(deployments: Sequence[Deployment], body: bytes, request: Request) -> Sequence[Deployment]:
+    """Those that it may fit; all of them where that is none, and the provider is to say so."""
+    return [one for one in deployments if takes(one, body, request)] or deployments
+
+
 def wider_than(narrow: Deployment) -> Callable[[Sequence[Deployment]], Sequence[Deployment]]:
     """Leaves those that are known to take a longer prompt than one that refused it: none, where its own window is not known."""
     least = narrow.max_input_tokens

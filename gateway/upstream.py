@@ -328,9 +328,10 @@ class UpstreamConnection(asyncio.Protocol):
             if self._at_once(data) if self._whole else self._opens(data):
                 return
         elif self._unparsed is not None:
-            if self._goes_on(unframed(data)):
+            chunks = unframed(data)
+            if chunks is not None:
                 self._received += len(data)
-                self._deliver()
+                self._pass_unparsed(*chunks)
                 return
             self.parser.feed_data(self._unparsed.head)  # it sees what it saw before, and then the rest
             self._unparsed = None
@@ -366,17 +367,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.headed = self._framed = self._between_chunks = True
         self._fields = known.fields
         self._unparsed = known
-        self._goes_on(opening)
-        self._deliver()
+        self._pass_unparsed(*opening)
         return True
 
-    def _goes_on(self, chunks: tuple[bytes, bool] | None) -> bool:
-        if chunks is None:
-            return False
-        body, last = chunks
+    def _pass_unparsed(self, body: bytes, last: bool) -> None:
         self.on_body(body)
         self.complete = last
-        return True
+        self._deliver()
 
     def _deliver(self) -> None:
         """Hands over what a segment brought."""

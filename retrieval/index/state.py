@@ -257,10 +257,6 @@ class State:
         """
         assert self.matrix is not None
         mask, fetch = allowed.mask, chosen.fetch
-        if mask is None and documents is None and not graph.coarse and self.rows == graph.rows:
-            hits = graph.search(query, fetch, max(self.effort, fetch))  # nearly always all there is to it
-            if len(hits.slots) == k:
-                return Answer(hits, chosen, fetch)
         if mask is None and graph.coarse:
             fetch = int(k / CERTAIN) + 2
         while fetch <= WIDEST:

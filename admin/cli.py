@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
+from gateway import compiled
+
 COMMANDS: Mapping[str, str] = {
     "serve": "admin.commands.serve",
     "migrate": "admin.commands.migrate",
@@ -17,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "admin.commands.models",
     "engines": "admin.commands.engines",
     "doctor": "admin.commands.doctor",
+    "compile": "admin.commands.compile",
     "config": "admin.commands.config",
     "ledger": "admin.commands.ledger",
     "ingest": "admin.commands.ingest",
@@ -46,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser().print_help()
         return 2
+    if arguments.command == "serve":
+        compiled.use()
     command = cast("Command", importlib.import_module(COMMANDS[arguments.command]))
     try:
         status = command.run(arguments)
@@ -90,6 +95,8 @@ def parser() -> argparse.ArgumentParser:
 
     _engines(commands.add_parser("engines", help="list inference engines; turn them into manifests"), [where, output])
 
+    compile_ = commands.add_parser("compile", help="make machine code of the hot path: mypyc, and a C compiler")
+    compile_.add_argument("--force", action="store_true", help="again, even if nothing has changed")
     doctor = commands.add_parser("doctor", parents=[where, output], help="look for what could go wrong here")
     _listening(doctor)
     doctor.add_argument("--probe", action="store_true", help="also connect to every deployment")

@@ -11,11 +11,12 @@ import msgspec
 from admin.alerts import Alerts
 from admin.known_vectors import KnownVectors
 from gateway.books import Books
-from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
+from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.listener import Listener
 from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
 from gateway.refresh import Refresher
+from gateway.route import Route
 from inference.fleet.states import Condition
 
 if TYPE_CHECKING:  # for those who are asked

@@ -50,7 +50,7 @@ from gateway.keys import digest
 from gateway.listener import Listener
 from gateway.metrics import Metrics, Searches
 from gateway.plane import Plane
-from gateway.pool import PoolLimits
+from gateway.pool_limits import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.providers import (
     DISTILLED,

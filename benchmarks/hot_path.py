@@ -37,7 +37,8 @@ from gateway.listener import Listener
 from gateway.metrics import Metrics
 from gateway.outlet import Outlets
 from gateway.plane import Plane
-from gateway.pool import PoolLimits, origin_key
+from gateway.pool import origin_key
+from gateway.pool_limits import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.pricing import Schedule, Tariff, compile_price, pico_per_token
 from gateway.realtime.limits import Limits as TalkLimits

@@ -2,7 +2,8 @@
 
 from gateway import allowance
 from gateway.record import Record
-from gateway.targets import Target, where
+from gateway.target import Target
+from gateway.targets import where
 
 
 def answer_head(record: Record, target: Target | None, content_type: bytes) -> bytes:

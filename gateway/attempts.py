@@ -9,6 +9,7 @@ from gateway import errors
 from gateway.admission.gates import Gates
 from gateway.call import Call
 from gateway.catalog import Deployment
+from gateway.failed import Failed
 from gateway.journal_records import Try
 from gateway.metering import Meter
 from gateway.planner import Planner
@@ -21,15 +22,6 @@ from gateway.watching import Carries
 
 IMPATIENT = frozenset[Failure](("timeout", "connect"))  # how calls end that had no time
 CUTS = 2  # tries to fit an answer into what is left, while others spend it too
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """How an attempt ended. `asked_s`: what the upstream asked to wait."""
-
-    deployment: Deployment
-    failure: Failure
-    error: errors.GatewayError
-    asked_s: float | None = None
 
 
 @final

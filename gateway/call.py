@@ -3,66 +3,19 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, final
 
-import msgspec
-
 from gateway import wire
 from gateway.catalog import Model
 from gateway.continuation import Continuation
+from gateway.endpoint import Endpoint
 from gateway.exchange import Exchange
-from gateway.front import Face, Front
+from gateway.guards.guarded import Guarded
 from gateway.keys import Key
-from gateway.kinds import Kind
 from gateway.record import Record
 from gateway.resilience.overrides import NONE, Overrides
 from gateway.snapshot import Snapshot
-from gateway.units.door import Door
 
 if TYPE_CHECKING:  # for calls that are answered from documents
     from gateway.grounding.looked import Looked
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """One of the paths that clients call. `path` is its part behind a base URL; `front` is its API, where that is not OpenAI's chat.
-
-    `kind` is what a deployment must serve. `door`: the call is billed by other units than a text's tokens, and read by the door.
-    `mount` stands before `path` where clients call it. `providers`: it is theirs alone, and its clients speak their API (`face` where
-    that has errors of its own): routes and prompts leave it as it is, and an upstream's error goes through.
-    """
-
-    name: str
-    path: str
-    parse: Callable[[bytes], wire.Request] = lambda body: wire.parse(wire.chat_decoder, body)
-    kind: Kind = "chat"
-    front: Front | None = None
-    door: Door | None = None
-    done: bytes = b"data: [DONE]\n\n"  # what follows a stream that is whole
-    mount: str = "/v1"
-    providers: frozenset[str] | None = None
-    face: Face | None = None
-
-    @property
-    def place(self) -> str:
-        """The whole path."""
-        return f"{self.mount}{self.path}"
-
-
-CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))
-RESPONSES = Endpoint("responses", "/responses", lambda body: wire.parse(wire.responses_decoder, body))
-COMPLETIONS = Endpoint(
-    "completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body), "completion"
-)
-EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body), "embedding")
-
-
-class Guarded(msgspec.Struct, frozen=True):
-    """What guards made of a call: `body` is what may leave, `mark` says which guards those are.
-
-    `body` is empty as long as they have not spoken, and where they refuse. `hide` makes of a text that the client got what the model wrote.
-    """
-
-    mark: bytes
-    body: bytes
-    hide: Callable[[str], str] | None = None
 
 
 Vet = Callable[[str, Callable[[str], None]], Awaitable[None]]

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from gateway import errors, wire
 from gateway.authentication import ADMIN, Authenticator
 from gateway.bills import Bills
-from gateway.call import Call, Endpoint
+from gateway.call import Call
 from gateway.catalog import Model, Shadow
+from gateway.endpoint import Endpoint
 from gateway.exchange import Exchange
 from gateway.http_exchange import error_head
 from gateway.ids import RequestIds

@@ -35,8 +35,8 @@ PROBE_DELAYS_S = (0.005, 0.02, 0.05)  # then once a second: a reset from this ne
 
 
 @final
-class Connection(asyncio.Protocol):
-    """The protocol of one accepted socket."""
+class Connection:
+    """The protocol (asyncio.Protocol's, without being one: see `gateway.compiled`) of one accepted socket."""
 
     __slots__ = (
         "_active",

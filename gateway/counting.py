@@ -14,9 +14,9 @@ from gateway.call import Call
 from gateway.catalog import Deployment, Model
 from gateway.dispatch import Dispatch
 from gateway.fronts.messages_count import count
-from gateway.metering import Meter, Offer
+from gateway.metering import Meter
+from gateway.need import Need, Offer
 from gateway.pricing import fixed_price
-from gateway.shares import Need
 from gateway.targets import header_value
 from gateway.token_count import TokenCounter
 from gateway.usage import NOTHING

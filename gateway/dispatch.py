@@ -14,10 +14,11 @@ import msgspec
 
 from gateway import errors, wire
 from gateway.admission.gates import Gates
-from gateway.attempts import Attempts, Failed
+from gateway.attempts import Attempts
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.continuation import resumed
+from gateway.failed import Failed
 from gateway.heartbeat import Heartbeat
 from gateway.hedging import Hedging
 from gateway.resilience.backoff import Retries

@@ -9,9 +9,10 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway import errors, wire
-from gateway.call import EMBEDDINGS, Call
+from gateway.call import Call
 from gateway.catalog import ROLES, Roles
 from gateway.completion import Answers
+from gateway.endpoint import EMBEDDINGS
 
 
 class _Asked(msgspec.Struct, gc=False):

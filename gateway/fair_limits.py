@@ -8,8 +8,9 @@ from typing import NamedTuple
 from gateway.admission.fair_minute import FairMinute
 from gateway.errors import RateLimited
 from gateway.keys import Key
+from gateway.need import Need
 from gateway.scopes import Limit
-from gateway.shares import Hold, Need, Share
+from gateway.shares import Hold, Share
 
 FULL_S = 5.0  # until a slot of the minute has passed, in which what others have above their shares becomes less
 

@@ -13,10 +13,11 @@ from typing import Final, final
 
 import msgspec
 
-from gateway.attempts import Attempts, Failed
+from gateway.attempts import Attempts
 from gateway.call import Call
 from gateway.catalog import Deployment, Hedge
 from gateway.drive import Run, Signal
+from gateway.failed import Failed
 from gateway.first_words import FirstWords
 from gateway.journal_records import Try
 from gateway.record import Record

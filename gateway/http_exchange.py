@@ -4,36 +4,23 @@ Framing lives here (RFC 9112 6): a length, chunks, or the end of the connection 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, final
+from collections.abc import Callable, Mapping
+from typing import Protocol, final
 
-import msgspec
 import structlog
 
 from gateway import errors
 from gateway.drive import Run, Signal
 from gateway.exchange import Way
 from gateway.faces import face
+from gateway.route import Handler, Route
 from gateway.switching import Switched
 from gateway.trace_context import named
 
 log = structlog.stdlib.get_logger(__name__)
 
-Handler = Callable[["HttpExchange"], Coroutine[Any, None, None]]
-
 MOST_BEHIND = 256 * 1024
 JSON_HEAD = b"content-type: application/json\r\n"
-
-
-class Route(msgspec.Struct, frozen=True):
-    """A hot route: one method, one handler. Without a method (`b""`) the handler looks at that itself.
-
-    `switches`: a request for another protocol is the handler's business.
-    """
-
-    method: bytes
-    handler: Handler
-    switches: bool = False
 
 
 class Carrier(Protocol):

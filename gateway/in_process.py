@@ -6,9 +6,10 @@ from typing import Any, Protocol, final
 from gateway import errors, usage, wire
 from gateway.answer_head import answer_head
 from gateway.answer_id import answer_id
-from gateway.call import CHAT, Call
+from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.dialect import Dialect, Stream
+from gateway.endpoint import CHAT
 from gateway.sse import ChatStream
 from gateway.targets import Targets
 

@@ -62,7 +62,7 @@ class Journal:
         self._soft_end = 0
         self._use(self._current)
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._prepare, name="penstock-journal", daemon=True)
+        self._preparer = threading.Thread(target=self._prepare, name="penstock-journal", daemon=True)
 
     @classmethod
     def create(
@@ -78,7 +78,7 @@ class Journal:
         """A new session's journal with its Opened record. `sync_every_s`: how much a power cut may cost. Raises OSError."""
         journal = cls(start_session(data_dir, session), segment_bytes, max_bytes, sync_every_s)
         journal.append(Opened(session, at))
-        journal._thread.start()
+        journal._preparer.start()
         journal._wake.set()
         return journal
 
@@ -126,7 +126,7 @@ class Journal:
             self.append(Closed(at))
         self._closed = True
         self._wake.set()
-        self._thread.join()
+        self._preparer.join()
         for segment in (*self._retired, self._current):
             segment.close(sync=self._sync_every_s is not None)
         if self._spare is not None:

@@ -1,25 +1,31 @@
 """What the last parsed request of a client on a hot route was: the next one is usually the same but for its body."""
 
 from collections.abc import Mapping
+from typing import final
 
-import msgspec
-
-from gateway.http_exchange import Carrier, HttpExchange, Route
+from gateway.http_exchange import Carrier, HttpExchange
 from gateway.repeated_head import RepeatedHead, learn
+from gateway.route import Route
 
 BODY_BYTES = (
     64 * 1024
 )  # larger ones are counted against the memory that all of them may take, and do not come in one segment
 
 
-class KnownRequest(msgspec.Struct, frozen=True):
+@final
+class KnownRequest:
     """A request less its body."""
 
-    head: RepeatedHead
-    url: bytes
-    method: bytes
-    headers: Mapping[bytes, bytes]
-    route: Route
+    __slots__ = ("head", "headers", "method", "route", "url")
+
+    def __init__(
+        self, head: RepeatedHead, url: bytes, method: bytes, headers: Mapping[bytes, bytes], route: Route
+    ) -> None:
+        self.head = head
+        self.url = url
+        self.method = method
+        self.headers = headers
+        self.route = route
 
     def again(self, carrier: Carrier, data: bytes, started_at: float, limit: int) -> HttpExchange | None:
         """The whole request in a segment that has this head and a body of up to `limit` bytes; None for any other segment."""

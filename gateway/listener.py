@@ -10,15 +10,17 @@ import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import cast
 
 import structlog
 
 from gateway import errors
 from gateway.asgi import AsgiApp, AsgiServer
 from gateway.connection import Connection
-from gateway.http_exchange import HttpExchange, Route
+from gateway.http_exchange import HttpExchange
 from gateway.http_limits import HttpLimits
 from gateway.outlet import Outlets
+from gateway.route import Route
 from gateway.switching import Kept
 
 log = structlog.stdlib.get_logger(__name__)
@@ -78,7 +80,7 @@ class Listener:
         patience_s = self.limits.header_timeout_s if tls else None
         if sock is None:
             server = await loop.create_server(
-                lambda: Connection(self),
+                lambda: cast("asyncio.Protocol", Connection(self)),
                 host,
                 port,
                 ssl=tls,
@@ -88,7 +90,7 @@ class Listener:
             )
         else:
             server = await loop.create_server(
-                lambda: Connection(self), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=patience_s
+                lambda: cast("asyncio.Protocol", Connection(self)), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=patience_s
             )
         self._servers.append(server)
         bound: socket.socket = server.sockets[0]

@@ -15,12 +15,13 @@ from gateway.catalog import Deployment
 from gateway.fair_limits import Part
 from gateway.journal import Journal, JournalFull
 from gateway.journal_records import Amounts, Began, Ended, Reason, Settled
+from gateway.need import Need, Offer
 from gateway.price_map import PriceMap
 from gateway.pricing import Price, cost, worst_case
 from gateway.record import LEFT, Record
 from gateway.relief import Short, longest
 from gateway.scopes import Rules
-from gateway.shares import Hold, Need, Shares, charges
+from gateway.shares import Hold, Shares, charges
 from gateway.tabs import Tab, Tabs
 from gateway.till import Till, blocked
 from gateway.units.ask import Ask, is_text, weighed
@@ -32,15 +33,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 DEFAULT_OUTPUT_TOKENS = 4096  # of a model whose maximum nobody knows, for a client that names none
 BYTES_PER_TOKEN = 4  # of an estimate, where a bound would be unfair
-
-
-class Offer(msgspec.Struct, frozen=True, gc=False):
-    """What a call at a deployment may need: its price (None: unknown), and its worst case."""
-
-    price: Price | None
-    need: Need
-    flat_nanousd: int | None = None  # a declared cost per call, where no price is known
-    worst: Usage | None = None  # of a call that is billed by other units than a text's tokens
 
 
 @final

@@ -14,23 +14,24 @@ from gateway.admission.gates import Gates
 from gateway.attempts import Attempts
 from gateway.authentication import Authenticator
 from gateway.bills import Bills
-from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.completion import Answers, Completions
 from gateway.counting import Counting
 from gateway.dialect import Dialect
 from gateway.dispatch import Dispatch
+from gateway.endpoint import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from gateway.engines import Engines
 from gateway.faces import face_of
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.grounding.ports import Searcher
-from gateway.http_exchange import HttpExchange, Route
+from gateway.http_exchange import HttpExchange
 from gateway.in_process import InProcess, Local
 from gateway.listing import PREFIX as LISTED
 from gateway.listing import Listing
 from gateway.metering import Meter
 from gateway.native.terms import MOUNTS, NONE, Declared
 from gateway.planner import Planner
-from gateway.pool import Pool, PoolLimits
+from gateway.pool import Pool
+from gateway.pool_limits import PoolLimits
 from gateway.price_map import PriceMap
 from gateway.probes import Probes
 from gateway.realtime.limits import BELOW, TALKS
@@ -46,6 +47,7 @@ from gateway.responses.conversations import Conversations
 from gateway.responses.dialects import between as responses_between
 from gateway.responses.service import Responses
 from gateway.responses.shelf import Shelf
+from gateway.route import Route
 from gateway.routing.loads import Loads
 from gateway.secret_box import SecretBox
 from gateway.shadow import Shadows

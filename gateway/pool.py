@@ -9,29 +9,21 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 from urllib.parse import urlsplit
 
-import msgspec
 import structlog
 
 from gateway import errors
 from gateway.chunked import StreamHead
 from gateway.outlet import Outlets
+from gateway.pool_limits import PoolLimits
 from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
 
 log = structlog.stdlib.get_logger(__name__)
 
 WATCH_S = 0.1
-
-
-class PoolLimits(msgspec.Struct, frozen=True):
-    """Per origin. `waiting` bounds the queue for a connection when all are taken."""
-
-    connections: int = 1024
-    waiting: int = 1024
-    idle_s: float = 4.0
 
 
 class OriginKey(NamedTuple):
@@ -238,8 +230,8 @@ class Origin:
             options = {"ssl": self.context(), "server_hostname": key.host, "ssl_handshake_timeout": timeout_s}
         try:
             async with asyncio.timeout(timeout_s):
-                _, connection = await self._pool.loop.create_connection(
-                    lambda: UpstreamConnection(self), key.host, key.port, **options
+                _, protocol = await self._pool.loop.create_connection(
+                    lambda: cast("asyncio.Protocol", UpstreamConnection(self)), key.host, key.port, **options
                 )
         except TimeoutError:
             raise errors.UpstreamTimeout(
@@ -252,7 +244,7 @@ class Origin:
         except OSError as error:  # refused, no route, no such host, broken TLS
             log.info("upstream.unreachable", upstream=where, reason=str(error))
             raise errors.UpstreamUnreachable(f"No connection to {where}: {_reason(error)}") from None
-        return connection
+        return cast("UpstreamConnection", protocol)
 
     def context(self) -> ssl.SSLContext:
         """What its connections are protected with."""

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from gateway import errors
-from gateway.targets import Target
+from gateway.target import Target
 from gateway.upstream import UpstreamConnection
 from gateway.wire import UpstreamFault, read_fault
 

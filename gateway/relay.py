@@ -12,10 +12,11 @@ from gateway import errors, prompt_bound, usage, wire
 from gateway.answer_head import answer_head
 from gateway.answer_id import MOST, answer_id
 from gateway.answer_length import written_tokens
-from gateway.call import CHAT, Call
+from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.continuation import MARK, Continuation, continuable
 from gateway.dialect import Dialect, Stream
+from gateway.endpoint import CHAT
 from gateway.exchange import Exchange
 from gateway.in_process import InProcess
 from gateway.metering import BYTES_PER_TOKEN, Meter
@@ -23,7 +24,8 @@ from gateway.record import Record
 from gateway.refusal import refusal
 from gateway.resilience.health import Health
 from gateway.sse import ChatStream
-from gateway.targets import Target, Targets
+from gateway.target import Target
+from gateway.targets import Targets
 from gateway.units.relay import UnitRelay
 from gateway.upstream import Passage, UpstreamConnection
 from gateway.watching import OwnLines, own_lines

@@ -13,9 +13,10 @@ import structlog
 
 from gateway import errors, wire
 from gateway.admission.classes import RANKS, Standing
-from gateway.call import Call, Endpoint
+from gateway.call import Call
 from gateway.catalog import Shadow
 from gateway.drive import driven
+from gateway.endpoint import Endpoint
 from gateway.exchange import Exchange
 from gateway.journal_records import Routed
 from gateway.keys import Key

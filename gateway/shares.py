@@ -7,7 +7,7 @@
 `free + held` is what the lease store knows as lent. Nothing here awaits; `gateway.till` borrows and reports.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import final
 
@@ -15,7 +15,8 @@ import msgspec
 
 from gateway.admission.fair_minute import FairMinute
 from gateway.leases.accounts import Account
-from gateway.scopes import Bound, Budget, Limit, Measure, Window, window
+from gateway.need import Need, counted_by
+from gateway.scopes import Bound, Budget, Limit, Window, window
 
 
 @final
@@ -49,7 +50,7 @@ class Share:
         self.bound = bound
         self.account = account
         self.resets_at = resets_at
-        self.counts = _counts(bound.rule)  # which of a need's amounts
+        self.counts = counted_by(bound.rule)  # which of a need's amounts
         # One call that is larger than a full bucket takes all of it; -1 where more has to be looked at than this.
         self.cap: float = _cap(account)
         self.fair: FairMinute | None = None  # where keys share it
@@ -84,29 +85,10 @@ class Share:
         return remaining + self.free if remaining > 0 else self.free
 
 
-class Need(msgspec.Struct, frozen=True, gc=False):
-    """What one call sets aside on each kind of account. Nano-dollars, tokens; requests and slots are 1 each."""
-
-    nanousd: int
-    prompt_tokens: int
-    output_tokens: int
-
-    def of(self, rule: Budget | Limit) -> int:
-        return self.amounts()[_counts(rule)]
-
-    def amounts(self) -> tuple[int, int, int, int, int]:
-        """By `Share.counts`: money, the call itself, all tokens, those of the prompt, those of the answer."""
-        prompt, output = self.prompt_tokens, self.output_tokens
-        return (self.nanousd, 1, prompt + output, prompt, output)
-
-
 def charges(hold: "Hold", used: Need) -> tuple[tuple[str, int], ...]:
     """What each account of a hold is charged for that, by its id; calls at the same time are only lent."""
     amounts = used.amounts()
     return tuple([(share.account.id, amounts[share.counts]) for share, _ in hold if not share.slots])
-
-
-_COUNTS: Mapping[Measure, int] = {"rpm": 1, "rpd": 1, "parallel": 1, "tpm": 2, "input_tpm": 3, "output_tpm": 4}
 
 
 Hold = tuple[tuple[Share, int], ...]
@@ -215,10 +197,6 @@ def _amend(share: Share, bound: Bound, unix: float) -> None:
     share.stale_at = inf if share.resets_at is None else share.resets_at
     if isinstance(rule, Budget) and rule.raised is not None and unix < rule.raised.until:
         share.stale_at = min(share.stale_at, rule.raised.until)
-
-
-def _counts(rule: Budget | Limit) -> int:
-    return 0 if isinstance(rule, Budget) else _COUNTS[rule.measure]
 
 
 def _cap(account: Account) -> float:

@@ -34,8 +34,8 @@ Passage = tuple[Callable[[bytes], bool], Callable[[bytes], bool]]
 
 
 @final
-class UpstreamConnection(asyncio.Protocol):
-    """The protocol of one socket to an upstream. One exchange at a time."""
+class UpstreamConnection:
+    """The protocol (asyncio.Protocol's, without being one: see `gateway.compiled`) of a socket to an upstream. One exchange at a time."""
 
     __slots__ = (
         "_arrived",
@@ -403,6 +403,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         return False
+
+    def pause_writing(self) -> None:
+        """A request is sent whole: nothing more is written that could wait."""
+
+    def resume_writing(self) -> None: ...
 
     # Called by the parser
 

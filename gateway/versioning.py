@@ -6,7 +6,7 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway import errors
-from gateway.call import Endpoint
+from gateway.endpoint import Endpoint
 from gateway.journal_records import Routed
 from gateway.keys import Key
 from gateway.routing.template import render

@@ -17,9 +17,10 @@ from typing import Any, Final
 from admin.long_tail.calls import arguments, fault
 from gateway.drive import driven
 from gateway.errors import BadRequest, Unauthenticated
-from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
+from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.http_limits import HttpLimits
 from gateway.listener import Listener
+from gateway.route import Route
 
 EVENTS_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"
 PATHS: Final = {b"/v1/chat/completions": "chat", b"/v1/completions": "completions", b"/v1/embeddings": "embeddings"}

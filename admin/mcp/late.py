@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final, final
 from gateway.authentication import Authenticator
 from gateway.bills import Bills
 from gateway.grounding.ports import Searcher
-from gateway.http_exchange import HttpExchange, Route
+from gateway.http_exchange import HttpExchange
 from gateway.mcp.settings import McpSection
 from gateway.metering import Meter
 from gateway.recorder import Records
+from gateway.route import Route
 from gateway.secret_box import SecretBox
 from gateway.snapshot import Current
 

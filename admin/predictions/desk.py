@@ -9,9 +9,9 @@ from gateway.authentication import ADMIN, Authenticator
 from gateway.completion import tags_of
 from gateway.ids import RequestIds
 from gateway.keys import Key
-from gateway.metering import Meter, Offer
+from gateway.metering import Meter
+from gateway.need import Need, Offer
 from gateway.record import LEFT, Record
-from gateway.shares import Need
 from gateway.snapshot import Current, Snapshot
 from gateway.usage import NOTHING, usage
 from inference.errors import InferenceError

@@ -16,7 +16,8 @@ from admin.predictions.desk import Desk
 from admin.predictions.settings import FeaturesSection, PredictionsSection
 from gateway import errors
 from gateway.database import appending, reading
-from gateway.http_exchange import HttpExchange, Route
+from gateway.http_exchange import HttpExchange
+from gateway.route import Route
 from inference.ports import Library, Observer, Split
 
 if TYPE_CHECKING:

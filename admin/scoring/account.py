@@ -20,9 +20,8 @@ from admin.scoring.till import Hold, Message, Paid, Reply, Settle
 from gateway import errors, request_store
 from gateway.authentication import Deputy
 from gateway.database import reading
-from gateway.metering import Offer
+from gateway.need import Need, Offer
 from gateway.record import Record
-from gateway.shares import Need
 from inference.scoring.job import Job
 from inference.scoring.worksheet import WORKSHEET, Position, position_of
 

@@ -15,8 +15,9 @@ from gateway.cache.entry import Words
 from gateway.cache.facts import facts
 from gateway.cache.meanings import Match, Meanings
 from gateway.cache.policy import Semantic
-from gateway.call import CHAT, Call, Endpoint
+from gateway.call import Call
 from gateway.drive import driven
+from gateway.endpoint import CHAT, Endpoint
 from gateway.planner import regions_of
 from gateway.shadow import Copy, Original, Serve
 

@@ -21,10 +21,11 @@ from gateway.cache.meaning import question
 from gateway.cache.policy import Policy, Semantic
 from gateway.cache.ports import Store
 from gateway.cache.recording import Recording
-from gateway.call import RESPONSES, Call
-from gateway.metering import Meter, Offer
+from gateway.call import Call
+from gateway.endpoint import RESPONSES
+from gateway.metering import Meter
+from gateway.need import Need, Offer
 from gateway.pricing import fixed_price
-from gateway.shares import Need
 from gateway.targets import where
 from gateway.usage import NOTHING, Usage
 

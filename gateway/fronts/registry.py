@@ -3,7 +3,7 @@
 import secrets
 from typing import Final
 
-from gateway.call import Endpoint
+from gateway.endpoint import Endpoint
 from gateway.fronts.messages import Messages
 from gateway.fronts.messages_request import parse, parse_count
 

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from gateway.call import CHAT, Call
+from gateway.call import Call
+from gateway.endpoint import CHAT
 from gateway.wire import NULL, ChatRequest
 
 TOOL: Final = b'"file_search"'

@@ -8,8 +8,9 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway import errors
-from gateway.call import CHAT, EMBEDDINGS, Call, Endpoint
+from gateway.call import Call
 from gateway.drive import driven
+from gateway.endpoint import CHAT, EMBEDDINGS, Endpoint
 from gateway.guards import verdicts, windows
 from gateway.guards.injection import score
 from gateway.guards.policy import BROKEN, Guard, Stage

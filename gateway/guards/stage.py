@@ -14,11 +14,12 @@ import structlog
 
 from gateway import errors
 from gateway.cache.stage import Answers
-from gateway.call import Call, Guarded
+from gateway.call import Call
 from gateway.guards import texts as reading
 from gateway.guards.answers import Answer, content
 from gateway.guards.beside import beside
 from gateway.guards.bodies import opened
+from gateway.guards.guarded import Guarded
 from gateway.guards.judges import WENT_WRONG, Asking, Judges
 from gateway.guards.marks import marked, streamed, streaming
 from gateway.guards.masking import Restoring, Vault

@@ -22,10 +22,10 @@ from gateway.mcp.links import Hear
 from gateway.mcp.rights import JOINT, NONE, Rights
 from gateway.mcp.tools import Tool, read_result
 from gateway.mcp.upstreams import Upstream, Upstreams
-from gateway.metering import Meter, Offer
+from gateway.metering import Meter
+from gateway.need import Need, Offer
 from gateway.pricing import cost
 from gateway.record import LEFT, Record
-from gateway.shares import Need
 from gateway.snapshot import Current
 from gateway.usage import NOTHING, usage
 

@@ -22,11 +22,11 @@ from gateway.mcp.calls import ENDPOINT, ONE_CALL, Asked, Done
 from gateway.mcp.errors import ToolRefused, UnknownTool
 from gateway.mcp.rpc import INVALID_PARAMS
 from gateway.mcp.tools import Tool
-from gateway.metering import Meter, Offer
+from gateway.metering import Meter
+from gateway.need import Need, Offer
 from gateway.pricing import fixed_price
 from gateway.record import LEFT, Record
 from gateway.responses.items import encode
-from gateway.shares import Need
 from gateway.snapshot import Current
 from gateway.wire import present
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gateway import errors
 from gateway.bills import PART_OF, Bills
-from gateway.call import RESPONSES
+from gateway.endpoint import RESPONSES
 from gateway.exchange import Exchange
 from gateway.grounding import searching
 from gateway.grounding.booking import within

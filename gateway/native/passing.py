@@ -13,8 +13,8 @@ import msgspec
 
 from gateway import errors, wire
 from gateway.authentication import Authenticator
-from gateway.call import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint
 from gateway.completion import Completions
+from gateway.endpoint import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint
 from gateway.exchange import Exchange
 from gateway.fronts.registry import COUNT_TOKENS, MESSAGES
 from gateway.http_exchange import HttpExchange

@@ -6,8 +6,8 @@ from typing import final
 import msgspec
 
 from gateway import wire
-from gateway.call import Endpoint
 from gateway.catalog import Deployment
+from gateway.endpoint import Endpoint
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Door, Sent, Told
 from gateway.usage import Usage

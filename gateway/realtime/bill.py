@@ -11,7 +11,8 @@ from gateway import errors
 from gateway.catalog import Deployment, Model
 from gateway.ids import RequestIds
 from gateway.keys import Key
-from gateway.metering import Meter, Offer
+from gateway.metering import Meter
+from gateway.need import Offer
 from gateway.prompt_bound import CALL_TOKENS, FILE_TOKENS
 from gateway.realtime.events import BYTES_PER_TOKEN, HEARD_BYTES_PER_TOKEN, Report, Terms
 from gateway.record import LEFT, Record

@@ -11,9 +11,10 @@ from msgspec import Raw
 
 from gateway import errors, wire
 from gateway.authentication import Authenticator, Deputy
-from gateway.call import Call, Endpoint
+from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.completion import permitted, tags_of
+from gateway.endpoint import Endpoint
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.ids import RequestIds, new_id
 from gateway.keys import Key

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from gateway import errors
-from gateway.call import Endpoint
+from gateway.endpoint import Endpoint
 from gateway.exchange import Exchange
 from gateway.keys import Key
 from gateway.responses.frame import Frame, Problem, Status

@@ -9,7 +9,7 @@ from typing import Final, final
 import msgspec
 
 from gateway import errors
-from gateway.call import RESPONSES
+from gateway.endpoint import RESPONSES
 from gateway.exchange import Exchange
 from gateway.responses.agent import Serve
 from gateway.responses.frame import Frame, Problem, Status, problem_of, visible

@@ -14,9 +14,9 @@ from sqlalchemy import Connection
 
 from gateway import errors, wire
 from gateway.authentication import Authenticator
-from gateway.call import RESPONSES, Endpoint
 from gateway.completion import Completions
 from gateway.drive import driven
+from gateway.endpoint import RESPONSES, Endpoint
 from gateway.exchange import Exchange
 from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.ids import uuid7_hex

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.call import Endpoint
+from gateway.endpoint import Endpoint
 from gateway.units.images import ImageForm, Images
 from gateway.units.moderations import Moderations
 from gateway.units.rerank import Rerank

@@ -19,7 +19,8 @@ from gateway.metering import Meter
 from gateway.record import Record
 from gateway.refusal import refusal
 from gateway.resilience.health import Health
-from gateway.targets import Target, Targets, where
+from gateway.target import Target
+from gateway.targets import Targets, where
 from gateway.units.ask import Ask
 from gateway.units.door import Door, Follower, NativeDoor, Sent
 from gateway.units.events import Events

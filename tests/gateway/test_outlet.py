@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from gateway.asgi import AsgiApp
 from gateway.connection import Connection
-from gateway.http_exchange import JSON_HEAD, HttpExchange, Route
+from gateway.http_exchange import JSON_HEAD, HttpExchange
 from gateway.http_limits import HttpLimits
 from gateway.listener import Listener
 from gateway.outlet import AT_ONCE, Outlet, Outlets
+from gateway.route import Route
 
 READ_BYTES = 256_000  # what uvloop reads at once: only a read that was full is followed by another one in the same turn
 LIMITS = HttpLimits()

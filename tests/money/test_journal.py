@@ -221,7 +221,7 @@ def test_a_segment_that_vanishes_while_sizes_are_added_up_does_not_end_the_secon
     for n in range(SMALL // 100):  # more than a segment: a spare one is used, and the next is prepared
         journal.append(settled(n))
     wait_for_room(journal)
-    assert journal._thread.is_alive()
+    assert journal._preparer.is_alive()
     assert len(segments(journal.directory)) > before
     gone.unlink()
     end(journal)

@@ -18,11 +18,12 @@ from gateway.journal_records import Began, Ended, Intent, Party, Settled, settle
 from gateway.keys import Key
 from gateway.leases.memory import MemoryLeases
 from gateway.ledger_groups import tally
-from gateway.metering import Meter, Offer
+from gateway.metering import Meter
+from gateway.need import Need, Offer
 from gateway.price_map import PriceMap
 from gateway.record import Record
 from gateway.scopes import Budget, Limits, Raise, Rules, Scope, binding, compile_rules, static_binding
-from gateway.shares import Hold, Need, Share, Shares, charges
+from gateway.shares import Hold, Share, Shares, charges
 from gateway.tabs import MOST, Tab, Tabs
 from gateway.till import Till
 from gateway.usage import of_tokens

@@ -13,8 +13,9 @@ from gateway.leases.accounts import SHARE_TTL_S, Account, Borrow, Grant, Report,
 from gateway.leases.memory import MemoryLeases
 from gateway.leases.ports import LeaseStore
 from gateway.leases.redis import RedisLeases
+from gateway.need import Need
 from gateway.scopes import Bound, Budget, Limits, Scope, bind
-from gateway.shares import Hold, Need, Shares, charges
+from gateway.shares import Hold, Shares, charges
 from gateway.till import BEAT_S, Till
 from tests.fixtures.redis import RedisServer
 

@@ -14,7 +14,8 @@ from gateway import model_store
 from gateway.catalog import Deployment
 from gateway.database import changing, connect
 from gateway.dialects.registry import DIALECTS
-from gateway.pool import Pool, PoolLimits
+from gateway.pool import Pool
+from gateway.pool_limits import PoolLimits
 from gateway.responses.dialects import Native, between
 from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.settings import DeploymentSpec, ModelSpec

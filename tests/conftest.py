@@ -1,10 +1,16 @@
 """Fixtures live in tests/fixtures, one file per subject; this file only lists them."""
 
 import gc
+import os
 from importlib.util import find_spec
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from gateway import compiled
+
+if os.environ.get(compiled.SWITCH) == "1":  # here as well, and not in servers alone: `make test-compiled`
+    assert compiled.use(), "nothing is compiled of this source: penstock compile"
 
 # A million objects live here, and the collector stops a test for a second whenever it looks at all of them: ten times as rarely, then.
 gc.set_threshold(700, 10, 100)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from gateway.bodies import chat_decoder
 from gateway.catalog import Deployment, Model, Strategy
 from gateway.routing.asked import Asked
 from gateway.routing.loads import Engine as Said
 from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
-from gateway.wire import chat_decoder
 
 READ_S = 0.5  # a whole prompt
 TOKEN_S = 0.01

@@ -40,12 +40,13 @@ from gateway.plane import Plane
 from gateway.pool import origin_key
 from gateway.pool_limits import PoolLimits
 from gateway.price_map import PriceMap
-from gateway.pricing import Schedule, Tariff, compile_price, pico_per_token
+from gateway.pricing import compile_price, pico_per_token
 from gateway.realtime.limits import Limits as TalkLimits
 from gateway.recorder import Recorder
 from gateway.scopes import Budget, Limits, Scope, compile_rules, static_binding
 from gateway.secret_box import SecretBox
 from gateway.snapshot import Current, Snapshot
+from gateway.tariffs import Schedule, Tariff
 from gateway.upstream import UpstreamConnection
 
 MESSAGE = (

@@ -30,7 +30,7 @@ from gateway.ledger_groups import tally
 from gateway.shipping import GROUP, deliver
 from gateway.spend import EVER, GroupBy, Range, spend
 from gateway.spend_sums import compact_all, day_of
-from gateway.usage import Usage
+from gateway.used import Usage
 
 BEGAN = 1_790_000_000.0
 DAYS = 90

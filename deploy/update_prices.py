@@ -23,7 +23,8 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gateway.price_map import BUNDLED, Entry
-from gateway.pricing import Schedule, Tariff, pico_per_token, pico_per_unit
+from gateway.pricing import pico_per_token, pico_per_unit
+from gateway.tariffs import Schedule, Tariff
 
 SOURCE = "litellm/model_prices_and_context_window_backup.json"
 TABLES = "litellm/litellm_core_utils/tokenizers/"

@@ -5,7 +5,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.wire import NULL, present
+from gateway.bodies import NULL
+from gateway.wire import present
 
 BYTES_PER_TOKEN: Final = 4
 _QUOTES: Final = 2

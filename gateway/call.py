@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, final
 
-from gateway import wire
+from gateway import bodies, wire
 from gateway.catalog import Model
 from gateway.continuation import Continuation
 from gateway.endpoint import Endpoint
@@ -59,7 +59,7 @@ class Call:
         endpoint: Endpoint,
         exchange: Exchange,
         body: bytes,
-        request: wire.Request,
+        request: bodies.Request,
         model: Model,
         match: str,
         snapshot: Snapshot,

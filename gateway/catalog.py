@@ -12,10 +12,10 @@ import msgspec
 from gateway.cache.policy import Policy
 from gateway.grounding.policy import Retrieval
 from gateway.kinds import TEXT, Kinds
-from gateway.pricing import Price, Terms
 from gateway.resilience.backoff import Retries
 from gateway.resilience.breaker import Thresholds
 from gateway.routers.policy import Router
+from gateway.tariffs import Price, Terms
 
 Strategy = Literal["weighted", "order", "least_busy", "latency", "cost", "usage", "prefix"]
 Affinity = Literal["none", "session", "user"]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, final
 
 from msgspec.structs import replace
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
 from gateway.authentication import ADMIN, Authenticator
 from gateway.bills import Bills
 from gateway.call import Call
@@ -163,7 +163,7 @@ class Completions:
         self._shadows.offer(shadow, call, _asked_of_shadow(call, body, shadow.model), self.serve)
 
     def _resolve(
-        self, snapshot: Snapshot, request: wire.Request, exchange: Exchange, record: Record
+        self, snapshot: Snapshot, request: bodies.Request, exchange: Exchange, record: Record
     ) -> tuple[Model, str]:
         """The model behind a name, if this caller may use it, and what its wildcard stands for."""
         name = request.model

@@ -9,10 +9,11 @@ from typing import Final, final
 
 import msgspec
 
+from gateway.bodies import NULL
 from gateway.dialect import Stream
 from gateway.errors import GatewayError
-from gateway.usage import Usage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 MARK: Final = b": penstock continued\n\n"
 MAX_KEPT_BYTES: Final = 4 * 1024 * 1024  # of events; a longer answer is not continued

@@ -19,7 +19,7 @@ from gateway.need import Need, Offer
 from gateway.pricing import fixed_price
 from gateway.targets import header_value
 from gateway.token_count import TokenCounter
-from gateway.usage import NOTHING
+from gateway.used import NOTHING
 
 FREE: Final = fixed_price(0)
 AT_ONCE_BYTES: Final = 16 * 1024  # more is counted in a thread

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway import errors
-from gateway.usage import Usage
-from gateway.wire import UpstreamFault
+from gateway.bodies import UpstreamFault
+from gateway.used import Usage
 
 NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway import wire
+from gateway import bodies, wire
 from gateway.front import Face, Front
 from gateway.kinds import Kind
 from gateway.units.door import Door
@@ -20,7 +20,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     name: str
     path: str
-    parse: Callable[[bytes], wire.Request] = lambda body: wire.parse(wire.chat_decoder, body)
+    parse: Callable[[bytes], bodies.Request] = lambda body: wire.parse(bodies.chat_decoder, body)
     kind: Kind = "chat"
     front: Front | None = None
     door: Door | None = None
@@ -35,9 +35,9 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{self.mount}{self.path}"
 
 
-CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(wire.chat_decoder, body))
-RESPONSES = Endpoint("responses", "/responses", lambda body: wire.parse(wire.responses_decoder, body))
+CHAT = Endpoint("chat", "/chat/completions", lambda body: wire.parse(bodies.chat_decoder, body))
+RESPONSES = Endpoint("responses", "/responses", lambda body: wire.parse(bodies.responses_decoder, body))
 COMPLETIONS = Endpoint(
-    "completions", "/completions", lambda body: wire.parse(wire.completion_decoder, body), "completion"
+    "completions", "/completions", lambda body: wire.parse(bodies.completion_decoder, body), "completion"
 )
-EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(wire.embedding_decoder, body), "embedding")
+EMBEDDINGS = Endpoint("embeddings", "/embeddings", lambda body: wire.parse(bodies.embedding_decoder, body), "embedding")

@@ -11,16 +11,17 @@ from typing import Protocol, final
 
 import msgspec
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
+from gateway.bodies import UpstreamFault
 from gateway.dialect import NO_HEADERS, Dialect, Outgoing, Stream
 from gateway.dialects.events import EventReader
 from gateway.exchange import Exchange
 from gateway.sse import DAMAGED, ChatStream
-from gateway.usage import Usage, from_openai
-from gateway.wire import UpstreamFault
+from gateway.usage import from_openai
+from gateway.used import Usage
 
 
-class FrontRequest(wire.ChatRequest, gc=False):
+class FrontRequest(bodies.ChatRequest, gc=False):
     """What the stages read of a request in another API, under chat's names.
 
     `pictures` and `files` were counted by whoever knows where they stand, `inline_bytes` are the pictures' own, which are no text;

@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from gateway.usage import Source, Usage, of_tokens
+from gateway.usage import of_tokens
+from gateway.used import Source, Usage
 
 VERSION = 2  # 2: Began and Ended
 

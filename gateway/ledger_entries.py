@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from gateway.journal_records import Settled
-from gateway.usage import COUNTS, NOTHING, Source, Usage
+from gateway.used import COUNTS, NOTHING, Source, Usage
 
 DAY_S: Final = 86_400
 MAX_TEXT: Final = 256  # longer labels come from clients alone, and an index of PostgreSQL ends at 2,700 bytes

@@ -10,24 +10,26 @@ from typing import final
 import msgspec
 import structlog
 
-from gateway import errors, fair_limits, prompt_bound, wire
+from gateway import bodies, errors, fair_limits, prompt_bound, wire
+from gateway.bodies import Request
 from gateway.catalog import Deployment
 from gateway.fair_limits import Part
 from gateway.journal import Journal, JournalFull
 from gateway.journal_records import Amounts, Began, Ended, Reason, Settled
 from gateway.need import Need, Offer
 from gateway.price_map import PriceMap
-from gateway.pricing import Price, cost, worst_case
+from gateway.pricing import cost, worst_case
 from gateway.record import LEFT, Record
 from gateway.relief import Short, longest
 from gateway.scopes import Rules
 from gateway.shares import Hold, Shares, charges
 from gateway.tabs import Tab, Tabs
+from gateway.tariffs import Price
 from gateway.till import Till, blocked
 from gateway.units.ask import Ask, is_text, weighed
 from gateway.units.settle import prices
-from gateway.usage import Source, Usage, of_tokens
-from gateway.wire import Request
+from gateway.usage import of_tokens
+from gateway.used import Source, Usage
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -135,7 +137,7 @@ class Meter:
     ) -> tuple[int, Request, bytes] | None:
         """The longest answer that fits into what is short, with the request and body that ask for it; None where that helps nobody."""
         most = wire.asked_tokens(request) or self.offer(deployment, wild, request, body).need.output_tokens
-        if isinstance(request, (wire.EmbeddingRequest, wire.Counted)) or not most:
+        if isinstance(request, (bodies.EmbeddingRequest, bodies.Counted)) or not most:
             return None
         left = min(share.left for share, _ in short)
         longest_body = wire.capped(body, request, most)

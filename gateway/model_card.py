@@ -12,7 +12,7 @@ import msgspec
 from gateway.catalog import Deployment, Model
 from gateway.kinds import EVERY, MODES, PATHS, Kinds
 from gateway.price_map import Entry, PriceMap
-from gateway.pricing import Price, Rates
+from gateway.tariffs import Price, Rates
 
 _PER_MILLION = 1_000_000  # pico-dollars per token, as USD per million tokens
 _PER_USD = 1_000_000_000_000

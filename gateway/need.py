@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.pricing import Price
 from gateway.scopes import Budget, Limit, Measure
-from gateway.usage import Usage
+from gateway.tariffs import Price
+from gateway.used import Usage
 
 _COUNTS: Mapping[Measure, int] = {"rpm": 1, "rpd": 1, "parallel": 1, "tpm": 2, "input_tpm": 3, "output_tpm": 4}
 

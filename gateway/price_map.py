@@ -12,7 +12,8 @@ from typing import final
 import msgspec
 
 from gateway.catalog import Deployment
-from gateway.pricing import Price, Schedule, Terms, compile_price, fixed_price
+from gateway.pricing import compile_price, fixed_price
+from gateway.tariffs import Price, Schedule, Terms
 
 BUNDLED = Path(__file__).with_name("prices.jsonl")
 MAX_KEPT = 2048  # names asked for under wildcards come from clients

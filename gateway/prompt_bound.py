@@ -10,18 +10,10 @@ from itertools import chain
 
 import msgspec
 
+from gateway.bodies import ChatRequest, CompletionRequest, Counted, EmbeddingRequest, Request, ResponsesRequest
 from gateway.front import FrontRequest
-from gateway.wire import (
-    NULL,
-    ChatRequest,
-    CompletionRequest,
-    Counted,
-    EmbeddingRequest,
-    Request,
-    ResponsesRequest,
-    capped,
-    present,
-)
+from gateway.prompt_parts import Conversation, Link, Tool
+from gateway.wire import capped, present
 
 MOST_BYTES_PER_TOKEN = 8  # English prose has 4 to 5 in today's vocabularies
 CALL_TOKENS = 512  # what templates and providers put around a prompt by themselves: a system prompt, how to call tools
@@ -35,34 +27,8 @@ _CLIENTS_OWN = frozenset(("function", "custom"))  # tools that the provider does
 _MEDIA = (b'"image', b'"input_', b'"file', b'"video', b'"audio', b'"document')
 
 
-class _Link(msgspec.Struct, gc=False):
-    url: str | None = None
-
-
-class _Part(msgspec.Struct, gc=False):
-    type: str | None = None
-    image_url: _Link | str | None = None
-
-
-class _Message(msgspec.Struct, gc=False):
-    content: str | list[_Part | str] | None = None
-    audio: msgspec.Raw = NULL
-    output: str | list[_Part | str] | None = None
-
-
-class _Conversation(msgspec.Struct, gc=False):
-    """`input` is the Responses API's name for messages and what stands between them."""
-
-    messages: list[_Message] = []
-    input: str | list[_Message] = ""
-
-
-class _Tool(msgspec.Struct, gc=False):
-    type: str | None = None
-
-
-_tools = msgspec.json.Decoder(list[_Tool])
-_conversation = msgspec.json.Decoder(_Conversation)
+_tools = msgspec.json.Decoder(list[Tool])
+_conversation = msgspec.json.Decoder(Conversation)
 
 
 def upper_bound(
@@ -169,6 +135,6 @@ def _beside_text(body: bytes, image_tokens: int, file_tokens: int) -> int:
     return extra
 
 
-def _inline(link: _Link | str | None) -> int:
-    url = link.url if isinstance(link, _Link) else link
+def _inline(link: Link | str | None) -> int:
+    url = link.url if isinstance(link, Link) else link
     return len(url) if url is not None and url.startswith("data:image/") else 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from gateway.journal_records import Routed, Try
 from gateway.keys import Key
-from gateway.usage import Source, Usage
+from gateway.used import Source, Usage
 
 if TYPE_CHECKING:  # a record carries its open hold and knows nothing of it
     from gateway.metering import Ticket

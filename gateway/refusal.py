@@ -7,9 +7,10 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from gateway import errors
+from gateway.bodies import UpstreamFault
 from gateway.target import Target
 from gateway.upstream import UpstreamConnection
-from gateway.wire import UpstreamFault, read_fault
+from gateway.wire import read_fault
 
 PASSED_ON = frozenset((400, 404, 409, 413, 415, 422, 429))
 KEPT_HEADERS = (b"retry-after", b"retry-after-ms", b"x-should-retry")

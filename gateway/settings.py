@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyHttpUrl, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from gateway import catalog, pricing
+from gateway import catalog, pricing, tariffs
 from gateway.cache import policy
 from gateway.embedding_settings import EmbeddingSpec
 from gateway.grounding import policy as grounding
@@ -61,14 +61,14 @@ class RatesSpec(Section):
     per_character: Rate | None = None
     per_search_unit: Rate | None = None
 
-    def tariff(self) -> pricing.Tariff:
+    def tariff(self) -> tariffs.Tariff:
         def token(usd: float | None) -> int | None:
             return None if usd is None else pricing.pico_per_token(usd)
 
         def unit(usd: float | None) -> int | None:
             return None if usd is None else pricing.pico_per_unit(usd)
 
-        return pricing.Tariff(
+        return tariffs.Tariff(
             input=token(self.input),
             output=token(self.output),
             cached_read=token(self.cached_input),
@@ -108,18 +108,18 @@ class PriceSpec(RatesSpec):
     def _nothing_free_by_accident(self) -> Self:
         if self.output is not None and self.input is None:
             raise ValueError("a price with an output needs an input, too; write `input: 0` if it is free")
-        if (self.tiers or self.service_tiers) and self.tariff() == pricing.Tariff():
+        if (self.tiers or self.service_tiers) and self.tariff() == tariffs.Tariff():
             raise ValueError("tiers change a price that is stated here; name its input and output")
         return self
 
-    def schedule(self) -> pricing.Schedule | None:
+    def schedule(self) -> tariffs.Schedule | None:
         """None where only factors are stated."""
         base = self.tariff()
-        if base == pricing.Tariff():
+        if base == tariffs.Tariff():
             return None
-        plain = pricing.Schedule(base, tuple((tier.above, tier.tariff()) for tier in self.tiers))
+        plain = tariffs.Schedule(base, tuple((tier.above, tier.tariff()) for tier in self.tiers))
         services = {name: pricing.scaled(plain, Fraction(str(factor))) for name, factor in self.service_tiers.items()}
-        return pricing.Schedule(base, plain.tiers, services)
+        return tariffs.Schedule(base, plain.tiers, services)
 
     def factor(self) -> tuple[int, int]:
         return pricing.factor_of(self.discount, self.markup)
@@ -128,7 +128,7 @@ class PriceSpec(RatesSpec):
 class PricingSection(Section):
     """What happens to a call whose price nobody knows: `deny` it, `hold` and charge `hold_usd` for it, or `flag` its cost as unknown."""
 
-    unknown: pricing.UnknownPrice = "flag"
+    unknown: tariffs.UnknownPrice = "flag"
     hold_usd: float | None = Field(default=None, gt=0, le=1_000_000)
 
     @model_validator(mode="after")
@@ -137,8 +137,8 @@ class PricingSection(Section):
             raise ValueError("`unknown: hold` and hold_usd belong together; set both or none")
         return self
 
-    def terms(self, factor: tuple[int, int] = (1, 1)) -> pricing.Terms:
-        return pricing.Terms(factor, self.unknown, pricing.pico_per_unit(self.hold_usd or 0) // pricing.PICO_PER_NANO)
+    def terms(self, factor: tuple[int, int] = (1, 1)) -> tariffs.Terms:
+        return tariffs.Terms(factor, self.unknown, pricing.pico_per_unit(self.hold_usd or 0) // pricing.PICO_PER_NANO)
 
 
 class LimitsSpec(Section):

@@ -17,13 +17,14 @@ from gateway.mcp.catalog import Server, Servers
 from gateway.model_store import DeploymentRecord
 from gateway.named_specs import SpecRecord
 from gateway.price_map import Entry, price_under
-from gateway.pricing import Schedule, Tariff, Terms, combined
+from gateway.pricing import combined
 from gateway.providers import IN_PROCESS, PROVIDERS, QUOTES, QUOTES_MODEL, Provider
 from gateway.scopes import changed_rules
 from gateway.secret_box import BoxError, SecretBox, is_sealed
 from gateway.settings import CacheSpec, DeploymentSpec, ManagedSpec, ModelSpec, PricingSection
 from gateway.snapshot import EMPTY, Snapshot
 from gateway.tables import guards as guards_table
+from gateway.tariffs import Schedule, Tariff, Terms
 
 S = TypeVar("S", ModelSpec, DeploymentSpec)
 

@@ -13,7 +13,7 @@ from gateway import bulk
 from gateway.database import appending
 from gateway.journal_records import Ended, Party, Settled, party_of
 from gateway.ledger_entries import DAY_S, MAX_AMOUNT, charged, label, labels
-from gateway.usage import NOTHING, Usage
+from gateway.used import NOTHING, Usage
 
 EPOCH: Final = date(1970, 1, 1)
 OWNER: Final = ("org_id", "team_id", "user_id", "key_id", "model", "provider")

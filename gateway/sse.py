@@ -9,9 +9,11 @@ from typing import final
 import msgspec
 
 from gateway import errors
-from gateway.usage import Usage as CanonicalUsage
+from gateway.bodies import NULL, Usage
+from gateway.sse_events import Chunk, OpeningChoice, OpeningChunk
 from gateway.usage import from_openai
-from gateway.wire import NULL, Usage, present, read_fault, without_usage
+from gateway.used import Usage as CanonicalUsage
+from gateway.wire import present, read_fault, without_usage
 
 DAMAGED = "The upstream sent an event that is not the JSON it should be"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -22,30 +24,8 @@ _CR, _LF = (
 )
 
 
-class _Choice(msgspec.Struct, gc=False):
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] = []
-    usage: Usage | None = None
-    error: msgspec.Raw = NULL
-
-
-class _OpeningChoice(msgspec.Struct, gc=False):
-    finish_reason: str | None = None
-    delta: dict[str, msgspec.Raw] | None = None
-    text: str | None = None
-
-
-class _OpeningChunk(msgspec.Struct, gc=False):
-    choices: list[_OpeningChoice] = []
-    usage: Usage | None = None
-    error: msgspec.Raw = NULL
-
-
-_chunk = msgspec.json.Decoder(_Chunk)
-_opening = msgspec.json.Decoder(_OpeningChunk)
+_chunk = msgspec.json.Decoder(Chunk)
+_opening = msgspec.json.Decoder(OpeningChunk)
 _BROKEN = "error"  # a finish_reason of OpenRouter's, beside an error object or without one
 _TEXT = b'"content":"'
 # What stands for itself in a JSON string becomes an `a`, anything else a `-`: a table is read in half the time of a set of deletions.
@@ -242,7 +222,7 @@ class ChatStream:
             self.error = errors.UpstreamError(DAMAGED)
             return b""
 
-    def _read(self, payload: bytes) -> _Chunk | _OpeningChunk | None:
+    def _read(self, payload: bytes) -> Chunk | OpeningChunk | None:
         """One event's object, noted; None if it is damaged or an error, which is then in `error`."""
         try:
             chunk = _chunk.decode(payload) if self.content else _opening.decode(payload)
@@ -259,7 +239,7 @@ class ChatStream:
         self._note(chunk, len(payload))
         return chunk
 
-    def _note(self, chunk: _Chunk | _OpeningChunk, size: int) -> None:
+    def _note(self, chunk: Chunk | OpeningChunk, size: int) -> None:
         if chunk.usage is not None:
             self.usage = chunk.usage
         choices = chunk.choices
@@ -271,11 +251,11 @@ class ChatStream:
             if choice.finish_reason is not None:
                 self.finished = True
                 self.content = True
-            elif not self.content and isinstance(choice, _OpeningChoice):
+            elif not self.content and isinstance(choice, OpeningChoice):
                 self.content = _says_something(choice)
 
 
-def _says_something(choice: _OpeningChoice) -> bool:
+def _says_something(choice: OpeningChoice) -> bool:
     if choice.text:
         return True
     delta = choice.delta

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, final
 
 import msgspec
 
-from gateway.wire import NULL, present
+from gateway.bodies import NULL
+from gateway.wire import present
 
 if TYPE_CHECKING:
     import tiktoken

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, Protocol, final
 
 from gateway import errors
+from gateway.bodies import Request
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.exchange import Exchange
@@ -14,7 +15,6 @@ from gateway.glance import Glance
 from gateway.keys import Key
 from gateway.record import Record
 from gateway.trace_context import Context, Sampler, context, new_span
-from gateway.wire import Request
 
 if TYPE_CHECKING:  # of those whose words are recorded
     from gateway.contents.spoken import Spoken

@@ -13,7 +13,8 @@ from gateway.metering import Meter
 from gateway.need import Need, Offer
 from gateway.record import LEFT, Record
 from gateway.snapshot import Current, Snapshot
-from gateway.usage import NOTHING, usage
+from gateway.usage import usage
+from gateway.used import NOTHING
 from inference.errors import InferenceError
 from inference.serving.errors import Refused
 

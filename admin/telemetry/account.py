@@ -11,7 +11,7 @@ from gateway.catalog import Deployment
 from gateway.contents.spoken import texts
 from gateway.ledger_entries import label
 from gateway.record import Record
-from gateway.usage import Usage
+from gateway.used import Usage
 from gateway.watching import Mark, Watched
 
 ASKED: Final = {

@@ -4,7 +4,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from gateway import wire
+from gateway import bodies, wire
 
 MAX_ERRORS: Final = 100  # told of one file; who has more will not read them
 MAX_CUSTOM_ID: Final = 512
@@ -40,7 +40,7 @@ class _Call(msgspec.Struct):
     custom_id: str | None = None
     method: str | None = None
     url: str | None = None
-    body: msgspec.Raw = wire.NULL
+    body: msgspec.Raw = bodies.NULL
 
 
 class _Body(msgspec.Struct):

@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.cache.entry import Words
 from gateway.cache.events import event, payloads
-from gateway.usage import Usage
+from gateway.used import Usage
 
 # Ended by itself; some servers say `eos` for it, and DeepSeek and Mistral nothing else than OpenAI.
 ENDED: Final = frozenset({"stop", "tool_calls", "function_call", "eos", "end_turn", "stop_sequence"})

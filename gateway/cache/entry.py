@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.usage import Usage
+from gateway.used import Usage
 
 KEY_BYTES: Final = 32
 _CHECK_BYTES: Final = 16

@@ -27,7 +27,7 @@ from gateway.metering import Meter
 from gateway.need import Need, Offer
 from gateway.pricing import fixed_price
 from gateway.targets import where
-from gateway.usage import NOTHING, Usage
+from gateway.used import NOTHING, Usage
 
 if TYPE_CHECKING:  # NumPy comes with them, for models that have a cache by meaning
     from gateway.cache.audit import Audit

@@ -11,7 +11,7 @@ import msgspec
 from gateway.cache import chat_words, message_words, response_words
 from gateway.cache.entry import Words
 from gateway.cache.events import event, payloads
-from gateway.usage import Usage
+from gateway.used import Usage
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from gateway.cache import words
-from gateway.usage import Usage
+from gateway.used import Usage
 
 ENDPOINTS: Final = frozenset({"chat", "completions", "responses", "messages", "rerank", "embeddings", "moderations"})
 _NUMBERS: Final = frozenset({"embeddings"})  # whose answers nobody reads

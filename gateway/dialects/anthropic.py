@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from gateway import errors
+from gateway.bodies import UpstreamFault
 from gateway.dialect import NO_HEADERS, Outgoing, Stream
 from gateway.dialects.anthropic_answer import completion
 from gateway.dialects.anthropic_faults import fault
 from gateway.dialects.anthropic_request import messages_request
 from gateway.dialects.anthropic_stream import MessageStream
-from gateway.usage import Usage
-from gateway.wire import UpstreamFault
+from gateway.used import Usage
 
 VERSION: Final = "2023-06-01"  # of the API: https://docs.claude.com/en/api/versioning
 

@@ -7,10 +7,12 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.dialects.anthropic_tools import ANSWER_TOOL
-from gateway.usage import Usage, from_anthropic
+from gateway.usage import from_anthropic
 from gateway.usage_reports import AnthropicUsage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 

@@ -7,8 +7,9 @@ from typing import Final
 import msgspec
 
 from gateway import errors
+from gateway.bodies import UpstreamFault
 from gateway.dialects import failures
-from gateway.wire import UpstreamFault, read_fault
+from gateway.wire import read_fault
 
 # https://docs.claude.com/en/api/errors: Anthropic's type → ours, and its code.
 _FACES: Final[Mapping[str, tuple[str, str]]] = {

@@ -11,9 +11,9 @@ from typing import Any, Final, final
 import msgspec
 from msgspec import Raw
 
+from gateway.bodies import UpstreamFault
 from gateway.dialect import NO_HEADERS, Dialect, Outgoing, Stream
-from gateway.usage import Usage
-from gateway.wire import UpstreamFault
+from gateway.used import Usage
 
 LEAST_BYTES: Final = 2048  # less is below the 1,024 tokens that the API keeps at least
 TURNS: Final = 2

@@ -10,14 +10,15 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors, wire
+from gateway.bodies import NULL, UpstreamFault
 from gateway.dialect import NO_HEADERS, Outgoing, Stream
 from gateway.dialects.anthropic_answer import Opening
 from gateway.dialects.anthropic_faults import failed, fault
 from gateway.dialects.anthropic_stream import BYTES_PER_TOKEN, DAMAGED, merged, used_so_far
 from gateway.dialects.events import EventReader, payload
-from gateway.usage import NOTHING, Usage, from_anthropic
+from gateway.usage import from_anthropic
 from gateway.usage_reports import AnthropicUsage
-from gateway.wire import NULL, UpstreamFault
+from gateway.used import NOTHING, Usage
 
 VERSION: Final = "2023-06-01"
 PATHS: Final[Mapping[str, str]] = {"messages": "/messages", "count_tokens": "/messages/count_tokens"}

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.dialects.anthropic_answer import (
     READ,
     Block,
@@ -21,9 +22,10 @@ from gateway.dialects.anthropic_answer import (
 from gateway.dialects.anthropic_faults import failed
 from gateway.dialects.anthropic_tools import ANSWER_TOOL
 from gateway.dialects.events import MAX_EVENT_BYTES, EventReader
-from gateway.usage import Usage, from_anthropic
+from gateway.usage import from_anthropic
 from gateway.usage_reports import AnthropicUsage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 DAMAGED = "The upstream sent an event that is not the JSON it should be"
 HEARTBEAT = b": ping\n\n"

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from gateway.wire import NULL
+from gateway.bodies import NULL
 
 
 class ImageUrl(msgspec.Struct, gc=False):

@@ -1,7 +1,7 @@
 """What an error inside an answer means, whatever API it came in: one meaning for every dialect."""
 
 from gateway import errors
-from gateway.wire import UpstreamFault
+from gateway.bodies import UpstreamFault
 
 
 def failed(found: UpstreamFault, unsaid: str) -> errors.GatewayError:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from gateway import errors
+from gateway.bodies import UpstreamFault
 from gateway.dialect import NO_HEADERS, Outgoing, Stream
 from gateway.dialects.gemini_answer import completion
 from gateway.dialects.gemini_embeddings import embed_request, embeddings
 from gateway.dialects.gemini_faults import fault
 from gateway.dialects.gemini_request import generate_request
 from gateway.dialects.gemini_stream import ContentStream
-from gateway.usage import Usage
-from gateway.wire import UpstreamFault
+from gateway.used import Usage
 
 
 @final

@@ -7,11 +7,13 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.dialects.gemini_faults import failed
 from gateway.dialects.gemini_wire import Blob
-from gateway.usage import Usage, from_gemini
+from gateway.usage import from_gemini
 from gateway.usage_reports import GeminiUsage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 

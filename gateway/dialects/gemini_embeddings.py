@@ -9,14 +9,16 @@ from typing import Final
 import msgspec
 
 from gateway import errors, wire
+from gateway.bodies import NULL
 from gateway.catalog import ROLES, Role
 from gateway.dialect import Outgoing
 from gateway.dialects.gemini_faults import failed
 from gateway.dialects.gemini_request import resource
 from gateway.dialects.gemini_wire import BatchEmbedContentsRequest, Content, EmbedContentRequest, Part
-from gateway.usage import Usage, from_gemini
+from gateway.usage import from_gemini
 from gateway.usage_reports import GeminiUsage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 BYTES_PER_TOKEN: Final = 4
 # Gemini's `taskType` for a role; `classification` and `clustering` are the same word in `input_type`.

@@ -11,13 +11,14 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from gateway import errors, wire
+from gateway.bodies import NULL
 from gateway.dialect import Outgoing
 from gateway.dialects.chat import Chat
 from gateway.dialects.gemini_contents import conversation
 from gateway.dialects.gemini_models import thinking, traits
 from gateway.dialects.gemini_tools import answer_format, toolbox
 from gateway.dialects.gemini_wire import GenerateContentRequest, GenerationConfig, MaybeRaw, ThinkingConfig
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 MOST_STOPS: Final = 5
 

@@ -21,8 +21,9 @@ from gateway.dialects.gemini_answer import (
     usage_out,
 )
 from gateway.dialects.gemini_faults import failed
-from gateway.usage import Usage, from_gemini
+from gateway.usage import from_gemini
 from gateway.usage_reports import GeminiUsage
+from gateway.used import Usage
 from gateway.wire import present
 
 DAMAGED: Final = "The upstream sent an event that is not the JSON it should be"

@@ -6,11 +6,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from gateway import errors, wire
+from gateway import bodies, errors
+from gateway.bodies import NULL
 from gateway.dialects.anthropic_native import UNSIGNED
 from gateway.fronts.messages_seals import Extra, Seal, closed, signature
-from gateway.usage import Usage, from_openai
-from gateway.wire import NULL, present
+from gateway.usage import from_openai
+from gateway.used import Usage
+from gateway.wire import present
 
 # A reason that is not listed ended the answer in an orderly way.
 STOPS: Final[Mapping[str, str]] = {
@@ -70,7 +72,7 @@ class _Choice(msgspec.Struct, gc=False):
 class _Completion(msgspec.Struct, gc=False):
     choices: list[_Choice]
     id: str = ""
-    usage: wire.Usage | None = None
+    usage: bodies.Usage | None = None
     service_tier: str | None = None
 
 

@@ -11,11 +11,12 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors, wire
+from gateway.bodies import NULL
 from gateway.front import Toward
 from gateway.fronts import messages_tools, messages_turns
 from gateway.fronts.chat_wire import Message, Tool
 from gateway.fronts.messages_reach import Reach, reach
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 TRANSLATED: Final = frozenset(
     {

@@ -6,8 +6,9 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw
 
+from gateway.bodies import NULL
 from gateway.fronts.messages_request import parse_count
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 Method = Literal["tiktoken", "estimate"]
 

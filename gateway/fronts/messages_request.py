@@ -6,9 +6,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Raw
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
+from gateway.bodies import NULL, ModelName, Probability
 from gateway.front import FrontRequest
-from gateway.wire import NULL, ModelName, Probability, present
+from gateway.wire import present
 
 _MEDIA: Final = (b'"image', b'"document', b'"file', b"\\u00")  # the last hides a plain letter
 
@@ -112,7 +113,7 @@ def _request(body: bytes, asked: _Counted) -> FrontRequest:
     pictures, inline, files = _media(asked.messages) if any(word in body for word in _MEDIA) else (0, 0, 0)
     return FrontRequest(
         asked.model,
-        [wire.Message(message.role) for message in asked.messages],
+        [bodies.Message(message.role) for message in asked.messages],
         user=None if asked.metadata is None else asked.metadata.user_id,
         tools=asked.tools,
         pictures=pictures,

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.dialect import Stream
 from gateway.dialects.anthropic_native import UNSIGNED
 from gateway.dialects.events import MAX_EVENT_BYTES
@@ -31,8 +32,7 @@ from gateway.fronts.messages_answer import (
     usage_out,
 )
 from gateway.fronts.messages_seals import Extra, Seal, closed, signature
-from gateway.usage import Usage
-from gateway.wire import NULL
+from gateway.used import Usage
 
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'

@@ -4,8 +4,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.fronts.chat_wire import Function, Tool
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 CUSTOM = frozenset({None, "custom"})
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from gateway import errors, wire
+from gateway.bodies import NULL
 from gateway.dialects.anthropic_native import UNSIGNED
 from gateway.fronts import messages_seals
 from gateway.fronts.chat_wire import (
@@ -28,7 +29,7 @@ from gateway.fronts.chat_wire import (
     Text,
 )
 from gateway.fronts.messages_reach import Reach
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 FAILED: Final = "Error: "  # before the result of a tool that failed, for which chat has no field
 PICTURE_BELOW: Final = "(see the picture below)"

@@ -6,9 +6,10 @@ from typing import Any, Final, final
 import msgspec
 from msgspec import Raw
 
+from gateway.bodies import NULL, RawObject
 from gateway.grounding.marks import Marker, Piece, read
 from gateway.grounding.sources import Sources
-from gateway.wire import NULL, RawObject, present
+from gateway.wire import present
 
 DELTA: Final = "response.output_text.delta"
 TEXT_DONE: Final = "response.output_text.done"

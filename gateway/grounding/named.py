@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from gateway.bodies import NULL, ChatRequest
 from gateway.call import Call
 from gateway.endpoint import CHAT
-from gateway.wire import NULL, ChatRequest
 
 TOOL: Final = b'"file_search"'
 

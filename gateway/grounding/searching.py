@@ -7,11 +7,11 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import RawObject
 from gateway.grounding.ports import Found, Wanted
 from gateway.grounding.sources import Sources
 from gateway.grounding.wish import TYPE, kind_of
 from gateway.responses.items import encode
-from gateway.wire import RawObject
 
 CALL: Final = "file_search_call"
 PREFIX: Final = "fs_"

@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from gateway import errors
 from gateway.bills import Bills
+from gateway.bodies import NULL, ChatRequest
 from gateway.call import Call
 from gateway.grounding import booking, prompt, wish
 from gateway.grounding.citing import Citing
@@ -26,7 +27,6 @@ from gateway.grounding.sources import INSTRUCTIONS, Sources
 from gateway.keys import Key
 from gateway.providers import QUOTES
 from gateway.watching import begun
-from gateway.wire import NULL, ChatRequest
 
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]

@@ -7,8 +7,9 @@ import msgspec
 from msgspec import Meta, Raw
 
 from gateway import errors
+from gateway.bodies import NULL, RawObject
 from gateway.grounding.ports import Wanted
-from gateway.wire import NULL, RawObject, present
+from gateway.wire import present
 
 TYPE: Final = "file_search"
 MOST_STORES: Final = 16

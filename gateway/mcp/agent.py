@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from gateway import errors
 from gateway.bills import Bills
+from gateway.bodies import NULL, RawObject
 from gateway.exchange import Exchange
 from gateway.grounding import booking, searching, wish
 from gateway.grounding.ports import Booking, Searcher, Wanted
@@ -26,7 +27,7 @@ from gateway.responses.frame import Frame
 from gateway.responses.items import given
 from gateway.snapshot import Current
 from gateway.watching import Parts
-from gateway.wire import NULL, RawObject, present
+from gateway.wire import present
 
 _object: Final = msgspec.json.Decoder(RawObject)
 _count: Final = msgspec.json.Decoder(int)

@@ -27,7 +27,8 @@ from gateway.need import Need, Offer
 from gateway.pricing import cost
 from gateway.record import LEFT, Record
 from gateway.snapshot import Current
-from gateway.usage import NOTHING, usage
+from gateway.usage import usage
+from gateway.used import NOTHING
 
 ENDPOINT: Final = "mcp"
 ONE_CALL: Final = usage()  # a request, and nothing that is counted otherwise

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.pricing import Price
+from gateway.tariffs import Price
 
 
 class OAuth(msgspec.Struct, frozen=True):

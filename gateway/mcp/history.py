@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.responses.items import encode
-from gateway.wire import NULL
 
 OURS: Final = frozenset(("mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response"))
 CALL: Final = "mcp_"

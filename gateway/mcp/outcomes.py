@@ -6,12 +6,13 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from gateway.bodies import NULL, RawObject
 from gateway.mcp import history
 from gateway.mcp.errors import ToolRefused
 from gateway.mcp.rpc import INVALID_PARAMS
 from gateway.mcp.tools import Tool
 from gateway.responses.items import encode
-from gateway.wire import NULL, RawObject, present
+from gateway.wire import present
 
 _arguments: Final = msgspec.json.Decoder(dict[str, Raw])
 

@@ -10,10 +10,11 @@ import structlog
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.mcp import rpc
 from gateway.mcp.errors import ServerDown, ToolRefused
 from gateway.mcp.links import Events, Hear
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 log = structlog.stdlib.get_logger(__name__)
 

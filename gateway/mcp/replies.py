@@ -9,11 +9,12 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.mcp import rpc
 from gateway.mcp.errors import ToolRefused, UnknownTool
 from gateway.mcp.rights import federated
 from gateway.mcp.tools import Tool
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 Json = dict[str, object]
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from gateway import errors
 from gateway.bills import PART_OF, Bills
+from gateway.bodies import NULL, RawObject
 from gateway.endpoint import RESPONSES
 from gateway.exchange import Exchange
 from gateway.grounding import searching
@@ -38,9 +39,8 @@ from gateway.responses.frame import Frame, Problem, Status, output_of, problem_o
 from gateway.responses.items import encode, listed, shown
 from gateway.responses.outlet import Outlet
 from gateway.responses.writer import event
-from gateway.usage import NOTHING, Usage
+from gateway.used import NOTHING, Usage
 from gateway.watching import Part
-from gateway.wire import NULL, RawObject
 
 MOST_AT_ONCE: Final = 16  # calls of one turn
 EVENT_HEAD: Final = b"content-type: text/event-stream; charset=utf-8\r\n"

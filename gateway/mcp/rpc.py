@@ -5,7 +5,8 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from gateway.wire import NULL, present
+from gateway.bodies import NULL
+from gateway.wire import present
 
 Id = int | str
 

@@ -9,9 +9,10 @@ from gateway.errors import BadRequest
 from gateway.mcp.catalog import OAuth, Server
 from gateway.mcp.settings import MAX_SECRET, OAUTH_SECRETS, SECRETS, ServerSpec
 from gateway.named_specs import NamedSpecs, Spec, SpecRecord
-from gateway.pricing import PICO_PER_NANO, Price, fixed_price, pico_per_unit
+from gateway.pricing import PICO_PER_NANO, fixed_price, pico_per_unit
 from gateway.secret_box import SecretBox, is_reference
 from gateway.tables import mcp_servers as table
+from gateway.tariffs import Price
 
 
 def keep_refresh_token(tx: Connection, name: str, token: str, box: SecretBox) -> None:

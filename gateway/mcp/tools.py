@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.mcp.rights import admitted
-from gateway.wire import NULL
 
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 MAX_TOOL_BYTES: Final = 256 * 1024

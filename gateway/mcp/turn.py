@@ -11,13 +11,15 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL, RawObject
 from gateway.exchange import Exchange
 from gateway.grounding.citations import Citations
 from gateway.grounding.searching import FileSearch
 from gateway.mcp.wanted import Function
-from gateway.usage import NOTHING, Usage, from_responses
+from gateway.usage import from_responses
 from gateway.usage_reports import ResponsesUsage
-from gateway.wire import NULL, RawObject, present
+from gateway.used import NOTHING, Usage
+from gateway.wire import present
 
 Emit = Callable[..., None]
 Hosted = Function | FileSearch

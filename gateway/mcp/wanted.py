@@ -9,10 +9,11 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.mcp.catalog import Server
 from gateway.mcp.tools import Tool, read_only
 from gateway.responses.items import encode
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 RawObject = dict[str, Raw]
 MOST_NAME: Final = 64  # of a function, at providers

@@ -12,14 +12,14 @@ from urllib.parse import quote
 import msgspec
 
 from gateway import errors, wire
+from gateway.bodies import UpstreamFault
 from gateway.catalog import Deployment
 from gateway.native.bedrock_stream import ConverseEvents, InvokeEvents
 from gateway.native.bedrock_usage import from_body, from_headers
 from gateway.native.bounds import bounded, fields_of, one_reading
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Follower, Lines, NativeDoor, Sent, Told
-from gateway.usage import NOTHING, Usage
-from gateway.wire import UpstreamFault
+from gateway.used import NOTHING, Usage
 
 STREAMS: Final = frozenset(("converse-stream", "invoke-with-response-stream"))
 OPERATIONS: Final = STREAMS | {"converse", "invoke", "count-tokens"}

@@ -7,14 +7,14 @@ from typing import Final, final
 import msgspec
 
 from gateway import errors
+from gateway.bodies import UpstreamFault
 from gateway.dialects.anthropic_stream import merged, used_so_far
 from gateway.dialects.failures import failed
 from gateway.native.bedrock_usage import ConverseUsage, Metrics
 from gateway.native.eventstream import Frame, Frames
 from gateway.units.events import DAMAGED
-from gateway.usage import Usage
 from gateway.usage_reports import AnthropicUsage
-from gateway.wire import UpstreamFault
+from gateway.used import Usage
 
 BYTES_PER_TOKEN: Final = 4
 FRAME_BYTES: Final = 120  # of a delta around its text

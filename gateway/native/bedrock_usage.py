@@ -6,10 +6,12 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from gateway import errors, wire
-from gateway.usage import Usage, from_anthropic, from_openai, usage
+from gateway import bodies, errors, wire
+from gateway.bodies import NULL
+from gateway.usage import from_anthropic, from_openai, usage
 from gateway.usage_reports import AnthropicUsage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 _HEADER: Final = b"x-amzn-bedrock-"
 
@@ -64,7 +66,7 @@ class _Body(msgspec.Struct, gc=False):
 _body: Final = msgspec.json.Decoder(_Body)
 _anthropic: Final = msgspec.json.Decoder(AnthropicUsage)
 _converse: Final = msgspec.json.Decoder(ConverseUsage)
-_openai: Final = msgspec.json.Decoder(wire.Usage)
+_openai: Final = msgspec.json.Decoder(bodies.Usage)
 
 
 def from_body(body: bytes) -> Usage | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 from gateway import errors, wire
+from gateway.bodies import UpstreamFault
 from gateway.catalog import Deployment
 from gateway.dialects.gemini_faults import fault
 from gateway.native.families import Family
@@ -12,8 +13,7 @@ from gateway.native.terms import Declared
 from gateway.targets import authorization
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Follower, NativeDoor, Piece, Sent, Told
-from gateway.usage import NOTHING, Usage
-from gateway.wire import UpstreamFault
+from gateway.used import NOTHING, Usage
 
 _VERSIONED: Final = re.compile(r"/v\d")
 

@@ -9,15 +9,17 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL, UpstreamFault
 from gateway.catalog import Deployment
 from gateway.dialects.gemini_faults import failed, fault
 from gateway.native.bounds import bounded, fields_of, one_reading
 from gateway.native.gemini_stream import GeminiEvents
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Follower, NativeDoor, Sent, Told
-from gateway.usage import NOTHING, from_gemini
+from gateway.usage import from_gemini
 from gateway.usage_reports import GeminiUsage
-from gateway.wire import NULL, UpstreamFault, present
+from gateway.used import NOTHING
+from gateway.wire import present
 
 SPEAKS: Final = frozenset(("generateContent", "streamGenerateContent"))
 EMBEDS: Final = frozenset(("embedContent", "batchEmbedContents"))

@@ -6,12 +6,14 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.dialects.events import EventReader
 from gateway.dialects.gemini_faults import failed
 from gateway.units.events import DAMAGED, EVENT_STREAM, MAX_EVENT_BYTES
-from gateway.usage import Usage, from_gemini
+from gateway.usage import from_gemini
 from gateway.usage_reports import GeminiUsage
-from gateway.wire import NULL, present
+from gateway.used import Usage
+from gateway.wire import present
 
 BYTES_PER_TOKEN: Final = 4
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlencode
 
 import msgspec
 
-from gateway import errors, wire
+from gateway import bodies, errors
 from gateway.authentication import Authenticator
 from gateway.completion import Completions
 from gateway.endpoint import CHAT, COMPLETIONS, EMBEDDINGS, Endpoint
@@ -188,7 +188,7 @@ def _of_gemini(asked: _Asked) -> Endpoint | None:
 def _refusing(asked: _Asked, error: errors.GatewayError) -> Endpoint:
     """An endpoint on which nothing can be asked but this error heard, by who shows a key."""
 
-    def refuse(_: bytes) -> wire.Request:
+    def refuse(_: bytes) -> bodies.Request:
         raise error
 
     family = asked.family

@@ -5,12 +5,12 @@ from typing import final
 
 import msgspec
 
-from gateway import wire
+from gateway import bodies
 from gateway.catalog import Deployment
 from gateway.endpoint import Endpoint
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Door, Sent, Told
-from gateway.usage import Usage
+from gateway.used import Usage
 
 Name = Callable[[str], str]
 
@@ -20,7 +20,7 @@ def renamed(endpoint: Endpoint, name: Name) -> Endpoint:
     if endpoint.door is not None:
         return msgspec.structs.replace(endpoint, door=_Renamed(endpoint.door, name))
 
-    def parse(body: bytes) -> wire.Request:
+    def parse(body: bytes) -> bodies.Request:
         request = endpoint.parse(body)
         request.model = name(request.model)
         return request

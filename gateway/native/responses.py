@@ -6,7 +6,8 @@ from typing import Final, final
 import msgspec
 from msgspec import Raw
 
-from gateway import errors, prompt_bound, wire
+from gateway import bodies, errors, prompt_bound, wire
+from gateway.bodies import NULL, UpstreamFault
 from gateway.catalog import Deployment
 from gateway.dialects.events import EventReader, payload
 from gateway.native.servers import refuse_servers
@@ -15,8 +16,9 @@ from gateway.targets import authorization
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Follower, NativeDoor, Sent, Told, json_only
 from gateway.units.events import DAMAGED, EVENT_STREAM, MAX_EVENT_BYTES
-from gateway.usage import Usage, usage
-from gateway.wire import NULL, UpstreamFault, present, read_fault
+from gateway.usage import usage
+from gateway.used import Usage
+from gateway.wire import present, read_fault
 
 BYTES_PER_TOKEN: Final = 4
 ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed"))
@@ -51,7 +53,7 @@ class OpenAIResponses(NativeDoor):
 
     def read(self, body: bytes, headers: Headers) -> Ask:
         json_only(headers)
-        asked = wire.parse(wire.responses_decoder, body)
+        asked = wire.parse(bodies.responses_decoder, body)
         more = wire.parse(_asked, body)
         if more.background:
             raise errors.BadRequest(

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
-from gateway.wire import NULL
+from gateway.bodies import NULL
 
 _tools: Final = msgspec.json.Decoder(list[Raw])
 _kind: Final = msgspec.json.Decoder(dict[str, Raw])

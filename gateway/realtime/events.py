@@ -9,9 +9,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.native.servers import refuse_servers
-from gateway.usage import Usage, usage
-from gateway.wire import NULL
+from gateway.usage import usage
+from gateway.used import Usage
 
 AUDIO_BYTES_PER_TOKEN: Final = 3200  # of base64 in an answer: PCM of 24 kHz, 20 tokens a second
 HEARD_BYTES_PER_TOKEN: Final = 100  # of base64 that is heard, at least: G.711 at ten tokens a second has a thousand

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from msgspec import Raw
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
 from gateway.authentication import Authenticator, Deputy
 from gateway.call import Call
 from gateway.catalog import Deployment
@@ -39,7 +39,7 @@ from gateway.secret_box import SecretBox
 from gateway.snapshot import Current
 from gateway.targets import where
 from gateway.units.ask import Ask
-from gateway.usage import NOTHING
+from gateway.used import NOTHING
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class _After(msgspec.Struct):
 
 class _Mint(msgspec.Struct):
     expires_after: _After | None = None
-    session: Raw = wire.NULL
+    session: Raw = bodies.NULL
 
 
 class _Named(msgspec.Struct):

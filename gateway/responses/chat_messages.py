@@ -7,9 +7,10 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.responses.items import kind_of
 from gateway.responses.sealed import Thought, unpacked
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 Json = dict[str, object]
 Thoughts = Literal["sealed", "text", "none"]

@@ -7,9 +7,10 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.responses.chat_messages import Json, Thoughts, messages, unsupported
 from gateway.responses.items import LOGPROBS, given
-from gateway.wire import NULL, present
+from gateway.wire import present
 
 BYTES_PER_TOKEN: Final = 4  # of a guess at what fits into a context
 

@@ -6,14 +6,14 @@ from typing import Final, final
 from urllib.parse import urlsplit
 
 from gateway import usage, wire
+from gateway.bodies import UpstreamFault
 from gateway.catalog import Deployment
 from gateway.dialect import Dialect, Outgoing, Stream
 from gateway.responses import native
 from gateway.responses.chat_messages import Thoughts
 from gateway.responses.chat_request import chat_request
 from gateway.sse import ChatStream
-from gateway.usage import Usage
-from gateway.wire import UpstreamFault
+from gateway.used import Usage
 
 CHAT: Final = "chat"
 NO_HEADERS: Final[Mapping[bytes, bytes]] = MappingProxyType({})

@@ -6,9 +6,10 @@ from typing import Final, Literal, final
 import msgspec
 from msgspec import Raw
 
+from gateway.bodies import NULL, RawObject
 from gateway.responses.items import encode, shown
-from gateway.usage import Usage
-from gateway.wire import NULL, RawObject, present
+from gateway.used import Usage
+from gateway.wire import present
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ENDED: Final = frozenset(("completed", "incomplete", "failed", "cancelled"))

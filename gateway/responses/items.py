@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
-from gateway.wire import NULL, RawObject, present
+from gateway.bodies import NULL, RawObject
+from gateway.wire import present
 
 MAX_ITEMS: Final = 10_000  # of one request, with all that went before
 PREFIXES: Final = {

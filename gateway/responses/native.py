@@ -6,15 +6,17 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL, RawObject, UpstreamFault
 from gateway.dialects.events import EventReader
 from gateway.dialects.failures import failed
 from gateway.responses.frame import Frame, Problem, Status, problem_of, visible
 from gateway.responses.items import ENCRYPTED, encode, given, kind_of, shown
 from gateway.responses.sealed import MARK
 from gateway.responses.writer import event
-from gateway.usage import Usage, from_responses
+from gateway.usage import from_responses
 from gateway.usage_reports import ResponsesUsage
-from gateway.wire import NULL, RawObject, UpstreamFault, present
+from gateway.used import Usage
+from gateway.wire import present
 
 DAMAGED: Final = "The upstream sent an event that is not the JSON it should be"
 ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed"))

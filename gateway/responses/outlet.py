@@ -9,13 +9,14 @@ from typing import Final, final
 import msgspec
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.endpoint import RESPONSES
 from gateway.exchange import Exchange
 from gateway.responses.agent import Serve
 from gateway.responses.frame import Frame, Problem, Status, problem_of, visible
 from gateway.responses.native import Reader
 from gateway.responses.writer import Writer
-from gateway.wire import NULL, present, read_fault
+from gateway.wire import present, read_fault
 
 
 class _Kind(msgspec.Struct, gc=False):

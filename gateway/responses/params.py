@@ -7,8 +7,8 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import Meta, Raw
 
-from gateway import errors, wire
-from gateway.wire import NULL
+from gateway import bodies, errors, wire
+from gateway.bodies import NULL
 
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
 Text = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*\Z")]
@@ -30,7 +30,7 @@ class _Reasoning(msgspec.Struct, gc=False):
 class Create(msgspec.Struct, gc=False):
     """`POST /v1/responses`."""
 
-    model: wire.ModelName
+    model: bodies.ModelName
     input: Raw = NULL
     previous_response_id: Id | None = None
     conversation: Id | _Named | None = None

@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from gateway.wire import NULL, present
+from gateway.bodies import NULL
+from gateway.wire import present
 
 MARK: Final = "penstock."
 

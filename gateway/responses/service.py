@@ -12,7 +12,7 @@ import structlog
 from msgspec import Raw
 from sqlalchemy import Connection
 
-from gateway import errors, wire
+from gateway import bodies, errors
 from gateway.authentication import Authenticator
 from gateway.completion import Completions
 from gateway.drive import driven
@@ -424,7 +424,7 @@ async def _follow(exchange: HttpExchange, run: Run, after: int) -> None:
 def _refusing(error: errors.GatewayError) -> Endpoint:
     """The same endpoint, on which nothing can be asked but this error heard."""
 
-    def refuse(_: bytes) -> wire.Request:
+    def refuse(_: bytes) -> bodies.Request:
         raise error
 
     return Endpoint(RESPONSES.name, RESPONSES.path, refuse)

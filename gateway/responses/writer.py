@@ -10,12 +10,14 @@ import msgspec
 from msgspec import Raw
 
 from gateway import errors
+from gateway.bodies import NULL
+from gateway.bodies import Usage as ReportedUsage
 from gateway.responses.frame import Frame, Problem, Status, problem_of
 from gateway.responses.items import LOGPROBS, encode, shown
 from gateway.responses.sealed import Thought, packed
-from gateway.usage import Usage, from_openai
-from gateway.wire import NULL, present
-from gateway.wire import Usage as ReportedUsage
+from gateway.usage import from_openai
+from gateway.used import Usage
+from gateway.wire import present
 
 Json = dict[str, object]
 

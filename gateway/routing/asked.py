@@ -5,11 +5,12 @@ from typing import Any, Final, final
 
 import msgspec
 
+from gateway.bodies import ChatRequest, CompletionRequest, Request, ResponsesRequest
 from gateway.catalog import Affinity
 from gateway.keys import Key
 from gateway.kinds import Kind
 from gateway.routing.rendezvous import fingerprint
-from gateway.wire import ChatRequest, CompletionRequest, Request, ResponsesRequest, asked_tokens
+from gateway.wire import asked_tokens
 
 LEAD_BYTES: Final = 2048  # of a prompt: what comes later differs from call to call
 OUTPUT_TOKENS: Final = 256  # of an answer that nobody limits, to compare prices with

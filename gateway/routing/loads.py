@@ -13,11 +13,11 @@ from msgspec.structs import astuple
 from gateway.admission.fair_minute import FairMinute
 from gateway.catalog import Deployment, Limits
 from gateway.keys import Key
-from gateway.pricing import Price
 from gateway.routing.minute import Minute
 from gateway.routing.quota import Measured, Quota, Used
 from gateway.routing.rendezvous import fingerprint
 from gateway.shares import Hold, Shares
+from gateway.tariffs import Price
 
 DECAY_S: Final = 10.0  # after so long, a measurement has lost two thirds of its say
 PROMPT_TOKENS: Final = 20  # reading a prompt takes about as long as writing so many tokens

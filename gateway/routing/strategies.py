@@ -9,10 +9,11 @@ from typing import Final, Protocol
 
 from gateway.catalog import Deployment, Strategy
 from gateway.keys import Key
-from gateway.pricing import Price, cost
+from gateway.pricing import cost
 from gateway.routing.asked import Asked
 from gateway.routing.loads import Load
 from gateway.routing.rendezvous import ranked
+from gateway.tariffs import Price
 from gateway.usage import of_tokens
 
 BOUND: Final = 1.25  # times its fair share is what a deployment takes of calls that hashing wants there

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from gateway.bodies import CompletionRequest, EmbeddingRequest, Request
 from gateway.catalog import Deployment
 from gateway.prompt_bound import surely_too_long
-from gateway.wire import CompletionRequest, EmbeddingRequest, Request
 
 
 def takes(deployment: Deployment, body: bytes, request: Request) -> bool:

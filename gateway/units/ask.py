@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.usage import NOTHING, Usage
-from gateway.wire import Counted
+from gateway.bodies import Counted
+from gateway.used import NOTHING, Usage
 
 
 class Ask(Counted, kw_only=True):

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import msgspec
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
 from gateway.catalog import Deployment
 from gateway.units.ask import Ask, Headers
-from gateway.usage import Usage
+from gateway.used import Usage
 
 Piece = bytes | memoryview
 
@@ -108,7 +108,7 @@ class NativeDoor(Door, ABC):
         return None
 
     @abstractmethod
-    def read_fault(self, status: int, body: bytes) -> wire.UpstreamFault:
+    def read_fault(self, status: int, body: bytes) -> bodies.UpstreamFault:
         """An error answer in OpenAI's terms. Never raises."""
 
     @abstractmethod

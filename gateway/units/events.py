@@ -10,8 +10,9 @@ from typing import Final, final
 import msgspec
 
 from gateway import errors
-from gateway.usage import Usage
-from gateway.wire import NULL, present, read_fault
+from gateway.bodies import NULL
+from gateway.used import Usage
+from gateway.wire import present, read_fault
 
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024  # a picture in base64
 EVENT_STREAM: Final = b"text/event-stream; charset=utf-8"

@@ -11,13 +11,14 @@ from typing import Annotated, Final, final
 import msgspec
 from msgspec import Meta
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
 from gateway.catalog import Deployment
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Sent, Told, json_only, posted, renamed
 from gateway.units.forms import read_form
-from gateway.usage import Usage, from_images, usage
+from gateway.usage import from_images, usage
 from gateway.usage_reports import ResponsesUsage
+from gateway.used import Usage
 
 MAX_IMAGES: Final = 10
 MAX_PARTIAL: Final = 3
@@ -35,7 +36,7 @@ _SIZE = re.compile(r"^(\d{1,5})x(\d{1,5})$")
 
 
 class ImageRequest(msgspec.Struct, gc=False):
-    model: wire.ModelName
+    model: bodies.ModelName
     prompt: Annotated[str, Meta(min_length=1)]
     n: Annotated[int, Meta(ge=1, le=MAX_IMAGES)] | None = None
     size: str | None = None

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final, final
 import msgspec
 from msgspec import Meta
 
-from gateway import wire
+from gateway import bodies, wire
 from gateway.catalog import Deployment
 from gateway.prompt_bound import IMAGE_TOKENS
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Sent, Told, json_only, renamed
-from gateway.usage import Usage, from_openai, usage
+from gateway.usage import from_openai, usage
+from gateway.used import Usage
 
 DEFAULT: Final = "omni-moderation-latest"  # what OpenAI takes where no model is named
 BYTES_PER_TOKEN: Final = 4
@@ -19,12 +20,12 @@ BYTES_PER_TOKEN: Final = 4
 class _Item(msgspec.Struct, gc=False):
     type: str
     text: str = ""
-    image_url: msgspec.Raw = wire.NULL
+    image_url: msgspec.Raw = bodies.NULL
 
 
 class ModerationRequest(msgspec.Struct, gc=False):
     input: str | Annotated[list[str | _Item], Meta(min_length=1)]
-    model: wire.ModelName = DEFAULT
+    model: bodies.ModelName = DEFAULT
     user: str | None = None
 
 

@@ -26,7 +26,8 @@ from gateway.units.door import Door, Follower, NativeDoor, Sent
 from gateway.units.events import Events
 from gateway.units.settle import settled
 from gateway.upstream import UpstreamConnection
-from gateway.usage import Usage, usage
+from gateway.usage import usage
+from gateway.used import Usage
 from gateway.watching import OwnLines, own_lines
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024  # ten pictures in base64

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Final, Literal, final
 import msgspec
 from msgspec import Meta
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
 from gateway.catalog import Deployment
 from gateway.ids import new_id
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Sent, Told, json_only, renamed
-from gateway.usage import Usage, from_rerank, usage
+from gateway.usage import from_rerank, usage
+from gateway.used import Usage
 
 DOCUMENTS_PER_UNIT: Final = 100
 PART_TOKENS: Final = 500
@@ -30,13 +31,13 @@ Document = str | dict[str, Any]
 class RerankRequest(msgspec.Struct, gc=False):
     """Both shapes. `documents` of objects: their `text`, or the fields in `rank_fields`."""
 
-    model: wire.ModelName
+    model: bodies.ModelName
     query: Annotated[str, Meta(min_length=1)]
     documents: Annotated[list[Document], Meta(min_length=1, max_length=10_000)]
-    top_n: wire.Positive | None = None
+    top_n: bodies.Positive | None = None
     return_documents: bool | None = None
     rank_fields: list[str] | None = None
-    max_tokens_per_doc: wire.Positive | None = None
+    max_tokens_per_doc: bodies.Positive | None = None
 
 
 class _Billed(msgspec.Struct, gc=False):

@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from gateway.pricing import Price, Rates
+from gateway.tariffs import Price, Rates
 from gateway.units.ask import Ask
-from gateway.usage import NOTHING, Source, Usage
+from gateway.used import NOTHING, Source, Usage
 
 # A unit of usage and its rate. Tokens are one unit here: who bills by them reports them together.
 UNITS: Final = (

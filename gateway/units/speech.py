@@ -5,12 +5,13 @@ from typing import Annotated, Final, Literal, final
 import msgspec
 from msgspec import Meta
 
-from gateway import errors, wire
+from gateway import bodies, errors, wire
 from gateway.catalog import Deployment
 from gateway.units.ask import Ask, Headers
 from gateway.units.door import Sent, Told, json_only, renamed
-from gateway.usage import Usage, usage
+from gateway.usage import usage
 from gateway.usage_reports import TranscriptionUsage
+from gateway.used import Usage
 
 BYTES_PER_TOKEN: Final = 4
 # OpenAI's tokens of sound: about 21 a second, and a second is about 15 characters at the usual speed; it may be four times slower.
@@ -19,7 +20,7 @@ LIKELY_TOKENS_PER_CHARACTER: Final = 2
 
 
 class SpeechRequest(msgspec.Struct, gc=False):
-    model: wire.ModelName
+    model: bodies.ModelName
     input: Annotated[str, Meta(min_length=1)]
     instructions: str | None = None
     stream_format: Literal["sse", "audio"] | None = None

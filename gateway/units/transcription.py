@@ -16,8 +16,9 @@ from gateway.units.ask import Ask, Headers
 from gateway.units.door import Sent, Told, posted
 from gateway.units.duration import exact_seconds, most_seconds
 from gateway.units.forms import read_form
-from gateway.usage import Usage, from_transcription, usage
+from gateway.usage import from_transcription, usage
 from gateway.usage_reports import TranscriptionUsage
+from gateway.used import Usage
 
 MOST_TOKENS_PER_S: Final = 32  # Gemini's; OpenAI has 10
 LIKELY_TOKENS_PER_S: Final = 10

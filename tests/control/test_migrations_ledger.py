@@ -15,7 +15,7 @@ from gateway.ledger import Broken
 from gateway.ledger_entries import COLUMNS, Entry, entry
 from gateway.ledger_export import selected
 from gateway.shipping import deliver
-from gateway.usage import Usage
+from gateway.used import Usage
 from tests.fixtures.ledger import numbered, settled
 
 SESSIONS = {"ses_a": None, "ses_b": "ses_a", "ses_empty": "ses_b"}

@@ -8,7 +8,7 @@ from openai.types.chat import ChatCompletion
 
 from gateway import errors
 from gateway.dialects.anthropic_tools import ANSWER_TOOL
-from gateway.usage import Usage
+from gateway.used import Usage
 from tests.dialects.anthropic_payloads import DIALECT, JsonObject, message
 
 

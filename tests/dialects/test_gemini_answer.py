@@ -10,7 +10,7 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 
 from gateway import errors
-from gateway.usage import Usage
+from gateway.used import Usage
 from tests.dialects.gemini_payloads import (
     DIALECT,
     PNG,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway import wire
+from gateway import bodies, wire
 from gateway.prompt_bound import limited, output_bound
 
 
@@ -15,7 +15,7 @@ from gateway.prompt_bound import limited, output_bound
 def test_a_call_without_a_limit_gets_the_models(fields: dict[str, Any]) -> None:
     """What the hold has for several answers, or for a draft, is no part of it."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}).encode()
-    request = wire.parse(wire.chat_decoder, body)
+    request = wire.parse(bodies.chat_decoder, body)
     assert json.loads(limited(body, request, output_bound(request, 1000)))["max_tokens"] == 1000
 
 
@@ -23,6 +23,6 @@ def test_a_call_without_a_limit_gets_the_models(fields: dict[str, Any]) -> None:
 def test_a_clients_own_limit_stays(name: str) -> None:
     """To the byte, as does what has no answer to limit."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], name: 7}).encode()
-    assert limited(body, wire.parse(wire.chat_decoder, body), 1000) is body
+    assert limited(body, wire.parse(bodies.chat_decoder, body), 1000) is body
     embedding = b'{"model":"m","input":"x"}'
-    assert limited(embedding, wire.parse(wire.embedding_decoder, embedding), 0) is embedding
+    assert limited(embedding, wire.parse(bodies.embedding_decoder, embedding), 0) is embedding

@@ -34,7 +34,8 @@ from gateway.journal_records import (
 from gateway.ledger_groups import Tally, first_head, group, tally
 from gateway.shipping import deliver
 from gateway.spend import EVER, spend
-from gateway.usage import Source, Usage, of_tokens
+from gateway.usage import of_tokens
+from gateway.used import Source, Usage
 from tests.fixtures.ledger import BEGAN, DAY_S
 
 ACCOUNTS = (("b:key_1:0", 0), ("b:team.rpd:1795", 1), ("l:l1:tpm", 2), ("l:l1:input_tpm", 3), ("l:l2:output_tpm", 4))

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.catalog import Deployment
 from gateway.price_map import BUNDLED, MAX_KEPT, Entry, PriceMap, keys
-from gateway.pricing import Terms, compile_price, cost, factor_of
+from gateway.pricing import compile_price, cost, factor_of
+from gateway.tariffs import Terms
 from gateway.usage import usage
 from tests.fixtures.patience import quickest
 

@@ -7,20 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.pricing import (
-    Price,
-    Schedule,
-    Tariff,
-    combined,
-    compile_price,
-    cost,
-    factor_of,
-    fixed_price,
-    pico_per_token,
-    worst_case,
-)
+from gateway.pricing import combined, compile_price, cost, factor_of, fixed_price, pico_per_token, worst_case
 from gateway.settings import PriceSpec, PricingSection
-from gateway.usage import Usage, usage
+from gateway.tariffs import Price, Schedule, Tariff
+from gateway.usage import usage
+from gateway.used import Usage
 
 COUNT = st.integers(0, 300_000)
 RATE = st.none() | st.integers(0, 10**9)

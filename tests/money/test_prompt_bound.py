@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import wire
+from gateway import bodies, wire
 from gateway.prompt_bound import CALL_TOKENS, FILE_TOKENS, IMAGE_TOKENS, output_bound, text_only, upper_bound
 from gateway.token_count import TokenCounter
 
@@ -24,7 +24,7 @@ def chat(messages: object, **more: object) -> bytes:
 
 
 def bound(body: bytes, context: int | None = None) -> int:
-    return upper_bound(body, wire.parse(wire.chat_decoder, body), context_tokens=context)
+    return upper_bound(body, wire.parse(bodies.chat_decoder, body), context_tokens=context)
 
 
 @settings(deadline=None)
@@ -112,7 +112,7 @@ def test_text_is_told_from_what_may_be_dearer(more: dict[str, object], text: boo
 def test_answers_are_bounded_together(more: dict[str, object], tokens: int) -> None:
     """`n`, both names of the limit, and predictions that are billed as output."""
     body = chat([{"role": "user", "content": "hello"}], **more)
-    assert output_bound(wire.parse(wire.chat_decoder, body), 1000) == tokens
+    assert output_bound(wire.parse(bodies.chat_decoder, body), 1000) == tokens
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_answers_are_bounded_together(more: dict[str, object], tokens: int) -> N
 def test_each_prompt_of_a_completion_is_answered(prompt: object, more: dict[str, object], tokens: int) -> None:
     """A list of prompts multiplies the output, and so do answers that are only compared."""
     body = json.dumps({"model": "m", "prompt": prompt, "max_tokens": 7, **more}).encode()
-    assert output_bound(wire.parse(wire.completion_decoder, body), 1000) == tokens
+    assert output_bound(wire.parse(bodies.completion_decoder, body), 1000) == tokens
 
 
 def test_an_embedding_has_no_output() -> None:
     """And its input may be token ids, each at least two bytes."""
     body = json.dumps({"model": "m", "input": list(range(50))}).encode()
-    request = wire.parse(wire.embedding_decoder, body)
+    request = wire.parse(bodies.embedding_decoder, body)
     assert output_bound(request, 1000) == 0
     assert upper_bound(body, request) >= 50

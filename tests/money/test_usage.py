@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import bodies
 from gateway import usage as canonical
-from gateway import wire
-from gateway.usage import COUNTS, MOST, Usage, usage
+from gateway.usage import MOST, usage
 from gateway.usage_reports import AnthropicUsage, GeminiUsage, ResponsesUsage, TranscriptionUsage
+from gateway.used import COUNTS, NOTHING, Usage
 
 ANY = st.integers(-(2**70), 2**70)
 COUNT = st.integers(0, 10**9)
@@ -60,8 +61,8 @@ def test_openai_and_anthropic_mean_the_same(plain: int, read: int, write: int, o
     theirs = canonical.from_anthropic(
         AnthropicUsage(plain, output, cache_read_input_tokens=read, cache_creation_input_tokens=write)
     )
-    details = wire.PromptDetails(cached_tokens=read, cache_write_tokens=write)
-    ours = canonical.from_openai(wire.Usage(plain + read + write, output, prompt_tokens_details=details))
+    details = bodies.PromptDetails(cached_tokens=read, cache_write_tokens=write)
+    ours = canonical.from_openai(bodies.Usage(plain + read + write, output, prompt_tokens_details=details))
     assert theirs == ours
     assert not ours.adjusted
 
@@ -90,7 +91,7 @@ def test_openai_and_anthropic_mean_the_same(plain: int, read: int, write: int, o
 )
 def test_dialects_of_openais_shape(body: bytes, expected: Usage) -> None:
     """What compatible servers add, leave out or count apart."""
-    assert canonical.from_openai(msgspec.json.decode(body, type=wire.Usage)) == expected
+    assert canonical.from_openai(msgspec.json.decode(body, type=bodies.Usage)) == expected
 
 
 def test_the_other_shapes() -> None:
@@ -121,7 +122,7 @@ def test_the_other_shapes() -> None:
 @given(st.lists(st.tuples(COUNT, COUNT, COUNT), max_size=6))
 def test_a_sum_keeps_the_invariants(calls: list[tuple[int, int, int]]) -> None:
     """Attempts of one request add up to a usage like any other."""
-    total = canonical.NOTHING
+    total = NOTHING
     for input_, output, cached in calls:
         total += usage(input_, output, cached_read=cached)
     assert kept(total)

@@ -8,6 +8,7 @@ from math import ceil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.bodies import responses_decoder
 from gateway.catalog import Affinity, Deployment, Limits, Model
 from gateway.fronts.messages_request import parse
 from gateway.routing.asked import Asked
@@ -15,7 +16,6 @@ from gateway.routing.loads import Loads, Ticket
 from gateway.routing.plan import plan
 from gateway.routing.rendezvous import fingerprint, ranked, score
 from gateway.routing.strategies import BOUND
-from gateway.wire import responses_decoder
 from tests.fixtures.routing import asked, deployment, loads, model
 
 KEYS = [fingerprint(f"key {number}".encode()) for number in range(4000)]

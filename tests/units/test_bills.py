@@ -6,7 +6,8 @@ import pytest
 from gateway import ledger_export
 from gateway.journal_records import Settled
 from gateway.ledger_entries import entry
-from gateway.usage import Usage, usage
+from gateway.usage import usage
+from gateway.used import Usage
 from tests.fixtures.deployments import Route, Routes
 from tests.fixtures.server import Json
 from tests.upstream.behaviour import Behaviour

@@ -18,13 +18,15 @@ from gateway.keys import Key
 from gateway.leases.memory import MemoryLeases
 from gateway.metering import Meter
 from gateway.price_map import PriceMap
-from gateway.pricing import Schedule, Tariff, compile_price
+from gateway.pricing import compile_price
 from gateway.record import Record
 from gateway.scopes import Budget, Limits, Scope, compile_rules, static_binding
 from gateway.shares import Share, Shares
+from gateway.tariffs import Schedule, Tariff
 from gateway.till import Till
 from gateway.units.ask import Ask
-from gateway.usage import Usage, usage
+from gateway.usage import usage
+from gateway.used import Usage
 
 KEY = Key("k", "draws")
 OF_KEY = Scope("key", "k")

@@ -4,10 +4,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pricing import Schedule, Tariff, compile_price, cost, worst_case
+from gateway.pricing import compile_price, cost, worst_case
+from gateway.tariffs import Schedule, Tariff
 from gateway.units.ask import Ask, is_text, weighed
 from gateway.units.settle import TOKENS, UNITS, prices, settled
-from gateway.usage import Usage, usage
+from gateway.usage import usage
+from gateway.used import Usage
 
 RATES = st.one_of(st.none(), st.integers(0, 10**9))
 TARIFFS = st.builds(Tariff, **dict.fromkeys(Tariff.__struct_fields__, RATES))

@@ -24,7 +24,7 @@ LEAN_READY := .tools/lean/.ready
 INTEGRATIONS_READY := .tools/integrations/.ready
 STORES_READY := .tools/stores/.ready
 
-.PHONY: help setup serve test check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-lookup bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines bench-tenants shape test-engines test-integrations faults soak clean
+.PHONY: help setup serve test test-compiled check static format lint types layers fmt bench bench-idle bench-canaries bench-routing bench-cache bench-lookup bench-embedding bench-retrieval bench-peers bench-predictions bench-oip bench-engines bench-tenants shape test-engines test-integrations faults soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,12 @@ help: ## list the targets
 setup: $(DEV_READY) ## install everything a developer needs into .venv
 
 serve: $(SERVE_READY) ## start the server; ARGS="--port 5000" passes options on
+	@deploy/setup.sh compile .venv
 	@exec $(BIN)/penstock serve $(ARGS)
 
 test: $(DEV_READY) ## run the whole suite; ARGS="tests/gateway -k keys" narrows it
 	@deploy/setup.sh system nodejs npm redis-server
+	@$(if $(ARGS),,deploy/setup.sh compile .venv)
 	@$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) $(PARALLEL) $(ARGS)
 
 check: static test ## everything that a change must pass: format, lint, types, layers, tests
@@ -59,10 +61,12 @@ fmt: $(DEV_READY) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 bench: $(DEV_READY) $(LEAN_READY) ## measure the gateway against nginx; ARGS="--write" renews benchmarks/RESULTS.md
+	@deploy/setup.sh compile .tools/lean
 	@deploy/setup.sh system nginx-light:nginx wrk
 	@$(BIN)/python -m benchmarks.overhead --python .tools/lean/bin/python $(ARGS)
 
 bench-idle: $(DEV_READY) $(LEAN_READY) ## processor time and memory of a server that nobody asks; ARGS=SECONDS
+	@deploy/setup.sh compile .tools/lean
 	@$(BIN)/python -m benchmarks.idle $(ARGS)
 
 bench-routing: $(DEV_READY) ## simulate a fleet under each routing strategy; ARGS="--write" renews benchmarks/RESULTS.md
@@ -85,11 +89,13 @@ bench-retrieval: $(DEV_READY) ## how well questions find manuals, by words, mean
 	@$(BIN)/python -m benchmarks.finding $(ARGS)
 
 bench-peers: $(DEV_READY) $(LEAN_READY) ## measure Penstock side by side with other gateways; ARGS="--write" renews benchmarks/RESULTS.md
+	@deploy/setup.sh compile .tools/lean
 	@deploy/setup.sh system nginx-light:nginx wrk nodejs npm
 	@deploy/setup.sh peers
 	@$(BIN)/python -m benchmarks.peers --python .tools/lean/bin/python $(ARGS)
 
 bench-predictions: $(DEV_READY) $(LEAN_READY) ## measure predictions beside FastAPI, MLServer, BentoML, MLflow; ARGS="--write" renews benchmarks/RESULTS.md
+	@deploy/setup.sh compile .tools/lean
 	@deploy/setup.sh scorers
 	@$(BIN)/python -m benchmarks.predictions --python .tools/lean/bin/python $(ARGS)
 
@@ -136,6 +142,10 @@ clean: ## remove the environment and every cache, never the data folder
 $(SERVE_READY): pyproject.toml uv.lock
 	@deploy/setup.sh serve
 	@touch $@
+
+test-compiled: $(DEV_READY) ## the suite where what is compiled runs in the tests' own process, too, and not in servers alone
+	@deploy/setup.sh compile .venv
+	@PENSTOCK_COMPILED=1 $(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) $(PARALLEL) $(ARGS)
 
 # Tools of the developer's environment load into the server where they are found (structlog takes rich, and a third of a
 # second for it): what is measured runs without them, as it does for users.

@@ -18,6 +18,7 @@
 #   deploy/setup.sh vectors                   the vector libraries that Penstock is compared with, in .tools/vectors
 #   deploy/setup.sh encoders                  sentence-transformers, which embedding is compared with, in .tools/encoders
 #   deploy/setup.sh unpack PACKAGE…           Debian packages, unpacked below .tools/debian and not installed: manuals to search in
+#   deploy/setup.sh compile FOLDER            machine code of the hot path for the environment in FOLDER, where there is a C compiler
 #   deploy/setup.sh system PACKAGE[:COMMAND]  a Debian package, unless its command is there
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,6 +31,7 @@ readonly MLFLOW=(mlflow==3.17.2 scikit-learn onnx onnxruntime)
 readonly FEAST=('feast[redis]==0.67.0')
 readonly STORE_SERVERS=(chromadb==1.5.9 milvus-lite==3.2.2 pymilvus==3.0.2)
 readonly ENCODERS=(torch==2.13.0 sentence-transformers==6.2.0)
+readonly COMPILER=(mypy==2.4.1 setuptools==84.2.1)
 # Versions that are known to start and to answer.
 readonly PEERS=(vllm-router==0.1.17 sglang-router==0.3.2 tensorzero==2026.6.0 'litellm[proxy]==1.106.2')
 readonly SCORERS=(
@@ -62,9 +64,10 @@ main() {
         scorers) install_scorers ;;
         vectors) install_tools vectors "${VECTORS[@]}" ;;
         encoders) install_tools encoders "${ENCODERS[@]}" ;;
+        compile) compile_hot_path "$2" ;;
         unpack) shift; for package in "$@"; do unpack_package "$package"; done ;;
         system) shift; for package in "$@"; do need_package "$package"; done ;;
-        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | ray | torch | lean | peers | scorers | vectors | encoders | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
+        *) die "usage: deploy/setup.sh serve | dev | integrations | stores | store-servers | clients | mlflow | feast | ray | torch | lean | peers | scorers | vectors | encoders | compile FOLDER | unpack PACKAGE… | system PACKAGE[:COMMAND]…" ;;
     esac
 }
 
@@ -83,6 +86,25 @@ install_torch() {
     local uv folder=.tools/torch
     UV_PROJECT_ENVIRONMENT=$folder sync_environment --no-dev --group integrations
     uv=$(find_uv) && "$uv" pip install --quiet --python "$folder/bin/python" "${ENCODERS[@]}"
+}
+
+# Without it the interpreter runs the hot path, at 1.6 times the processor time: no reason to stop.
+compile_hot_path() {
+    local python=$1/bin/python
+    [ "${PENSTOCK_COMPILED:-}" != 0 ] || return 0
+    "$python" -m gateway.compiled && return
+    { install_tools compiler "${COMPILER[@]}" && need_compiler "$python" &&
+        PYTHONPATH=$(echo .tools/compiler/lib/python*/site-packages) "$python" -m admin compile >&2; } ||
+        say "The hot path could not be compiled: it runs interpreted, and slower."
+}
+
+# PYTHON: a C compiler, and the headers of that interpreter.
+need_compiler() {
+    local headers
+    command -v cc >/dev/null || install_package gcc || return 1
+    headers=$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [ -e "$headers/Python.h" ] || install_package libpython3-dev || return 1
+    [ -e "$headers/Python.h" ]
 }
 
 # NAME PACKAGE…: in an environment of their own.

@@ -1,7 +1,7 @@
 """One request that was understood, on its way to an answer, and the paths that it may have come by."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from gateway import bodies, wire
 from gateway.catalog import Model
@@ -28,6 +28,26 @@ class Contest(Protocol):
     def claim(self, call: "Call") -> None: ...
 
 
+FIELDS: Final = (
+    "behalf",
+    "body",
+    "continuation",
+    "deadline",
+    "endpoint",
+    "exchange",
+    "grounds",
+    "guarded",
+    "match",
+    "model",
+    "overrides",
+    "race",
+    "record",
+    "request",
+    "snapshot",
+    "vet",
+)
+
+
 @final
 class Call:
     """`match` is what the model's wildcard stood for. `body` is the client's, or what a budget or a fallback made of it.
@@ -35,24 +55,7 @@ class Call:
     `deadline` is one for all tries, on the event loop's clock.
     """
 
-    __slots__ = (
-        "behalf",
-        "body",
-        "continuation",
-        "deadline",
-        "endpoint",
-        "exchange",
-        "grounds",
-        "guarded",
-        "match",
-        "model",
-        "overrides",
-        "race",
-        "record",
-        "request",
-        "snapshot",
-        "vet",
-    )
+    __slots__ = FIELDS
 
     def __init__(
         self,
@@ -81,6 +84,16 @@ class Call:
         self.behalf: Key | None = None  # whose guards those are, if not those of whom it is recorded for
         self.vet: Vet | None = None  # guards, for what is added to the request behind them
         self.race: Contest | None = None  # it is one of several attempts at the same time
+
+    def twin(self) -> "Call":
+        """Another one of the same, with a record of its own."""
+        other = Call(
+            self.endpoint, self.exchange, self.body, self.request, self.model, self.match, self.snapshot, self.record
+        )
+        for name in FIELDS:
+            setattr(other, name, getattr(self, name))
+        other.record = self.record.twin()
+        return other
 
     def becomes(self, name: str, model: Model, match: str) -> None:
         """From here on it is a call of another model, under a name of that one's. Raises BadRequest if the body cannot be rewritten."""

@@ -106,3 +106,7 @@ class _Finder:
             return None
         file = str(self._folder.joinpath(*name.split("."))) + EXTENSION_SUFFIXES[0]
         return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if place().is_dir() else 1)

@@ -8,7 +8,6 @@ its worst case.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Final, final
 
 import msgspec
@@ -31,9 +30,9 @@ class _Runner:
     """One attempt on its way, with a call and a record of its own."""
 
     def __init__(self, call: Call, race: "Race", deployment: Deployment, number: int) -> None:
-        self.call = copy(call)
+        self.call = call.twin()
         self.call.race = race
-        self.record = self.call.record = copy(call.record)
+        self.record = self.call.record
         self.deployment = deployment
         self.number = number
         self.run: Run | None = None

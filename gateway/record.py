@@ -1,7 +1,6 @@
 """What is remembered of one request: facts, never content."""
 
 from collections.abc import Mapping
-from copy import copy
 from typing import TYPE_CHECKING, Final, final
 
 from gateway.journal_records import Routed, Try
@@ -15,43 +14,46 @@ if TYPE_CHECKING:  # a record carries its open hold and knows nothing of it
 LEFT: Final = "client_disconnected"  # the error code of a call whose client did not wait for its end
 
 
+FIELDS: Final = (
+    "answer_id",
+    "at",
+    "attempts",
+    "cost_nanousd",
+    "deployment",
+    "earlier_nanousd",
+    "endpoint",
+    "error_code",
+    "finished_at",
+    "first_token_at",
+    "id",
+    "key",
+    "metric_model",
+    "model",
+    "provider",
+    "received",
+    "refused",
+    "relief",
+    "routed",
+    "sent",
+    "started_at",
+    "status",
+    "stream",
+    "tags",
+    "ticket",
+    "trail",
+    "upstream_s",
+    "usage",
+    "usage_source",
+    "user",
+    "watched",
+)
+
+
 @final
 class Record:
     """Filled while a request runs. Times are seconds on the event loop's clock, but `at`, which is Unix seconds."""
 
-    __slots__ = (
-        "answer_id",
-        "at",
-        "attempts",
-        "cost_nanousd",
-        "deployment",
-        "earlier_nanousd",
-        "endpoint",
-        "error_code",
-        "finished_at",
-        "first_token_at",
-        "id",
-        "key",
-        "metric_model",
-        "model",
-        "provider",
-        "received",
-        "refused",
-        "relief",
-        "routed",
-        "sent",
-        "started_at",
-        "status",
-        "stream",
-        "tags",
-        "ticket",
-        "trail",
-        "upstream_s",
-        "usage",
-        "usage_source",
-        "user",
-        "watched",
-    )
+    __slots__ = FIELDS
 
     def __init__(self, id_: str, endpoint: str, at: float, started_at: float) -> None:
         self.id = id_
@@ -88,9 +90,16 @@ class Record:
         self.routed: Routed | None = None  # where there was something to decide
         self.answer_id: str | None = None  # what stands in the answer as its id, where an upstream has answered
 
+    def twin(self) -> "Record":
+        """Another one that says the same."""
+        other = Record(self.id, self.endpoint, self.at, self.started_at)
+        for name in FIELDS:
+            setattr(other, name, getattr(self, name))
+        return other
+
     def split_off(self) -> "Record":
         """The attempt that just failed, as a record of its own; this one stands as before it."""
-        attempt = copy(self)
+        attempt = self.twin()
         attempt.id = f"{self.id}-{self.attempts}"
         attempt.trail = None
         self.ticket = self.usage = self.usage_source = self.cost_nanousd = None

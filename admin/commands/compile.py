@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("The hot path is compiled already.")
         return 0
     if find_spec("mypyc") is None or find_spec("setuptools") is None:
-        print("mypyc is not here; install penstock[compile]", file=sys.stderr)
+        print("mypyc is not here: pip install 'mypy[mypyc]>=2.4'", file=sys.stderr)
         return 1
     began = time.monotonic()
     print(f"Compiling {len(compiled.MODULES)} modules …", flush=True)
@@ -44,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _build(work: Path, out: Path) -> None:
     """Compiles the copy of the source in `work`."""
-    from mypyc.build import mypycify  # noqa: PLC0415 — of the compile extra
-    from setuptools import Distribution  # noqa: PLC0415
+    from mypyc.build import mypycify  # noqa: PLC0415 — not everybody has it
 
+    setuptools = import_module("setuptools")
     os.chdir(work)
     paths = [f"{name.replace('.', '/')}.py" for name in compiled.MODULES]
     options = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores"]
@@ -54,7 +55,7 @@ def _build(work: Path, out: Path) -> None:
     for extension in made:
         extension.extra_compile_args = [*extension.extra_compile_args, *_NO_MACROS, "-Wno-error"]
         extension.extra_link_args = ["-s"]
-    command = Distribution({"name": compiled.GROUP, "ext_modules": made}).get_command_obj("build_ext")
+    command = setuptools.Distribution({"name": compiled.GROUP, "ext_modules": made}).get_command_obj("build_ext")
     command.build_lib, command.build_temp, command.parallel = str(out), str(work / "objects"), os.cpu_count()
     command.ensure_finalized()
     command.run()

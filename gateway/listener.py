@@ -7,7 +7,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
@@ -90,10 +90,14 @@ class Listener:
             )
         else:
             server = await loop.create_server(
-                lambda: cast("asyncio.Protocol", Connection(self)), sock=sock, ssl=tls, backlog=backlog, ssl_handshake_timeout=patience_s
+                lambda: cast("asyncio.Protocol", Connection(self)),
+                sock=sock,
+                ssl=tls,
+                backlog=backlog,
+                ssl_handshake_timeout=patience_s,
             )
         self._servers.append(server)
-        bound: socket.socket = server.sockets[0]
+        bound: socket.socket = next(iter(cast("Iterable[socket.socket]", server.sockets)))  # uvloop's is a list
         return int(bound.getsockname()[1])
 
     async def drain(self, timeout_s: float) -> bool:

@@ -7,10 +7,10 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -97,8 +97,8 @@ class Listener:
                 ssl_handshake_timeout=patience_s,
             )
         self._servers.append(server)
-        bound: socket.socket = next(iter(cast("Iterable[socket.socket]", server.sockets)))  # uvloop's is a list
-        return int(bound.getsockname()[1])
+        listening: Any = server  # whose sockets are a tuple of asyncio's, and a list of uvloop's
+        return int(listening.sockets[0].getsockname()[1])
 
     async def drain(self, timeout_s: float) -> bool:
         """Accepts no more, lets what runs end, closes the rest after `timeout_s`. True if nothing had to be cut off."""

@@ -145,7 +145,7 @@ $(SERVE_READY): pyproject.toml uv.lock
 
 test-compiled: $(DEV_READY) ## the suite where what is compiled runs in the tests' own process, too, and not in servers alone
 	@deploy/setup.sh compile .venv
-	@PENSTOCK_COMPILED=1 $(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) $(PARALLEL) $(ARGS)
+	@PENSTOCK_TEST_COMPILED=1 $(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(PYTEST) $(PARALLEL) $(ARGS)
 
 # Tools of the developer's environment load into the server where they are found (structlog takes rich, and a third of a
 # second for it): what is measured runs without them, as it does for users.

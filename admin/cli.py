@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser().print_help()
         return 2
-    if arguments.command == "serve":
+    if arguments.command == "serve" and not arguments.interpreted:
         compiled.use()
     command = cast("Command", importlib.import_module(COMMANDS[arguments.command]))
     try:
@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", parents=[where], help="start the server")
     _listening(serve)
+    serve.add_argument("--interpreted", action="store_true", help="not even what `penstock compile` made")
     serve.add_argument("--worker-index", type=int, help=argparse.SUPPRESS)
     serve.add_argument("--worker-parent", type=int, help=argparse.SUPPRESS)
 

@@ -8,7 +8,7 @@ classes of their own, with the methods of asyncio's; and a msgspec struct, which
 elsewhere. No attribute may be called by a C keyword behind an underscore (`_thread`).
 """
 
-import os
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
@@ -57,14 +57,11 @@ MODULES: Final = (
 )
 GROUP: Final = "penstock"
 LIBRARY: Final = f"{GROUP}__mypyc"  # what all of them are in
-SWITCH: Final = "PENSTOCK_COMPILED"  # 0: not even where it is there
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 def use() -> bool:
     """From here on the modules are imported as what was compiled of them, if it is there and up to date. Before any of them is imported."""
-    if os.environ.get(SWITCH) == "0":
-        return False
     folder = place()
     if not folder.is_dir():
         return False
@@ -79,8 +76,6 @@ def used() -> bool:
 
 def place() -> Path:
     """Where what was compiled of this source, for this interpreter and environment, lies or would."""
-    import hashlib  # noqa: PLC0415 — of no use to who has it switched off
-
     digest = hashlib.blake2b(repr((MODULES, EXTENSION_SUFFIXES[0])).encode(), digest_size=12)
     for path in sources():
         digest.update(path.read_bytes())

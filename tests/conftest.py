@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from gateway import compiled
 
-if os.environ.get(compiled.SWITCH) == "1":  # noqa: TID251 — `make test-compiled`: here as well, and not in servers alone
+if os.environ.get("PENSTOCK_TEST_COMPILED"):  # noqa: TID251 — `make test-compiled`: here as well, and not in servers alone
     assert compiled.use(), "nothing is compiled of this source: penstock compile"
 
 # A million objects live here, and the collector stops a test for a second whenever it looks at all of them: ten times as rarely, then.

@@ -39,6 +39,16 @@ def test_what_is_compiled_keeps_to_what_mypyc_can(name: str) -> None:
     assert "copy(self)" not in text
 
 
+def test_nobody_asks_a_compiled_class_for_its_slots() -> None:
+    """It has none, and says so without a word."""
+    asked = [
+        str(path.relative_to(ROOT))
+        for path in ROOT.glob("*/**/*.py")
+        if path.parts[len(ROOT.parts)] in ("gateway", "admin") and ".__slots__" in path.read_text()
+    ]
+    assert asked == []
+
+
 def test_a_server_runs_what_was_compiled_of_this_very_source() -> None:
     if not compiled.place().is_dir():
         pytest.skip("nothing is compiled of this source: penstock compile")

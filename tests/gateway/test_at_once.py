@@ -4,22 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chunked import StreamHead
-from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
+from tests.fixtures.origin import nowhere
 
 BODY = b'{"usage":{"prompt_tokens":1,"completion_tokens":1}}'
 
 
-class NoOrigin:
-    """A connection needs one only to be given back, and to remember the head of a plain answer."""
-
-    known: RepeatedHead | None = None
-    known_stream: StreamHead | None = None
-
-
 def connection() -> UpstreamConnection:
-    made = UpstreamConnection(NoOrigin())  # type: ignore[arg-type]  # never asked here
+    made = UpstreamConnection(nowhere())
     made.busy = True
     made._whole = True
     return made

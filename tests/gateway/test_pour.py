@@ -1,36 +1,23 @@
 """A stream's chunks go on from the event loop's callback, read by hand where a segment is one chunk: under any split the same bytes."""
 
-import time
 from itertools import pairwise
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chunked import StreamHead
 from gateway.drive import Run
 from gateway.errors import GatewayError
-from gateway.repeated_head import RepeatedHead
 from gateway.upstream import UpstreamConnection
+from tests.fixtures.origin import nowhere
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-class NoOrigin:
-    """A connection needs its clock."""
-
-    known: RepeatedHead | None = None
-    known_stream: StreamHead | None = None
-
-    def now(self) -> float:
-        return time.monotonic()
 
 
 class Poured:
     """What a relay would see of one stream: whole pieces, and the chunks that would go on as they are."""
 
     def __init__(self, segments: list[bytes], stop_after: int | None = None) -> None:
-        self.connection = UpstreamConnection(NoOrigin())  # type: ignore[arg-type]  # no more is asked of it
+        self.connection = UpstreamConnection(nowhere())
         self.connection.busy = True
         self.body = b""
         self.pieces = 0
@@ -111,10 +98,7 @@ def test_what_is_no_chunk_is_an_error_after_what_was() -> None:
 
 def test_a_body_that_stops_is_an_error() -> None:
     """The connection is lost between two chunks."""
-    origin: Any = NoOrigin()
-    origin.lost = lambda _: None
     poured = Poured([HEAD, framed([b"good"], "%x")])
-    poured.connection.origin = origin
     poured.connection.connection_lost(None)
     assert poured.body == b"good"
     assert isinstance(poured.error, GatewayError)

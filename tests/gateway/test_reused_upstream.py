@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.chunked import StreamHead, unframed
+from gateway.chunked import unframed
 from gateway.drive import Run
 from gateway.errors import UpstreamError
-from gateway.outlet import Outlets
-from gateway.repeated_head import RepeatedHead
+from gateway.pool import Origin
 from gateway.upstream import UpstreamConnection
+from tests.fixtures.origin import nowhere
 
 TEXT = b'{"n":"' + b"x" * 50 + b'"}'
 LARGE = b"y" * 400_000
@@ -91,27 +91,9 @@ class Transport(asyncio.Transport):
         self.aborted = True
 
 
-class Origin:
-    """What a connection needs of its origin."""
-
-    def __init__(self) -> None:
-        self.known: RepeatedHead | None = None
-        self.known_stream: StreamHead | None = None
-        self.outlets = Outlets(asyncio.new_event_loop())
-        self.reusable: list[bool] = []
-
-    def now(self) -> float:
-        return 0.0
-
-    def give_back(self, _: UpstreamConnection, *, reusable: bool) -> None:
-        self.reusable.append(reusable)
-
-
 @pytest.fixture(scope="module")
 def origin() -> Origin:
-    origin = Origin()
-    origin.outlets._loop.close()  # nothing is written on it: the transport has no socket
-    return origin
+    return nowhere()
 
 
 def exchange(
@@ -168,7 +150,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_every_answer_is_its_own(origin: Origin, steps: list[tuple[Answer, str, list[int]]]) -> None:
     """Plain, compressed, chunked, with trailers, without a body, refused, too large to wait: in any order, cut anywhere."""
-    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection = UpstreamConnection(origin)
     transport = Transport()
     connection.connection_made(transport)
     for asked, how, cuts in steps:
@@ -177,31 +159,31 @@ def test_every_answer_is_its_own(origin: Origin, steps: list[tuple[Answer, str, 
         assert name == asked.name
         assert transport.reading
         assert not transport.aborted
-        assert origin.reusable[-1]
+        assert origin.idle() is connection
 
 
 def test_a_plain_answer_cut_at_every_byte_is_read_the_same(origin: Origin) -> None:
     """After one that was read at once, and before another one that is."""
     plain = ANSWERS[0]
-    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection = UpstreamConnection(origin)
     connection.connection_made(Transport())
     for cut in range(1, len(plain.wire)):
-        assert exchange(connection, plain, "whole", [cut]) == (200, TEXT, None)
-        assert exchange(connection, plain, "whole", []) == (200, TEXT, None)
-    assert all(origin.reusable)
+        for cuts in ([cut], []):
+            assert exchange(connection, plain, "whole", cuts) == (200, TEXT, None)
+            assert origin.idle() is connection
 
 
 def test_a_stream_cut_at_every_byte_is_read_the_same(origin: Origin) -> None:
     """Of a head that is known, so that the parser hears of it only where a segment is no whole chunks."""
     stream = next(one for one in ANSWERS if one.wire.startswith(EVENTS))
-    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection = UpstreamConnection(origin)
     connection.connection_made(Transport())
     for cut in range(1, len(stream.wire)):
         for how in ("pieces", "pour"):
-            assert exchange(connection, stream, how, [cut]) == (200, stream.body, None)
-            assert exchange(connection, stream, how, [cut, cut + 7, cut + 20]) == (200, stream.body, None)
+            for cuts in ([cut], [cut, cut + 7, cut + 20]):
+                assert exchange(connection, stream, how, cuts) == (200, stream.body, None)
+                assert origin.idle() is connection
     assert origin.known_stream is not None
-    assert all(origin.reusable)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +192,10 @@ def test_a_stream_cut_at_every_byte_is_read_the_same(origin: Origin) -> None:
 )
 def test_what_is_no_chunk_is_refused_after_a_known_head(origin: Origin, wrong: bytes) -> None:
     stream = next(one for one in ANSWERS if one.wire.startswith(EVENTS))
-    connection = UpstreamConnection(origin)  # type: ignore[arg-type]  # no more is asked of it
+    connection = UpstreamConnection(origin)
     connection.connection_made(Transport())
     exchange(connection, stream, "pieces", [])
+    assert origin.idle() is connection
     failed: list[BaseException | None] = []
 
     async def pieces() -> None:
@@ -227,7 +210,7 @@ def test_what_is_no_chunk_is_refused_after_a_known_head(origin: Origin, wrong: b
     connection.data_received(wrong + wrong)
     assert isinstance(failed[0], UpstreamError)
     connection.release()
-    assert origin.reusable.pop() is False
+    assert origin.idle() is None
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=4), st.booleans(), st.binary(max_size=20))

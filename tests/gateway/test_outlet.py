@@ -5,7 +5,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import pytest
 import uvloop
@@ -221,7 +221,9 @@ def test_an_answer_reaches_a_client_whose_end_was_read_in_the_same_turn() -> Non
         theirs.shutdown(socket.SHUT_WR)
         ours.setblocking(False)
         theirs.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: Connection(listener), ours)
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: cast("asyncio.Protocol", Connection(listener)), ours
+        )
         found = await rest(theirs)
         theirs.close()
         return found

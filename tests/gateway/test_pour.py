@@ -1,5 +1,6 @@
 """A stream's chunks go on from the event loop's callback, read by hand where a segment is one chunk: under any split the same bytes."""
 
+import time
 from itertools import pairwise
 
 from hypothesis import given

@@ -11,6 +11,7 @@ from typing import Final, final
 import msgspec
 
 from gateway.journal_files import Run
+from gateway.journal_heads import Batch, BeganId, End, IntentId, Opening
 from gateway.journal_records import Began, Closed, Ended, Intent, Opened, Party, Settled, party_of
 
 TOGETHER: Final = 800  # records: what they say fits into the processor's cache; 4,000 at a time cost half as much again
@@ -21,34 +22,10 @@ _INTENTS: Final = frozenset(b"ib")  # tags, which are one letter each
 _ENDS: Final = frozenset(b"se")
 
 
-class _IntentId(msgspec.Struct, array_like=True, tag="i", gc=False):
-    id: str
-
-
-class _BeganId(msgspec.Struct, array_like=True, tag="b", gc=False):
-    id: str
-
-
-End = Settled | Ended
-Opening = Intent | bytes  # what was written when a call began, decoded or not
-
 _decode_ends: Final = msgspec.msgpack.Decoder(list[End]).decode
-_decode_ids: Final = msgspec.msgpack.Decoder(list[_IntentId | _BeganId]).decode
+_decode_ids: Final = msgspec.msgpack.Decoder(list[IntentId | BeganId]).decode
 _decode_intent: Final = msgspec.msgpack.Decoder(Intent | Began).decode
 _decode_other: Final = msgspec.msgpack.Decoder(Opened | Closed).decode
-
-
-class Batch(msgspec.Struct, frozen=True, gc=False):
-    """`opened` are the calls that begin, with what was written of each; `ends` the settlements, `payloads` their bytes.
-
-    `kinds` are the tags of all records, in order. `closed_at`: the journal's end is among them.
-    """
-
-    opened: Sequence[tuple[str, Opening]]
-    ends: Sequence[End]
-    payloads: Sequence[bytes]
-    kinds: Sequence[int]
-    closed_at: float | None = None
 
 
 def batches(run: Run) -> Iterator[Batch]:

@@ -14,7 +14,8 @@ from typing import Final, final
 
 import msgspec
 
-from gateway.journal_batch import End, array, settlements
+from gateway.journal_batch import array, settlements
+from gateway.journal_heads import End
 from gateway.journal_records import Settled
 from gateway.ledger_entries import Entry, charged, entry
 

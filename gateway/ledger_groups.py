@@ -6,8 +6,9 @@ from typing import final
 
 import msgspec
 
-from gateway.journal_batch import Batch, End, OpenCalls, batches
+from gateway.journal_batch import OpenCalls, batches
 from gateway.journal_files import Run
+from gateway.journal_heads import Batch, End
 from gateway.journal_records import Ended, party_of
 from gateway.ledger_blocks import Block, Part, chained, genesis
 from gateway.ledger_entries import DAY_S

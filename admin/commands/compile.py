@@ -6,9 +6,13 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from gateway import compiled
 
@@ -51,11 +55,28 @@ def _build(work: Path, out: Path) -> None:
     os.chdir(work)
     paths = [f"{name.replace('.', '/')}.py" for name in compiled.MODULES]
     options = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores"]
-    made = mypycify([*options, *paths], opt_level="2", debug_level="0", group_name=compiled.GROUP)
+    made = mypycify(
+        [*options, *paths], opt_level="2", debug_level="0", group_name=compiled.GROUP, multi_file=True
+    )  # a file for each module: cores share them
     for extension in made:
         extension.extra_compile_args = [*extension.extra_compile_args, *_NO_MACROS, "-Wno-error"]
         extension.extra_link_args = ["-s"]
     command = setuptools.Distribution({"name": compiled.GROUP, "ext_modules": made}).get_command_obj("build_ext")
-    command.build_lib, command.build_temp, command.parallel = str(out), str(work / "objects"), os.cpu_count()
+    command.build_lib, command.build_temp = str(out), str(work / "objects")
     command.ensure_finalized()
+    command.build_extensions, one_by_one = partial(_at_once, command), command.build_extensions
+    command.one_by_one = one_by_one
     command.run()
+
+
+def _at_once(command: Any) -> None:
+    """setuptools compiles the files of an extension one after another."""
+    compiler = command.compiler
+
+    def compile_(sources: Sequence[str], *args: Any, **named: Any) -> list[str]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            made = pool.map(lambda source: each([source], *args, **named), sources)
+            return [object_ for objects in made for object_ in objects]
+
+    each, compiler.compile = compiler.compile, compile_
+    command.one_by_one()

@@ -15,6 +15,7 @@ from gateway.used import NOTHING, Usage
 
 PICO_PER_NANO = 1000
 
+
 def cost(usage: Usage, price: Price, service_tier: str | None = None) -> int:
     """Nano-dollars, rounded up once."""
     if service_tier is not None and price.services:

@@ -5,7 +5,6 @@ A report that breaks this is put right here and flagged, so that nothing behind 
 parts are cut, wholes are not, and the cheapest part is cut first.
 """
 
-
 import msgspec
 
 from gateway.bodies import Usage as OpenAIUsage

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from admin.settings import CacheSection, Settings
 from gateway.cache.ports import Store
-from gateway.stages import CacheTerms
+from gateway.stage_terms import CacheTerms
 
 if TYPE_CHECKING:  # NumPy comes with it
     from gateway.cache.log import QuestionLog

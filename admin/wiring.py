@@ -69,7 +69,7 @@ from gateway.secret_box import SecretBox, load_or_create_key
 from gateway.signs import BATCHES, JOBS, REEMBEDDINGS, RUNS, Signs
 from gateway.snapshot import Current
 from gateway.snapshot_store import SnapshotStore
-from gateway.stages import ContentTerms, GuardTerms
+from gateway.stage_terms import ContentTerms, GuardTerms
 from inference.registry import version_store
 from inference.registry.artefacts import Artefacts
 from inference.registry.catalogue import CurrentLibrary

@@ -11,7 +11,7 @@ from gateway.exchange import Exchange
 from gateway.guards.guarded import Guarded
 from gateway.keys import Key
 from gateway.record import Record
-from gateway.resilience.overrides import NONE, Overrides
+from gateway.resilience.wishes import NONE, Overrides
 from gateway.snapshot import Snapshot
 
 if TYPE_CHECKING:  # for calls that are answered from documents

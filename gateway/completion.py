@@ -26,7 +26,8 @@ from gateway.mirroring import Heard, agreement, mirror_of
 from gateway.planner import regions_of
 from gateway.record import LEFT, Record
 from gateway.relief import fallback_model
-from gateway.resilience.overrides import Overrides, overrides
+from gateway.resilience.overrides import overrides
+from gateway.resilience.wishes import Overrides
 from gateway.routing.versions import Versions
 from gateway.shadow import Original, Shadows
 from gateway.snapshot import Current, Snapshot

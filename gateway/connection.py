@@ -15,7 +15,6 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Signal
-from gateway.exchange import Way
 from gateway.framing import declared_length
 from gateway.http_exchange import HttpExchange
 from gateway.http_limits import body_too_large, header_size, headers_too_large
@@ -272,8 +271,8 @@ class Connection:
             outlet.write(data)
 
     @property
-    def way(self) -> Way | None:
-        return None if self._outlet is None or self.lost or self.tls else self._outlet.write
+    def way(self) -> Outlet | None:
+        return None if self._outlet is None or self.lost or self.tls else self._outlet
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -4,11 +4,11 @@ An HTTP connection is one adapter; a batch line or a test is another. A native c
 this and nothing more.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
-# Writes to the client as it is, and says whether the client still keeps up: if not, `Exchange.write_paused` is to be asked.
-Way = Callable[[bytes], bool]
+if TYPE_CHECKING:  # of who has connections
+    from gateway.outlet import Outlet
 
 
 class Exchange(Protocol):
@@ -44,8 +44,11 @@ class Exchange(Protocol):
     def send_chunk(self, data: bytes, chunk: bytes) -> None:
         """As `send(data)`; `chunk` is the same in chunked framing, for a carrier that has use for it."""
 
-    def way(self) -> Way | None:
-        """Where chunks, framed already, may be written past `send_chunk` as long as the answer goes on; None, where all have to be seen."""
+    def way(self) -> "Outlet | None":
+        """Where chunks, framed already, may be written past `send_chunk` as long as the answer goes on; None, where all have to be seen.
+
+        What its `write` says is whether the client still keeps up: if not, `write_paused` is to be asked.
+        """
 
     def end(self) -> None: ...
 

@@ -54,7 +54,8 @@ from gateway.shadow import Shadows
 from gateway.shares import Shares
 from gateway.signs import Signs
 from gateway.snapshot import Current, Snapshot
-from gateway.stages import CacheTerms, ContentTerms, GuardTerms, Stages, in_memory
+from gateway.stage_terms import CacheTerms, ContentTerms, GuardTerms
+from gateway.stages import Stages, in_memory
 from gateway.targets import Bridge, Targets
 from gateway.till import Till
 from gateway.token_count import TokenCounter

@@ -11,7 +11,7 @@ from gateway.catalog import Deployment
 from gateway.journal_records import Routed
 from gateway.resilience.failures import ANSWERED, Failure
 from gateway.resilience.health import Health
-from gateway.resilience.overrides import NONE
+from gateway.resilience.wishes import NONE
 from gateway.routing.asked import Asked
 from gateway.routing.conditions import admits, serves
 from gateway.routing.loads import Loads, Ticket

@@ -264,8 +264,8 @@ class Relay:
 
 def _passage(stream: Stream, exchange: Exchange) -> Passage | None:
     """The short way of most chunks: from socket to socket, as nobody has to look into them or change them."""
-    write = exchange.way()
-    return (stream.passes, write) if write is not None and isinstance(stream, ChatStream) else None
+    way = exchange.way()
+    return (stream, way) if way is not None and isinstance(stream, ChatStream) else None
 
 
 def _remembered(call: Call, stream: Stream) -> Stream:

@@ -3,12 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
-
-import msgspec
-from sqlalchemy import Engine
 
 from gateway.bills import Bills
 from gateway.cache.ports import Store
@@ -20,49 +17,20 @@ from gateway.grounding.ports import Searcher
 from gateway.metering import Meter
 from gateway.record import Record
 from gateway.snapshot import Snapshot
+from gateway.stage_terms import CacheTerms, ContentTerms, GuardTerms
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
-    from gateway.cache.meanings import Log
     from gateway.cache.precision import Precision
     from gateway.cache.stage import Caching
     from gateway.contents.keeper import Keeper
     from gateway.contents.stage import Listening
     from gateway.grounding.stage import Grounding
-    from gateway.guards.judges import Classify, Post
     from gateway.guards.stage import Guarding
     from gateway.routers.stage import Choosing
     from gateway.waking import Waking
 
 MEBI: Final = 1024 * 1024
 KEEP_S: Final = 5.0  # what writing down what was said may take at the end
-
-
-class CacheTerms(msgspec.Struct, frozen=True):
-    """Where answers are kept, made when the first model wants a cache; `max_bytes` of one of them.
-
-    `embed` gives vectors of texts, as rows; `log` is where many processes tell each other of questions, for a store of many.
-    """
-
-    store: Callable[[Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]], Store]
-    max_bytes: int
-    embed: Callable[[Sequence[str]], Awaitable[Any]] | None = None
-    log: Callable[[Store], "Log | None"] = lambda _: None
-
-
-class ContentTerms(msgspec.Struct, frozen=True):
-    """What is kept of requests and answers: `everybody`'s that does not say otherwise, redacted, up to `max_bytes` of each."""
-
-    engine: Engine
-    redact: Callable[[str], str]
-    everybody: bool
-    max_bytes: int
-
-
-class GuardTerms(msgspec.Struct, frozen=True):
-    """Whom guards and routers may ask, beside the models here: `post` speaks HTTP, `classify` is whatever serves classifiers."""
-
-    post: "Post | None" = None
-    classify: "Classify | None" = None
 
 
 @final

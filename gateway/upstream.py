@@ -16,6 +16,7 @@ from gateway.chunked import StreamHead, stream_head, unframed
 from gateway.drive import Signal
 from gateway.outlet import Outlet
 from gateway.repeated_head import learn_plain
+from gateway.sse import ChatStream
 
 if TYPE_CHECKING:  # the pool makes connections; the name is needed for types alone
     from gateway.pool import Origin
@@ -29,8 +30,8 @@ MOST_CHUNK_HEADS = 256  # of one connection, some 100 bytes each
 # Takes a piece of a body and says whether it wants more. The second value, if not empty, is the very chunk (RFC 9112 7.1) that the
 # piece came in, which can go on as it is.
 Sink = Callable[[bytes, bytes], bool]
-# Whether a whole chunk, frame included, may go on its way as it is; and where to, which says whether more may follow at once.
-Passage = tuple[Callable[[bytes], bool], Callable[[bytes], bool]]
+# Who says whether a whole chunk, frame included, may go on as it is; and the way out, which says whether more may follow at once.
+Passage = tuple[ChatStream, Outlet]
 
 
 @final
@@ -45,10 +46,10 @@ class UpstreamConnection:
         "_closing",
         "_decoder",
         "_error",
+        "_exit",
         "_fields",
         "_framed",
         "_outlet",
-        "_passes",
         "_paused",
         "_pieces",
         "_queue_limit",
@@ -56,11 +57,11 @@ class UpstreamConnection:
         "_received",
         "_sink",
         "_stall_s",
+        "_stream",
         "_total",
         "_touched",
         "_transport",
         "_unparsed",
-        "_way",
         "_whole",
         "busy",
         "complete",
@@ -112,8 +113,8 @@ class UpstreamConnection:
         self._paused = False
         self._decoder: zlib._Decompress | None = None
         self._sink: Sink | None = None
-        self._passes: Callable[[bytes], bool] | None = None
-        self._way: Callable[[bytes], bool] | None = None
+        self._stream: ChatStream | None = None
+        self._exit: Outlet | None = None
         self._between_chunks = False  # what comes next is a chunk
         self._unparsed: StreamHead | None = None  # of a stream that the parser has seen nothing of yet
         self._touched = False
@@ -204,7 +205,7 @@ class UpstreamConnection:
         self._stall_s, self._total = stall_s, total
         self._touch()
         self._sink = sink
-        self._passes, self._way = passage or (None, None)
+        self._stream, self._exit = passage or (None, None)
         try:
             while True:
                 if self._pieces and not sink(self._take(), b""):
@@ -215,7 +216,7 @@ class UpstreamConnection:
                     return
                 await self._arrived
         finally:
-            self._sink = self._passes = self._way = None
+            self._sink = self._stream = self._exit = None
             self.note(self.origin.now())
 
     @property
@@ -302,10 +303,10 @@ class UpstreamConnection:
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is not None and self._between_chunks:  # nearly all of a stream is segments that are exactly one chunk
-            passes = self._passes
-            if passes is not None and passes(data):
+            stream, way_out = self._stream, self._exit
+            if stream is not None and way_out is not None and stream.passes(data):
                 self.moved = True
-                if not self._way(data):  # type: ignore[misc]  # they are set together
+                if not way_out.write(data):
                     self._sink = None
                     self._arrived.fire()
                 return

@@ -9,24 +9,11 @@ x-penstock-deployment: id         this deployment alone; for the admin key
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
-
 from gateway.errors import BadRequest
+from gateway.resilience.wishes import Overrides
 
 MAX_RETRIES: Final = 10
 MAX_FALLBACKS: Final = 5
-
-
-class Overrides(msgspec.Struct, frozen=True):
-    """None where nothing was asked for."""
-
-    timeout_s: float | None = None
-    retries: int | None = None
-    fallbacks: tuple[str, ...] | None = None
-    deployment: str | None = None
-
-
-NONE: Final = Overrides()
 
 
 def overrides(headers: Mapping[bytes, bytes]) -> Overrides | None:

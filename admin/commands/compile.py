@@ -18,6 +18,8 @@ from gateway import compiled
 
 # Names that C compilers have for the system that they are on, and mypyc for attributes: `_unix`, a clock.
 _NO_MACROS = ("-Uunix", "-U__unix")
+# Calls between the modules need no table: nobody puts another library's function in place of one of these.
+_BOUND = "-fno-semantic-interposition", "-Wl,-Bsymbolic"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,8 +61,8 @@ def _build(work: Path, out: Path) -> None:
         [*options, *paths], opt_level="2", debug_level="0", group_name=compiled.GROUP, multi_file=True
     )  # a file for each module: cores share them
     for extension in made:
-        extension.extra_compile_args = [*extension.extra_compile_args, *_NO_MACROS, "-Wno-error"]
-        extension.extra_link_args = ["-s"]
+        extension.extra_compile_args = [*extension.extra_compile_args, *_NO_MACROS, "-Wno-error", _BOUND[0]]
+        extension.extra_link_args = ["-s", _BOUND[1]]
     command = setuptools.Distribution({"name": compiled.GROUP, "ext_modules": made}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(out), str(work / "objects")
     command.ensure_finalized()

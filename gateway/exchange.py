@@ -5,10 +5,14 @@ this and nothing more.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:  # of who has connections
-    from gateway.outlet import Outlet
+
+class Way(Protocol):
+    """A way to the client past all that looks at an answer."""
+
+    def write(self, data: bytes) -> bool:
+        """Writes it as it is, and says whether the client still keeps up: if not, `Exchange.write_paused` is to be asked."""
 
 
 class Exchange(Protocol):
@@ -44,11 +48,8 @@ class Exchange(Protocol):
     def send_chunk(self, data: bytes, chunk: bytes) -> None:
         """As `send(data)`; `chunk` is the same in chunked framing, for a carrier that has use for it."""
 
-    def way(self) -> "Outlet | None":
-        """Where chunks, framed already, may be written past `send_chunk` as long as the answer goes on; None, where all have to be seen.
-
-        What its `write` says is whether the client still keeps up: if not, `write_paused` is to be asked.
-        """
+    def way(self) -> Way | None:
+        """Where chunks, framed already, may be written past `send_chunk` as long as the answer goes on; None, where all have to be seen."""
 
     def end(self) -> None: ...
 

@@ -6,8 +6,7 @@ What passes is not copied, and streams keep their short way: only what is said f
 from collections.abc import Mapping
 from typing import Final, final
 
-from gateway.exchange import Exchange
-from gateway.outlet import Outlet
+from gateway.exchange import Exchange, Way
 
 MOST: Final = 16 * 1024  # of a whole answer; of a larger one the beginning
 BEGINNING: Final = 1024
@@ -61,7 +60,7 @@ class Glance:
     def send_chunk(self, data: bytes, chunk: bytes) -> None:
         self._inner.send_chunk(data, chunk)
 
-    def way(self) -> Outlet | None:
+    def way(self) -> Way | None:
         return self._inner.way()
 
     def end(self) -> None:

@@ -11,8 +11,8 @@ import structlog
 
 from gateway import errors
 from gateway.drive import Run, Signal
+from gateway.exchange import Way
 from gateway.faces import face
-from gateway.outlet import Outlet
 from gateway.route import Handler, Route
 from gateway.switching import Switched
 from gateway.trace_context import named
@@ -39,7 +39,7 @@ class Carrier(Protocol):
         """The first line of an answer with a status, and its date."""
 
     @property
-    def way(self) -> Outlet | None:
+    def way(self) -> Way | None:
         """Past `write`, for what is said often. None: there is no connection any more."""
 
     def write(self, data: bytes) -> None: ...
@@ -209,7 +209,7 @@ class HttpExchange:
         else:
             self.send(data)
 
-    def way(self) -> Outlet | None:
+    def way(self) -> Way | None:
         return self._connection.way if self.chunked and not self.ended else None
 
     def end(self) -> None:

@@ -20,6 +20,7 @@ from gateway.endpoint import CHAT
 from gateway.exchange import Exchange
 from gateway.in_process import InProcess
 from gateway.metering import BYTES_PER_TOKEN, Meter
+from gateway.outlet import Outlet
 from gateway.record import Record
 from gateway.refusal import refusal
 from gateway.resilience.health import Health
@@ -265,7 +266,7 @@ class Relay:
 def _passage(stream: Stream, exchange: Exchange) -> Passage | None:
     """The short way of most chunks: from socket to socket, as nobody has to look into them or change them."""
     way = exchange.way()
-    return (stream, way) if way is not None and isinstance(stream, ChatStream) else None
+    return (stream, way) if isinstance(way, Outlet) and isinstance(stream, ChatStream) else None
 
 
 def _remembered(call: Call, stream: Stream) -> Stream:

@@ -9,13 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, final
 
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Way
 from gateway.guards.events import Events, Place
 from gateway.guards.masking import Restoring, Vault
 from gateway.guards.report import GuardFailed, Report
 from gateway.guards.verdicts import Spoken
 from gateway.guards.window import Chained, Piece
-from gateway.outlet import Outlet
 
 MOST_WITHHELD: Final = 16 << 20  # bytes of an answer that waits
 PAUSE_AT: Final = 1 << 20  # bytes that wait for who runs beside the call, before the upstream has to
@@ -134,7 +133,7 @@ class Watch:
         else:
             self.send(data)
 
-    def way(self) -> Outlet | None:
+    def way(self) -> Way | None:
         """None, where all has to be seen."""
         return None if self._reads else self.inner.way()
 

@@ -1,6 +1,7 @@
 """`penstock compile`: makes machine code of the hot path, by mypyc and a C compiler, for this environment and this source."""
 
 import argparse
+import io
 import os
 import shutil
 import sys
@@ -8,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -57,9 +59,15 @@ def _build(work: Path, out: Path) -> None:
     os.chdir(work)
     paths = [f"{name.replace('.', '/')}.py" for name in compiled.MODULES]
     options = ["--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores"]
-    made = mypycify(
-        [*options, *paths], opt_level="2", debug_level="0", group_name=compiled.GROUP, multi_file=True
-    )  # a file for each module: cores share them
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):  # advice on what could be faster still, for who works on it
+            made = mypycify(
+                [*options, *paths], opt_level="2", debug_level="0", group_name=compiled.GROUP, multi_file=True
+            )  # a file for each module: cores share them
+    except SystemExit:
+        print(said.getvalue(), file=sys.stderr)
+        raise
     for extension in made:
         extension.extra_compile_args = [*extension.extra_compile_args, *_NO_MACROS, "-Wno-error", _BOUND[0]]
         extension.extra_link_args = ["-s", _BOUND[1]]

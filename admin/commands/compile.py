@@ -18,6 +18,8 @@ from typing import Any
 
 from gateway import compiled
 
+KEPT = 2  # of other states of the source: a server that runs one may import more of it
+
 # Names that C compilers have for the system that they are on, and mypyc for attributes: `_unix`, a clock.
 _NO_MACROS = ("-Uunix", "-U__unix")
 # Calls between the modules need no table: nobody puts another library's function in place of one of these.
@@ -41,12 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
         _build(work, work / "out")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for old in place.parent.iterdir():
-            shutil.rmtree(old, ignore_errors=True)
-        arrived = place.with_suffix(".new")
+        arrived = place.with_name(f"{place.name}.{os.getpid()}")
         shutil.copytree(work / "out", arrived)
+        shutil.rmtree(place, ignore_errors=True)
         arrived.rename(place)
+    others = sorted((one for one in place.parent.iterdir() if one != place), key=lambda one: one.stat().st_mtime)
+    for old in others[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
     print(f"Compiled in {time.monotonic() - began:.0f} s.")
     return 0
 

@@ -10,7 +10,7 @@ from gateway.errors import RateLimited
 from gateway.keys import Key
 from gateway.need import Need
 from gateway.scopes import Limit
-from gateway.shares import Hold, Share
+from gateway.shares import Hold, Share, amounts_of
 
 FULL_S = 5.0  # until a slot of the minute has passed, in which what others have above their shares becomes less
 
@@ -50,7 +50,7 @@ def began(own: tuple[Part, ...], key: Key, unix: float) -> None:
 
 def ended(own: tuple[Part, ...], key: Key, unix: float, used: Need | None) -> None:
     """None: nothing was used."""
-    amounts = None if used is None else used.amounts()
+    amounts = None if used is None else amounts_of(used)
     for part in own:
         part.fair.correct(unix, key.id, (0 if amounts is None else amounts[part.counts]) - part.held)
 

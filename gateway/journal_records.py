@@ -112,7 +112,7 @@ class Party(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What stands the same in the records of all calls of one key to one deployment.
 
     `accounts` are those that bind the call, each with which of its amounts counts there: 0 nano-dollars, 1 the call itself, 2 tokens,
-    3 those of the prompt, 4 those of the answer (`gateway.shares.Need.amounts`).
+    3 those of the prompt, 4 those of the answer (`gateway.shares.amounts_of`).
     """
 
     endpoint: str

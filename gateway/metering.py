@@ -22,7 +22,7 @@ from gateway.pricing import cost, worst_case
 from gateway.record import LEFT, Record
 from gateway.relief import Short, longest
 from gateway.scopes import Rules
-from gateway.shares import Hold, Shares, charges
+from gateway.shares import Hold, Shares, amounts_of, charges
 from gateway.tabs import Tab, Tabs
 from gateway.tariffs import Price
 from gateway.till import Till, blocked
@@ -201,7 +201,7 @@ class Meter:
         key = record.key
         assert key is not None
         tab = self._tabs.of(rules, key, record, self._unix())
-        amounts = offer.need.amounts()
+        amounts = amounts_of(offer.need)
         hold = []
         for share in tab.shares:
             amount = amounts[share.counts]

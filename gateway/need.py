@@ -23,14 +23,6 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int
     output_tokens: int
 
-    def of(self, rule: Budget | Limit) -> int:
-        return self.amounts()[counted_by(rule)]
-
-    def amounts(self) -> tuple[int, int, int, int, int]:
-        """By `Share.counts`: money, the call itself, all tokens, those of the prompt, those of the answer."""
-        prompt, output = self.prompt_tokens, self.output_tokens
-        return (self.nanousd, 1, prompt + output, prompt, output)
-
 
 class Offer(msgspec.Struct, frozen=True, gc=False):
     """What a call at a deployment may need: its price (None: unknown), and its worst case."""

@@ -85,9 +85,15 @@ class Share:
         return remaining + self.free if remaining > 0 else self.free
 
 
+def amounts_of(need: Need) -> tuple[int, int, int, int, int]:
+    """By `Share.counts`: money, the call itself, all tokens, those of the prompt, those of the answer."""
+    prompt, output = need.prompt_tokens, need.output_tokens
+    return need.nanousd, 1, prompt + output, prompt, output
+
+
 def charges(hold: "Hold", used: Need) -> tuple[tuple[str, int], ...]:
     """What each account of a hold is charged for that, by its id; calls at the same time are only lent."""
-    amounts = used.amounts()
+    amounts = amounts_of(used)
     return tuple([(share.account.id, amounts[share.counts]) for share, _ in hold if not share.slots])
 
 
@@ -138,7 +144,7 @@ class Shares:
                 share.held -= held
                 share.free += held
             return
-        amounts = used.amounts()
+        amounts = amounts_of(used)
         for share, held in hold:
             share.held -= held
             if share.slots:

@@ -66,7 +66,7 @@ def _build(work: Path, out: Path) -> None:
     try:
         with redirect_stdout(said):  # advice on what could be faster still, for who works on it
             made = mypycify(
-                [*options, *paths], opt_level="2", debug_level="0", group_name=compiled.GROUP, multi_file=True
+                [*options, *paths], opt_level="3", debug_level="0", group_name=compiled.GROUP, multi_file=True
             )  # a file for each module: cores share them
     except SystemExit:
         print(said.getvalue(), file=sys.stderr)

@@ -23,7 +23,7 @@ from gateway.need import Need, Offer
 from gateway.price_map import PriceMap
 from gateway.record import Record
 from gateway.scopes import Budget, Limits, Raise, Rules, Scope, binding, compile_rules, static_binding
-from gateway.shares import Hold, Share, Shares, charges
+from gateway.shares import Hold, Share, Shares, amounts_of, charges
 from gateway.tabs import MOST, Tab, Tabs
 from gateway.till import Till
 from gateway.usage import of_tokens
@@ -140,7 +140,7 @@ class House:
         return tuple(self.shares.of(bound, self.unix) for bound in binding(static, made.user, made.tags))
 
     def amount(self, share: Share, need: Need) -> int:
-        amount = need.of(share.bound.rule)
+        amount = amounts_of(need)[share.counts]
         return min(amount, share.account.limit) if share.account.kind == "bucket" else amount
 
     def party(self, made: Record, shares: Sequence[Share]) -> Party:

@@ -13,9 +13,9 @@ from gateway.leases.accounts import SHARE_TTL_S, Account, Borrow, Grant, Report,
 from gateway.leases.memory import MemoryLeases
 from gateway.leases.ports import LeaseStore
 from gateway.leases.redis import RedisLeases
-from gateway.need import Need
+from gateway.need import Need, counted_by
 from gateway.scopes import Bound, Budget, Limits, Scope, bind
-from gateway.shares import Hold, Shares, charges
+from gateway.shares import Hold, Shares, amounts_of, charges
 from gateway.till import BEAT_S, Till
 from tests.fixtures.redis import RedisServer
 
@@ -30,7 +30,7 @@ class Session:
         self.till = Till(store, name, self.shares, unix=time.time, now=time.monotonic, spent=lambda *_: None)
 
     def needs(self, *bound: Bound, need: Need) -> Hold:
-        return tuple((self.shares.of(one, time.time()), need.of(one.rule)) for one in bound)
+        return tuple((self.shares.of(one, time.time()), amounts_of(need)[counted_by(one.rule)]) for one in bound)
 
     async def hold(self, *bound: Bound, need: Need) -> Hold:
         needs = self.needs(*bound, need=need)

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
-from gateway import compiled
-
 COMMANDS: Mapping[str, str] = {
     "serve": "admin.commands.serve",
     "migrate": "admin.commands.migrate",
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().print_help()
         return 2
     if arguments.command == "serve" and not arguments.interpreted:
-        compiled.use()
+        importlib.import_module("gateway.compiled").use()
     command = cast("Command", importlib.import_module(COMMANDS[arguments.command]))
     try:
         status = command.run(arguments)

@@ -48,7 +48,9 @@ def installation() -> Iterator[Check]:
     yield packages()
     made = compiled.place().is_dir()  # it runs without, too: nothing is wrong
     yield Check(
-        "compiled", True, "the hot path is machine code" if made else "no: `penstock compile` saves a third of the time"
+        "compiled",
+        True,
+        "the hot path is machine code" if made else "no: `penstock compile` saves two fifths of the time",
     )
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = soft == resource.RLIM_INFINITY or soft >= MIN_OPEN_FILES

@@ -88,7 +88,7 @@ install_torch() {
     uv=$(find_uv) && "$uv" pip install --quiet --python "$folder/bin/python" "${ENCODERS[@]}"
 }
 
-# Without it the interpreter runs the hot path, at 1.6 times the processor time: no reason to stop.
+# Without it the interpreter runs the hot path, at 1.7 times the processor time: no reason to stop.
 compile_hot_path() {
     local python=$1/bin/python
     [ "${PENSTOCK_COMPILED:-}" != 0 ] || return 0

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
@@ -77,12 +77,11 @@ def _build(work: Path, out: Path) -> None:
     command = setuptools.Distribution({"name": compiled.GROUP, "ext_modules": made}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(out), str(work / "objects")
     command.ensure_finalized()
-    command.build_extensions, one_by_one = partial(_at_once, command), command.build_extensions
-    command.one_by_one = one_by_one
+    command.build_extensions = partial(_at_once, command, command.build_extensions)
     command.run()
 
 
-def _at_once(command: Any) -> None:
+def _at_once(command: Any, one_by_one: Callable[[], None]) -> None:
     """setuptools compiles the files of an extension one after another."""
     compiler = command.compiler
 
@@ -92,4 +91,4 @@ def _at_once(command: Any) -> None:
             return [object_ for objects in made for object_ in objects]
 
     each, compiler.compile = compiler.compile, compile_
-    command.one_by_one()
+    one_by_one()

@@ -14,7 +14,7 @@ import sys
 from gateway import compiled
 print(compiled.use())
 import gateway.drive, gateway.wire
-print(gateway.drive.__file__.endswith(".so"), compiled.used())
+print(gateway.drive.__file__.endswith(".so"), compiled.LIBRARY in sys.modules)
 """
 
 

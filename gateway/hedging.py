@@ -19,7 +19,6 @@ from gateway.drive import Run, Signal
 from gateway.failed import Failed
 from gateway.first_words import FirstWords
 from gateway.journal_records import Try
-from gateway.record import FIELDS
 
 MOST_CREDIT: Final = 10.0
 LOST: Final = "hedge_lost"
@@ -212,8 +211,7 @@ def _take_over(call: Call, chosen: _Runner) -> None:
     record, own = call.record, chosen.record
     id_, status, earlier = record.id, record.status, record.earlier_nanousd
     trail = [*(record.trail or ()), *(own.trail or ())]
-    for name in FIELDS:
-        setattr(record, name, getattr(own, name))
+    record.follow(own)
     record.id, record.status, record.earlier_nanousd = id_, own.status or status, earlier
     record.trail = trail or None
     call.request, call.body, call.continuation = chosen.call.request, chosen.call.body, chosen.call.continuation

@@ -93,9 +93,13 @@ class Record:
     def twin(self) -> "Record":
         """Another one that says the same."""
         other = Record(self.id, self.endpoint, self.at, self.started_at)
-        for name in FIELDS:
-            setattr(other, name, getattr(self, name))
+        other.follow(self)
         return other
+
+    def follow(self, other: "Record") -> None:
+        """From here on it says what the other one says."""
+        for name in FIELDS:
+            setattr(self, name, getattr(other, name))
 
     def split_off(self) -> "Record":
         """The attempt that just failed, as a record of its own; this one stands as before it."""

@@ -40,6 +40,11 @@ class Refresher:
         return self._trouble is None
 
     @property
+    def revision(self) -> int:
+        """The one in force."""
+        return self._current.snapshot.revision
+
+    @property
     def age_s(self) -> float:
         """Seconds since the database last confirmed the snapshot in force, or brought it."""
         return time.monotonic() - self._confirmed

@@ -14,7 +14,7 @@ from admin import audit, idempotency
 from admin.idempotency import Answer
 from admin.rbac import Principal
 from admin.rest.gate import PREFIX, principal_of
-from gateway.database import changing, reading
+from gateway.database import changing, newest_revision, reading
 from gateway.errors import BadRequest
 from gateway.refresh import Refresher
 from gateway.secret_box import SecretBox
@@ -36,7 +36,7 @@ Asker = Annotated[Principal, Depends(permitted)]
 
 
 class Control:
-    """Given to the routes. Every change is in force in this process when its answer is sent.
+    """Given to the routes. What an answer says is in force in this process when it is sent, whoever changed it.
 
     `enforcing`: whether the data plane holds budgets and limits. Where it does not, none is accepted.
     """
@@ -57,11 +57,20 @@ class Control:
             )
 
     async def read(self, work: Callable[[Connection], R]) -> R:
+        """Who is told that a version went back, or is gone, must not meet it in the next answer: what is read here is waited for."""
+        revision = 0
+
         def transaction() -> R:
+            nonlocal revision
             with reading(self._engine) as tx:
+                revision = newest_revision(tx)
                 return work(tx)
 
-        return await asyncio.to_thread(transaction)
+        try:
+            return await asyncio.to_thread(transaction)
+        finally:
+            if revision > self.refresher.revision:
+                await self.refresher.refresh_now()
 
     async def change(
         self,

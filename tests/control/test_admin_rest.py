@@ -7,11 +7,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from msgspec import msgpack
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 
 from admin.tables import audit, idempotency
 from gateway import keys, request_store
-from gateway.database import appending, reading
+from gateway.database import appending, changing, reading, record_revision
 from gateway.ids import new_id
 from gateway.journal_records import Settled
 from gateway.ledger_blocks import Part
@@ -63,6 +63,19 @@ async def test_a_new_key_is_shown_once_and_known_to_the_data_plane_at_once(
     shown = (await admin.get(f"{KEYS}/{body['id']}")).json()
     assert shown == {name: value for name, value in body.items() if name != "key"}
     assert body["key"] not in (await admin.get(KEYS)).text
+
+
+async def test_what_is_shown_is_in_force_whoever_changed_it(
+    admin: httpx.AsyncClient, engine: Engine, current: Current
+) -> None:
+    """Another process has changed something, and this one has not looked since."""
+    (await admin.post(MODELS, json=CHAT)).raise_for_status()
+    with changing(engine) as tx:
+        tx.execute(update(deployment_table).values(deleted_at=1.0))
+        newest = record_revision(tx, "another process")
+    assert current.snapshot.revision < newest
+    assert (await admin.get(f"{DEPLOYMENTS}/chat-a")).status_code == 404
+    assert current.snapshot.revision == newest
 
 
 async def test_the_secret_is_nowhere_in_the_database(admin: httpx.AsyncClient, engine: Engine) -> None:

@@ -209,6 +209,7 @@ class House:
             agent=self._agent,
             searcher=self._searcher,
             contents=self._content_terms(),
+            token_tables=(settings.data_dir / "tokenizers",),
             sampler=None if self._watch is None else settings.telemetry.sampling(),
             keeper=self._fleet.desk,
             signs=self._signs,

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from sqlalchemy import Engine
@@ -62,6 +63,7 @@ from gateway.token_count import TokenCounter
 from gateway.trace_context import Sampler
 from gateway.units.endpoints import ENDPOINTS, FILES
 from gateway.units.relay import UnitRelay
+from gateway.unreported import Unreported
 from gateway.watching import WatchedRelay, own_lines, traced_lines, watched_records
 
 if TYPE_CHECKING:  # they are loaded for whom they do something
@@ -106,9 +108,10 @@ class Plane:
         contents: ContentTerms | None = None,
         keeper: "Keeper | None" = None,
         signs: Signs | None = None,
+        token_tables: Sequence[Path] = (),
     ) -> None:
         """`sampler`: of traces, where somebody watches. `contents`: how what is said is kept, for keys that want it.
-        `signs`: of responses in the background."""
+        `signs`: of responses in the background. `token_tables`: folders of `TokenCounter`'s."""
         traced = own_lines if sampler is None else traced_lines
         self.pool = pool = Pool(limits, ca_file)
         fronts = {one.path: one.front for one in (MESSAGES, COUNT_TOKENS) if one.front is not None}
@@ -120,6 +123,8 @@ class Plane:
         self.loads = Loads(time.monotonic, meter.price, shares)
         till.before_report = self.loads.refresh
         self.shadows = Shadows(self._spawn, random.random, time.monotonic)
+        counter = TokenCounter(token_tables)
+        self._unreported = Unreported(counter)
         in_process = InProcess(local, self._targets, time.monotonic, self._spawn)
         relay = Relay(
             targets=self._targets,
@@ -135,6 +140,7 @@ class Plane:
                 now=time.monotonic,
                 own_lines=traced,
             ),
+            unreported=self._unreported,
             own_lines=traced,
         )
         planner = Planner(self.health, self.loads, random.random, None if shares is None else till.fetch)
@@ -151,7 +157,7 @@ class Plane:
         )
         self.bills = bills = Bills()
         self._dispatch = dispatch = Dispatch(attempts, self.gates, self.health, random.random, time.monotonic)
-        counting = Counting(dispatch, meter, TokenCounter(), time.monotonic)
+        counting = Counting(dispatch, meter, counter, time.monotonic)
 
         def through(stage: Answers) -> Completions:
             return Completions(
@@ -299,6 +305,7 @@ class Plane:
         models = (*catalog.models.values(), *(model for _, model in catalog.wildcards))
         alive = {deployment.id: deployment for model in models for deployment in model.deployments}
         self._targets.forget(alive.__contains__)
+        self._unreported.forget(alive.__contains__)
         self.health.keep(alive)
         self.loads.keep(alive)
         self.gates.keep({model.name: model for model in models})

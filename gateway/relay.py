@@ -11,7 +11,6 @@ import structlog
 from gateway import errors, prompt_bound, usage, wire
 from gateway.answer_head import answer_head
 from gateway.answer_id import MOST, answer_id
-from gateway.answer_length import written_tokens
 from gateway.call import Call
 from gateway.catalog import Deployment
 from gateway.continuation import MARK, Continuation, continuable
@@ -28,6 +27,7 @@ from gateway.sse import ChatStream
 from gateway.target import Target
 from gateway.targets import Targets
 from gateway.units.relay import UnitRelay
+from gateway.unreported import Unreported
 from gateway.upstream import Passage, UpstreamConnection
 from gateway.watching import OwnLines, own_lines
 
@@ -52,6 +52,7 @@ class Relay:
         local: InProcess,
         now: Callable[[], float],
         units: UnitRelay,
+        unreported: Unreported,
         own_lines: OwnLines = own_lines,
     ) -> None:
         self._targets = targets
@@ -60,6 +61,7 @@ class Relay:
         self._local = local
         self._now = now
         self._units = units
+        self._unreported = unreported
         self._own_lines = own_lines
 
     async def run(self, call: Call, deployment: Deployment, name: str) -> None:
@@ -96,17 +98,20 @@ class Relay:
                 record.refused = True
                 raise refusal(connection, target)
             if record.stream:
-                await self._relay(call, target, connection, sent_at)
+                await self._relay(call, target, connection, sent_at, name)
             else:
-                self._pass_on(call, target, connection.status, whole, sent_at)
+                body = self._taken(call, target, whole)
+                if record.usage is None:
+                    await self._unreported.whole(call, whole, name)
+                self._pass_on(call, target, connection.status, body, sent_at)
         finally:
             connection.release()
 
     def _connect_s(self, call: Call) -> float:
         return max(0.001, min(call.model.timeouts.connect_s, call.deadline - self._now()))
 
-    def _pass_on(self, call: Call, target: Target, status: int, answer: bytes, sent_at: float) -> None:
-        """A complete answer: its usage is read, its bytes go on unchanged."""
+    def _taken(self, call: Call, target: Target, answer: bytes) -> bytes:
+        """The body for the client of a complete answer, whose usage is noted if it tells any."""
         record, body, dialect = call.record, answer, target.dialect
         try:
             if dialect is None:
@@ -124,10 +129,10 @@ class Relay:
             raise
         if used is not None:
             record.usage, record.usage_source = used, "provider"
-        else:
-            prompt_tokens = -(-len(call.body) // BYTES_PER_TOKEN)
-            record.usage = usage.of_tokens(prompt_tokens, written_tokens(answer))
-            record.usage_source = "estimated"
+        return body
+
+    def _pass_on(self, call: Call, target: Target, status: int, body: bytes, sent_at: float) -> None:
+        record = call.record
         if self._health.troubled:
             self._health.succeeded(target.deployment, sent_at)
         if call.race is not None:
@@ -137,7 +142,9 @@ class Relay:
         head = answer_head(record, target, b"application/json") + _cost_head(self._meter.cost(record), record)
         call.exchange.respond(status, head, body)
 
-    async def _relay(self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float) -> None:
+    async def _relay(
+        self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float, name: str
+    ) -> None:
         """A stream: held back until its first content, then passed on event by event, ended truthfully."""
         record = call.record
         content_type = connection.header(b"content-type") or b""
@@ -146,7 +153,10 @@ class Relay:
         stream: Stream
         keep_usage = wire.wants_usage(call.request)
         if target.dialect is None:
-            stream = ChatStream(keep_usage=keep_usage)
+            chat = ChatStream(keep_usage=keep_usage)
+            if not call.model.continue_streams and self._unreported.keeps(target.deployment.id):
+                chat.keep()
+            stream = chat
         else:
             stream = target.dialect.stream(
                 call.endpoint.name, call.request.model, keep_usage=keep_usage, asked=call.body
@@ -154,7 +164,7 @@ class Relay:
         if call.model.continue_streams and call.endpoint is CHAT:
             stream = _remembered(call, stream)
         try:
-            await self._follow(call, stream, target, connection, sent_at)
+            await self._follow(call, stream, target, connection, sent_at, name)
         except errors.GatewayError as error:
             if not stream.content:
                 record.refused = error is stream.error and _reported(error)
@@ -189,7 +199,7 @@ class Relay:
         raise errors.UpstreamError(f"The upstream answered a stream with {kind}")
 
     async def _follow(
-        self, call: Call, stream: Stream, target: Target, connection: UpstreamConnection, sent_at: float
+        self, call: Call, stream: Stream, target: Target, connection: UpstreamConnection, sent_at: float, name: str
     ) -> None:
         exchange, record = call.exchange, call.record
         held = b""
@@ -215,6 +225,11 @@ class Relay:
             raise stream.error
         if not (stream.content and stream.whole):  # one that ends before it begins has no head, either
             raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
+        if isinstance(stream, ChatStream):
+            told = stream.usage is not None
+            self._unreported.ended(target.deployment.id, told=told)
+            if not told and stream.kept:
+                await self._unreported.stream(call, stream.kept, name)
         exchange.send(call.endpoint.done)
         exchange.end()
 
@@ -266,7 +281,7 @@ class Relay:
 def _passage(stream: Stream, exchange: Exchange) -> Passage | None:
     """The short way of most chunks: from socket to socket, as nobody has to look into them or change them."""
     way = exchange.way()
-    return (stream, way) if isinstance(way, Outlet) and isinstance(stream, ChatStream) else None
+    return (stream, way) if isinstance(way, Outlet) and isinstance(stream, ChatStream) and not stream.keeping else None
 
 
 def _remembered(call: Call, stream: Stream) -> Stream:

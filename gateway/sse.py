@@ -19,6 +19,7 @@ DAMAGED = "The upstream sent an event that is not the JSON it should be"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 FRAME_BYTES = 350  # of an event around its text, at most
 BYTES_PER_TOKEN = 4
+KEPT_BYTES = 1024 * 1024
 _CR, _LF = (
     b"\r\n"  # numbers: for bytes, `in` raises an exception and forgets it before it looks, which costs more than looking
 )
@@ -49,6 +50,8 @@ class ChatStream:
         "_end",
         "_heads",
         "_keep_usage",
+        "_kept",
+        "_kept_bytes",
         "_lessons",
         "_open",
         "_tail",
@@ -74,6 +77,21 @@ class ChatStream:
         self._end = 1  # as long as no shape is known: what `_NO_HEAD` begins with is then the text, and no plain one
         self._heads: dict[int, _Head] = {}
         self._lessons = 0
+        self._kept: list[bytes] | None = None
+        self._kept_bytes = 0
+
+    def keep(self) -> None:
+        """From now on what comes is kept as well, up to `KEPT_BYTES`."""
+        self._kept = []
+
+    @property
+    def keeping(self) -> bool:
+        return self._kept is not None
+
+    @property
+    def kept(self) -> bytes:
+        """All of the stream; empty if that was not wanted, or too much."""
+        return b"" if self._kept is None else b"".join(self._kept)
 
     @property
     def reported(self) -> CanonicalUsage | None:
@@ -97,6 +115,8 @@ class ChatStream:
         """
         if self.error is not None:
             return b""
+        if self._kept is not None:
+            self._remember(data)
         if self._tail:
             data = self._tail + data
             self._tail = b""
@@ -113,6 +133,14 @@ class ChatStream:
             data = data[:cut]
         out = [passed + b"\n\n" for event in data.split(b"\n\n") if event and (passed := self._passed(event))]
         return out[0] if len(out) == 1 else b"".join(out)
+
+    def _remember(self, data: bytes) -> None:
+        kept = self._kept
+        if kept is not None:
+            kept.append(data)
+            self._kept_bytes += len(data)
+            if self._kept_bytes > KEPT_BYTES:
+                self._kept = None
 
     def passes(self, chunk: bytes) -> bool:
         """Whether `chunk`, framed as RFC 9112 7.1 has it, holds one event that differs from a former one by plain text alone, and so goes

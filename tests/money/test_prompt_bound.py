@@ -1,6 +1,7 @@
 """The bound from bytes is never passed: against the real tokenizer on any text, and where words alone do not tell."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway import bodies, wire
 from gateway.prompt_bound import CALL_TOKENS, FILE_TOKENS, IMAGE_TOKENS, output_bound, text_only, upper_bound
-from gateway.token_count import TokenCounter
+from gateway.token_count import VOCABULARIES, TokenCounter
 
 TEXT = st.text(max_size=200)
 MESSAGES = st.lists(st.tuples(st.sampled_from(["user", "system", "assistant"]), TEXT), min_size=1, max_size=5)
@@ -47,7 +48,28 @@ def test_the_count_is_openais_own(counter: TokenCounter) -> None:
     assert counter.counted(["tiktoken is great!"], "gpt-4") == 6
     assert counter.counted(["hello"], "claude-sonnet-4-5") is None
     assert counter.prompt(chat([{"role": "user", "content": "hello world"}]), "gpt-4") == 2 + 4 + 3
-    assert counter.prompt(chat([{"role": "user", "content": "a"}], tools=[{"type": "function"}]), "gpt-4") is None
+    assert counter.prompt(chat([{"role": "user", "content": [{"type": "image_url"}]}]), "gpt-4") is None
+
+
+def test_another_vocabulary_stands_in_where_somebody_wants_it(counter: TokenCounter) -> None:
+    """For bills of what was said; tokens that are tokens already need none."""
+    assert counter.nearest(["hello world"], "llama-3") == 2
+    assert counter.prompt(chat([{"role": "user", "content": "hello world"}]), "llama-3") == 2 + 4 + 3
+    assert counter.prompt(b'{"input":[[1,2,3],[4]]}', "m") == 4
+    assert counter.prompt(b'{"input":["hello world",7]}', "m") == 3
+    said = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    assert counter.prompt(chat([said]), "m") == 2 + 4 + 3
+
+
+def test_a_table_that_is_not_the_right_one_is_none(tmp_path: Path) -> None:
+    """Counts by a damaged table would be bills by nobody's vocabulary."""
+    newer = VOCABULARIES[0]
+    (tmp_path / newer.file).write_bytes(b"aGVsbG8= 0\n")
+    counter = TokenCounter((tmp_path,))
+    assert not counter.ready("gpt-4o")
+    assert counter.counted(["hello"], "gpt-4o") is None
+    assert counter.nearest(["hello"], "gpt-4o") == 1
+    assert counter.ready("gpt-4o", nearest=True)
 
 
 def test_special_tokens_in_a_text_are_text(counter: TokenCounter) -> None:

@@ -1,0 +1,83 @@
+"""Answers whose provider does not say what they used: what they and their prompts say is counted here, once they are whole.
+
+Of a stream that takes its events. They are kept while it is not known that a deployment tells its usage at the end, as nearly all do.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, final
+
+from gateway.answer_length import BYTES_PER_TOKEN, written, written_tokens
+from gateway.call import Call
+from gateway.token_count import TokenCounter
+from gateway.usage import of_tokens
+
+AT_ONCE_BYTES: Final = 16 * 1024  # more is counted in a thread
+MOST_BYTES: Final = 1024 * 1024  # of an answer, or a prompt; more is not counted
+
+Counts = tuple[int | None, int | None]  # of the prompt and of the answer
+
+
+@final
+class Unreported:
+    """One per process."""
+
+    def __init__(self, counter: TokenCounter) -> None:
+        self._counter = counter
+        self._telling: set[str] = set()
+
+    def keeps(self, deployment: str) -> bool:
+        """Whether events of its next stream are to be kept."""
+        return deployment not in self._telling
+
+    def ended(self, deployment: str, *, told: bool) -> None:
+        """A stream of the deployment came to its end, and told its usage, or did not."""
+        if told:
+            self._telling.add(deployment)
+        else:
+            self._telling.discard(deployment)
+
+    def forget(self, alive: Callable[[str], bool]) -> None:
+        """Drops what is known of deployments that are gone."""
+        self._telling = {one for one in self._telling if alive(one)}
+
+    async def whole(self, call: Call, answer: bytes, model: str) -> None:
+        """Notes what a complete answer used. `model`: the deployment's name for it."""
+        estimate = written_tokens(answer)
+        call.record.received = max(1, estimate)  # for a client that leaves meanwhile
+        prompt, output = await self._counts(call.body, (answer,), model)
+        _note(call, prompt, estimate if output is None else output, counted=output is not None)
+
+    async def stream(self, call: Call, events: bytes, model: str) -> None:
+        """Notes what a complete stream used, given as it came, if it can be counted."""
+        data = (line.removeprefix(b"data:") for line in events.splitlines() if line.startswith(b"data:"))
+        payloads = [one for one in data if one.strip() != b"[DONE]"]
+        prompt, output = await self._counts(call.body, payloads, model)
+        if output is not None:
+            _note(call, prompt, output, counted=True)
+
+    async def _counts(self, body: bytes, answers: Sequence[bytes], model: str) -> Counts:
+        size = max(len(body), sum(map(len, answers)))
+        if size > MOST_BYTES:
+            return None, None
+        counting = partial(self._counted, body, answers, model)
+        if size <= AT_ONCE_BYTES and self._counter.ready(model, nearest=True):
+            return counting()
+        return await asyncio.get_running_loop().run_in_executor(None, counting)
+
+    def _counted(self, body: bytes, answers: Sequence[bytes], model: str) -> Counts:
+        texts: Iterable[str] | None = written(answers)
+        return self._counter.prompt(body, model), None if texts is None else self._counter.nearest(texts, model)
+
+
+def _note(call: Call, prompt: int | None, output: int, *, counted: bool) -> None:
+    """Never more than what was held for it: a vocabulary that is not the model's own may find more than there can be."""
+    record = call.record
+    counted = counted and prompt is not None
+    if prompt is None:
+        prompt = -(-len(call.body) // BYTES_PER_TOKEN)
+    if counted and record.ticket is not None:
+        need = record.ticket.offer.need
+        prompt, output = min(prompt, need.prompt_tokens), min(output, need.output_tokens)
+    record.usage, record.usage_source = of_tokens(prompt, output), "counted" if counted else "estimated"

@@ -65,7 +65,11 @@ CHUNK = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1761955200,"model":"m","service_tier":"default",'
     b'"system_fingerprint":"fp","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}\n\n'
 )
-LAST = CHUNK.replace(b'"finish_reason":null', b'"finish_reason":"stop"') + b"data: [DONE]\n\n"
+LAST = (
+    CHUNK.replace(b'"finish_reason":null', b'"finish_reason":"stop"')
+    + b'data: {"id":"chatcmpl-1","choices":[],"usage":{"prompt_tokens":92,"completion_tokens":99,"total_tokens":191}}\n\n'
+    + b"data: [DONE]\n\n"
+)
 
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"

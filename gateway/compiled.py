@@ -20,6 +20,7 @@ from typing import Final
 MODULES: Final = (
     "gateway.allowance",
     "gateway.answer_head",
+    "gateway.answer_id",
     "gateway.attempts",
     "gateway.authentication",
     "gateway.bills",
@@ -55,6 +56,7 @@ MODULES: Final = (
     "gateway.stages",
     "gateway.tabs",
     "gateway.targets",
+    "gateway.unreported",
     "gateway.upstream",
     "gateway.usage",
     "gateway.watching",

@@ -142,6 +142,11 @@ class FrontStream(ABC):
         """How an answer ends that is whole."""
 
     @property
+    def chat(self) -> Stream:
+        """The chat's own."""
+        return self._chat
+
+    @property
     def content(self) -> bool:
         return self._chat.content
 

@@ -98,12 +98,12 @@ class Relay:
                 record.refused = True
                 raise refusal(connection, target)
             if record.stream:
-                await self._relay(call, target, connection, sent_at, name)
+                await self._relay(call, target, connection, sent_at, name, body)
             else:
-                body = self._taken(call, target, whole)
+                answer = self._taken(call, target, whole)
                 if record.usage is None:
-                    await self._unreported.whole(call, whole, name)
-                self._pass_on(call, target, connection.status, body, sent_at)
+                    await self._unreported.whole(call.record, name, body, whole)
+                self._pass_on(call, target, connection.status, answer, sent_at)
         finally:
             connection.release()
 
@@ -143,9 +143,9 @@ class Relay:
         call.exchange.respond(status, head, body)
 
     async def _relay(
-        self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float, name: str
+        self, call: Call, target: Target, connection: UpstreamConnection, sent_at: float, name: str, body: bytes
     ) -> None:
-        """A stream: held back until its first content, then passed on event by event, ended truthfully."""
+        """A stream: held back until its first content, then passed on event by event, ended truthfully. `body` is what was sent for it."""
         record = call.record
         content_type = connection.header(b"content-type") or b""
         if not content_type.startswith(b"text/event-stream"):
@@ -153,18 +153,20 @@ class Relay:
         stream: Stream
         keep_usage = wire.wants_usage(call.request)
         if target.dialect is None:
-            chat = ChatStream(keep_usage=keep_usage)
-            if not call.model.continue_streams and self._unreported.keeps(target.deployment.id):
-                chat.keep()
-            stream = chat
+            stream = ChatStream(keep_usage=keep_usage)
         else:
             stream = target.dialect.stream(
                 call.endpoint.name, call.request.model, keep_usage=keep_usage, asked=call.body
             )
+        chat = self._unreported.began(target.deployment.id, stream)
         if call.model.continue_streams and call.endpoint is CHAT:
             stream = _remembered(call, stream)
         try:
-            await self._follow(call, stream, target, connection, sent_at, name)
+            await self._follow(call, stream, target, connection, sent_at)
+            if chat is not None and not self._unreported.ended(target.deployment.id, chat):
+                await self._unreported.stream(record, name, body, chat.kept)
+            call.exchange.send(call.endpoint.done)
+            call.exchange.end()
         except errors.GatewayError as error:
             if not stream.content:
                 record.refused = error is stream.error and _reported(error)
@@ -199,9 +201,10 @@ class Relay:
         raise errors.UpstreamError(f"The upstream answered a stream with {kind}")
 
     async def _follow(
-        self, call: Call, stream: Stream, target: Target, connection: UpstreamConnection, sent_at: float, name: str
+        self, call: Call, stream: Stream, target: Target, connection: UpstreamConnection, sent_at: float
     ) -> None:
-        exchange, record = call.exchange, call.record
+        """Up to its end, which is not told yet."""
+        record = call.record
         held = b""
         ended = False
         while not (stream.content or ended):
@@ -225,13 +228,6 @@ class Relay:
             raise stream.error
         if not (stream.content and stream.whole):  # one that ends before it begins has no head, either
             raise errors.UpstreamError("The upstream's stream ended before its answer was complete")
-        if isinstance(stream, ChatStream):
-            told = stream.usage is not None
-            self._unreported.ended(target.deployment.id, told=told)
-            if not told and stream.kept:
-                await self._unreported.stream(call, stream.kept, name)
-        exchange.send(call.endpoint.done)
-        exchange.end()
 
     async def _pass_events_on(self, call: Call, stream: Stream, connection: UpstreamConnection) -> None:
         """What follows the first content, as it comes, until the stream is through."""

@@ -95,13 +95,11 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Prompt(msgspec.Struct, gc=False):
-    """`prompt` and `input` may be tokens already, of one text or of several. `system` is Anthropic's, `instructions` of responses."""
+    """`prompt` and `input` may be tokens already, of one text or of several."""
 
     messages: list[_Message] | None = None
     prompt: str | list[str | int | list[int]] | None = None
     input: str | list[str | int | list[int]] | None = None
-    system: str | list[_Text] | None = None
-    instructions: str | None = None
     tools: msgspec.Raw = NULL
     functions: msgspec.Raw = NULL
     response_format: msgspec.Raw = NULL
@@ -135,12 +133,14 @@ class TokenCounter:
         return not nearest or NEAREST.name in self._loaded or (own is not None and self._loaded[own.name] is not None)
 
     def prompt(self, body: bytes, model: str) -> int | None:
-        """Tokens, by `nearest`, of a request's prompt with the frames around its messages; None for more than text."""
+        """Tokens, by `nearest`, of a prompt in OpenAI's APIs, with the frames around messages; None for more than text."""
         try:
             asked = _prompt.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return None
-        messages = [*(asked.messages or ()), *(_Message(said) for said in (asked.system, asked.instructions) if said)]
+        messages = asked.messages or ()
+        if not (messages or asked.prompt or asked.input):
+            return None
         texts = [text for message in messages for text in _texts(message)]
         texts += [bytes(raw).decode() for raw in (asked.tools, asked.functions, asked.response_format) if present(raw)]
         given = 0

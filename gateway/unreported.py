@@ -9,7 +9,10 @@ from functools import partial
 from typing import Final, final
 
 from gateway.answer_length import BYTES_PER_TOKEN, written, written_tokens
-from gateway.call import Call
+from gateway.dialect import Stream
+from gateway.front import FrontStream
+from gateway.record import Record
+from gateway.sse import ChatStream
 from gateway.token_count import TokenCounter
 from gateway.usage import of_tokens
 
@@ -27,56 +30,61 @@ class Unreported:
         self._counter = counter
         self._telling: set[str] = set()
 
-    def keeps(self, deployment: str) -> bool:
-        """Whether events of its next stream are to be kept."""
-        return deployment not in self._telling
+    def began(self, deployment: str, stream: Stream) -> ChatStream | None:
+        """What an upstream of OpenAI's dialect is going to say, whatever API the client speaks; kept, if it may have to be counted."""
+        chat = stream.chat if isinstance(stream, FrontStream) else stream
+        if not isinstance(chat, ChatStream):
+            return None
+        if deployment not in self._telling:
+            chat.keep()
+        return chat
 
-    def ended(self, deployment: str, *, told: bool) -> None:
-        """A stream of the deployment came to its end, and told its usage, or did not."""
-        if told:
+    def ended(self, deployment: str, chat: ChatStream) -> bool:
+        """Whether nothing of a complete stream is to be counted."""
+        if chat.usage is not None:
             self._telling.add(deployment)
-        else:
-            self._telling.discard(deployment)
+            return True
+        self._telling.discard(deployment)
+        return not chat.kept
 
     def forget(self, alive: Callable[[str], bool]) -> None:
         """Drops what is known of deployments that are gone."""
         self._telling = {one for one in self._telling if alive(one)}
 
-    async def whole(self, call: Call, answer: bytes, model: str) -> None:
-        """Notes what a complete answer used. `model`: the deployment's name for it."""
+    async def whole(self, record: Record, model: str, asked: bytes, answer: bytes) -> None:
+        """Notes what a complete answer used. `model`: the deployment's name for it; `asked`: the body that was sent to it."""
         estimate = written_tokens(answer)
-        call.record.received = max(1, estimate)  # for a client that leaves meanwhile
-        prompt, output = await self._counts(call.body, (answer,), model)
-        _note(call, prompt, estimate if output is None else output, counted=output is not None)
+        record.received = max(1, estimate)  # for a client that leaves meanwhile
+        prompt, output = await self._counts(model, asked, (answer,))
+        _note(record, asked, prompt, estimate if output is None else output, counted=output is not None)
 
-    async def stream(self, call: Call, events: bytes, model: str) -> None:
+    async def stream(self, record: Record, model: str, asked: bytes, events: bytes) -> None:
         """Notes what a complete stream used, given as it came, if it can be counted."""
         data = (line.removeprefix(b"data:") for line in events.splitlines() if line.startswith(b"data:"))
         payloads = [one for one in data if one.strip() != b"[DONE]"]
-        prompt, output = await self._counts(call.body, payloads, model)
+        prompt, output = await self._counts(model, asked, payloads)
         if output is not None:
-            _note(call, prompt, output, counted=True)
+            _note(record, asked, prompt, output, counted=True)
 
-    async def _counts(self, body: bytes, answers: Sequence[bytes], model: str) -> Counts:
-        size = max(len(body), sum(map(len, answers)))
+    async def _counts(self, model: str, asked: bytes, answers: Sequence[bytes]) -> Counts:
+        size = max(len(asked), sum(map(len, answers)))
         if size > MOST_BYTES:
             return None, None
-        counting = partial(self._counted, body, answers, model)
+        counting = partial(self._counted, model, asked, answers)
         if size <= AT_ONCE_BYTES and self._counter.ready(model, nearest=True):
             return counting()
         return await asyncio.get_running_loop().run_in_executor(None, counting)
 
-    def _counted(self, body: bytes, answers: Sequence[bytes], model: str) -> Counts:
+    def _counted(self, model: str, asked: bytes, answers: Sequence[bytes]) -> Counts:
         texts: Iterable[str] | None = written(answers)
-        return self._counter.prompt(body, model), None if texts is None else self._counter.nearest(texts, model)
+        return self._counter.prompt(asked, model), None if texts is None else self._counter.nearest(texts, model)
 
 
-def _note(call: Call, prompt: int | None, output: int, *, counted: bool) -> None:
+def _note(record: Record, asked: bytes, prompt: int | None, output: int, *, counted: bool) -> None:
     """Never more than what was held for it: a vocabulary that is not the model's own may find more than there can be."""
-    record = call.record
     counted = counted and prompt is not None
     if prompt is None:
-        prompt = -(-len(call.body) // BYTES_PER_TOKEN)
+        prompt = -(-len(asked) // BYTES_PER_TOKEN)
     if counted and record.ticket is not None:
         need = record.ticket.offer.need
         prompt, output = min(prompt, need.prompt_tokens), min(output, need.output_tokens)

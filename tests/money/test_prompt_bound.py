@@ -59,6 +59,7 @@ def test_another_vocabulary_stands_in_where_somebody_wants_it(counter: TokenCoun
     assert counter.prompt(b'{"input":["hello world",7]}', "m") == 3
     said = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
     assert counter.prompt(chat([said]), "m") == 2 + 4 + 3
+    assert counter.prompt(b'{"contents":[{"parts":[{"text":"hello"}]}]}', "m") is None
 
 
 def test_a_table_that_is_not_the_right_one_is_none(tmp_path: Path) -> None:

@@ -48,6 +48,24 @@ def test_a_whole_answer_is_counted(routes: Routes, vocabulary: tiktoken.Encoding
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["messages", "responses", "completions"])
+def test_clients_of_other_apis_are_counted_alike(
+    routes: Routes, vocabulary: tiktoken.Encoding, path: str, stream: bool
+) -> None:
+    """By what was sent to the upstream and what it said, which is chat in any case."""
+    route = routes(SILENT)
+    body: Json = {"model": route.name, "stream": stream, "max_tokens": 900}
+    said = {"messages": [{"role": "user", "content": ASKED}]} if path == "messages" else {"prompt": ASKED}
+    if path == "responses":
+        body, said = {"model": route.name, "stream": stream, "max_output_tokens": 900}, {"input": ASKED}
+    answer = routes.server.post(f"/v1/{path}", body | said)
+    assert answer.status_code == 200, answer.text
+    frames = 0 if path == "completions" else FRAMES
+    prompt, output = (len(vocabulary.encode_ordinary(text)) for text in (ASKED, TEXT))
+    assert bill(routes.records(answer)[-1]) == ("counted", prompt + frames, output)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_calls_of_tools_are_counted(routes: Routes, vocabulary: tiktoken.Encoding, stream: bool) -> None:
     """Their names and arguments, which are all that the model wrote of them."""
     calls = (ToolCall("weather", json.dumps({"city": "Bern", "days": [1, 2, 3]})), ToolCall("time", "{}"))

@@ -6,8 +6,8 @@ comes back as one of the client's. So a request that cannot be translated still 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Protocol, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, final
 
 import msgspec
 
@@ -68,6 +68,14 @@ class Front(Face, Protocol):
 
     def anonymous(self, body: bytes) -> bytes:
         """The request without whose it is."""
+
+    def end_user(self, metadata: object) -> str | None:
+        """Whom the client asks for, by that field of a request."""
+
+    def prompted(
+        self, fields: dict[str, Any], messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], endpoint: str
+    ) -> None:
+        """Puts a prompt's messages, which are chat's, before a request's, and its parameters where that has none. Raises BadRequest."""
 
     def exchange(self, exchange: Exchange) -> Exchange:
         """The same exchange, whose heads also say what clients of this API read there."""

@@ -1,6 +1,6 @@
 """What routes and prompts make of a request before anything else reads it: a body that names one model and has all its messages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 import msgspec
@@ -24,6 +24,7 @@ class _Named(msgspec.Struct, gc=False):
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt: msgspec.Raw = msgspec.Raw(b"")
+    metadata: Any = None
 
 
 class _Words(msgspec.Struct, frozen=True):
@@ -75,12 +76,13 @@ def applied(
         named = _named.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None  # whoever parses it says what is wrong
+    if endpoint.front is not None:
+        named.user = endpoint.front.end_user(named.metadata)
     prompt = named.prompt if bytes(named.prompt).startswith(b"{") and _takes(endpoint, versions, named.prompt) else None
     if prompt is None and named.model not in versions.routes:
         return None
     fields = _fields.decode(body)
-    words = _INPUT if endpoint.name == "responses" else _MESSAGES
-    prompt_version = None if prompt is None else _prompted(versions, fields, prompt, named, caller, words)
+    prompt_version = None if prompt is None else _prompted(versions, endpoint, fields, prompt, named, caller)
     name = fields.get("model")
     route = versions.routes.get(name) if isinstance(name, str) else None
     route_version = None if route is None else _rerouted(route, fields, named, key, caller)
@@ -88,9 +90,9 @@ def applied(
 
 
 def _takes(endpoint: Endpoint, versions: Versions, raw: msgspec.Raw) -> bool:
-    """Whether a prompt is one of ours: always in a chat; of a response, OpenAI keeps some, too."""
+    """Whether a prompt is one of ours: always in a chat and in messages; of a response, OpenAI keeps some, too."""
     if endpoint.name != "responses":
-        return endpoint.name == "chat"
+        return endpoint.name == "chat" or endpoint.front is not None
     try:
         return _reference.decode(raw).id in versions.prompts
     except msgspec.DecodeError:
@@ -107,7 +109,7 @@ def _rerouted(route: Family[RouteVersion], fields: dict[str, Any], named: _Named
 
 
 def _prompted(
-    versions: Versions, fields: dict[str, Any], raw: msgspec.Raw, named: _Named, caller: Caller, words: _Words
+    versions: Versions, endpoint: Endpoint, fields: dict[str, Any], raw: msgspec.Raw, named: _Named, caller: Caller
 ) -> str:
     """Puts a prompt's messages before those of the request, and its parameters where the request has none."""
     try:
@@ -119,18 +121,27 @@ def _prompted(
         raise errors.NotFound(f"The prompt '{reference.id}' does not exist", param="prompt.id", code="prompt_not_found")
     drawn = _drawn(family, reference.version, named, caller, "prompt")
     messages = render(drawn.messages, _values(drawn, reference))
+    del fields["prompt"]
+    if endpoint.front is not None:
+        endpoint.front.prompted(fields, messages, drawn.params, endpoint.name)
+    else:
+        _put_before(fields, messages, drawn.params, _INPUT if endpoint.name == "responses" else _MESSAGES)
+    if drawn.model is not None:
+        fields.setdefault("model", drawn.model)
+    return f"{family.name}@{drawn.version}"
+
+
+def _put_before(
+    fields: dict[str, Any], messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], words: _Words
+) -> None:
     own = fields.get(words.messages, [])
     if not isinstance(own, list):
         raise errors.BadRequest(
             f"Invalid '{words.messages}': Expected `array`", param=words.messages, code="invalid_type"
         )
-    del fields["prompt"]
     fields[words.messages] = [*(messages if words is _MESSAGES else map(_item, messages)), *own]
-    for name, value in drawn.params.items():
+    for name, value in params.items():
         fields.setdefault(words.names.get(name, name), value)
-    if drawn.model is not None:
-        fields.setdefault("model", drawn.model)
-    return f"{family.name}@{drawn.version}"
 
 
 def _item(message: Mapping[str, Any]) -> Mapping[str, Any]:

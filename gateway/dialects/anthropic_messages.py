@@ -35,6 +35,17 @@ _object: Final = msgspec.json.Decoder(dict[str, Raw])
 
 def conversation(messages: Sequence[Message]) -> tuple[list[Text], list[Turn]]:
     """Instructions and turns. Instructions go in front wherever they stood, as Anthropic's compatible endpoint has it."""
+    system, turns = parts(messages)
+    if not turns:
+        raise errors.BadRequest("Claude needs at least one message with content from the user", param="messages")
+    for turn in turns:
+        turn.content.sort(key=lambda block: not isinstance(block, ToolResult))  # results stand first in their turn
+    _trim(turns[-1])
+    return system, turns
+
+
+def parts(messages: Sequence[Message]) -> tuple[list[Text], list[Turn]]:
+    """Instructions and turns, of which there may be none: a conversation, or the beginning of one."""
     system: list[Text] = []
     turns: list[Turn] = []
     for index, message in enumerate(messages):
@@ -49,11 +60,6 @@ def conversation(messages: Sequence[Message]) -> tuple[list[Text], list[Turn]]:
             turns[-1].content.extend(blocks)
         else:
             turns.append(Turn(role, blocks))
-    if not turns:
-        raise errors.BadRequest("Claude needs at least one message with content from the user", param="messages")
-    for turn in turns:
-        turn.content.sort(key=lambda block: not isinstance(block, ToolResult))  # results stand first in their turn
-    _trim(turns[-1])
     return system, turns
 
 

@@ -3,9 +3,9 @@
 At Anthropic itself a request goes through, elsewhere it becomes a chat.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 from msgspec import Raw
@@ -19,6 +19,7 @@ from gateway.fronts import messages_errors
 from gateway.fronts.messages_answer import message
 from gateway.fronts.messages_chat import chat
 from gateway.fronts.messages_exchange import MessagesExchange
+from gateway.fronts.messages_prompt import put_before
 from gateway.fronts.messages_stream import MessagesFromChat
 
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -52,6 +53,15 @@ class Messages:
         fields = _fields.decode(body)
         fields.pop("metadata", None)
         return msgspec.json.encode(fields)
+
+    def end_user(self, metadata: object) -> str | None:
+        user = metadata.get("user_id") if isinstance(metadata, dict) else None
+        return user if isinstance(user, str) else None
+
+    def prompted(
+        self, fields: dict[str, Any], messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], endpoint: str
+    ) -> None:
+        put_before(fields, messages, params, counts=endpoint == "count_tokens")
 
     def exchange(self, exchange: Exchange) -> Exchange:
         return MessagesExchange(exchange)

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -226,6 +227,74 @@ def test_a_prompt_is_put_before_the_input_of_a_response(routes: Routes, admin: h
         client.responses.create(model=one.name, prompt={"id": name}, input="hi")
     with pytest.raises(openai.BadRequestError, match="'prompt' is not available on this deployment"):
         client.responses.create(model=one.name, prompt={"id": "pmpt_of_openai"}, input="hi")
+
+
+def test_a_prompt_is_put_before_the_messages_of_claudes_clients(routes: Routes, admin: httpx.Client) -> None:
+    """Instructions are `system` there, texts of messages blocks; `max_tokens`, which that API wants, may be the prompt's."""
+    one, _ = two(routes)
+    name = next(names)
+    template = [
+        {"role": "system", "content": "Speak like {{who}}."},
+        {"role": "user", "content": [{"type": "text", "text": "Who are you?"}]},
+        {"role": "assistant", "content": "Arr."},
+    ]
+    made(admin, "prompts", name=name, messages=template, params={"max_tokens": 40, "stop": "END"}, model=one.name)
+    body = {"prompt": {"id": name, "variables": {"who": "a pirate"}}, "messages": [{"role": "user", "content": "hi"}]}
+    answer = routes.server.post("/v1/messages", {**body, "system": "Be brief."})
+    assert answer.status_code == 200, answer.text
+    seen = sent(one)
+    said_before = [(turn["role"], turn["content"]) for turn in seen["messages"]]
+    assert said_before[0] == ("system", "Speak like a pirate.\n\nBe brief.")
+    assert [role for role, _ in said_before] == ["system", "user", "assistant", "user"]
+    assert (seen["max_tokens"], seen["stop"], "prompt" in seen) == (40, ["END"], False)
+    assert routes.record(answer)["prompt_version"] == f"{name}@1"
+
+    client = anthropic.Anthropic(base_url=routes.server.url, api_key=routes.server.key, max_retries=0)
+    prompt = {"prompt": body["prompt"]}
+    streamed = client.messages.create(
+        model=one.name, max_tokens=9, messages=[{"role": "user", "content": "hi"}], extra_body=prompt, stream=True
+    )
+    assert "".join(event.delta.text for event in streamed if event.type == "content_block_delta") == "one"  # type: ignore[union-attr]
+    alone = client.messages.count_tokens(model=one.name, messages=[{"role": "user", "content": "hi"}])
+    more = client.messages.count_tokens(model=one.name, messages=[{"role": "user", "content": "hi"}], extra_body=prompt)
+    assert more.input_tokens > alone.input_tokens + 10
+
+
+def test_what_cannot_be_told_in_messages_is_refused(routes: Routes, admin: httpx.Client) -> None:
+    """A parameter without a place there would be lost, and an answer in another form than the prompt's owner wants."""
+    one, _ = two(routes)
+    question = [{"role": "user", "content": "{{a}}"}]
+    for messages, params, reason in (
+        (question, {"response_format": {"type": "json_object"}}, "its parameter 'response_format' has no place"),
+        ([{"role": "robot", "content": "x {{a}}"}], {}, "Unknown role 'robot'"),
+    ):
+        name = next(names)
+        made(admin, "prompts", name=name, messages=messages, params=params)
+        body = {"model": one.name, "max_tokens": 9, "prompt": {"id": name, "variables": {"a": "x"}}}
+        answer = routes.server.post("/v1/messages", body)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["type"] == "error"
+        assert reason in answer.text
+        assert routes.server.post("/v1/messages", {**body, "messages": "hi"}).status_code == 400
+    assert one.asked == [0]
+
+
+def test_end_users_of_messages_stay_with_their_version(routes: Routes, admin: httpx.Client) -> None:
+    """By `metadata.user_id`, as the API has it."""
+    one, other = two(routes)
+    name = next(names)
+    made(admin, "routes", name=name, model=one.name, sticky="user")
+    admin.post(f"/routes/{name}/versions", json={"model": other.name}).raise_for_status()
+    admin.patch(f"/routes/{name}", json={"weights": {"1": 1, "2": 1}}).raise_for_status()
+
+    def version(user: str) -> str:
+        body = {"model": name, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        answer = routes.server.post("/v1/messages", {**body, "metadata": {"user_id": user}})
+        return answer.headers["x-penstock-model"]
+
+    homes = {user: version(user) for user in (f"u{number}" for number in range(16))}
+    assert len(set(homes.values())) == 2
+    assert {user: version(user) for user in homes} == homes
 
 
 def test_what_is_wrong_with_a_prompt_is_named(routes: Routes, admin: httpx.Client) -> None:

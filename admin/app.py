@@ -53,7 +53,7 @@ from admin.rest import (
     versions,
 )
 from admin.rest.budgets import Uses
-from admin.rest.control import Control
+from admin.rest.control import Control, nothing_waits
 from admin.rest.deployments import Conditions
 from admin.rest.documentation import DocumentedApi
 from admin.rest.gate import AdminGate, LastResort
@@ -112,6 +112,7 @@ def create_app(
     version: str,
     oidc: "Oidc | None" = None,
     uses: Uses | None = None,
+    shown: Callable[[], Awaitable[None]] = nothing_waits,
     enforcing: bool = False,
     conditions: Conditions = lambda _: None,
     servers: ServerConditions = dict,
@@ -128,9 +129,9 @@ def create_app(
 ) -> FastAPI:
     """`admin_key_digest` is the SHA-256 of the admin key (`gateway.keys.digest`). The application has no lifespan.
 
-    `uses` tells what accounts hold; `conditions`, how deployments are, `servers`, how those of MCP are. `commands`: programs that may
-    be MCP servers, `programs`, that may be engines. `registrar` takes artefacts of classic models in; without one there is no
-    registry. `webhook_secret` is what MLflow signs its webhooks with.
+    `uses` tells what accounts hold, `shown` waits until all that was done is in the records; `conditions`, how deployments are, `servers`,
+    how those of MCP are. `commands`: programs that may be MCP servers, `programs`, that may be engines. `registrar` takes artefacts of
+    classic models in; without one there is no registry. `webhook_secret` is what MLflow signs its webhooks with.
     `snapshots`: the folder for those of collections. `reembedding` is told when one of those is asked for.
     `vectors` embeds texts, for who distils.
     `scoring_desk`: where predictions in bulk are asked for.
@@ -145,7 +146,7 @@ def create_app(
         docs_url=None,  # the framework's page loads scripts from a network that may not be there
         redoc_url=None,
     )
-    control = Control(engine, box, refresher, enforcing=enforcing)
+    control = Control(engine, box, refresher, enforcing=enforcing, shown=shown)
     for routes in (
         orgs.router(control),
         teams.router(control),

@@ -522,6 +522,7 @@ class House:
             version=self.version,
             oidc=self._logins(),
             uses=uses(self._books),
+            shown=self._books.show,
             enforcing=True,
             conditions=self._plane.health.condition,
             servers=self._mcp.conditions,

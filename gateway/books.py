@@ -24,6 +24,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 RECOVER_EVERY_S = 5.0
 LOOK_S = 0.25
+SHOWN_S = 1.0  # for which somebody who asks for records waits until they are all there
 
 
 @final
@@ -62,6 +63,11 @@ class Books:
     def background(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What runs as long as the server does."""
         return (self.till.run(), self._look_on(), self._recover())
+
+    async def show(self) -> None:
+        """Before records are read: what ended until now is in the database, unless that takes longer than `SHOWN_S`."""
+        if self.shipper.lag_records:
+            await asyncio.to_thread(self.shipper.catch_up, SHOWN_S)
 
     async def close(self) -> None:
         """After the last call: everything settled, shipped and given back."""

@@ -90,6 +90,7 @@ class Shipper:
         self._rest_s = compact_every_s if told else interval_s
         self._resting = False
         self._wake = threading.Event()
+        self._grown = threading.Condition()  # `shipped` is
         self._ending = False
         self._ends_at = 0.0
         self._done = False
@@ -118,6 +119,14 @@ class Shipper:
             self._caught_up_at = time.monotonic()
         else:
             self._wake.set()
+
+    def catch_up(self, limit_s: float) -> bool:
+        """Ships at once what has been appended until now; whether it is in the database. Blocks for up to `limit_s`."""
+        due = self._journal.appended
+        if due != self.shipped:
+            self._wake.set()
+        with self._grown:
+            return self._grown.wait_for(lambda: self.shipped >= due, limit_s)
 
     def close(self, at: float, timeout_s: float = 10.0, *, keep: bool = False) -> bool:
         """Ends the journal and ships the rest; True if all of it is in the database. Blocks for up to `timeout_s`.
@@ -189,7 +198,9 @@ class Shipper:
         deliver(self._engine, self._journal.session, self._waiting)
         self._waiting = None
         self._small_in_a_row = min(self._small_in_a_row + 1, MOST_DOUBLINGS) if len(run.payloads) < SMALL else 0
-        self.shipped = run.end
+        with self._grown:
+            self.shipped = run.end
+            self._grown.notify_all()
         if not run.full:
             self._caught_up_at = seen
         with self._files:

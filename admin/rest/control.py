@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Response
@@ -35,14 +35,28 @@ def permitted(request: Request) -> Principal:
 Asker = Annotated[Principal, Depends(permitted)]
 
 
+async def nothing_waits() -> None:
+    """Where nothing is recorded elsewhere first."""
+
+
 class Control:
     """Given to the routes. What an answer says is in force in this process when it is sent, whoever changed it.
 
     `enforcing`: whether the data plane holds budgets and limits. Where it does not, none is accepted.
     """
 
-    def __init__(self, engine: Engine, box: SecretBox, refresher: Refresher, *, enforcing: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        box: SecretBox,
+        refresher: Refresher,
+        *,
+        enforcing: bool,
+        shown: Callable[[], Awaitable[None]] = nothing_waits,
+    ) -> None:
+        """`shown` waits until what this process has done is in the records."""
         self.box = box
+        self._shown = shown
         self._enforcing = enforcing
         self.refresher = refresher
         self._engine = engine
@@ -71,6 +85,11 @@ class Control:
         finally:
             if revision > self.refresher.revision:
                 await self.refresher.refresh_now()
+
+    async def read_records(self, work: Callable[[Connection], R]) -> R:
+        """As `read`, of requests and what they cost: whoever has an answer finds its record."""
+        await self._shown()
+        return await self.read(work)
 
     async def change(
         self,

@@ -129,8 +129,8 @@ def router(control: Control) -> APIRouter:
             asker.require("GET", "/requests/{id}")
         if text is not None or session is not None:
             search = Search(text, session, only.org_id, only.team_id, only.since)
-            return await control.read(lambda tx: _said(tx, search, only, limit, after))
-        found = await control.read(lambda tx: request_store.listed(tx, limit, after, only))
+            return await control.read_records(lambda tx: _said(tx, search, only, limit, after))
+        found = await control.read_records(lambda tx: request_store.listed(tx, limit, after, only))
         views = [_view(record) for record in found.data]
         return ListPage[RequestView](data=views, has_more=found.next is not None, next=found.next)
 
@@ -142,7 +142,7 @@ def router(control: Control) -> APIRouter:
             found = request_store.some(tx, (id,), only)
             return found, store.get(tx, id), request_store.parts(tx, found[0], only) if found else ()
 
-        found, content, parts = await control.read(read)
+        found, content, parts = await control.read_records(read)
         if not found:
             raise NotFound(f"There is no record of a request '{id}'")
         said = (

@@ -92,7 +92,7 @@ def router(control: Control) -> APIRouter:
             "tag": tag,
         }
         only = {name: value for name, value in asked.items() if value is not None}
-        found = await control.read(lambda tx: spend(tx, group_by, days, only, limit + 1, skipped))
+        found = await control.read_records(lambda tx: spend(tx, group_by, days, only, limit + 1, skipped))
         more = len(found) > limit
         answer = {
             "group_by": group_by,

@@ -251,6 +251,26 @@ def test_a_shipper_that_is_told_rests_until_there_is_something(engine: Engine, t
     assert entry_count(engine) == 3
 
 
+def test_who_wants_to_see_the_records_need_not_wait_for_the_next_group(engine: Engine, tmp_path: Path) -> None:
+    """What was appended by then is shipped at once; and where the database is locked, nobody waits longer than he said."""
+    journal = small_journal(tmp_path)
+    shipper = Shipper(engine, journal, interval_s=60)
+    shipper.start()
+    for number in range(3):
+        journal.append(settled(number))
+        assert shipper.catch_up(20)
+        assert entry_count(engine) == number + 1
+    assert shipper.catch_up(0)
+    journal.append(settled(4))
+    with appending(engine) as tx:
+        tx.execute(select(ledger_sessions).with_for_update())
+        began = time.monotonic()
+        assert not shipper.catch_up(0.2)
+        assert time.monotonic() - began < 5
+    assert shipper.close(BEGAN)
+    assert entry_count(engine) == 4
+
+
 @pytest.mark.parametrize("interval_s", [0.01, 60])
 def test_a_database_that_hangs_does_not_hold_up_the_end(engine: Engine, tmp_path: Path, interval_s: float) -> None:
     """Somebody has locked what the shipper needs, whether it is shipping or asleep: the process ends in time, and the next one ships."""

@@ -91,3 +91,16 @@ def test_a_stream_that_breaks_after_content_is_not_tried_again(routes: Routes) -
     (record,) = routes.records(answer)
     assert record["usage_source"] == "estimated"
     assert record["error_code"] == "upstream_error"
+
+
+def test_whoever_has_an_answer_finds_its_record_and_what_it_cost(routes: Routes) -> None:
+    """Asked once, without waiting, however long the process would go on gathering calls."""
+    route = routes(GOOD)
+    key = routes.server.admin.post("/keys", json={"name": "one"}).json()
+    for number in range(1, 9):
+        answer = routes.ask(route, key=key["key"], **SENT)
+        (newest,) = routes.server.admin.get("/requests", params={"limit": 1, "key_id": key["id"]}).json()["data"]
+        assert newest["id"] == answer.headers["x-request-id"]
+        assert routes.server.admin.get(f"/requests/{newest['id']}").status_code == 200
+        (spent,) = routes.server.admin.get("/spend", params={"group_by": "key", "key_id": key["id"]}).json()["data"]
+        assert spent["cost_nanousd"] == number * 13_000_000

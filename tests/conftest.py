@@ -36,6 +36,7 @@ pytest_plugins: list[str] = [
     "tests.fixtures.engines",
     "tests.fixtures.plane",
     "tests.fixtures.anew",
+    "tests.fixtures.opened",
     *(["tests.fixtures.predictions"] if find_spec("skl2onnx") else []),  # not where optional packages are tested
 ]
 

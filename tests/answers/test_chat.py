@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +176,15 @@ def test_a_short_question_is_looked_up_with_the_one_before(grounded: Grounded, c
     assert said[1]["text"] == "And how long?"
 
 
-def test_a_question_is_looked_up_as_it_means_in_its_conversation(grounded: Grounded) -> None:
+def test_a_question_is_looked_up_as_it_means_in_its_conversation(grounded: Grounded, opened: ExitStack) -> None:
     """A model makes it stand alone, on the same bill; where that fails, and for a first question, it is searched for as it stands."""
-    client = grounded.client()
+    client = opened.enter_context(grounded.client())
     store = grounded.store(client, {name: TEXTS[name] for name in ("gates.md", "bread.md")}, "rewritten")
     asked = "sourdough bread wild yeast"
     writer, writing = grounded.model(Behaviour(text=asked))
     attached = {"collections": [store], "max_results": 1, "rewrite_query": True, "rewrite_model": writer}
     model, handle = grounded.model(SAYS, retrieval=attached)
-    narrow = grounded.client(models=[model])
+    narrow = opened.enter_context(grounded.client(models=[model]))
     talk: Any = [
         {"role": "user", "content": "What rises in a day?"},
         {"role": "assistant", "content": "Sourdough does."},

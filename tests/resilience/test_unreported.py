@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import token_count
 from gateway.answer_length import written
 from gateway.token_count import NEAREST, TokenCounter, _load
-from tests.fixtures.deployments import Routes
+from tests.fixtures.deployments import Route, Routes
 from tests.fixtures.server import Json
 from tests.upstream.behaviour import Behaviour, ToolCall, Usage
 
@@ -34,9 +34,9 @@ def bill(record: Json) -> tuple[str, int, int]:
     return record["usage_source"], record["prompt_tokens"], record["completion_tokens"]
 
 
-def ask(routes: Routes, name: str, **more: object) -> Json:
-    body = {"messages": [{"role": "user", "content": ASKED}], "max_tokens": 900, **more}
-    return routes.record(routes.ask(name, **body))
+def ask(routes: Routes, route: Route, **more: Any) -> Json:
+    body: Json = {"messages": [{"role": "user", "content": ASKED}], "max_tokens": 900, **more}
+    return routes.record(routes.ask(route, **body))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -117,7 +117,7 @@ def test_a_provider_that_tells_is_believed_and_one_that_stops_is_counted_from_th
 
 def test_without_the_tokenizer_it_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra: nothing fails without it."""
-    monkeypatch.setattr(token_count.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     counter = TokenCounter()
     assert counter.nearest(["hello"], "gpt-4") is None
     assert counter.ready("gpt-4", nearest=True)

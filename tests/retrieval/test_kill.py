@@ -126,6 +126,7 @@ def torment(server: Server, kills: int, seed: int) -> None:
         )
         assert tx.execute(select(func.count()).select_from(ingestion_jobs)).scalar_one() == 0
     engine.dispose()
+    client.sdk.close()
 
 
 def _settled(client: Client, store: str, kept: dict[str, str]) -> None:
@@ -173,3 +174,4 @@ def test_a_vector_that_was_made_is_not_made_again(server: Server, embeddings: Sc
     assert client.sdk.vector_stores.files.poll(id_, vector_store_id=store).status == "completed"
     assert len(embeddings.entries()) == middle
     assert middle > before
+    client.sdk.close()

@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ class Site:
         self.server = Server({"models": models, "retrieval": {"embedding_model": "old"}}, folder, environ=_in(database))
         self.database = database or f"sqlite:///{self.server.data / 'penstock.db'}"
         self.server.start()
+        self._opened = ExitStack()
+
+    def stop(self) -> None:
+        self._opened.close()
+        self.server.stop()
 
     def key(self, **fields: object) -> tuple[str, str]:
         """A new key: its id and its secret."""
@@ -62,7 +68,9 @@ class Site:
         return made["id"], made["key"]
 
     def sdk(self, secret: str) -> openai.OpenAI:
-        return openai.OpenAI(api_key=secret, base_url=self.server.base_url, max_retries=0, timeout=30)
+        return self._opened.enter_context(
+            openai.OpenAI(api_key=secret, base_url=self.server.base_url, max_retries=0, timeout=30)
+        )
 
     def add(self, client: openai.OpenAI, store: str, text: str) -> str:
         file = client.files.create(file=("a.txt", text.encode()), purpose="assistants")
@@ -117,7 +125,7 @@ def _deployment(name: str, script: ScriptHandle) -> Json:
 def site(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = Site(upstream, tmp_path_factory.mktemp("reembedding"))
     yield made
-    made.server.stop()
+    made.stop()
 
 
 def search(client: openai.OpenAI, store: str, query: str) -> tuple[int, str, list[str]]:
@@ -403,7 +411,7 @@ def test_kills_lose_nothing(upstream: Upstream, tmp_path: Path) -> None:
     try:
         torment(site, 1, seed=1)
     finally:
-        site.server.stop()
+        site.stop()
 
 
 def test_kills_lose_nothing_of_either_cut(upstream: Upstream, tmp_path: Path, database_url: str) -> None:
@@ -413,7 +421,7 @@ def test_kills_lose_nothing_of_either_cut(upstream: Upstream, tmp_path: Path, da
     try:
         torment(site, 2, seed=2, chunking_strategy=WIDER)
     finally:
-        site.server.stop()
+        site.stop()
 
 
 @pytest.mark.soak
@@ -425,4 +433,4 @@ def test_many_kills_lose_nothing(upstream: Upstream, tmp_path: Path) -> None:
         for seed in range(20):
             torment(site, 5, seed, **({"chunking_strategy": WIDER} if seed % 2 else {}))
     finally:
-        site.server.stop()
+        site.stop()

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import anthropic
 import httpx
@@ -203,7 +204,7 @@ def test_a_prompt_alone_is_a_request_and_its_version_can_be_named(routes: Routes
         assert sent(one)["messages"] == [{"role": "user", "content": content}]
 
 
-def test_a_prompt_is_put_before_the_input_of_a_response(routes: Routes, admin: httpx.Client) -> None:
+def test_a_prompt_is_put_before_the_input_of_a_response(routes: Routes, admin: httpx.Client, opened: ExitStack) -> None:
     """As `client.responses.create(prompt=…)` asks for it, with input or without; what is kept of the response is the client's own."""
     one, _ = two(routes)
     name = next(names)
@@ -211,7 +212,8 @@ def test_a_prompt_is_put_before_the_input_of_a_response(routes: Routes, admin: h
     example = {"role": "assistant", "content": [{"type": "text", "text": "Arr."}]}
     made(admin, "prompts", name=name, messages=[system, example], params={"max_tokens": 40})
     prompt: ResponsePromptParam = {"id": name, "variables": {"who": "a pirate"}, "version": "1"}
-    client = openai.OpenAI(base_url=routes.server.base_url, api_key=routes.server.key, max_retries=0)
+    server = routes.server
+    client = opened.enter_context(openai.OpenAI(base_url=server.base_url, api_key=server.key, max_retries=0))
     answer = client.responses.create(model=one.name, prompt=prompt, input="hi")
     assert answer.output_text == "one"
     seen = sent(one)
@@ -229,7 +231,9 @@ def test_a_prompt_is_put_before_the_input_of_a_response(routes: Routes, admin: h
         client.responses.create(model=one.name, prompt={"id": "pmpt_of_openai"}, input="hi")
 
 
-def test_a_prompt_is_put_before_the_messages_of_claudes_clients(routes: Routes, admin: httpx.Client) -> None:
+def test_a_prompt_is_put_before_the_messages_of_claudes_clients(
+    routes: Routes, admin: httpx.Client, opened: ExitStack
+) -> None:
     """Instructions are `system` there, texts of messages blocks; `max_tokens`, which that API wants, may be the prompt's."""
     one, _ = two(routes)
     name = next(names)
@@ -249,7 +253,8 @@ def test_a_prompt_is_put_before_the_messages_of_claudes_clients(routes: Routes, 
     assert (seen["max_tokens"], seen["stop"], "prompt" in seen) == (40, ["END"], False)
     assert routes.record(answer)["prompt_version"] == f"{name}@1"
 
-    client = anthropic.Anthropic(base_url=routes.server.url, api_key=routes.server.key, max_retries=0)
+    server = routes.server
+    client = opened.enter_context(anthropic.Anthropic(base_url=server.url, api_key=server.key, max_retries=0))
     prompt = {"prompt": body["prompt"]}
     streamed = client.messages.create(
         model=one.name, max_tokens=9, messages=[{"role": "user", "content": "hi"}], extra_body=prompt, stream=True

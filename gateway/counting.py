@@ -3,8 +3,8 @@
 It is a call like any other up to here: a key, a model that the key may use, and one request of the key's limits.
 """
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, final
 
 import msgspec
@@ -22,7 +22,6 @@ from gateway.token_count import TokenCounter
 from gateway.used import NOTHING
 
 FREE: Final = fixed_price(0)
-AT_ONCE_BYTES: Final = 16 * 1024  # more is counted in a thread
 
 
 @final
@@ -62,13 +61,8 @@ class Counting:
         record.sent = True  # it is over, and counts as one request
         record.usage, record.usage_source = NOTHING, "counted"
         target = call.model.deployments[0].target.replace("*", call.match) if call.model.deployments else ""
-        if len(call.body) <= AT_ONCE_BYTES and self._counter.ready(target):
-            tokens, method = count(call.body, lambda texts: self._counter.counted(texts, target))
-        else:
-            loop = asyncio.get_running_loop()
-            tokens, method = await loop.run_in_executor(
-                None, count, call.body, lambda texts: self._counter.counted(texts, target)
-            )
+        counting = partial(count, call.body, lambda texts: self._counter.counted(texts, target))
+        tokens, method = await self._counter.soon(counting, len(call.body), target)
         record.status = 200
         record.finished_at = self._now()
         head = (

@@ -69,7 +69,7 @@ class Front(Face, Protocol):
     def anonymous(self, body: bytes) -> bytes:
         """The request without whose it is."""
 
-    def end_user(self, metadata: object) -> str | None:
+    def end_user(self, metadata: msgspec.Raw) -> str | None:
         """Whom the client asks for, by that field of a request."""
 
     def prompted(

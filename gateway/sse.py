@@ -19,7 +19,6 @@ DAMAGED = "The upstream sent an event that is not the JSON it should be"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 FRAME_BYTES = 350  # of an event around its text, at most
 BYTES_PER_TOKEN = 4
-KEPT_BYTES = 1024 * 1024
 _CR, _LF = (
     b"\r\n"  # numbers: for bytes, `in` raises an exception and forgets it before it looks, which costs more than looking
 )
@@ -51,9 +50,9 @@ class ChatStream:
         "_heads",
         "_keep_usage",
         "_kept",
-        "_kept_bytes",
         "_lessons",
         "_open",
+        "_room",
         "_tail",
         "content",
         "done",
@@ -78,11 +77,12 @@ class ChatStream:
         self._heads: dict[int, _Head] = {}
         self._lessons = 0
         self._kept: list[bytes] | None = None
-        self._kept_bytes = 0
+        self._room = 0  # for more of that
 
-    def keep(self) -> None:
-        """From now on what comes is kept as well, up to `KEPT_BYTES`."""
+    def keep(self, most_bytes: int) -> None:
+        """From now on what comes is kept as well, unless it is more than that."""
         self._kept = []
+        self._room = most_bytes
 
     @property
     def keeping(self) -> bool:
@@ -116,7 +116,7 @@ class ChatStream:
         if self.error is not None:
             return b""
         if self._kept is not None:
-            self._remember(data)
+            self._remember(self._kept, data)
         if self._tail:
             data = self._tail + data
             self._tail = b""
@@ -134,13 +134,11 @@ class ChatStream:
         out = [passed + b"\n\n" for event in data.split(b"\n\n") if event and (passed := self._passed(event))]
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _remember(self, data: bytes) -> None:
-        kept = self._kept
-        if kept is not None:
-            kept.append(data)
-            self._kept_bytes += len(data)
-            if self._kept_bytes > KEPT_BYTES:
-                self._kept = None
+    def _remember(self, kept: list[bytes], data: bytes) -> None:
+        kept.append(data)
+        self._room -= len(data)
+        if self._room < 0:
+            self._kept = None
 
     def passes(self, chunk: bytes) -> bool:
         """Whether `chunk`, framed as RFC 9112 7.1 has it, holds one event that differs from a former one by plain text alone, and so goes

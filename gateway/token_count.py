@@ -3,14 +3,15 @@
 OpenAI's tokenizer and its tables are optional. Loading a table takes about a second and counting is CPU work, so both belong into a thread.
 """
 
+import asyncio
 import binascii
 import hashlib
 import importlib.util
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from gateway.wire import present
 if TYPE_CHECKING:
     import tiktoken
 
+T = TypeVar("T")
+
+AT_ONCE_BYTES: Final = 16 * 1024  # more is counted in a thread
 MESSAGE_TOKENS = 4  # <|im_start|>{role}<|im_sep|>…<|im_end|>, one more with a name
 NAME_TOKENS = 1
 ANSWER_TOKENS = 3  # the answer is opened with <|im_start|>assistant<|im_sep|>
@@ -131,6 +135,12 @@ class TokenCounter:
         if own is not None and own.name not in self._loaded:
             return False
         return not nearest or NEAREST.name in self._loaded or (own is not None and self._loaded[own.name] is not None)
+
+    async def soon(self, count: Callable[[], T], size: int, model: str, *, nearest: bool = False) -> T:
+        """What `count` makes of `size` bytes for the model: in a thread, unless that is no work worth one."""
+        if size <= AT_ONCE_BYTES and self.ready(model, nearest=nearest):
+            return count()
+        return await asyncio.get_running_loop().run_in_executor(None, count)
 
     def prompt(self, body: bytes, model: str) -> int | None:
         """Tokens, by `nearest`, of a prompt in OpenAI's APIs, with the frames around messages; None for more than text."""

@@ -3,20 +3,19 @@
 Of a stream that takes its events. They are kept while it is not known that a deployment tells its usage at the end, as nearly all do.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, final
 
 from gateway.answer_length import BYTES_PER_TOKEN, written, written_tokens
 from gateway.dialect import Stream
+from gateway.dialects.events import EventReader
 from gateway.front import FrontStream
 from gateway.record import Record
 from gateway.sse import ChatStream
 from gateway.token_count import TokenCounter
 from gateway.usage import of_tokens
 
-AT_ONCE_BYTES: Final = 16 * 1024  # more is counted in a thread
 MOST_BYTES: Final = 1024 * 1024  # of an answer, or a prompt; more is not counted
 
 Counts = tuple[int | None, int | None]  # of the prompt and of the answer
@@ -36,7 +35,7 @@ class Unreported:
         if not isinstance(chat, ChatStream):
             return None
         if deployment not in self._telling:
-            chat.keep()
+            chat.keep(MOST_BYTES)
         return chat
 
     def ended(self, deployment: str, chat: ChatStream) -> bool:
@@ -45,7 +44,7 @@ class Unreported:
             self._telling.add(deployment)
             return True
         self._telling.discard(deployment)
-        return not chat.kept
+        return not chat.keeping
 
     def forget(self, alive: Callable[[str], bool]) -> None:
         """Drops what is known of deployments that are gone."""
@@ -60,8 +59,8 @@ class Unreported:
 
     async def stream(self, record: Record, model: str, asked: bytes, events: bytes) -> None:
         """Notes what a complete stream used, given as it came, if it can be counted."""
-        data = (line.removeprefix(b"data:") for line in events.splitlines() if line.startswith(b"data:"))
-        payloads = [one for one in data if one.strip() != b"[DONE]"]
+        reader = EventReader()
+        payloads = [one for one in (*reader.feed(events), *reader.close()) if one != b"[DONE]"]
         prompt, output = await self._counts(model, asked, payloads)
         if output is not None:
             _note(record, asked, prompt, output, counted=True)
@@ -71,9 +70,7 @@ class Unreported:
         if size > MOST_BYTES:
             return None, None
         counting = partial(self._counted, model, asked, answers)
-        if size <= AT_ONCE_BYTES and self._counter.ready(model, nearest=True):
-            return counting()
-        return await asyncio.get_running_loop().run_in_executor(None, counting)
+        return await self._counter.soon(counting, size, model, nearest=True)
 
     def _counted(self, model: str, asked: bytes, answers: Sequence[bytes]) -> Counts:
         texts: Iterable[str] | None = written(answers)

@@ -6,11 +6,13 @@ from typing import Any, Final, final
 import msgspec
 
 from gateway import errors
+from gateway.bodies import NULL
 from gateway.endpoint import Endpoint
 from gateway.journal_records import Routed
 from gateway.keys import Key
 from gateway.routing.template import render
 from gateway.routing.versions import Family, PromptVersion, RouteVersion, Sticky, V, Versions
+from gateway.wire import array_in
 
 
 class _Reference(msgspec.Struct, gc=False):
@@ -24,7 +26,7 @@ class _Named(msgspec.Struct, gc=False):
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt: msgspec.Raw = msgspec.Raw(b"")
-    metadata: Any = None
+    metadata: msgspec.Raw = NULL
 
 
 class _Words(msgspec.Struct, frozen=True):
@@ -134,11 +136,7 @@ def _prompted(
 def _put_before(
     fields: dict[str, Any], messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], words: _Words
 ) -> None:
-    own = fields.get(words.messages, [])
-    if not isinstance(own, list):
-        raise errors.BadRequest(
-            f"Invalid '{words.messages}': Expected `array`", param=words.messages, code="invalid_type"
-        )
+    own = array_in(fields, words.messages)
     fields[words.messages] = [*(messages if words is _MESSAGES else map(_item, messages)), *own]
     for name, value in params.items():
         fields.setdefault(words.names.get(name, name), value)

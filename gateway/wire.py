@@ -6,7 +6,7 @@ bytes that the client sent.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -88,6 +88,14 @@ def rewrite(body: bytes, target: str, *, ask_usage: bool) -> bytes:
         given = fields.get("stream_options")
         fields["stream_options"] = _USAGE_ON if given is None or bytes(given) == b"null" else _with_usage(given)
     return _encode(fields)
+
+
+def array_in(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """A field of a request that is a list; one that is missing is an empty one. Raises BadRequest."""
+    value = fields.get(name, [])
+    if not isinstance(value, list):
+        raise errors.BadRequest(f"Invalid '{name}': Expected `array`", param=name, code="invalid_type")
+    return value
 
 
 def replaced(body: bytes, values: Mapping[str, object], *, without: str | None = None) -> bytes:

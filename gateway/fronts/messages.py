@@ -20,9 +20,11 @@ from gateway.fronts.messages_answer import message
 from gateway.fronts.messages_chat import chat
 from gateway.fronts.messages_exchange import MessagesExchange
 from gateway.fronts.messages_prompt import put_before
+from gateway.fronts.messages_request import Metadata
 from gateway.fronts.messages_stream import MessagesFromChat
 
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
+_metadata: Final = msgspec.json.Decoder(Metadata)
 
 
 @final
@@ -54,9 +56,11 @@ class Messages:
         fields.pop("metadata", None)
         return msgspec.json.encode(fields)
 
-    def end_user(self, metadata: object) -> str | None:
-        user = metadata.get("user_id") if isinstance(metadata, dict) else None
-        return user if isinstance(user, str) else None
+    def end_user(self, metadata: Raw) -> str | None:
+        try:
+            return _metadata.decode(metadata).user_id
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None  # whoever parses the request says what is wrong
 
     def prompted(
         self, fields: dict[str, Any], messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], endpoint: str

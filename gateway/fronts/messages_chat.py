@@ -16,6 +16,7 @@ from gateway.front import Toward
 from gateway.fronts import messages_tools, messages_turns
 from gateway.fronts.chat_wire import Message, Tool
 from gateway.fronts.messages_reach import Reach, reach
+from gateway.fronts.messages_request import Metadata
 from gateway.wire import present
 
 TRANSLATED: Final = frozenset(
@@ -39,10 +40,6 @@ _EFFORTS: Final[Mapping[str, str]] = {
 }
 _TIERS: Final[Mapping[str, str]] = {"auto": "auto", "standard_only": "default"}
 _HARMLESS_EDITS: Final = "clear_thinking"  # thoughts of earlier turns do not go out anyway
-
-
-class _Metadata(msgspec.Struct, gc=False):
-    user_id: str | None = None
 
 
 class _Format(msgspec.Struct, gc=False):
@@ -84,7 +81,7 @@ class _Asked(msgspec.Struct, gc=False):
     thinking: _Thinking | None = None
     output_config: _OutputConfig | None = None
     output_format: _Format | None = None
-    metadata: _Metadata | None = None
+    metadata: Metadata | None = None
     service_tier: str | None = None
 
 
@@ -235,7 +232,7 @@ def _tier(given: str | None) -> str | None:
     return tier
 
 
-def _user(metadata: _Metadata | None) -> str | None:
+def _user(metadata: Metadata | None) -> str | None:
     """Who is asking; a name that is too long stays one name."""
     user = metadata.user_id if metadata is not None else None
     if user is None or len(user) <= MOST_USER:

@@ -9,6 +9,7 @@ from gateway import errors
 from gateway.dialects.anthropic_messages import parts
 from gateway.dialects.anthropic_wire import Text
 from gateway.dialects.chat import Message
+from gateway.wire import array_in
 
 # Chat's names, and what they are called here. Other parameters have another shape, or do not exist.
 _NAMES: Final[Mapping[str, str]] = {
@@ -35,23 +36,16 @@ def put_before(
         system, turns = parts(_messages.decode(msgspec.json.encode(messages)))
     except (msgspec.DecodeError, errors.BadRequest) as error:
         raise _unfit(f"its messages cannot be told in the Messages API: {error}") from None
-    fields["messages"] = [*turns, *_own(fields, "messages", [])]
+    fields["messages"] = [*turns, *array_in(fields, "messages")]
     if system:
-        own = _own(fields, "system", [])
-        fields["system"] = [*system, *([Text(own)] if isinstance(own, str) else own)]
+        own = fields.get("system")
+        fields["system"] = [*system, *([Text(own)] if isinstance(own, str) else array_in(fields, "system"))]
     for name, value in params.items():
         here = _NAMES.get(name)
         if here is None:
             raise _unfit(f"its parameter '{name}' has no place in the Messages API")
         if not counts or here in _OF_A_COUNT:
             fields.setdefault(here, [value] if here == "stop_sequences" and isinstance(value, str) else value)
-
-
-def _own(fields: Mapping[str, Any], name: str, nothing: list[Any]) -> Any:
-    value = fields.get(name, nothing)
-    if not isinstance(value, list) and not (name == "system" and isinstance(value, str)):
-        raise errors.BadRequest(f"Invalid '{name}': Expected `array`", param=name, code="invalid_type")
-    return value
 
 
 def _unfit(reason: str) -> errors.BadRequest:

@@ -28,7 +28,7 @@ UNMETERED_TOOLS: Final = ("code_execution", "advisor")
 READERS: Final = ("web_search", "web_fetch")
 
 
-class _Metadata(msgspec.Struct, gc=False):
+class Metadata(msgspec.Struct, gc=False):
     user_id: str | None = None
 
 
@@ -65,7 +65,7 @@ class _Counted(msgspec.Struct, gc=False):
     model: ModelName
     messages: Annotated[list[_Message], Meta(min_length=1)]
     tools: Raw = NULL
-    metadata: _Metadata | None = None
+    metadata: Metadata | None = None
     context_management: Raw = NULL
     speed: str | None = None
 
